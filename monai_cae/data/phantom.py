@@ -1,0 +1,372 @@
+"""A synthetic cohort in OASIS-1's own disk format, for tests, demonstrations and runs without the real data."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.interpolate import make_interp_spline
+
+from monai_cae.errors import MonaiCaeError
+
+_Array = NDArray[Any]
+_Generator = np.random.Generator
+
+_MARKER = "dataset_description.json"
+_TEMPLATE = (
+    "ICBM 152 Nonlinear symmetric 2009a, 1 mm (Fonov et al. 2011, NeuroImage 54:313-327; "
+    "Fonov et al. 2009, NeuroImage 47:S102)"
+)
+_COLUMNS = ("ID", "M/F", "Hand", "Age", "Educ", "eTIV", "nWBV", "ASF", "Delay", "MMSE", "CDR", "SES")
+_FIRST_NUMBER, _LAST_NUMBER = 9001, 9999  # real IDs end at OAS1_0457: no synthetic subject carries a real one's
+_SUBJECTS_PER_DISC = 40
+
+_SHAPE = (176, 208, 176)  # left-right, posterior-anterior, inferior-superior, 1 mm
+_BLOCK_VOXELS = 2048  # 4 KiB, a file system's block: all-zero ones are left as holes in the .img
+# Anterior commissure, voxels. In real T88 volumes z is about 75, but the template's ventricles do not reach as high.
+_COMMISSURE = (87.5, 119.9, 80.0)
+_TEMPLATE_BOX = (slice(22, 175), slice(23, 212), slice(0, 159))  # the brain and 4 mm around it, of 197 x 233 x 189
+_MNI_PER_T88 = (1.015, 1.034, 1.06)  # the ICBM152 brain is larger than the T88 one
+_NODE_SPACING_MM = 7.0  # of the random fields
+
+_WHITE_LEVEL = 2000.0  # stored value of white matter
+_CSF = 0.16  # brightness relative to white matter, as in OASIS-1's masked, gain-field corrected T1
+# The template's contrast, from CSF to white matter, and what the same tissue looks like in OASIS-1.
+_T1_VALUES = (0.0, 67.0, 125.0, 150.0, 175.0, 190.0, 205.0, 222.0, 255.0)
+_T1_BRIGHTNESS = (_CSF, _CSF, 0.22, 0.36, 0.50, 0.59, 0.74, 0.97, 1.03)
+_VENTRICLE_REACH_MM = 13.0  # how far around the ventricles tissue gives way
+_CORTEX_MM = 5.6  # depth from the white matter at which a young cortex ends
+
+_CDR_GRADES, _CDR_SHARES = (0.5, 1.0, 2.0), (0.70, 0.28, 0.02)
+_CDR_SEVERITY_MM = {0.0: 0.0, 0.5: 2.2, 1.0: 3.0, 2.0: 4.0}
+_MMSE = {0.0: (29.0, 1.2, 25, 30), 0.5: (25.6, 3.5, 14, 30), 1.0: (21.7, 3.8, 15, 29), 2.0: (15.0, 1.0, 12, 18)}
+
+
+def write_phantom(
+    out_dir: str | Path,
+    subjects: int = 60,
+    seed: int = 0,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+) -> Path:
+    """Write a synthetic cohort that is laid out like the OASIS-1 discs and reads like them.
+
+    Every brain is the ICBM152 2009a template in a T88-like space, under a random affine and a smooth random deformation
+    with its own contrast, residual bias field and Rician noise. Atrophy, in mm, follows CDR and age with overlapping
+    distributions: it pushes tissue away from the lateral ventricles and opens the sulci. Half the subjects are patients
+    (CDR > 0); of an odd number one more is a control. Subject k is the same in cohorts of any size, save that last one.
+
+    The anterior commissure lies 5 mm higher than in real T88 volumes, so that slice 106 cuts the lateral ventricles as
+    it does in OASIS-1's aged brains. Nothing is claimed about laterality, and no result about real brains follows.
+
+    Args:
+        out_dir: a folder that is absent or empty; it appears only when the cohort is complete.
+        subjects: 4 to 999.
+        seed: 0 or greater; the same seed gives the same bytes.
+        progress: wraps the iterable of subjects, e.g. tqdm.
+
+    Returns:
+        The folder: disc1, disc2 ... with volumes of 176 x 208 x 176 voxels of 1 mm, oasis_cross-sectional.csv and
+        dataset_description.json.
+
+    Raises:
+        MonaiCaeError: out_dir is not empty or not writable, subjects or seed out of range, nilearn not installed.
+    """
+    out = Path(out_dir).expanduser().resolve()
+    _check(out, subjects, seed)
+    anatomy = _load_anatomy()
+    people = _draw_people(subjects, seed)
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        for person in people if progress is None else progress(people):
+            _write_volume(partial / person.folder, person, _render(anatomy, person.atrophy, person.generator))
+        _write_table(partial / "oasis_cross-sectional.csv", people)
+        _write_marker(partial / _MARKER, subjects, seed)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    except OSError as error:
+        raise MonaiCaeError(
+            f"cannot write the synthetic cohort to {out} ({error.strerror or error}): choose another out_dir"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return out
+
+
+def is_synthetic(root: str | Path) -> bool:
+    """Whether a cohort folder was written by `write_phantom`.
+
+    Reads dataset_description.json; BIDS has a file of that name too, without the key "synthetic".
+    """
+    try:
+        description = json.loads((Path(root) / _MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(description, dict) and description.get("synthetic") is True
+
+
+@dataclass(frozen=True)
+class _Atrophy:
+    """Millimetres by which the ventricles' walls give way and by which the cortex thins."""
+
+    ventricle_mm: float
+    cortex_mm: float
+
+
+@dataclass(frozen=True)
+class _Person:
+    """A subject: its row of the table, its place on disk, its atrophy and the generator that draws its image."""
+
+    row: dict[str, str]
+    folder: Path
+    acquisitions: int
+    atrophy: _Atrophy
+    generator: _Generator
+
+
+@dataclass(frozen=True)
+class _Anatomy:
+    """What all subjects share: float32 maps (153, 189, 159) on the template's 1 mm grid, and the T88 brain mask.
+
+    Attributes:
+        brightness: T1 relative to white matter.
+        depth: mm from the white matter into the cortex and beyond; 0 in deep nuclei.
+        ventricle: mm from the walls of the lateral ventricles, negative inside.
+        outward: gradient of `ventricle`, (3, 153, 189, 159).
+        origin: the anterior commissure's voxel on the template's grid.
+        inside: brain mask (176, 208, 176).
+    """
+
+    brightness: _Array
+    depth: _Array
+    ventricle: _Array
+    outward: _Array
+    origin: _Array
+    inside: _Array
+
+
+def _check(out: Path, subjects: int, seed: int) -> None:
+    most = _LAST_NUMBER - _FIRST_NUMBER + 1
+    if not 4 <= subjects <= most:
+        raise MonaiCaeError(f"subjects must be 4 to {most}, not {subjects}")
+    if seed < 0:
+        raise MonaiCaeError(f"seed must be 0 or greater, not {seed}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise MonaiCaeError(f"out_dir {out} exists and is not an empty folder: choose another or remove it")
+
+
+def _draw_people(subjects: int, seed: int) -> list[_Person]:
+    own, pairs = np.random.SeedSequence(seed).spawn(2)
+    patient_first = [np.random.default_rng(pair).random() < 0.5 for pair in pairs.spawn((subjects + 1) // 2)]
+    people = []
+    for index, sequence in enumerate(own.spawn(subjects)):
+        alone = index == subjects - 1 and index % 2 == 0
+        is_patient = not alone and patient_first[index // 2] == (index % 2 == 0)
+        people.append(_draw_person(index, is_patient, np.random.default_rng(sequence)))
+    return people
+
+
+def _draw_person(index: int, is_patient: bool, rng: _Generator) -> _Person:
+    """Draw demographics like those of OASIS-1's 100 patients and 100 oldest controls, and atrophy to go with them."""
+    cdr = float(rng.choice(_CDR_GRADES, p=_CDR_SHARES)) if is_patient else 0.0
+    female = rng.random() < (0.59 if is_patient else 0.73)
+    age = round(np.clip(rng.normal(76.7, 7.1), 62, 96) if is_patient else np.clip(rng.normal(75.5, 9.2), 59, 94))
+    severity_mm = _CDR_SEVERITY_MM[cdr] + 0.035 * (age - 75) + rng.normal(0, 0.7)
+    atrophy = _Atrophy(
+        ventricle_mm=max(0.0, 1.4 + severity_mm + rng.normal(0, 0.5)),
+        cortex_mm=max(0.0, 0.7 + 0.4 * severity_mm + rng.normal(0, 0.25)),
+    )
+    nwbv = np.clip(0.753 - 0.013 * severity_mm - 0.002 * (age - 76) + rng.normal(0, 0.026), 0.64, 0.84)
+    mean, deviation, lowest, highest = _MMSE[cdr]
+    etiv_ml = round(np.clip(rng.normal(1400 if female else 1580, 130), 1120, 1990))
+    name = f"OAS1_{_FIRST_NUMBER + index}_MR1"
+    row = {
+        "ID": name,
+        "M/F": "F" if female else "M",
+        "Hand": "R",
+        "Age": str(age),
+        "Educ": str(rng.integers(1, 6)),
+        "eTIV": str(etiv_ml),
+        "nWBV": f"{nwbv:.3g}",
+        "ASF": f"{round(1755 / etiv_ml, 3):g}",
+        "Delay": "N/A",
+        "MMSE": str(round(np.clip(rng.normal(mean, deviation), lowest, highest))),
+        "CDR": f"{cdr:g}",
+        "SES": "" if rng.random() < (0.17 if is_patient else 0.01) else str(rng.integers(1, 5)),
+    }
+    folder = Path(f"disc{1 + index // _SUBJECTS_PER_DISC}") / name / "PROCESSED" / "MPRAGE" / "T88_111"
+    return _Person(row, folder, int(rng.choice((3, 4, 5, 6), p=(0.1, 0.8, 0.05, 0.05))), atrophy, rng)
+
+
+def _load_anatomy() -> _Anatomy:
+    """Derive from the template what every subject's image is made of; takes seconds."""
+    t1, origin = _load_template("t1")
+    white, _ = _load_template("wm")
+    brain = t1 > 0
+    x, y, z = (axis - o for axis, o in zip(np.ogrid[tuple(map(slice, t1.shape))], origin, strict=True))
+    sharp = np.where(brain, t1 + 1.5 * (t1 - ndimage.gaussian_filter(t1, 1.5)), 0)
+    depth = ndimage.gaussian_filter(_distance_mm(white > 127), 0.6) + np.clip((165 - sharp) / 25, 0, 3)
+    deep_nuclei = np.sqrt((x / 34) ** 2 + ((y + 8) / 34) ** 2 + ((z - 4) / 20) ** 2)
+    cerebellum = (y < -35) & (z < -12 - (y + 35) / 4)
+    cortical = np.clip((deep_nuclei - 0.95) / 0.15, 0, 1) * np.where(cerebellum, 0.5, 1.0)
+    ventricle = ndimage.gaussian_filter(_distance_mm(_lateral_ventricles(t1, origin)), 0.7)
+    return _Anatomy(
+        brightness=np.interp(sharp, _T1_VALUES, _T1_BRIGHTNESS).astype(np.float32),
+        depth=(depth * cortical).astype(np.float32),
+        ventricle=ventricle,
+        outward=np.stack(np.gradient(ndimage.gaussian_filter(ventricle, 2.0))),
+        origin=origin,
+        inside=_brain_mask(brain, origin),
+    )
+
+
+def _load_template(name: str) -> tuple[_Array, _Array]:
+    spec = importlib.util.find_spec("nilearn")  # its files are all we need: importing it takes seconds
+    if spec is None or spec.origin is None:
+        raise MonaiCaeError(
+            "the synthetic cohort needs the nilearn package (its ICBM152 templates): pip install 'monai-cae[phantom]'"
+        )
+    path = Path(spec.origin).parent / "datasets" / "data" / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
+    if not path.is_file():
+        raise MonaiCaeError(f"{path} is missing: install a nilearn that ships it: pip install 'monai-cae[phantom]'")
+    image: Any = nib.load(path)
+    origin = -image.affine[:3, 3] - [part.start for part in _TEMPLATE_BOX]
+    return np.asarray(image.dataobj[_TEMPLATE_BOX], dtype=np.float32), origin
+
+
+def _distance_mm(region: _Array) -> _Array:
+    outside, inside = (ndimage.distance_transform_edt(part) for part in (~region, region))
+    return np.asarray(outside - inside, dtype=np.float32)
+
+
+def _lateral_ventricles(t1: _Array, origin: _Array) -> _Array:
+    labels, _ = ndimage.label(t1 < 110)
+    bodies = [labels[tuple(np.add(origin, mni_mm).astype(int))] for mni_mm in ((-8, -10, 22), (8, -10, 22))]
+    return np.isin(labels, bodies)
+
+
+def _brain_mask(brain: _Array, origin: _Array) -> _Array:
+    """The template's brain on the T88 grid, sulci closed; the same for all, as OASIS-1's atlas mask is."""
+    scale = np.array(_MNI_PER_T88)
+    offset = origin - scale * _COMMISSURE
+    on_grid = ndimage.affine_transform(brain.astype(np.float32), scale, offset, _SHAPE, order=1) > 0.5
+    closing_mm, tight_mm = 8.0, 1.0
+    dilated = ndimage.distance_transform_edt(~on_grid) <= closing_mm
+    return np.asarray(ndimage.distance_transform_edt(dilated) > closing_mm + tight_mm)
+
+
+def _render(anatomy: _Anatomy, atrophy: _Atrophy, rng: _Generator) -> _Array:
+    """Simulate one masked T1 volume.
+
+    Returns:
+        int16 array (176, 208, 176), 0 outside the brain mask.
+    """
+    box = ndimage.find_objects(anatomy.inside.astype(np.int8))[0]
+    inside = anatomy.inside[box]
+    warp_mm, (folding, bias) = _draw_fields(inside, rng)
+    source = _to_template(np.argwhere(inside).T + [[axis.start] for axis in box], anatomy.origin, rng) + warp_mm
+    _widen_ventricles(source, anatomy, atrophy.ventricle_mm)
+    brightness = _sample(anatomy.brightness, source)
+    excess_mm = _sample(anatomy.depth, source) - (_CORTEX_MM - atrophy.cortex_mm) - 0.6 * folding
+    brightness -= np.clip(excess_mm / 1.2 + 0.5, 0, 1) * np.maximum(brightness - _CSF, 0)
+    volume = np.zeros(_SHAPE, dtype=np.int16)
+    volume[box][inside] = _acquire(brightness, bias, rng)
+    return volume
+
+
+def _draw_fields(inside: _Array, rng: _Generator) -> tuple[_Array, _Array]:
+    """Draw smooth fields at the voxels inside: a displacement (3, voxels) in mm, two of unit variance (2, voxels)."""
+    nodes = tuple(2 + int(n / _NODE_SPACING_MM) for n in inside.shape)
+    displacement = 1.7 * _draw_lattice(3, nodes, 3.5, rng) + 1.0 * _draw_lattice(3, nodes, 0.9, rng)
+    others = [_draw_lattice(1, nodes, smoothing, rng) for smoothing in (1.2, 3.0)]
+    fields = np.concatenate([displacement, *others])
+    for axis, (n, voxels) in enumerate(zip(nodes, inside.shape, strict=True), start=1):
+        spline = make_interp_spline(np.linspace(0, voxels - 1, n), np.eye(n), k=3)(np.arange(voxels)).astype(np.float32)
+        fields = np.moveaxis(np.tensordot(spline, fields, axes=(1, axis)), 0, axis)
+    values = fields[:, inside]
+    return values[:3], values[3:]
+
+
+def _draw_lattice(count: int, nodes: tuple[int, ...], smoothing: float, rng: _Generator) -> _Array:
+    noise = rng.standard_normal((count, *nodes), dtype=np.float32)
+    smooth = ndimage.gaussian_filter(noise, (0, smoothing, smoothing, smoothing), mode="wrap")
+    return np.asarray(smooth / smooth.std())
+
+
+def _to_template(voxels: _Array, origin: _Array, rng: _Generator) -> _Array:
+    """Map T88 voxels (3, n) to template voxels under a small random affine."""
+    a, b, c = rng.normal(0, 0.02, size=3)
+    rotation = np.array([[1, -c, b], [c, 1, -a], [-b, a, 1]])
+    matrix = rotation * (_MNI_PER_T88 * rng.normal(1, 0.009, size=3))
+    shift = origin + rng.normal(0, 0.8, size=3) - matrix @ np.array(_COMMISSURE)
+    return np.asarray(matrix.astype(np.float32) @ voxels.astype(np.float32) + shift.astype(np.float32)[:, None])
+
+
+def _widen_ventricles(source: _Array, anatomy: _Anatomy, wall_mm: float) -> None:
+    """Pull sampling points towards the ventricles, in place: their walls appear up to `wall_mm` further out."""
+    distance = _sample(anatomy.ventricle, source)
+    near = np.flatnonzero((distance > -1) & (distance < 2 * _VENTRICLE_REACH_MM))
+    points, distance = source[:, near], distance[near]
+    pull = np.minimum(distance + 1, wall_mm * np.exp(-0.5 * (distance / _VENTRICLE_REACH_MM) ** 2))
+    source[:, near] -= pull * np.stack([_sample(component, points) for component in anatomy.outward])
+
+
+def _sample(volume: _Array, points: _Array) -> _Array:
+    return np.asarray(ndimage.map_coordinates(volume, points, output=np.float32, order=1, mode="nearest"))
+
+
+def _acquire(brightness: _Array, bias: _Array, rng: _Generator) -> _Array:
+    """Turn brightness relative to white matter into stored values: contrast, residual bias field, Rician noise."""
+    signal = brightness ** np.float32(rng.normal(1, 0.08)) * (1 + np.float32(rng.uniform(0.01, 0.04)) * bias)
+    noise = np.float32(rng.uniform(0.015, 0.03)) * rng.standard_normal((2, signal.size), dtype=np.float32)
+    measured = np.hypot(signal + noise[0], noise[1])
+    return np.asarray(np.maximum(measured * _WHITE_LEVEL * rng.normal(1, 0.05), 1).astype(np.int16))
+
+
+def _write_volume(folder: Path, person: _Person, volume: _Array) -> None:
+    folder.mkdir(parents=True)
+    stem = f"{person.row['ID']}_mpr_n{person.acquisitions}_anon_111_t88_masked_gfc"
+    header: Any = nib.AnalyzeHeader(endianness=">")  # type: ignore[no-untyped-call]
+    header.set_data_shape((*_SHAPE, 1))
+    header.set_data_dtype(np.int16)
+    header.set_zooms((1, 1, 1, 1))
+    header["descrip"] = b"synthetic phantom, monai-cae"
+    with open(folder / f"{stem}.hdr", "wb") as file:
+        header.write_to(file)
+    blocks = volume.astype(">i2").ravel(order="F").reshape(-1, _BLOCK_VOXELS)
+    with open(folder / f"{stem}.img", "wb") as file:
+        for block in np.flatnonzero(blocks.any(axis=1)):
+            file.seek(int(block) * blocks[0].nbytes)
+            file.write(blocks[block].tobytes())
+        file.truncate(blocks.nbytes)
+
+
+def _write_table(path: Path, people: list[_Person]) -> None:
+    with open(path, "w", encoding="utf-8-sig", newline="") as file:
+        table = csv.DictWriter(file, _COLUMNS)
+        table.writeheader()
+        table.writerows(person.row for person in people)
+
+
+def _write_marker(path: Path, subjects: int, seed: int) -> None:
+    description = {
+        "Name": "monai-cae synthetic cohort",
+        "synthetic": True,
+        "seed": seed,
+        "subjects": subjects,
+        "generator": "monai-cae phantom",
+        "template": _TEMPLATE,
+    }
+    path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

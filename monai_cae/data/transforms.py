@@ -1,0 +1,90 @@
+"""Transforms of this project: the slice of a volume in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.config import KeysCollection, NdarrayOrTensor
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+from monai.utils import TransformBackends, convert_to_numpy
+
+from monai_cae.data.planes import plane_axis, position
+from monai_cae.data.readers import check_slice
+from monai_cae.errors import MonaiCaeError
+
+
+class SelectSlice(Transform):
+    """One slice of a channel-first volume: the same slice that `SliceReader` takes from a file.
+
+    Args:
+        plane: "axial", "coronal" or "sagittal", by the array axes; nothing is reoriented.
+        slice_index: 1-based; a volume with a single slice in the plane gives that one.
+
+    Raises:
+        MonaiCaeError: an unknown plane; in use: not a channel-first volume, an index outside it, a slice that is empty or
+            has values that are not finite.
+    """
+
+    backend = [TransformBackends.TORCH, TransformBackends.NUMPY]
+
+    def __init__(self, plane: str = "axial", slice_index: int = 106) -> None:
+        self.axis = plane_axis(plane)
+        self.plane = plane
+        self.slice_index = slice_index
+
+    def __call__(self, img: NdarrayOrTensor) -> NdarrayOrTensor:
+        """
+        Args:
+            img: shape `(C, X, Y, Z)`.
+
+        Returns:
+            Shape `(C, X, Y)` for the axial plane, `(C, X, Z)` coronal, `(C, Y, Z)` sagittal. A MetaTensor's affine maps
+            `(i, j, 0)` of the slice to the point that it had in the volume.
+        """
+        where = str(img.meta.get("filename_or_obj", "the volume")) if isinstance(img, MetaTensor) else "the volume"
+        if img.ndim != 4:
+            raise MonaiCaeError(f"{where} is not a channel-first volume (C, X, Y, Z): its shape is {tuple(img.shape)}")
+        index = position(img.shape[1:], self.plane, self.slice_index, where)
+        wanted: list[Any] = [slice(None)] * 4
+        wanted[1 + self.axis] = index
+        out = img[tuple(wanted)]
+        check_slice(convert_to_numpy(out), f"{self.plane} slice {index + 1} of {where}")
+        if isinstance(out, MetaTensor) and isinstance(img, MetaTensor):
+            out.affine = self._affine(img.affine, index)
+        return out
+
+    def _affine(self, affine: torch.Tensor, index: int) -> torch.Tensor:
+        kept = [axis for axis in range(3) if axis != self.axis]
+        moved = affine.clone()
+        moved[:3, :3] = affine[:3, [*kept, self.axis]]
+        moved[:3, 3] += affine[:3, self.axis] * index
+        return moved
+
+
+class SelectSliced(MapTransform):
+    """Dictionary version of `SelectSlice`.
+
+    Args:
+        keys: items to take the slice of.
+        plane: see `SelectSlice`.
+        slice_index: see `SelectSlice`.
+        allow_missing_keys: as in every MONAI dictionary transform.
+    """
+
+    backend = SelectSlice.backend
+
+    def __init__(
+        self, keys: KeysCollection, plane: str = "axial", slice_index: int = 106, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.select = SelectSlice(plane, slice_index)
+
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+        """Replace each item by its slice."""
+        out = dict(data)
+        for key in self.key_iterator(out):
+            out[key] = self.select(out[key])
+        return out

@@ -1,0 +1,403 @@
+"""The paper's figures and those of the experiment: arrays in, matplotlib `Figure` out.
+
+Figures are built without pyplot: none stays in memory after its last reference, and none needs a display. Each takes
+a `note`, a small line at the foot such as "Synthetic data, not real MRI". Images are stored as (left-right,
+posterior-anterior) and shown with anterior up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+from sklearn import metrics as sklearn_metrics
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.evaluation.metrics import checked_scores, classification_metrics, mean_and_sd, predicted_classes, psnr
+
+CLASS_NAMES = ("HC (CDR 0)", "AD (CDR > 0)")
+MAX_COLUMNS = 8
+
+# Okabe and Ito's palette, distinct under the common colour vision deficiencies
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+LINE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+INK, MUTED, FAINT = "#222222", "#6B6B6B", "#E4E4E4"
+HEADING: dict[str, Any] = {"fontsize": 10, "color": INK}
+BODY: dict[str, Any] = {"fontsize": 9, "color": INK}
+SMALL: dict[str, Any] = {"fontsize": 8, "color": MUTED}
+NUMBER: dict[str, Any] = {"fontsize": 20}
+DOT: dict[str, Any] = {"markersize": 6, "markeredgewidth": 0}
+LEGEND: dict[str, Any] = {"fontsize": 8, "labelcolor": INK, "frameon": False}
+
+PANELS = {
+    "Loss": {"loss", "mse"},
+    "PSNR (dB)": {"psnr"},
+    "Score": {"accuracy", "sensitivity", "specificity", "f1", "auc"},
+}
+WORDS = {"train": "training", "val": "validation", "brain": "(brain)"}
+WORDS |= {name: name.upper() for name in ("mse", "psnr", "f1", "auc")}
+
+
+def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str = "") -> Figure:
+    """Show originals above their reconstructions (the paper's Fig. 4), and where they differ.
+
+    Args:
+        originals: One to eight images of shape `(n, H, W)`, scaled to [0, 1].
+        reconstructions: Their reconstructions, same shape.
+        note: Footer line.
+
+    Returns:
+        Three rows of n images; PSNR in dB above each column, the absolute errors on one colour scale, which
+        leaves out the largest 0.5 %.
+
+    Raises:
+        MonaiCaeError: For shapes that differ, or another number of images.
+    """
+    images, outputs = np.asarray(originals, dtype=np.float64), np.asarray(reconstructions, dtype=np.float64)
+    decibels = psnr(images, outputs)
+    if images.ndim != 3 or len(images) > MAX_COLUMNS:
+        raise MonaiCaeError(
+            f"originals must be 1 to {MAX_COLUMNS} images of shape (n, H, W), not {images.shape}; pass a part of them."
+        )
+    errors = np.abs(images - outputs)
+    # neither a diverged reconstruction nor a few pixels at the brain's rim may take the scale from the rest
+    finite = np.nan_to_num(errors, posinf=0.0)
+    ceiling = float(np.percentile(finite, 99.5)) or float(finite.max()) or 1.0
+    figure, axes = _image_grid(
+        (3, len(images)), images.shape[1:], width=1.25, left=0.3, right=0.7, gap=0.06, foot=0.0, note=note
+    )
+    rows = (("Original", images, "gray", 1.0), ("Reconstruction", outputs, "gray", 1.0))
+    for row, (name, stack, colours, brightest) in enumerate((*rows, ("Absolute error", errors, "inferno", ceiling))):
+        axes[row, 0].set_ylabel(name, **BODY)
+        for axis, image in zip(axes[row], stack, strict=True):
+            shown = _show(axis, image, cmap=colours, vmin=0.0, vmax=brightest)
+    for axis, value in zip(axes[0], decibels, strict=True):
+        axis.set_title("identical" if np.isinf(value) else f"{value:.1f} dB", **BODY)
+    last, inch = axes[2, -1].get_position(), 1 / figure.get_figwidth()
+    bar_axis = figure.add_axes((last.x1 + 0.1 * inch, last.y0, 0.1 * inch, last.height))
+    bar = figure.colorbar(shown, cax=bar_axis, extend="max" if finite.max() > ceiling else "neither")
+    bar.outline.set_visible(False)
+    bar_axis.yaxis.set_major_locator(MaxNLocator(4))
+    bar_axis.tick_params(labelsize=SMALL["fontsize"], color=MUTED, labelcolor=INK, length=2)
+    return figure
+
+
+def feature_maps(maps: Mapping[str, ArrayLike], note: str = "") -> Figure:
+    """Show what each layer responds to (the paper's Fig. 3): its 16 most active channels, most active first.
+
+    Activity is the standard deviation over the pixels: behind batch normalisation a dead channel is constant, but not
+    zero. Each channel has its own grey scale, over 99 % of its pixels; a constant one is shown black.
+
+    Args:
+        maps: Activations of shape `(C, h, w)` by layer name, in the order to show them.
+        note: Footer line.
+
+    Returns:
+        A mosaic of 4 x 4 channels per layer, three layers in a row.
+
+    Raises:
+        MonaiCaeError: If there is no layer, or one has another number of dimensions.
+    """
+    if not maps:
+        raise MonaiCaeError("maps must hold at least one layer, not none.")
+    layers = {name: np.asarray(values, dtype=np.float64) for name, values in maps.items()}
+    for name, activations in layers.items():
+        if activations.ndim != 3:
+            raise MonaiCaeError(f"maps[{name!r}] must have the shape (C, h, w), not {activations.shape}.")
+    columns = min(3, len(layers))
+    grid, shape = (-(-len(layers) // columns), columns), next(iter(layers.values())).shape[1:]
+    figure, axes = _image_grid(grid, shape, width=2.9, left=0.1, right=0.1, gap=0.15, foot=0.25, note=note)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, (name, activations) in zip(axes.flat, layers.items(), strict=False):
+        axis.set_axis_on()
+        channels, width, height = activations.shape
+        _show(axis, _mosaic(activations), cmap="gray", vmin=0.0, vmax=1.0)
+        axis.set_title(name, **HEADING)
+        size = f"{width} \N{MULTIPLICATION SIGN} {height}"
+        axis.set_xlabel(f"{min(channels, 16)} of {channels} channels, {size}", **SMALL)
+    return figure
+
+
+def training_curves(
+    history: Mapping[str, Sequence[tuple[float, float]]], note: str = "", marks: Mapping[str, int] | None = None
+) -> Figure:
+    """Show how the training went: one panel each for losses, PSNR, scores, and any metric of another kind.
+
+    Args:
+        history: Points `(epoch, value)` by metric name, such as `train_loss`, `val_psnr` or `val_auc`.
+        note: Footer line.
+        marks: Epochs to mark with a labelled vertical line, such as `{"best": 37}`.
+
+    Returns:
+        Panels above one another on a common epoch axis. Losses that span more than a decade have a log scale.
+
+    Raises:
+        MonaiCaeError: If there is no point at all.
+    """
+    if not any(len(points) for points in history.values()):
+        raise MonaiCaeError("history must hold at least one (epoch, value) point, not none; has an epoch finished?")
+    panels = _panels(list(history))
+    figure = _figure(7.5, 0.8 + 1.9 * len(panels), note)
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axis, (panel, names) in zip(axes, panels.items(), strict=True):
+        for name, colour in zip(names, itertools.cycle(LINE_COLOURS), strict=False):
+            epochs, values = np.asarray(history[name], dtype=np.float64).reshape(-1, 2).T
+            # one point alone makes no line
+            marker = "o" if len(epochs) == 1 else ""
+            axis.plot(epochs, values, color=colour, linewidth=1.4, marker=marker, label=_words(name))
+        if panel == "Loss" and _spans_a_decade([value for name in names for _, value in history[name]]):
+            axis.set_yscale("log")
+        _tidy(axis, ylabel=panel)
+        axis.grid(axis="y", color=FAINT, linewidth=0.8)
+        axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), borderaxespad=0, **LEGEND)
+    axes[-1].set_xlabel("Epoch", **BODY)
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    figure.align_ylabels(axes)
+    _draw_marks(list(axes), marks or {})
+    return figure
+
+
+def roc_curve(labels: ArrayLike, probabilities: ArrayLike, note: str = "") -> Figure:
+    """Show sensitivity against 1 - specificity over all thresholds, and where the threshold 0.5 lies.
+
+    Args:
+        labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
+        probabilities: Predicted probability of AD, shape `(n,)`.
+        note: Footer line.
+
+    Raises:
+        MonaiCaeError: For input that `classification_metrics` refuses, or if a class is missing.
+    """
+    truth, scores = checked_scores(labels, probabilities)
+    patients, subjects = int(truth.sum()), len(truth)
+    if patients in (0, subjects):
+        raise MonaiCaeError(f"labels must hold both classes for a ROC curve, not {patients} AD of {subjects} subjects.")
+    measured = classification_metrics(truth, scores)
+    false_positive_rate, true_positive_rate, _ = sklearn_metrics.roc_curve(truth, scores)
+    figure = _figure(4.6, 5.0, note)
+    axis = figure.subplots()
+    axis.plot((0, 1), (0, 1), color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="Chance, AUC = 0.5")
+    curve: dict[str, Any] = {
+        "linewidth": 1.8,
+        "clip_on": False,
+        "zorder": 3,
+        "label": f"Classifier, AUC = {measured['auc']:.3f}",
+    }
+    axis.plot(false_positive_rate, true_positive_rate, color=BLUE, **curve)
+    sensitivity, specificity = measured["sensitivity"], measured["specificity"]
+    label = f"Threshold 0.5: sensitivity {sensitivity:.2f},\nspecificity {specificity:.2f}"
+    point: dict[str, Any] = {"markersize": 7, "markeredgecolor": "white", "clip_on": False, "zorder": 4}
+    axis.plot(1 - specificity, sensitivity, "o", color=VERMILLION, label=label, **point)
+    axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axis.set_title(f"{patients} {CLASS_NAMES[1]}, {subjects - patients} {CLASS_NAMES[0]}", **HEADING)
+    _tidy(axis, xlabel="1 \N{MINUS SIGN} specificity", ylabel="Sensitivity")
+    axis.legend(loc="lower right", **LEGEND)
+    return figure
+
+
+def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5, note: str = "") -> Figure:
+    """Show how many subjects of each true class (row) were taken for which (column), with the row's percentages.
+
+    Args:
+        labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
+        probabilities: Predicted probability of AD, shape `(n,)`.
+        threshold: Probability from which on a subject counts as AD.
+        note: Footer line.
+
+    Raises:
+        MonaiCaeError: For input that `classification_metrics` refuses.
+    """
+    truth, scores = checked_scores(labels, probabilities)
+    counts = sklearn_metrics.confusion_matrix(truth, predicted_classes(scores, threshold), labels=[0, 1])
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    figure = _figure(4.1, 4.3, note)
+    axis = figure.subplots()
+    axis.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    for (row, column), share in np.ndenumerate(shares):
+        style: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if share > 0.55 else INK}
+        axis.text(column, row - 0.06, str(counts[row, column]), **NUMBER | style)
+        axis.text(column, row + 0.17, f"{share:.1%}" if totals[row] else "no subjects", **BODY | style)
+    axis.set_xticks((0, 1), CLASS_NAMES)
+    axis.set_yticks((0, 1), CLASS_NAMES, rotation=90, va="center")
+    axis.set_title(f"{len(truth)} subjects, threshold {threshold:g}", **HEADING)
+    _tidy(axis, xlabel="Predicted class", ylabel="True class (100% per row)")
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    return figure
+
+
+def repeats(
+    values: Mapping[str, Sequence[float]], note: str = "", reference: Mapping[str, float] | None = None
+) -> Figure:
+    """Show a score per repeat of the experiment as dots, beside them their mean and standard deviation.
+
+    Args:
+        values: One value per repeat by metric name, such as `{"accuracy": [0.74, ...]}`; one axis serves all.
+        note: Footer line.
+        reference: Values to compare with, drawn dashed, such as the paper's `{"accuracy": 0.7466, "f1": 0.66}`.
+
+    Raises:
+        MonaiCaeError: If there is no metric, a metric without a value, or a reference for a metric not in `values`.
+    """
+    reference = reference or {}
+    unknown = sorted(set(reference) - set(values))
+    if not values or unknown:
+        raise MonaiCaeError(f"values must hold every metric of reference, and at least one; missing: {unknown}.")
+    figure = _figure(1.6 * len(values) + 1.4, 3.9, note)
+    axis = figure.subplots()
+    names = []
+    for place, (name, scores) in enumerate(values.items()):
+        mean, sd = mean_and_sd(scores)
+        spread = np.linspace(-0.24, 0.0, len(scores)) if len(scores) > 1 else -0.12
+        dots, *_ = axis.plot(np.full(len(scores), place) + spread, scores, "o", color=BLUE, alpha=0.75, **DOT)
+        # the SD of one repeat is nan: no bar
+        bar = axis.errorbar(place + 0.18, mean, yerr=np.nan_to_num(sd), fmt="D", color=VERMILLION, **DOT)
+        names.append(f"{_words(name)}\n{mean:.3f}" + (f" ± {sd:.3f}" if len(scores) > 1 else ""))
+        if name in reference:
+            dashes: dict[str, Any] = {"colors": INK, "linestyles": "dashed", "linewidth": 1.2}
+            line = axis.hlines(reference[name], place - 0.38, place + 0.38, **dashes)
+            names[-1] += f"\nreference {reference[name]:.3f}"
+    handles: dict[str, Any] = {"One repeat": dots, "Mean ± SD": bar} | ({"Reference": line} if reference else {})
+    place_above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": len(handles)}
+    axis.legend(list(handles.values()), list(handles), **place_above, **LEGEND)
+    axis.set_xticks(range(len(values)), names)
+    axis.set_xlim(-0.5, len(values) - 0.5)
+    _tidy(axis, ylabel="Test score")
+    axis.grid(axis="y", color=FAINT, linewidth=0.8)
+    axis.tick_params(axis="x", length=0, labelsize=BODY["fontsize"])
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) -> Path:
+    """Write a figure so that the file is there whole or not at all; the folder is made if missing.
+
+    Args:
+        figure: What to write.
+        path: File to write or replace; its suffix sets the format (`.png`, `.pdf`, `.svg` ...).
+        dpi: Pixels per inch, for pixel formats.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: For a suffix that matplotlib does not know.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # in the same folder: a rename is atomic only within one file system
+    temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
+    try:
+        figure.savefig(temporary, dpi=dpi, format=target.suffix.lstrip(".") or "png")
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def _figure(width: float, height: float, note: str, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """Return an empty white figure, in inches, with the note at its foot."""
+    figure = Figure(figsize=(width, height), facecolor="white", layout=layout)
+    if note:
+        # unlike a plain text, a common x label has its own space in the layout
+        figure.supxlabel(note, x=0.1 / width, ha="left", **SMALL)
+    return figure
+
+
+def _image_grid(
+    grid: tuple[int, int],
+    shape: Sequence[int],
+    *,
+    width: float,
+    left: float,
+    right: float,
+    gap: float,
+    foot: float,
+    note: str,
+) -> tuple[Figure, NDArray[Any]]:
+    """Return a figure with a grid of equal axes for images of one shape; lengths in inches, foot for text below each.
+
+    The automatic layouts measure titles before images take their shape, and let them overlap.
+    """
+    rows, columns = grid
+    height, title, bottom = width * shape[1] / shape[0], 0.3, foot + (0.3 if note else 0.1)
+    between = title + foot if foot else gap
+    across = left + columns * (width + gap) - gap + right
+    upwards = bottom + rows * (height + between) - between + title
+    figure = _figure(across, upwards, note, layout=None)
+    figure.subplots_adjust(left / across, bottom / upwards, 1 - right / across, 1 - title / upwards)
+    figure.subplots_adjust(wspace=gap / width, hspace=between / height)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _show(axis: Axes, image: NDArray[np.float64], **style: Any) -> AxesImage:
+    """Draw an image stored as (left-right, posterior-anterior) with anterior up."""
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    return axis.imshow(image.T, origin="lower", **style)
+
+
+def _mosaic(activations: NDArray[np.float64], side: int = 4, gap: int = 1) -> NDArray[np.float64]:
+    """Lay the most active channels out in a square, stored like one image; nan between and for missing ones."""
+    _, width, height = activations.shape
+    order = np.argsort(-activations.std(axis=(1, 2)), kind="stable")[: side * side]
+    mosaic = np.full((side * (width + gap) - gap, side * (height + gap) - gap), np.nan)
+    for place, channel in enumerate(activations[order]):
+        row, column = divmod(place, side)
+        x, y = column * (width + gap), (side - 1 - row) * (height + gap)
+        low, high = np.percentile(channel, (0.5, 99.5))
+        span = (high - low) or np.ptp(channel) or 1.0
+        mosaic[x : x + width, y : y + height] = np.clip((channel - low) / span, 0.0, 1.0)
+    return mosaic
+
+
+def _panels(names: Sequence[str]) -> dict[str, list[str]]:
+    """Group metrics by what they measure; one of a kind not known here gets a panel of its own."""
+    panels = {title: [name for name in names if words & set(name.split("_"))] for title, words in PANELS.items()}
+    grouped = set(itertools.chain.from_iterable(panels.values()))
+    panels |= {_words(name): [name] for name in names if name not in grouped}
+    return {title: members for title, members in panels.items() if members}
+
+
+def _spans_a_decade(values: Sequence[float]) -> bool:
+    finite = [value for value in values if np.isfinite(value)]
+    return bool(finite) and min(finite) > 0 and max(finite) > 10 * min(finite)
+
+
+def _draw_marks(axes: Sequence[Axes], marks: Mapping[str, int]) -> None:
+    """Draw vertical lines through all panels, labelled above the first; near labels go one line higher each."""
+    first, last = axes[0].get_xlim()
+    previous, level = -np.inf, 0
+    for label, epoch in sorted(marks.items(), key=lambda mark: mark[1]):
+        for axis in axes:
+            axis.axvline(epoch, color=MUTED, linewidth=1, linestyle=(0, (2, 2)), zorder=1)
+        level = level + 1 if epoch - previous < 0.3 * (last - first) else 0
+        previous = epoch
+        style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom", **SMALL}
+        above = (0, 3 + 11 * level)
+        axes[0].annotate(f"{label} ({epoch})", (epoch, 1), above, xycoords=("data", "axes fraction"), **style)
+
+
+def _words(name: str) -> str:
+    words = " ".join(WORDS.get(word, word) for word in name.split("_"))
+    return words[:1].upper() + words[1:]
+
+
+def _tidy(axis: Axes, xlabel: str = "", ylabel: str = "") -> None:
+    axis.set_xlabel(xlabel, **BODY)
+    axis.set_ylabel(ylabel, **BODY)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color(MUTED)
+    axis.tick_params(which="both", labelsize=SMALL["fontsize"], color=MUTED, labelcolor=INK, length=3)

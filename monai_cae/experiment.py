@@ -1,0 +1,193 @@
+"""The paper's protocol: pretrain -> train -> evaluate, repeated with new splits and new weights, then mean and SD."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.evaluation import figures, mean_and_sd
+from monai_cae.training.reports import SYNTHETIC_NOTE
+from monai_cae.training.stages import DISCLAIMER, write_json
+from monai_cae.training.tracking import TrackedRun, ui_command
+from monai_cae.training.workflow import executed_config, find_mistake
+
+STAGES = ("pretrain", "train", "evaluate")
+_SHOWN = {
+    "test_psnr": ("PSNR", "dB", 2),
+    "test_psnr_brain": ("PSNR in the brain", "dB", 2),
+    "test_accuracy": ("accuracy", "", 3),
+    "test_f1": ("F1 (AD)", "", 3),
+    "test_auc": ("AUC", "", 3),
+}
+_PAPER = {"accuracy": 0.7466, "F1 (AD)": 0.66}
+
+
+def run_experiment(
+    *,
+    configs: str,
+    output_dir: str,
+    repeats: int,
+    seed: int,
+    shared: Mapping[str, Any],
+    stages: Mapping[str, Mapping[str, Any]],
+    tracking_uri: str,
+    experiment_name: str,
+) -> dict[str, Any]:
+    """Run the stages of every repeat through MONAI's ConfigWorkflow, under one MLflow run.
+
+    Repeat r has the seed `seed + r - 1`, which decides its split, its weights and its batches, and the folder
+    `output_dir/repeat_r`.
+
+    Args:
+        configs: folder of pretrain.json, train.json and evaluate.json.
+        output_dir: where everything goes.
+        repeats: how often (the paper: five times).
+        seed: of the first repeat.
+        shared: settings handed to every stage that has them.
+        stages: stage -> settings of that stage alone.
+        tracking_uri: MLflow's store.
+        experiment_name: MLflow's experiment.
+
+    Returns:
+        The summary that is written to `output_dir/summary.json`.
+
+    Raises:
+        MonaiCaeError: a setting that a stage does not have, or whatever a stage refuses.
+    """
+    for stage in stages:
+        if stage not in STAGES:
+            raise MonaiCaeError(f"unknown stage {stage!r} under stages: it must be one of {', '.join(STAGES)}")
+    output = Path(output_dir).resolve()
+    started = time.perf_counter()
+    tracked = TrackedRun(tracking_uri=tracking_uri, experiment_name=experiment_name, stage="experiment")
+    first = _workflow(configs, "pretrain", _settings(output, 1, seed, shared, stages, tracked, "pretrain"))
+    first.parser.get_parsed_content("sets")  # bad input ends here, before there is a run
+    with tracked:
+        tracked.log_params({"repeats": repeats, "seed": seed, **shared})
+        tracked.log_json(executed_config(), "config.json")
+        results = []
+        for repeat in range(1, repeats + 1):
+            print(f"repeat {repeat} of {repeats} (seed {seed + repeat - 1})", flush=True)
+            results.append(
+                _run_repeat(configs, {s: _settings(output, repeat, seed, shared, stages, tracked, s) for s in STAGES})
+            )
+        summary = _summarise(results, output, time.perf_counter() - started)
+        _log_summary(tracked, summary, output)
+    _print_summary(summary, tracked, output, configs)
+    return summary
+
+
+def _settings(
+    output: Path,
+    repeat: int,
+    seed: int,
+    shared: Mapping[str, Any],
+    stages: Mapping[str, Mapping[str, Any]],
+    tracked: TrackedRun,
+    stage: str,
+) -> dict[str, Any]:
+    return {
+        **shared,
+        **stages.get(stage, {}),
+        "output_dir": str(output / f"repeat_{repeat}"),
+        "seed": seed + repeat - 1,
+        "tracking_uri": tracked.tracking_uri,
+        "experiment_name": tracked.experiment_name,
+        "parent_run_id": tracked.run_id or "pending",
+    }
+
+
+def _workflow(configs: str, stage: str, settings: Mapping[str, Any]) -> ConfigWorkflow:
+    path = Path(configs, f"{stage}.json")
+    known = json.loads(path.read_text(encoding="utf-8"))
+    # a stage takes what it has: evaluate.json has no max_epochs, for instance
+    workflow = ConfigWorkflow(str(path), **{k: v for k, v in settings.items() if k in known})
+    workflow.initialize()
+    return workflow
+
+
+def _run_repeat(configs: str, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    results: dict[str, Any] = {"seed": settings["pretrain"]["seed"], "output_dir": settings["pretrain"]["output_dir"]}
+    for stage in STAGES:
+        try:
+            workflow = _workflow(configs, stage, settings[stage])
+            results[stage] = workflow.run()[0]
+            workflow.finalize()
+        except RuntimeError as error:  # MONAI's wrapping
+            mistake = find_mistake(error)
+            if mistake is None:
+                raise
+            raise mistake from error
+    sets = json.loads(Path(results["output_dir"], "datalist.json").read_text(encoding="utf-8"))
+    results["subjects"] = {name: len(sets[name]) for name in ("training", "validation", "test")}
+    return results
+
+
+def _summarise(results: Sequence[Mapping[str, Any]], output: Path, seconds: float) -> dict[str, Any]:
+    evaluated = [repeat["evaluate"] for repeat in results]
+    values = {name: [repeat[name] for repeat in evaluated] for name in evaluated[0] if name.startswith("test_")}
+    spread = {name: dict(zip(("mean", "sd"), mean_and_sd(v), strict=True)) for name, v in values.items()}
+    summary = {
+        "synthetic": evaluated[0]["synthetic"],
+        "repeats": len(results),
+        "subjects": results[0]["subjects"],
+        "metrics": spread,
+        "values": values,
+        "seconds": seconds,
+        "seconds_per_repeat": [sum(repeat[stage]["seconds"] for stage in STAGES) for repeat in results],
+        "results": list(results),
+    }
+    write_json(output / "summary.json", summary)
+    return summary
+
+
+def _log_summary(tracked: TrackedRun, summary: Mapping[str, Any], output: Path) -> None:
+    tracked.log_params({"data": "synthetic" if summary["synthetic"] else "real"})
+    for name, spread in summary["metrics"].items():
+        sd = {} if summary["repeats"] == 1 else {f"{name}_sd": spread["sd"]}
+        tracked.log_metrics({f"{name}_mean": spread["mean"], **sd})
+    tracked.log_file(output / "summary.json")
+    if summary["repeats"] > 1:
+        shown = {label: summary["values"][name] for name, (label, unit, _) in _SHOWN.items() if not unit}
+        note = SYNTHETIC_NOTE if summary["synthetic"] else ""
+        path = output / "figures" / "repeats.png"
+        figures.save_figure(figures.repeats(shown, note=note, reference=_PAPER), path)
+        tracked.log_file(path, "figures")
+
+
+def _print_summary(summary: Mapping[str, Any], tracked: TrackedRun, output: Path, configs: str) -> None:
+    subjects = summary["subjects"]
+    data = "SYNTHETIC data, not real MRI" if summary["synthetic"] else "real data"
+    several = summary["repeats"] > 1
+    lines = [
+        "",
+        f"experiment finished on {data}",
+        f"  subjects           {subjects['training']} training, {subjects['validation']} validation, {subjects['test']} test",
+        f"  test set           {'mean ± SD over ' + str(summary['repeats']) + ' repeats' if several else 'one repeat'}",
+    ]
+    for name, (label, unit, digits) in _SHOWN.items():
+        spread = summary["metrics"][name]
+        sd = f" ± {spread['sd']:.{digits}f}" if several else ""
+        lines.append(f"  {label:<19}{spread['mean']:.{digits}f}{sd} {unit}".rstrip())
+    checkpoint = output / "repeat_1" / "models" / "model.pt"
+    predict = f"python -m monai.bundle run --config_file {shlex.quote(str(Path(configs, 'inference.json')))}"
+    lines += [
+        f"  time               {summary['seconds']:.0f} s",
+        f"  figures            {output}/repeat_*/figures" + (f", {output}/figures" if several else ""),
+        f"  checkpoints        {output}/repeat_*/models",
+        f"  summary            {output / 'summary.json'}",
+        "",
+        "see the runs:        " + ui_command(tracked.tracking_uri),
+        "                     " + tracked.address,
+        f"predict new scans:   {predict} --checkpoint {shlex.quote(str(checkpoint))} --dataset_dir VOLUME_OR_FOLDER",
+        "",
+        DISCLAIMER,
+    ]
+    print("\n".join(lines), flush=True)

@@ -1,0 +1,7 @@
+"""The paper's networks as plain modules, 2D and 3D; they know nothing of data or training."""
+
+from monai_cae.networks.autoencoder import ConvAutoencoder, ConvDecoder, ConvEncoder
+from monai_cae.networks.classifier import EncoderClassifier
+from monai_cae.networks.weights import load_weights
+
+__all__ = ["ConvAutoencoder", "ConvDecoder", "ConvEncoder", "EncoderClassifier", "load_weights"]

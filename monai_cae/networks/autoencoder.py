@@ -1,0 +1,128 @@
+"""The convolutional autoencoder of the paper (section III-B, figure 2).
+
+With 2D images, one channel and the default channels it has 723,905 parameters as Keras counts them, batch-norm statistics
+included: the number in the paper's Table II.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from monai.networks.layers.factories import Conv, Norm, Pool
+from torch import nn
+
+DEFAULT_CHANNELS = (32, 64, 128)
+
+
+class ConvAutoencoder(nn.Module):
+    """Encoder and decoder, one after the other.
+
+    Both are passed in, so that a classifier can be composed with the very same encoder.
+
+    Args:
+        encoder: maps an image to its code, e.g. `ConvEncoder`.
+        decoder: maps a code back to an image, e.g. `ConvDecoder`.
+    """
+
+    def __init__(self, *, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            image: shape `(N, in_channels, H, W[, D])`, values in [0, 1]; sizes divisible by the encoder's `downsampling`.
+
+        Returns:
+            Reconstruction of the same shape, values in (0, 1).
+        """
+        return self.decoder(self.encoder(image))
+
+
+class ConvEncoder(nn.Module):
+    """Blocks of two [convolution 3x3, ReLU, batch norm], with 2x2 max-pooling between blocks.
+
+    With three blocks and the input this makes the paper's "first 15 layers".
+
+    Args:
+        spatial_dims: 2 for slices, 3 for volumes.
+        in_channels: channels of the image.
+        channels: filters of each block.
+
+    Attributes:
+        downsampling: factor by which every spatial size shrinks, `2 ** (len(channels) - 1)`.
+        out_channels: channels of the code, `channels[-1]`.
+    """
+
+    def __init__(
+        self, spatial_dims: int = 2, in_channels: int = 1, channels: Sequence[int] = DEFAULT_CHANNELS
+    ) -> None:
+        super().__init__()
+        widths = [in_channels, *channels]
+        self.blocks = nn.ModuleList(_block(spatial_dims, i, o) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.pool = Pool[Pool.MAX, spatial_dims](2)
+        self.downsampling = 2 ** (len(channels) - 1)
+        self.out_channels = channels[-1]
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            image: shape `(N, in_channels, H, W[, D])`.
+
+        Returns:
+            Code of shape `(N, channels[-1], H / downsampling, ...)`; 1 x 176 x 176 becomes 128 x 44 x 44.
+        """
+        x = image
+        for index, block in enumerate(self.blocks):
+            if index > 0:
+                x = self.pool(x)
+            x = block(x)
+        return x
+
+
+class ConvDecoder(nn.Module):
+    """The encoder's mirror: blocks with nearest-neighbour up-sampling between them, then convolution and sigmoid.
+
+    Args:
+        spatial_dims: 2 for slices, 3 for volumes.
+        out_channels: channels of the image.
+        channels: the encoder's filters, in the encoder's order.
+    """
+
+    def __init__(
+        self, spatial_dims: int = 2, out_channels: int = 1, channels: Sequence[int] = DEFAULT_CHANNELS
+    ) -> None:
+        super().__init__()
+        widths = [channels[-1], *reversed(channels)]
+        self.blocks = nn.ModuleList(_block(spatial_dims, i, o) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
+        self.output = nn.Sequential(Conv[Conv.CONV, spatial_dims](channels[0], out_channels, 3, padding=1), nn.Sigmoid())
+
+    def forward(self, code: torch.Tensor) -> torch.Tensor:
+        """
+        Args:
+            code: shape `(N, channels[-1], h, w[, d])`.
+
+        Returns:
+            Image of shape `(N, out_channels, h * 2 ** (len(channels) - 1), ...)`, values in (0, 1).
+        """
+        x = code
+        for index, block in enumerate(self.blocks):
+            if index > 0:
+                x = self.upsample(x)
+            x = block(x)
+        return self.output(x)
+
+
+def _block(spatial_dims: int, in_channels: int, out_channels: int) -> nn.Sequential:
+    conv, norm = Conv[Conv.CONV, spatial_dims], Norm[Norm.BATCH, spatial_dims]
+    return nn.Sequential(
+        conv(in_channels, out_channels, 3, padding=1),
+        nn.ReLU(inplace=True),
+        norm(out_channels),
+        conv(out_channels, out_channels, 3, padding=1),
+        nn.ReLU(inplace=True),
+        norm(out_channels),
+    )

@@ -1,0 +1,56 @@
+"""Reading checkpoints as data: nothing in the file is executed, and a misfit is told in one line."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from monai_cae.errors import MonaiCaeError
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def load_weights(network: Network, path: str | Path) -> Network:
+    """Load a state dict into a network, strictly.
+
+    Args:
+        network: module to fill, in place.
+        path: file written by `torch.save(network.state_dict(), path)` or MONAI's `CheckpointSaver`.
+
+    Returns:
+        The same network.
+
+    Raises:
+        MonaiCaeError: no such file, a file that holds something else than weights, or weights of another architecture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MonaiCaeError(f"no checkpoint at {path}: check the path, or train one first")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise MonaiCaeError(f"{path} is not a PyTorch checkpoint of plain weights: name another file") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise MonaiCaeError(f"{path} holds something else than one network's weights: name another file")
+    misfit = _first_misfit(network.state_dict(), state)
+    if misfit:
+        raise MonaiCaeError(
+            f"{path} holds the weights of another architecture than {type(network).__name__} ({misfit}): "
+            "name a checkpoint of this network, or set the network's arguments as they were in its training"
+        )
+    network.load_state_dict(dict(state))
+    return network
+
+
+def _first_misfit(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> str:
+    for name, tensor in ours.items():
+        if name not in theirs:
+            return f"{name} is missing"
+        if theirs[name].shape != tensor.shape:
+            return f"{name} is {tuple(theirs[name].shape)} in the file, {tuple(tensor.shape)} here"
+    return next((f"{name} is unknown here" for name in theirs if name not in ours), "")

@@ -1,0 +1,51 @@
+"""What an autoencoder's engines take from a batch, and how a classifier gets its pretrained encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from monai.utils import CommonKeys
+from torch import nn
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.networks import load_weights
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def reconstruction_batch(
+    batchdata: Mapping[str, torch.Tensor], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """MONAI `prepare_batch` of an autoencoder: the image is the input and the target.
+
+    Args:
+        batchdata: has `image`, shape `(N, C, H, W[, D])`.
+        device, non_blocking, kwargs: as for `torch.Tensor.to`.
+    """
+    image = batchdata[CommonKeys.IMAGE].to(device=device, non_blocking=non_blocking, **kwargs)
+    return image, image
+
+
+def with_pretrained(network: Network, autoencoder: nn.Module, pretrained: str) -> Network:
+    """A classifier whose encoder has the weights of a trained autoencoder.
+
+    Args:
+        network: the classifier; its encoder is the autoencoder's encoder, one module.
+        autoencoder: takes the weights.
+        pretrained: checkpoint of the autoencoder, or "none" for random weights.
+
+    Raises:
+        MonaiCaeError: no such checkpoint, or one of another architecture.
+    """
+    if str(pretrained) != "none":
+        if not Path(pretrained).is_file():
+            raise MonaiCaeError(
+                f"no pretrained autoencoder at {pretrained}: make one with `python -m monai.bundle run training "
+                "--config_file .../configs/pretrain.json` and the same --dataset_dir and --output_dir, "
+                "or start from random weights with --pretrained none"
+            )
+        load_weights(autoencoder, pretrained)
+    return network

@@ -1,0 +1,52 @@
+"""Metrics that the engines compute on every validation, beside MONAI's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from ignite.metrics import EpochMetric
+from monai.metrics.regression import RegressionMetric
+
+from monai_cae.evaluation import classification_metrics
+
+BRAIN_THRESHOLD = 0.03
+
+
+class BrainPSNR(RegressionMetric):
+    """Peak signal-to-noise ratio over the pixels where the image is above a threshold, per image, then the mean.
+
+    Half of a masked slice is background, which any autoencoder gets right: the PSNR of the whole image flatters.
+
+    Args:
+        max_val: the largest possible intensity (Max_I of the paper's equation 2).
+        threshold: pixels of the original above it count as brain.
+    """
+
+    def __init__(self, max_val: float = 1.0, threshold: float = BRAIN_THRESHOLD) -> None:
+        super().__init__()
+        self.max_val = max_val
+        self.threshold = threshold
+
+    def _compute_metric(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        brain = y > self.threshold
+        dims = tuple(range(1, y.ndim))
+        mse = ((y_pred - y).square() * brain).sum(dims) / brain.sum(dims)
+        return (10 * torch.log10(self.max_val**2 / mse)).unsqueeze(1)
+
+
+class ClassificationScore(EpochMetric):
+    """One of `monai_cae.evaluation.classification_metrics` over all cases of an evaluation.
+
+    Args:
+        name: its key, e.g. "accuracy", "f1" or "auc".
+        output_transform: engine output -> (logits, labels), each of shape `(N, 1)` or `(N,)`.
+    """
+
+    def __init__(self, name: str, output_transform: Callable[[Any], tuple[torch.Tensor, torch.Tensor]]) -> None:
+        def compute(logits: torch.Tensor, labels: torch.Tensor) -> float:
+            probabilities = torch.sigmoid(logits.float()).cpu().numpy()
+            return classification_metrics(labels.cpu().numpy().astype(int), probabilities)[name]
+
+        super().__init__(compute, output_transform=output_transform, check_compute_fn=False)

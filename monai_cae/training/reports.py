@@ -1,0 +1,154 @@
+"""What a stage leaves behind when its engines have run: the best weights restored, figures, test metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from ignite.engine import Engine
+from matplotlib.figure import Figure
+from torch import nn
+from torch.utils.data import Dataset
+
+from monai_cae.evaluation import classification_metrics, figures
+from monai_cae.networks import ConvAutoencoder, load_weights
+from monai_cae.training.handlers import BestCheckpoint, PredictionTable
+from monai_cae.training.tracking import TrackedRun
+
+SYNTHETIC_NOTE = "Synthetic data, not real MRI"
+Infer = Callable[[torch.Tensor, nn.Module], torch.Tensor]
+
+
+def report_autoencoder(
+    run: TrackedRun,
+    network: ConvAutoencoder,
+    checkpoint: BestCheckpoint,
+    dataset: Dataset,
+    inferer: Infer,
+    output_dir: str,
+    synthetic: bool,
+) -> dict[str, float]:
+    """Restore the best weights; draw the curves, reconstructions (the paper's figure 4) and feature maps (figure 3).
+
+    Args:
+        run: open; gets the figures.
+        network: on its device.
+        checkpoint: what kept the best weights.
+        dataset: validation images, under `image`.
+        inferer: calls the network.
+        output_dir: its subfolder `figures` is written.
+        synthetic: say so in the figures.
+
+    Returns:
+        The best epoch's validation metrics.
+    """
+    load_weights(network, checkpoint.path)
+    network.eval()
+    images = _images(dataset, network, count=8)
+    with torch.no_grad():
+        reconstructions = inferer(images, network)
+    note = SYNTHETIC_NOTE if synthetic else ""
+    drawn = {
+        "reconstructions": figures.reconstructions(_planes(images), _planes(reconstructions), note=note),
+        "feature_maps": figures.feature_maps(_feature_maps(network.encoder, images[:1]), note=note),
+    }
+    return _report_training(run, checkpoint, output_dir, "pretrain", drawn, note)
+
+
+def report_classifier(
+    run: TrackedRun, network: nn.Module, checkpoint: BestCheckpoint, output_dir: str, synthetic: bool
+) -> dict[str, float]:
+    """Restore the best weights of both stages, and draw the curves.
+
+    Args:
+        run: open; gets the figure.
+        network: the classifier.
+        checkpoint: what kept the best weights.
+        output_dir: its subfolder `figures` is written.
+        synthetic: say so in the figure.
+
+    Returns:
+        The best epoch's validation metrics.
+    """
+    load_weights(network, checkpoint.path)
+    return _report_training(run, checkpoint, output_dir, "train", {}, SYNTHETIC_NOTE if synthetic else "")
+
+
+def report_test(
+    run: TrackedRun, table: PredictionTable, reconstruction: Engine, output_dir: str, synthetic: bool
+) -> dict[str, float]:
+    """Test metrics of the classifier and the autoencoder, ROC curve and confusion matrix.
+
+    Args:
+        run: open; gets metrics, figures and the predictions.
+        table: has collected the classifier's predictions, with the columns `label` and `probability`.
+        reconstruction: evaluator of the autoencoder, has run; its metrics are named `test_*`.
+        output_dir: its subfolder `figures` is written.
+        synthetic: say so in the figures.
+
+    Returns:
+        The metrics, each named `test_*`.
+    """
+    labels, probabilities = np.array(table.column("label")), np.array(table.column("probability"))
+    scores = classification_metrics(labels, probabilities, threshold=table.threshold)
+    metrics = {**reconstruction.state.metrics, **{f"test_{name}": value for name, value in scores.items()}}
+    run.log_metrics(metrics)
+    run.log_file(table.path)
+    note = SYNTHETIC_NOTE if synthetic else ""
+    drawn = {
+        "roc": figures.roc_curve(labels, probabilities, note=note),
+        "confusion_matrix": figures.confusion_matrix(labels, probabilities, threshold=table.threshold, note=note),
+    }
+    _save(run, output_dir, "evaluate", drawn)
+    return metrics
+
+
+def _report_training(
+    run: TrackedRun, checkpoint: BestCheckpoint, output_dir: str, stage: str, drawn: dict[str, Figure], note: str
+) -> dict[str, float]:
+    value = checkpoint.best[checkpoint.metric]
+    best_epoch = next(epoch for epoch, other in run.history[checkpoint.metric] if other == value)
+    marks = {**run.marks, "best": best_epoch}
+    drawn["training_curves"] = figures.training_curves(run.history, marks=marks, note=note)
+    _save(run, output_dir, stage, drawn)
+    run.log_metrics({f"best_{name}": value for name, value in checkpoint.best.items()})
+    return {**checkpoint.best, "best_epoch": best_epoch, "epochs": run.epoch}
+
+
+def _save(run: TrackedRun, output_dir: str, stage: str, drawn: Mapping[str, Figure]) -> None:
+    for name, figure in drawn.items():
+        path = Path(output_dir, "figures", f"{stage}_{name}.png")
+        figures.save_figure(figure, path)
+        run.log_file(path, "figures")
+
+
+def _images(dataset: Dataset, network: nn.Module, count: int) -> torch.Tensor:
+    device = next(network.parameters()).device
+    chosen = range(min(count, len(dataset)))  # type: ignore[arg-type]  # map-style datasets have a length
+    return torch.stack([torch.as_tensor(dataset[index]["image"]) for index in chosen]).to(device)
+
+
+def _planes(images: torch.Tensor) -> np.ndarray:
+    return images.detach().float().cpu().numpy()[:, 0]
+
+
+def _feature_maps(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:
+    activations = [module for module in encoder.modules() if isinstance(module, nn.ReLU)]
+    maps: dict[str, np.ndarray] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Sequence[torch.Tensor], torch.Tensor], None]:
+        def hook(module: nn.Module, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
+            maps[name] = output[0].detach().float().cpu().numpy().copy()
+
+        return hook
+
+    hooks = [module.register_forward_hook(keep(f"convolution {i}")) for i, module in enumerate(activations, start=1)]
+    try:
+        with torch.no_grad():
+            encoder(image)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return maps

@@ -1,0 +1,115 @@
+"""Running a stage: everything inside one MLflow run, and a summary that says what to do next."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from monai_cae.files import replacing
+from monai_cae.training.handlers import PredictionTable
+from monai_cae.training.tracking import TrackedRun, ui_command
+from monai_cae.training.workflow import bundle_root, executed_config, resolved_settings
+
+DISCLAIMER = "Research software, not a medical device."
+_UNITS = {"psnr": " dB", "seconds": " s"}
+
+
+def run_stage(
+    *,
+    stage: str,
+    run: TrackedRun,
+    output_dir: str,
+    datalist: str,
+    synthetic: bool,
+    steps: Sequence[Callable[[], Any]],
+    next_config: str = "",
+) -> dict[str, Any]:
+    """Run the steps of a stage inside its MLflow run, write `results_<stage>.json`, and print a summary.
+
+    Args:
+        stage: "pretrain", "train" or "evaluate".
+        run: opened here; gets the settings, the executed config and the datalist.
+        output_dir: where the results go.
+        datalist: the subjects of the sets.
+        synthetic: say so in whatever is written.
+        steps: called in turn; a step that returns a dictionary adds to the results.
+        next_config: config file of the bundle that the summary names as the next to run; "" for none.
+
+    Returns:
+        The results, with the seconds that the steps took and the MLflow run's ID.
+    """
+    config = executed_config()
+    with run:
+        run.log_params({**resolved_settings(), "data": "synthetic" if synthetic else "real"})
+        run.log_json(config, "config.json")
+        run.log_file(datalist)
+        started = time.perf_counter()
+        results: dict[str, Any] = {"stage": stage, "synthetic": synthetic}
+        for step in steps:
+            outcome = step()
+            if isinstance(outcome, Mapping):
+                results.update(outcome)
+        results["seconds"] = time.perf_counter() - started
+        run.log_metrics({"seconds": results["seconds"]})
+        results["run_id"] = run.run_id
+        write_json(Path(output_dir, f"results_{stage}.json"), results)
+    if not run.parent_run_id:
+        _print_summary(stage, run, results, Path(output_dir), next_config)
+    return results
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; numbers that are not finite become null, as JSON has none."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(_finite(content), indent=2) + "\n", encoding="utf-8")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def _print_summary(stage: str, run: TrackedRun, results: Mapping[str, Any], output: Path, next_config: str) -> None:
+    data = "SYNTHETIC data, not real MRI" if results["synthetic"] else "real data"
+    lines = [f"{stage} finished on {data}"]
+    for name, value in results.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            unit = next((unit for part, unit in _UNITS.items() if part in name), "")
+            lines.append(f"  {name:<22}{value:.4g}{unit}")
+    lines += [
+        f"  {'figures':<22}{output / 'figures'}",
+        f"  {'checkpoints':<22}{output / 'models'}",
+        f"  {'MLflow':<22}{ui_command(run.tracking_uri)}",
+        f"  {'':<22}{run.address}",
+    ]
+    if next_config:
+        lines.append(f"  {'next':<22}{next_command(next_config)}")
+    print("\n".join(["", *lines, f"  {DISCLAIMER}"]), flush=True)
+
+
+def next_command(config: str) -> str:
+    """The command for another config of the running bundle, with the settings of this run that differ from its own."""
+    ours = resolved_settings()
+    path = Path(bundle_root(), "configs", config)
+    theirs = ConfigParser.load_config_file(str(path))
+    raw = executed_config()
+    changed = {name: ours[name] for name in ours if name in theirs and theirs[name] != raw[name]}
+    options = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in changed.items())
+    return f"python -m monai.bundle run training --config_file {shlex.quote(str(path))} {options}".strip()
+
+
+def print_predictions(table: PredictionTable) -> None:
+    """End of an inference: how many scans, what was predicted, where the table is."""
+    positive = sum(table.column("prediction"))
+    print(f"\n{len(table.rows)} scans: {positive} predicted as AD (CDR > 0), {len(table.rows) - positive} as HC")
+    print(f"  predictions  {table.path}\n  {DISCLAIMER}", flush=True)

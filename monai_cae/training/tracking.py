@@ -1,0 +1,205 @@
+"""MLflow: one run per stage and repeat, nested under the experiment's run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+import monai_cae
+from monai_cae.errors import MonaiCaeError
+
+# MLflow would report its own usage to its makers from the machine that holds the patients' images.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+_PARENT = "mlflow.parentRunId"
+_PACKAGES = ("monai", "torch", "pytorch-ignite", "mlflow", "nibabel", "numpy", "scikit-learn")
+History = dict[str, list[tuple[int, float]]]
+
+
+def default_tracking_uri(output_dir: str) -> str:
+    """MLFLOW_TRACKING_URI where it is set, else a SQLite database in the output folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(output_dir).resolve()}/mlruns.db"
+
+
+class TrackedRun:
+    """One MLflow run, open inside a `with` block; it ends FINISHED, or FAILED (KILLED on Ctrl-C) after an error.
+
+    MONAI's MLFlowHandler can't nest runs, finds its run by name, and leaves crashed ones RUNNING; this talks to MlflowClient.
+
+    Args:
+        tracking_uri: `sqlite:///...` or a server's `http(s)://...`.
+        experiment_name: MLflow experiment, made when it is missing.
+        stage: what the run is of; with a random suffix it is the run's name.
+        parent_run_id: run to nest under; "" for none.
+        params: hyper-parameters.
+        tags: whatever else describes the run.
+
+    Attributes:
+        history: metric -> [(epoch, value), ...], whether or not the run is open.
+        marks: label -> epoch, moments to show in the curves.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracking_uri: str,
+        experiment_name: str,
+        stage: str,
+        parent_run_id: str = "",
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        self.tracking_uri = tracking_uri
+        self.experiment_name = experiment_name
+        self.name = f"{stage}-{uuid.uuid4().hex[:8]}"
+        self.parent_run_id = parent_run_id
+        self.params = dict(params or {})
+        self.tags = {"stage": stage, **_source_tags(), **(tags or {})}
+        self.history: History = {}
+        self.marks: dict[str, int] = {}
+        self.epoch = 0
+        self.run_id = ""
+        self.experiment_id = ""
+        self._client: Any = None
+
+    def __enter__(self) -> TrackedRun:
+        self._client = _client(self.tracking_uri)
+        self.experiment_id = _experiment(self._client, self.experiment_name, self.tracking_uri)
+        tags = {**self.tags, **({_PARENT: self.parent_run_id} if self.parent_run_id else {})}
+        run = self._client.create_run(self.experiment_id, run_name=self.name, tags=tags)
+        self.run_id = run.info.run_id
+        self.log_params({**self.params, **_versions()})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
+        self._client.set_terminated(self.run_id, status)
+        self._client = None
+
+    @property
+    def address(self) -> str:
+        """The run's page in `mlflow ui` with its default port."""
+        return f"http://127.0.0.1:5000/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Hyper-parameters, in one request."""
+        from mlflow.entities import Param
+
+        self._client.log_batch(self.run_id, params=[Param(key, str(value)) for key, value in params.items()])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Metrics, in one request; without an open run (the engine was started by other code) only the history grows."""
+        for name, value in metrics.items():
+            self.history.setdefault(name, []).append((step, value))
+        if self._client is not None:
+            from mlflow.entities import Metric
+
+            now = int(time.time() * 1000)
+            batch = [Metric(name, value, now, step) for name, value in metrics.items()]
+            self._client.log_batch(self.run_id, metrics=batch)
+
+    def log_file(self, path: str | Path, folder: str = "") -> None:
+        """Copy a file to the run's artifacts."""
+        self._client.log_artifact(self.run_id, str(path), folder or None)
+
+    def log_json(self, content: Any, name: str) -> None:
+        """A JSON artifact."""
+        self._client.log_text(self.run_id, json.dumps(content, indent=2, default=str) + "\n", name)
+
+
+class EpochTracking:
+    """Log the metrics of a trainer and its evaluator together, one request per epoch.
+
+    Trainers that share a run count its epochs on: fine-tuning starts where the frozen stage ended.
+
+    Args:
+        run: where to log.
+        validator: runs before this handler in every epoch.
+        title: mark in the curves where this trainer starts; "" for none.
+    """
+
+    def __init__(self, run: TrackedRun, validator: Engine, title: str = "") -> None:
+        self.run = run
+        self.validator = validator
+        self.title = title
+
+    def attach(self, engine: Engine) -> None:
+        """Args: engine: the trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        if self.title:
+            engine.add_event_handler(Events.STARTED, lambda _: self.run.marks.update({self.title: self.run.epoch + 1}))
+
+    def __call__(self, engine: Engine) -> None:
+        """Log the epoch that has just ended."""
+        self.run.epoch += 1
+        self.run.log_metrics({**engine.state.metrics, **self.validator.state.metrics}, step=self.run.epoch)
+
+
+def ui_command(tracking_uri: str) -> str:
+    """The command that shows the runs in a browser on this machine."""
+    if tracking_uri.startswith(("http://", "https://")):
+        return f"open {tracking_uri} in a browser"
+    return f"mlflow ui --backend-store-uri {tracking_uri}"
+
+
+def _client(tracking_uri: str) -> Any:
+    if not tracking_uri.startswith(("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")):
+        raise MonaiCaeError(
+            f"tracking_uri must be sqlite:///FILE or http(s)://SERVER, not {tracking_uri!r}: MLflow has no other stores"
+        )
+    for chatty in ("alembic", "mlflow.store.db.utils"):  # tell every migration of a new database otherwise
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    if tracking_uri.startswith("sqlite:///"):
+        database = Path(tracking_uri.removeprefix("sqlite:///"))
+        if not database.exists():
+            print(f"making the MLflow database {database} (once, about 10 s)", flush=True)
+        try:
+            database.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MonaiCaeError(f"can't write {database} ({error.strerror}): choose another --output_dir") from error
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri)
+
+
+def _experiment(client: Any, name: str, tracking_uri: str) -> str:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    local = tracking_uri.startswith("sqlite:///")
+    beside = (Path(tracking_uri.removeprefix("sqlite:///")).parent / "mlruns").resolve().as_uri() if local else None
+    return str(client.create_experiment(name, artifact_location=beside))
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "monai-cae": monai_cae.__version__,
+        **{package: version(package) for package in _PACKAGES},
+    }
+
+
+def _source_tags() -> dict[str, str]:
+    """The git revision, where the package is used from its checkout."""
+    folder = Path(monai_cae.__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    revision = described.stdout.strip()
+    return {"mlflow.source.git.commit": revision} if described.returncode == 0 and revision else {}

@@ -1,0 +1,169 @@
+"""What MONAI's ConfigWorkflow leaves to its users: settings checked, errors in one line, the bundle's own folder.
+
+The functions here are named by the configs. An expression in a config can't see the workflow that evaluates it, so
+`running_workflow` finds it among the callers: that is the one place where a setting that nobody reads, the executed config
+and the config file's folder can be known for every way of starting (command line, `create_workflow`, `load`, our experiment).
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from monai.bundle import ConfigWorkflow
+from monai.utils import set_determinism
+
+from monai_cae.errors import MonaiCaeError
+
+# What MONAI looks up by name (monai/bundle/properties.py) or runs, though no other item of the config refers to it.
+_LOOKED_UP = {
+    "imports", "initialize", "run", "training", "finalize", "bundle_root", "network_def", "train", "validate", "dataset",
+    "evaluator", "inferer", "handlers", "preprocessing", "postprocessing", "key_metric",
+}  # fmt: skip
+_REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
+_POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "image_size", "repeats")
+_POSITIVE_NUMBERS = ("learning_rate",)
+_PLAIN = (str, int, float, bool, torch.device)
+
+
+def prepare(seed: int = 0) -> None:
+    """First step of every config: check the settings, seed the random generators, have mistakes told in one line.
+
+    MONAI calls it more than once (after every property that is set), so it does nothing that can't be repeated.
+
+    Args:
+        seed: decides initial weights, batch order and dropout.
+
+    Raises:
+        MonaiCaeError: an unknown setting, with the name that was probably meant, or an impossible value.
+    """
+    _tell_mistakes_in_one_line()
+    workflow = running_workflow()
+    if workflow is not None:
+        check_settings(workflow.parser.get())
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise MonaiCaeError(f"seed must be a whole number from 0, not {seed!r}")
+    set_determinism(seed=seed)
+
+
+def running_workflow() -> ConfigWorkflow | None:
+    """The ConfigWorkflow that evaluates the calling expression; None when called from elsewhere."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, ConfigWorkflow):
+            return caller
+        frame = frame.f_back
+    return None
+
+
+def bundle_root() -> str:
+    """Absolute path of the bundle that the running config belongs to; without one, the working directory, as in MONAI."""
+    workflow = running_workflow()
+    if workflow is None:
+        return os.getcwd()
+    folder = Path(workflow.config_root_path).resolve()
+    return str(folder.parent if folder.name == "configs" else folder)
+
+
+def executed_config() -> dict[str, Any]:
+    """The running config as it is executed: files merged, overrides applied, nothing evaluated."""
+    workflow = running_workflow()
+    config = {} if workflow is None else workflow.parser.get()
+    content = {key: value for key, value in config.items() if key != "_meta_"}
+    return json.loads(json.dumps(content, default=str))
+
+
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The plain values and expressions at the top of a config: what a user may set by `--name value`."""
+    return {
+        name: value
+        for name, value in config.items()
+        if isinstance(value, _PLAIN) and not name.startswith("_") and name not in _LOOKED_UP and not str(value).startswith("@")
+    }
+
+
+def resolved_settings() -> dict[str, Any]:
+    """The running config's settings with their values, as far as they are plain and were needed."""
+    workflow = running_workflow()
+    if workflow is None:
+        return {}
+    resolved = workflow.parser.ref_resolver.resolved_content
+    values = {name: resolved.get(name) for name in settings(workflow.parser.get())}
+    return {name: str(v) if isinstance(v, torch.device) else v for name, v in values.items() if isinstance(v, _PLAIN)}
+
+
+def check_settings(config: dict[str, Any]) -> None:
+    """Refuse a top-level item that nothing reads (MONAI adds a misspelt override silently) and impossible values.
+
+    Args:
+        config: the merged config, overrides included, not evaluated.
+
+    Raises:
+        MonaiCaeError: naming the setting and, for a misspelt one, the closest that exists.
+    """
+    read = set(_REFERENCE.findall(json.dumps(config, default=str))) | _LOOKED_UP
+    names = [name for name in config if not name.startswith(("_", "+"))]
+    for name in names:
+        if name not in read:
+            known = sorted(set(settings(config)) & read)
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean --{close[0]}?" if close else f"the settings are {', '.join(known)}"
+            raise MonaiCaeError(f"unknown setting --{name}: {hint}")
+    for name, value in settings(config).items():
+        _check_value(name, value)
+
+
+def _check_value(name: str, value: Any) -> None:
+    if isinstance(value, str) and value.startswith(("$", "@", "%")):
+        return
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if name in _POSITIVE_INTEGERS and not (whole and value > 0):
+        raise MonaiCaeError(f"{name} must be a whole number above 0, not {value!r}")
+    if name in _POSITIVE_NUMBERS and not (isinstance(value, (int, float)) and value > 0):
+        raise MonaiCaeError(f"{name} must be a number above 0, not {value!r}")
+    if name == "device":
+        _check_device(str(value))
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise MonaiCaeError(f"device must be cpu, cuda or cuda:N, not {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise MonaiCaeError(f"device {name} is not there: this PyTorch sees no CUDA GPU; use --device cpu")
+
+
+def find_mistake(error: BaseException | None) -> MonaiCaeError | None:
+    """The MonaiCaeError behind an exception; MONAI wraps what its expressions raise."""
+    while error is not None:
+        if isinstance(error, MonaiCaeError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _tell_mistakes_in_one_line() -> None:
+    """Under `python -m monai.bundle` a user's mistake ends in one line instead of a traceback; elsewhere nothing changes."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None and spec.name == "monai.bundle.__main__":
+        sys.excepthook = _one_line_excepthook
+
+
+def _one_line_excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    mistake = find_mistake(error)
+    if mistake is not None:
+        print(f"error: {mistake}", file=sys.stderr)
+    elif issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
