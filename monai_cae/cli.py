@@ -45,7 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     phantom.set_defaults(command=_phantom)
 
     cohort = commands.add_parser("cohort", help="print who takes part, beside the paper's Table I")
-    cohort.add_argument("path", type=Path, help="cohort folder (OASIS-1 discs, or a folder with a table), or a table alone")
+    cohort.add_argument(
+        "path", type=Path, help="cohort folder (OASIS-1 discs, or a folder with a table), or a table alone"
+    )
     cohort.add_argument("--table", type=Path, help="the table, where it is not in the folder")
     cohort.add_argument("--plane", default="axial", help="subfolder of a plain folder's images (default: axial)")
     cohort.add_argument("--controls", default="oldest", help="oldest: as many as patients; all (default: oldest)")

@@ -169,7 +169,7 @@ def _print_summary(summary: Mapping[str, Any], tracked: TrackedRun, output: Path
     lines = [
         "",
         f"experiment finished on {data}",
-        f"  subjects           {subjects['training']} training, {subjects['validation']} validation, {subjects['test']} test",
+        "  subjects           " + ", ".join(f"{subjects[name]} {name}" for name in ("training", "validation", "test")),
         f"  test set           {'mean ± SD over ' + str(summary['repeats']) + ' repeats' if several else 'one repeat'}",
     ]
     for name, (label, unit, digits) in _SHOWN.items():

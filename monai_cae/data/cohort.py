@@ -77,7 +77,9 @@ def select_cohort(scans: Sequence[Scan], *, controls: str = "oldest", synthetic:
     healthy = sorted((scan for scan in first if scan.label == 0), key=lambda scan: scan.name)
     for found, what in ((patients, "patient (CDR > 0)"), (healthy, "control (CDR 0)")):
         if not found:
-            raise MonaiCaeError(f"no {what} among {len(ordered)} scans: two classes are needed; check the table's CDR column")
+            raise MonaiCaeError(
+                f"no {what} among {len(ordered)} scans: two classes are needed; check the table's CDR column"
+            )
     chosen = _oldest(healthy, len(patients)) if controls == "oldest" else healthy
     left_out = {
         "blank CDR": sum(scan.label is None for scan in first),
@@ -92,7 +94,9 @@ def _oldest(healthy: list[Scan], count: int) -> list[Scan]:
         return healthy
     for scan in healthy:
         if scan.age is None:
-            raise MonaiCaeError(f"{scan.name} has no age, so the oldest controls can't be told: fill it in, or --controls all")
+            raise MonaiCaeError(
+                f"{scan.name} has no age, so the oldest controls can't be told: fill it in, or --controls all"
+            )
     return sorted(healthy, key=lambda scan: (-(scan.age or 0), scan.name))[:count]
 
 

@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from monai_cae.data.planes import plane_axis
 from monai_cae.data.scan import Scan
 from monai_cae.data.tables import SUFFIXES, find_table, read_table
 from monai_cae.errors import MonaiCaeError
 
-# gain-field corrected, atlas-registered (T88), masked: the paper's input. n3 to n6 is the number of averaged acquisitions.
+# gain-field corrected, atlas-registered (T88), masked: the paper's input. n3 to n6 is the number of averaged
+# acquisitions.
 _T88 = re.compile(r"^(?P<name>OAS1_\d{4}_MR\d+)_mpr_n\d_anon_111_t88_masked_gfc\.hdr$")
 _IMAGE_SUFFIXES = (".nii.gz", ".nii", ".hdr")
 
@@ -21,7 +23,8 @@ def read_scans(dataset_dir: str | Path, *, table: str | Path | None = None, plan
     """All scans of a cohort folder that the table knows and that have an image.
 
     OASIS-1 discs may lie at any depth. In a plain folder the images are named ID.nii.gz (or .nii, .hdr) and lie in a
-    subfolder named after the plane, or beside the table. `dataset_dir` may also be a table alone: then no scan has an image.
+    subfolder named after the plane, or beside the table. `dataset_dir` may also be a table alone: then no scan has an
+    image.
 
     Args:
         dataset_dir: folder or table.
@@ -29,8 +32,10 @@ def read_scans(dataset_dir: str | Path, *, table: str | Path | None = None, plan
         plane: subfolder that a plain folder's images are looked for in first.
 
     Raises:
-        MonaiCaeError: nothing there, no table, no images, two images for one subject, a header without its .img.
+        MonaiCaeError: nothing there, no table, no images, two images for one subject, a header without its .img, an
+            unknown plane.
     """
+    plane_axis(plane)
     root = Path(dataset_dir)
     if root.is_file() and root.suffix.lower() in SUFFIXES:
         return read_table(root)
@@ -61,7 +66,8 @@ def find_images(path: str | Path) -> list[Path]:
     """The image or images that a user points at for inference.
 
     Args:
-        path: one .nii, .nii.gz, .img or .hdr file, or a folder; of OASIS-1 discs only the atlas-registered, masked volumes.
+        path: one .nii, .nii.gz, .img or .hdr file, or a folder; of OASIS-1 discs only the atlas-registered, masked
+            volumes.
 
     Returns:
         Image files in the order of their paths, the header for an Analyze pair.

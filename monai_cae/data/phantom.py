@@ -49,7 +49,7 @@ _VENTRICLE_REACH_MM = 13.0  # how far around the ventricles tissue gives way
 _CORTEX_MM = 5.6  # depth from the white matter at which a young cortex ends
 
 _CDR_GRADES, _CDR_SHARES = (0.5, 1.0, 2.0), (0.70, 0.28, 0.02)
-_CDR_SEVERITY_MM = {0.0: 0.0, 0.5: 2.2, 1.0: 3.0, 2.0: 4.0}
+_CDR_SEVERITY_MM = {0.0: 0.0, 0.5: 2.4, 1.0: 3.2, 2.0: 4.2}
 _MMSE = {0.0: (29.0, 1.2, 25, 30), 0.5: (25.6, 3.5, 14, 30), 1.0: (21.7, 3.8, 15, 29), 2.0: (15.0, 1.0, 12, 18)}
 
 
@@ -183,12 +183,12 @@ def _draw_person(index: int, is_patient: bool, rng: _Generator) -> _Person:
     cdr = float(rng.choice(_CDR_GRADES, p=_CDR_SHARES)) if is_patient else 0.0
     female = rng.random() < (0.59 if is_patient else 0.73)
     age = round(np.clip(rng.normal(76.7, 7.1), 62, 96) if is_patient else np.clip(rng.normal(75.5, 9.2), 59, 94))
-    severity_mm = _CDR_SEVERITY_MM[cdr] + 0.035 * (age - 75) + rng.normal(0, 0.7)
+    severity_mm = _CDR_SEVERITY_MM[cdr] + 0.035 * (age - 75) + rng.normal(0, 0.85)
     atrophy = _Atrophy(
         ventricle_mm=max(0.0, 1.4 + severity_mm + rng.normal(0, 0.5)),
         cortex_mm=max(0.0, 0.7 + 0.4 * severity_mm + rng.normal(0, 0.25)),
     )
-    nwbv = np.clip(0.753 - 0.013 * severity_mm - 0.002 * (age - 76) + rng.normal(0, 0.026), 0.64, 0.84)
+    nwbv = np.clip(0.753 - 0.012 * severity_mm - 0.002 * (age - 76) + rng.normal(0, 0.026), 0.64, 0.84)
     mean, deviation, lowest, highest = _MMSE[cdr]
     etiv_ml = round(np.clip(rng.normal(1400 if female else 1580, 130), 1120, 1990))
     name = f"OAS1_{_FIRST_NUMBER + index}_MR1"

@@ -24,7 +24,8 @@ _BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.
 
 
 class SliceReader(NibabelReader):
-    """MONAI reader that takes one slice from an Analyze pair, .nii or .nii.gz, bit for bit what slicing the volume gives.
+    """MONAI reader that takes one slice from an Analyze pair, .nii or .nii.gz, bit for bit what slicing the volume
+    gives.
 
     The plane's axis stays, with size 1, and the affine is shifted to the slice, as nibabel's `img.slicer` does it. From
     uncompressed files only the slice's bytes are read; a .nii.gz is inflated no further than the slice.
@@ -36,7 +37,8 @@ class SliceReader(NibabelReader):
         slice_index: 1-based; an image with a single slice in the plane gives that one.
 
     Raises:
-        MonaiCaeError: an unknown plane; in use: no such file, a broken or truncated one, not a 3D volume, an index outside
+        MonaiCaeError: an unknown plane; in use: no such file, a broken or truncated one, not a 3D volume, an index
+            outside
             it, a slice that is empty or has values that are not finite.
     """
 
@@ -54,15 +56,15 @@ class SliceReader(NibabelReader):
         """Hand on the file names: `LoadImage` would hide an error raised here and try its other readers."""
         return tuple(Path(str(name)) for name in ensure_tuple(data))
 
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict[Any, Any]]:
         """Read the slices.
 
         Args:
             img: file names, as `read` gives them.
 
         Returns:
-            The slice, three-dimensional with size 1 along the plane's axis (several files are stacked in a last, channel,
-            dimension), and the metadata of the first.
+            The slice, three-dimensional with size 1 along the plane's axis (several files are stacked in a last,
+            channel, dimension), and the metadata of the first.
         """
         read = [self._read_slice(path) for path in img]
         array, affine = read[0]
@@ -123,12 +125,13 @@ def open_volume(path: Path) -> SpatialImage:
 
 
 def _check_size(image: SpatialImage, path: Path) -> None:
-    voxels = Path(image.file_map["image"].filename)
+    voxels = Path(str(image.file_map["image"].filename))
     if not voxels.is_file():
         raise MonaiCaeError(f"{voxels} is missing beside its .hdr: copy the scan again")
     if voxels.suffix.lower() == ".gz":
         return
-    needed = image.dataobj.offset + int(np.prod(image.shape, dtype=np.int64)) * image.get_data_dtype().itemsize
+    proxy: Any = image.dataobj
+    needed = proxy.offset + int(np.prod(image.shape, dtype=np.int64)) * image.get_data_dtype().itemsize
     size = voxels.stat().st_size
     if size < needed:
         raise MonaiCaeError(f"{voxels} is truncated: {size} of {needed} bytes: copy it again")

@@ -138,18 +138,20 @@ def write_datalist(
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-
 def _item(scan: Scan, root: Path) -> Item:
     if scan.image is None or scan.label is None:
         raise MonaiCaeError(f"{scan.name} has no image or no CDR: a table alone can't be split for training")
     given = {"session": scan.session, "cdr": scan.cdr, "age": scan.age, "sex": scan.sex, **scan.covariates}
     image = os.path.relpath(scan.image, root)
-    return {"image": image, "label": scan.label, "subject": scan.subject, **{k: v for k, v in given.items() if v not in (None, "")}}
+    return {
+        "image": image,
+        "label": scan.label,
+        "subject": scan.subject,
+        **{k: v for k, v in given.items() if v not in (None, "")},
+    }
 
 
-def read_datalist(
-    path: str | Path, dataset_dir: str | Path, *, made_from: Mapping[str, Any] | None = None
-) -> Sets:
+def read_datalist(path: str | Path, dataset_dir: str | Path, *, made_from: Mapping[str, Any] | None = None) -> Sets:
     """Read a datalist and check that it can be trusted.
 
     Args:
@@ -167,7 +169,8 @@ def read_datalist(
     for key, value in (made_from or {}).items():
         if key in recorded and recorded[key] != value:
             raise MonaiCaeError(
-                f"{path} was made with {key} {recorded[key]}, not {value}: choose another --output_dir, or delete the file"
+                f"{path} was made with {key} {recorded[key]}, not {value}: choose another --output_dir, or delete "
+                f"the file"
             )
     sets = {name: load_decathlon_datalist(str(path), False, name, str(dataset_dir)) for name in SETS}
     owner: dict[str, str] = {}
@@ -199,6 +202,8 @@ def _check_item(item: Item, name: str, path: Path) -> None:
     if not isinstance(item, dict) or "image" not in item or "subject" not in item:
         raise MonaiCaeError(f"{path}: an item of {name} has no image or no subject: both are needed")
     if item.get("label") not in (0, 1):
-        raise MonaiCaeError(f"{path}: the label of {item['subject']} is {item.get('label')!r}; it must be 0 (HC) or 1 (AD)")
+        raise MonaiCaeError(
+            f"{path}: the label of {item['subject']} is {item.get('label')!r}; it must be 0 (HC) or 1 (AD)"
+        )
     if not Path(item["image"]).is_file():
         raise MonaiCaeError(f"{item['image']} is missing ({path} names it): check --dataset_dir")

@@ -53,19 +53,24 @@ def find_table(folder: Path) -> Path:
 def read_table(path: str | Path) -> list[Scan]:
     """Read a table of subjects, one row per scan, without images.
 
-    Takes comma- or tab-separated text (a byte-order mark is fine) and xlsx; "N/A" and blanks mean "not given"; column names
-    are matched without regard to case ("M/F", "sex" and "gender" are one).
+    Takes comma- or tab-separated text (a byte-order mark is fine) and xlsx; "N/A" and blanks mean "not given"; column
+    names are matched without regard to case ("M/F", "sex" and "gender" are one).
 
     Raises:
-        MonaiCaeError: no such file, not a table, no ID or CDR column, OASIS-2's table, an empty table, an ID twice, or a
+        MonaiCaeError: no such file, not a table, no ID or CDR column, OASIS-2's table, an empty table, an ID twice,
+            or a
             cell that can't be what its column says.
     """
     path = Path(path)
     frame = _read_frame(path)
     columns = {str(name).strip().lower(): name for name in frame.columns}
     if "mri id" in columns and "group" in columns:
-        raise MonaiCaeError(f"{path} is the table of OASIS-2 (longitudinal); this reads OASIS-1's oasis_cross-sectional.csv")
-    found = {ours: columns[alias] for ours, aliases in _ALIASES.items() for alias in reversed(aliases) if alias in columns}
+        raise MonaiCaeError(
+            f"{path} is the table of OASIS-2 (longitudinal); this reads OASIS-1's oasis_cross-sectional.csv"
+        )
+    found = {
+        ours: columns[alias] for ours, aliases in _ALIASES.items() for alias in reversed(aliases) if alias in columns
+    }
     for needed in ("ID", "CDR"):
         if needed not in found:
             have = ", ".join(str(name) for name in frame.columns)

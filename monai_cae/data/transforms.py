@@ -24,11 +24,12 @@ class SelectSlice(Transform):
         slice_index: 1-based; a volume with a single slice in the plane gives that one.
 
     Raises:
-        MonaiCaeError: an unknown plane; in use: not a channel-first volume, an index outside it, a slice that is empty or
+        MonaiCaeError: an unknown plane; in use: not a channel-first volume, an index outside it, a slice that is
+            empty or
             has values that are not finite.
     """
 
-    backend = [TransformBackends.TORCH, TransformBackends.NUMPY]
+    backend = [TransformBackends.TORCH, TransformBackends.NUMPY]  # noqa: RUF012  # MONAI declares it so
 
     def __init__(self, plane: str = "axial", slice_index: int = 106) -> None:
         self.axis = plane_axis(plane)

@@ -5,6 +5,13 @@ Arrays in, numbers and figures out; nothing here knows of networks, files or eng
 
 from __future__ import annotations
 
-from monai_cae.evaluation.metrics import classification_metrics, mean_and_sd, predicted_classes, psnr, psnr_brain
+from monai_cae.evaluation.metrics import (
+    BRAIN_THRESHOLD,
+    classification_metrics,
+    mean_and_sd,
+    predicted_classes,
+    psnr,
+    psnr_brain,
+)
 
-__all__ = ["classification_metrics", "mean_and_sd", "predicted_classes", "psnr", "psnr_brain"]
+__all__ = ["BRAIN_THRESHOLD", "classification_metrics", "mean_and_sd", "predicted_classes", "psnr", "psnr_brain"]

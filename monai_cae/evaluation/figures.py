@@ -8,8 +8,6 @@ posterior-anterior) and shown with anterior up.
 from __future__ import annotations
 
 import itertools
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +22,7 @@ from sklearn import metrics as sklearn_metrics
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.metrics import checked_scores, classification_metrics, mean_and_sd, predicted_classes, psnr
+from monai_cae.files import replacing
 
 CLASS_NAMES = ("HC (CDR 0)", "AD (CDR > 0)")
 MAX_COLUMNS = 8
@@ -280,7 +279,7 @@ def repeats(
     return figure
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) -> Path:
+def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> Path:
     """Write a figure so that the file is there whole or not at all; the folder is made if missing.
 
     Args:
@@ -292,17 +291,12 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) ->
         The path written.
 
     Raises:
+        MonaiCaeError: The folder or the file can't be written.
         ValueError: For a suffix that matplotlib does not know.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # in the same folder: a rename is atomic only within one file system
-    temporary = target.with_name(f".{secrets.token_hex(4)}-{target.name}")
-    try:
+    with replacing(target) as temporary:
         figure.savefig(temporary, dpi=dpi, format=target.suffix.lstrip(".") or "png")
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return target
 
 

@@ -13,6 +13,8 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_scor
 
 from monai_cae.errors import MonaiCaeError
 
+BRAIN_THRESHOLD = 0.03  # of the [0, 1] image; below it lies the masked-out background
+
 
 def classification_metrics(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> dict[str, float]:
     """Score predicted probabilities against the true classes.
@@ -86,7 +88,7 @@ def psnr(originals: ArrayLike, reconstructions: ArrayLike, max_intensity: float 
 
 
 def psnr_brain(
-    originals: ArrayLike, reconstructions: ArrayLike, threshold: float = 0.03, max_intensity: float = 1.0
+    originals: ArrayLike, reconstructions: ArrayLike, threshold: float = BRAIN_THRESHOLD, max_intensity: float = 1.0
 ) -> NDArray[np.float64]:
     """Peak signal-to-noise ratio of each image inside the brain only.
 

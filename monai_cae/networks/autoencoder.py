@@ -1,12 +1,14 @@
 """The convolutional autoencoder of the paper (section III-B, figure 2).
 
-With 2D images, one channel and the default channels it has 723,905 parameters as Keras counts them, batch-norm statistics
+With 2D images, one channel and the default channels it has 723,905 parameters as Keras counts them, batch-norm
+statistics
 included: the number in the paper's Table II.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
@@ -33,7 +35,8 @@ class ConvAutoencoder(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            image: shape `(N, in_channels, H, W[, D])`, values in [0, 1]; sizes divisible by the encoder's `downsampling`.
+            image: shape `(N, in_channels, H, W[, D])`, values in [0, 1]; sizes divisible by the encoder's
+                `downsampling`.
 
         Returns:
             Reconstruction of the same shape, values in (0, 1).
@@ -56,12 +59,10 @@ class ConvEncoder(nn.Module):
         out_channels: channels of the code, `channels[-1]`.
     """
 
-    def __init__(
-        self, spatial_dims: int = 2, in_channels: int = 1, channels: Sequence[int] = DEFAULT_CHANNELS
-    ) -> None:
+    def __init__(self, spatial_dims: int = 2, in_channels: int = 1, channels: Sequence[int] = DEFAULT_CHANNELS) -> None:
         super().__init__()
         widths = [in_channels, *channels]
-        self.blocks = nn.ModuleList(_block(spatial_dims, i, o) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.blocks = nn.ModuleList(_block(spatial_dims, i, o) for i, o in pairwise(widths))
         self.pool = Pool[Pool.MAX, spatial_dims](2)
         self.downsampling = 2 ** (len(channels) - 1)
         self.out_channels = channels[-1]
@@ -96,9 +97,11 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         widths = [channels[-1], *reversed(channels)]
-        self.blocks = nn.ModuleList(_block(spatial_dims, i, o) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.blocks = nn.ModuleList(_block(spatial_dims, i, o) for i, o in pairwise(widths))
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
-        self.output = nn.Sequential(Conv[Conv.CONV, spatial_dims](channels[0], out_channels, 3, padding=1), nn.Sigmoid())
+        self.output = nn.Sequential(
+            Conv[Conv.CONV, spatial_dims](channels[0], out_channels, 3, padding=1), nn.Sigmoid()
+        )
 
     def forward(self, code: torch.Tensor) -> torch.Tensor:
         """

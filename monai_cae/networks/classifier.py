@@ -36,12 +36,13 @@ class EncoderClassifier(nn.Module):
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        if any(size % encoder.downsampling for size in spatial_size):
+        downsampling, out_channels = int(encoder.downsampling), int(encoder.out_channels)  # type: ignore[arg-type]
+        if any(size % downsampling for size in spatial_size):
             raise MonaiCaeError(
-                f"spatial_size must be divisible by {encoder.downsampling} (the encoder's pooling), "
+                f"spatial_size must be divisible by {downsampling} (the encoder's pooling), "
                 f"not {tuple(spatial_size)}: choose another image_size"
             )
-        features = encoder.out_channels * math.prod(size // encoder.downsampling for size in spatial_size)
+        features = out_channels * math.prod(size // downsampling for size in spatial_size)
         self.encoder = encoder
         self.head = _head(features, hidden, dropout)
         self.encoder_frozen = False

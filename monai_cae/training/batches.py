@@ -17,7 +17,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def reconstruction_batch(
-    batchdata: Mapping[str, torch.Tensor], device: str | torch.device | None = None, non_blocking: bool = False, **kwargs: Any
+    batchdata: Mapping[str, torch.Tensor],
+    device: str | torch.device | None = None,
+    non_blocking: bool = False,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """MONAI `prepare_batch` of an autoencoder: the image is the input and the target.
 

@@ -18,7 +18,8 @@ from monai_cae.files import replacing
 class BestCheckpoint:
     """Keep the weights of the epoch with the lowest value of a metric, in one file that is replaced atomically.
 
-    MONAI's CheckpointSaver does not write atomically. Attached to an evaluator that two trainers share, it keeps the best
+    MONAI's CheckpointSaver does not write atomically. Attached to an evaluator that two trainers share, it keeps the
+    best
     of both.
 
     Args:
@@ -80,7 +81,7 @@ class EpochProgress:
         self.title = title
         self.validator = validator
         self.metrics = metrics
-        self._bar: tqdm[Any] | None = None
+        self._bar: Any = None
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the trainer."""
@@ -89,7 +90,9 @@ class EpochProgress:
         engine.add_event_handler(Events.COMPLETED, self._end)
 
     def _start(self, engine: Engine) -> None:
-        self._bar = tqdm(total=engine.state.max_epochs, desc=self.title, unit="epoch", mininterval=1.0, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=engine.state.max_epochs, desc=self.title, unit="epoch", mininterval=1.0, dynamic_ncols=True
+        )
 
     def __call__(self, engine: Engine) -> None:
         """Show the epoch that has just ended."""
@@ -100,7 +103,7 @@ class EpochProgress:
 
     def _end(self, engine: Engine) -> None:
         if self._bar is not None:
-            if engine.state.epoch < engine.state.max_epochs:
+            if engine.state.epoch < (engine.state.max_epochs or 0):
                 self._bar.set_description(f"{self.title} (stopped early)")
             self._bar.close()
             self._bar = None
@@ -132,8 +135,10 @@ class PredictionTable:
 
     def __call__(self, engine: Engine) -> None:
         """Add the rows of one batch."""
-        probabilities = torch.as_tensor(engine.state.output["pred"]).detach().flatten().tolist()
-        given = {key: _column(engine.state.batch[key]) for key in self.keys if key in engine.state.batch}
+        output: Any = engine.state.output
+        batch: Any = engine.state.batch
+        probabilities = torch.as_tensor(output["pred"]).detach().flatten().tolist()
+        given = {key: _column(batch[key]) for key in self.keys if key in batch}
         for index, probability in enumerate(probabilities):
             row = {key: column[index] for key, column in given.items()}
             self.rows.append({**row, "probability": probability, "prediction": int(probability >= self.threshold)})

@@ -9,9 +9,7 @@ import torch
 from ignite.metrics import EpochMetric
 from monai.metrics.regression import RegressionMetric
 
-from monai_cae.evaluation import classification_metrics
-
-BRAIN_THRESHOLD = 0.03
+from monai_cae.evaluation import BRAIN_THRESHOLD, classification_metrics
 
 
 class BrainPSNR(RegressionMetric):

@@ -36,7 +36,8 @@ def default_tracking_uri(output_dir: str) -> str:
 class TrackedRun:
     """One MLflow run, open inside a `with` block; it ends FINISHED, or FAILED (KILLED on Ctrl-C) after an error.
 
-    MONAI's MLFlowHandler can't nest runs, finds its run by name, and leaves crashed ones RUNNING; this talks to MlflowClient.
+    MONAI's MLFlowHandler can't nest runs, finds its run by name, and leaves crashed ones RUNNING; this talks to
+    MlflowClient.
 
     Args:
         tracking_uri: `sqlite:///...` or a server's `http(s)://...`.
@@ -102,7 +103,8 @@ class TrackedRun:
         self._client.log_batch(self.run_id, params=[Param(key, str(value)) for key, value in params.items()])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Metrics, in one request; without an open run (the engine was started by other code) only the history grows."""
+        """Metrics, in one request; without an open run (the engine was started by other code) only the history
+        grows."""
         for name, value in metrics.items():
             self.history.setdefault(name, []).append((step, value))
         if self._client is not None:

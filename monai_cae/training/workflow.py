@@ -1,8 +1,9 @@
 """What MONAI's ConfigWorkflow leaves to its users: settings checked, errors in one line, the bundle's own folder.
 
 The functions here are named by the configs. An expression in a config can't see the workflow that evaluates it, so
-`running_workflow` finds it among the callers: that is the one place where a setting that nobody reads, the executed config
-and the config file's folder can be known for every way of starting (command line, `create_workflow`, `load`, our experiment).
+`running_workflow` finds it among the callers: that is the one place where a setting that nobody reads, the executed
+config and the config file's folder can be known for every way of starting: the command line, `create_workflow`, `load`,
+our experiment.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from monai_cae.errors import MonaiCaeError
 
 # What MONAI looks up by name (monai/bundle/properties.py) or runs, though no other item of the config refers to it.
 _LOOKED_UP = {
-    "imports", "initialize", "run", "training", "finalize", "bundle_root", "network_def", "train", "validate", "dataset",
+    "imports", "initialize", "run", "training", "finalize", "bundle_root", "network_def", "train", "validate",
+    "dataset",
     "evaluator", "inferer", "handlers", "preprocessing", "postprocessing", "key_metric",
 }  # fmt: skip
 _REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
@@ -66,7 +68,8 @@ def running_workflow() -> ConfigWorkflow | None:
 
 
 def bundle_root() -> str:
-    """Absolute path of the bundle that the running config belongs to; without one, the working directory, as in MONAI."""
+    """Absolute path of the bundle that the running config belongs to; without one, the working directory, as in
+    MONAI."""
     workflow = running_workflow()
     if workflow is None:
         return os.getcwd()
@@ -87,7 +90,10 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in config.items()
-        if isinstance(value, _PLAIN) and not name.startswith("_") and name not in _LOOKED_UP and not str(value).startswith("@")
+        if isinstance(value, _PLAIN)
+        and not name.startswith("_")
+        and name not in _LOOKED_UP
+        and not str(value).startswith("@")
     }
 
 
@@ -153,7 +159,8 @@ def find_mistake(error: BaseException | None) -> MonaiCaeError | None:
 
 
 def _tell_mistakes_in_one_line() -> None:
-    """Under `python -m monai.bundle` a user's mistake ends in one line instead of a traceback; elsewhere nothing changes."""
+    """Under `python -m monai.bundle` a user's mistake ends in one line instead of a traceback; elsewhere nothing
+    changes."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None and spec.name == "monai.bundle.__main__":
         sys.excepthook = _one_line_excepthook

@@ -106,7 +106,8 @@ def test_people_resemble_the_real_table():
         assert values[patients].mean() == pytest.approx(patient_mean, abs=tolerance)
         assert values[~patients].mean() == pytest.approx(control_mean, abs=tolerance)
     widening = np.array([person.atrophy.ventricle_mm for person in people])
-    assert widening[patients].min() < np.median(widening[~patients]) < np.median(widening[patients])
+    assert np.median(widening[patients]) > np.percentile(widening[~patients], 90)
+    assert np.percentile(widening[patients], 5) < np.percentile(widening[~patients], 90)  # some look healthy
     assert people[40].folder.parts[:2] == ("disc2", "OAS1_9041_MR1")
 
 
@@ -124,18 +125,13 @@ def test_another_seed_gives_another_cohort(cohort):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("column", [slice(None), slice(60, 116)], ids=["slice", "around the ventricles"])
-def test_atrophy_of_a_patient_darkens_slice_106(anatomy, seed, column):
-    severity = {False: 0.0, True: phantom._CDR_SEVERITY_MM[0.5]}
+def test_atrophy_darkens_slice_106_around_the_ventricles_and_in_all(anatomy, seed):
     healthy, ill = (
-        phantom._render(
-            anatomy,
-            phantom._Atrophy(ventricle_mm=1.4 + mm, cortex_mm=0.7 + 0.4 * mm),
-            np.random.default_rng(seed),
-        )[column]
-        for mm in severity.values()
+        phantom._render(anatomy, phantom._Atrophy(1.4 + mm, 0.7 + 0.4 * mm), np.random.default_rng(seed))
+        for mm in (0.0, phantom._CDR_SEVERITY_MM[0.5])
     )
     assert dark_share(ill) > dark_share(healthy) + 0.02
+    assert dark_share(ill[60:116]) > dark_share(healthy[60:116]) + 0.02
 
 
 def test_marker_says_synthetic(cohort):
@@ -182,7 +178,7 @@ def test_folder_in_use_is_refused(tmp_path):
 
 def test_unwritable_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(MonaiCaeError, match="cannot write the synthetic cohort to .*choose another out_dir"):
+    with pytest.raises(MonaiCaeError, match=r"cannot write the synthetic cohort to .*choose another out_dir"):
         write_phantom(tmp_path / "file" / "out", subjects=4)
 
 
