@@ -217,11 +217,12 @@ def _load_anatomy() -> _Anatomy:
     brain = t1 > 0
     x, y, z = (axis - o for axis, o in zip(np.ogrid[tuple(map(slice, t1.shape))], origin, strict=True))
     sharp = np.where(brain, t1 + 1.5 * (t1 - ndimage.gaussian_filter(t1, 1.5)), 0)
-    depth = ndimage.gaussian_filter(_distance_mm(white > 127), 0.6) + np.clip((165 - sharp) / 25, 0, 3)
+    sulcal = np.clip((165 - sharp) / 25, 0, 3)
+    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(white <= 127), 0.6) + sulcal
     deep_nuclei = np.sqrt((x / 34) ** 2 + ((y + 8) / 34) ** 2 + ((z - 4) / 20) ** 2)
     cerebellum = (y < -35) & (z < -12 - (y + 35) / 4)
     cortical = np.clip((deep_nuclei - 0.95) / 0.15, 0, 1) * np.where(cerebellum, 0.5, 1.0)
-    ventricle = ndimage.gaussian_filter(_distance_mm(_lateral_ventricles(t1, origin)), 0.7)
+    ventricle = ndimage.gaussian_filter(_signed_distance_mm(_lateral_ventricles(t1, origin)), 0.7)
     return _Anatomy(
         brightness=np.interp(sharp, _T1_VALUES, _T1_BRIGHTNESS).astype(np.float32),
         depth=(depth * cortical).astype(np.float32),
@@ -246,7 +247,7 @@ def _load_template(name: str) -> tuple[_Array, _Array]:
     return np.asarray(image.dataobj[_TEMPLATE_BOX], dtype=np.float32), origin
 
 
-def _distance_mm(region: _Array) -> _Array:
+def _signed_distance_mm(region: _Array) -> _Array:
     outside, inside = (ndimage.distance_transform_edt(part) for part in (~region, region))
     return np.asarray(outside - inside, dtype=np.float32)
 
@@ -343,10 +344,10 @@ def _write_volume(folder: Path, person: _Person, volume: _Array) -> None:
     header.set_data_dtype(np.int16)
     header.set_zooms((1, 1, 1, 1))
     header["descrip"] = b"synthetic phantom, monai-cae"
-    with open(folder / f"{stem}.hdr", "wb") as file:
+    with (folder / f"{stem}.hdr").open("wb") as file:
         header.write_to(file)
     blocks = volume.astype(">i2").ravel(order="F").reshape(-1, _BLOCK_VOXELS)
-    with open(folder / f"{stem}.img", "wb") as file:
+    with (folder / f"{stem}.img").open("wb") as file:
         for block in np.flatnonzero(blocks.any(axis=1)):
             file.seek(int(block) * blocks[0].nbytes)
             file.write(blocks[block].tobytes())
@@ -354,7 +355,7 @@ def _write_volume(folder: Path, person: _Person, volume: _Array) -> None:
 
 
 def _write_table(path: Path, people: list[_Person]) -> None:
-    with open(path, "w", encoding="utf-8-sig", newline="") as file:
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
         table = csv.DictWriter(file, _COLUMNS)
         table.writeheader()
         table.writerows(person.row for person in people)

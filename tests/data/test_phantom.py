@@ -39,7 +39,7 @@ def shorter(tmp_path_factory):
 
 
 def rows_of(root):
-    with open(root / "oasis_cross-sectional.csv", encoding="utf-8-sig", newline="") as file:
+    with (root / "oasis_cross-sectional.csv").open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -151,9 +151,9 @@ def test_global_random_state_is_untouched_and_progress_sees_every_subject(tmp_pa
     volume = np.zeros((176, 208, 176), dtype=np.int16)
     monkeypatch.setattr(phantom, "_render", lambda *_: volume)
     seen = []
-    before = np.random.get_state()[1].copy()
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
     write_phantom(tmp_path / "out", subjects=4, progress=lambda people: [seen.append(p) or p for p in people])
-    assert np.array_equal(np.random.get_state()[1], before)
+    assert np.array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     assert len(seen) == 4
 
 
