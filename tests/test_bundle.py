@@ -1,0 +1,463 @@
+"""The bundle as its users run it: every config through monai.bundle, on a tiny cohort in OASIS-1's disk format."""
+
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS, TINY, write_discs
+from mlflow import MlflowClient
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier
+from monai_cae.training.workflow import find_mistake
+
+EPOCH_METRICS = {
+    "pretrain": {"train_loss", "val_mse", "val_psnr", "val_psnr_brain"},
+    "train": {"train_loss", "val_loss", "val_accuracy", "val_f1", "val_auc"},
+}
+TEST_METRICS = {f"test_{n}" for n in ("mse", "psnr", "psnr_brain", "accuracy", "f1", "auc", "sensitivity", "specificity")}
+
+
+@pytest.fixture(scope="module")
+def experiment(run_bundle, discs, tracking_uri, tmp_path_factory):
+    """Two repeats of the whole experiment."""
+    output = tmp_path_factory.mktemp("experiment")
+    name = "two repeats"
+    run_bundle("experiment.yaml", discs, output, repeats=2, seed=7, experiment_name=name)
+    client = MlflowClient(tracking_uri)
+    found = client.search_runs([client.get_experiment_by_name(name).experiment_id])
+    parent = next(run for run in found if run.data.tags["stage"] == "experiment")
+    children = [run for run in found if run is not parent]
+    summary = json.loads((output / "summary.json").read_text())
+    return SimpleNamespace(output=output, client=client, parent=parent, children=children, summary=summary)
+
+
+def predictions(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_config_is_run_by_a_test():
+    assert {path.name for path in CONFIGS.rglob("*") if path.suffix in (".json", ".yaml")} == {
+        "metadata.json", "pretrain.json", "train.json", "evaluate.json", "inference.json", "experiment.yaml", "with_phantom.yaml"
+    }  # fmt: skip
+
+
+def test_summary_is_mean_and_sd_of_the_repeats(experiment):
+    for name, values in experiment.summary["values"].items():
+        assert len(values) == 2
+        assert experiment.summary["metrics"][name]["mean"] == pytest.approx(sum(values) / 2)
+        assert experiment.summary["metrics"][name]["sd"] == pytest.approx(statistics.stdev(values))
+    assert experiment.summary["values"].keys() >= TEST_METRICS
+    assert experiment.summary["subjects"] == {"training": 12, "validation": 4, "test": 8}
+    assert experiment.summary["synthetic"] is False
+
+
+def test_repeats_have_their_own_split_and_no_subject_in_two_sets(experiment):
+    tests = []
+    for repeat in (1, 2):
+        sets = json.loads((experiment.output / f"repeat_{repeat}" / "datalist.json").read_text())
+        subjects = [{item["subject"] for item in sets[name]} for name in ("training", "validation", "test")]
+        assert len(set.union(*subjects)) == sum(map(len, subjects)) == 24
+        tests.append(subjects[2])
+    assert tests[0] != tests[1]
+
+
+def test_runs_are_nested_named_once_and_finished(experiment):
+    assert sorted(run.data.tags["stage"] for run in experiment.children) == ["evaluate"] * 2 + ["pretrain"] * 2 + ["train"] * 2
+    everyone = [*experiment.children, experiment.parent]
+    assert len({run.info.run_name for run in everyone}) == 7
+    assert {run.info.status for run in everyone} == {"FINISHED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in experiment.children} == {experiment.parent.info.run_id}
+
+
+def test_metrics_are_logged_once_per_epoch(experiment):
+    for run in experiment.children:
+        for name in EPOCH_METRICS.get(run.data.tags["stage"], ()):
+            history = experiment.client.get_metric_history(run.info.run_id, name)
+            # train counts two epochs frozen and two of fine-tuning on
+            assert [point.step for point in history] == list(range(1, {"pretrain": 3, "train": 5}[run.data.tags["stage"]]))
+        if run.data.tags["stage"] == "evaluate":
+            assert run.data.metrics.keys() >= TEST_METRICS
+    assert experiment.parent.data.metrics["test_psnr_mean"] == pytest.approx(experiment.summary["metrics"]["test_psnr"]["mean"])
+    assert {"test_accuracy_mean", "test_accuracy_sd", "test_f1_mean", "test_auc_mean"} <= experiment.parent.data.metrics.keys()
+
+
+def test_runs_hold_what_reproduces_them(experiment):
+    run = next(run for run in experiment.children if run.data.tags["stage"] == "train" and run.data.params["seed"] == "8")
+    assert run.data.params["learning_rate"] == "0.001"
+    assert run.data.params["batch_size"] == "4"
+    assert run.data.params["data"] == "real"
+    assert {"python", "torch", "monai", "mlflow", "monai-cae"} <= run.data.params.keys()
+    files = {item.path for item in experiment.client.list_artifacts(run.info.run_id)}
+    assert {"config.json", "datalist.json", "figures"} <= files
+    config = json.loads(Path(experiment.client.download_artifacts(run.info.run_id, "config.json")).read_text())
+    assert config["seed"] == 8 and config["image_size"] == 16
+
+
+@pytest.mark.parametrize(
+    ("stage", "figures"),
+    [
+        ("pretrain", {"pretrain_reconstructions.png", "pretrain_feature_maps.png", "pretrain_training_curves.png"}),
+        ("train", {"train_training_curves.png"}),
+        ("evaluate", {"evaluate_roc.png", "evaluate_confusion_matrix.png"}),
+    ],
+)
+def test_figures_are_in_mlflow_and_on_disk(experiment, stage, figures):
+    run = next(run for run in experiment.children if run.data.tags["stage"] == stage)
+    logged = {Path(item.path).name for item in experiment.client.list_artifacts(run.info.run_id, "figures")}
+    assert logged == figures
+    assert figures <= {path.name for path in (experiment.output / "repeat_1" / "figures").iterdir()}
+
+
+def test_reported_scores_follow_from_the_predictions(experiment):
+    rows = predictions(experiment.output / "repeat_1" / "predictions.csv")
+    sets = json.loads((experiment.output / "repeat_1" / "datalist.json").read_text())
+    assert {row["subject"]: int(row["label"]) for row in rows} == {item["subject"]: item["label"] for item in sets["test"]}
+    labels = np.array([int(row["label"]) for row in rows])
+    probabilities = np.array([float(row["probability"]) for row in rows])
+    values = {name: v[0] for name, v in experiment.summary["values"].items()}
+    assert values["test_accuracy"] == np.mean((probabilities >= 0.5) == labels)
+    pairs = [(p > n) + 0.5 * (p == n) for p in probabilities[labels == 1] for n in probabilities[labels == 0]]
+    assert values["test_auc"] == pytest.approx(np.mean(pairs))
+    assert [int(row["prediction"]) for row in rows] == [int(p >= 0.5) for p in probabilities]
+
+
+def by_hand(path: str) -> np.ndarray:
+    """The network's input from the file, in NumPy: axial slice 11, centre 16 x 16 of 20 x 24, scaled to [0, 1]."""
+    plane = np.asarray(nib.load(path).dataobj)[2:18, 4:20, 10, 0].astype(float)
+    return (plane - plane.min()) / (plane.max() - plane.min())
+
+
+def test_reported_psnr_follows_from_checkpoint_and_files(experiment, discs):
+    folder = experiment.output / "repeat_1"
+    network = ConvAutoencoder(encoder=ConvEncoder(), decoder=ConvDecoder())
+    network.load_state_dict(torch.load(folder / "models" / "autoencoder.pt", weights_only=True))
+    items = json.loads((folder / "datalist.json").read_text())["test"]
+    images = np.stack([by_hand(str(discs / item["image"])) for item in items])
+    with torch.no_grad():
+        recon = network.eval()(torch.tensor(images[:, None], dtype=torch.float32)).numpy()[:, 0].astype(float)
+    whole = [10 * np.log10(1 / np.mean((a - b) ** 2)) for a, b in zip(images, recon, strict=True)]
+    brain = [10 * np.log10(1 / np.mean((a - b)[a > 0.03] ** 2)) for a, b in zip(images, recon, strict=True)]
+    assert experiment.summary["values"]["test_psnr"][0] == pytest.approx(np.mean(whole), abs=1e-3)
+    assert experiment.summary["values"]["test_psnr_brain"][0] == pytest.approx(np.mean(brain), abs=1e-3)
+
+
+def test_inference_agrees_with_evaluation_for_folder_file_and_nifti(experiment, discs, run_bundle, tmp_path):
+    folder = experiment.output / "repeat_1"
+    expected = {row["subject"]: float(row["probability"]) for row in predictions(folder / "predictions.csv")}
+    checkpoint = str(folder / "models" / "model.pt")
+    run_bundle("inference.json", discs, tmp_path / "all", run_id="run", checkpoint=checkpoint)
+    found = {Path(row["file"]).name[:9]: float(row["probability"]) for row in predictions(tmp_path / "all" / "predictions.csv")}
+    assert len(found) == 24
+    assert {subject: found[subject] for subject in expected} == pytest.approx(expected, abs=1e-5)
+    image = next(discs.rglob("OAS1_0003*.img"))
+    nifti = tmp_path / "one scan.nii.gz"
+    nib.save(nib.Nifti1Image(np.asarray(nib.load(image).dataobj)[..., 0], np.eye(4)), nifti)
+    for path in (image, nifti):
+        run_bundle("inference.json", path, tmp_path / path.suffix, checkpoint=checkpoint)
+        (row,) = predictions(tmp_path / path.suffix / "predictions.csv")
+        assert float(row["probability"]) == pytest.approx(found["OAS1_0003"], abs=1e-5)
+
+
+def test_inference_takes_the_volume_in_memory_when_loadimage_is_stripped(discs):
+    """What MONAI Deploy and MONAI Label do."""
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "inference.json"))
+    parser.update({"image_size": 16, "slice_index": 11})
+    whole = parser.get_parsed_content("preprocessing")
+    path = next(discs.rglob("OAS1_0003*.hdr"))
+    in_memory = np.asarray(nib.load(path).dataobj)[..., 0].astype(np.float32)
+    item = {"image": torch.tensor(in_memory)[None]}
+    for transform in whole.transforms[2:]:
+        item = transform(item)
+    np.testing.assert_allclose(item["image"][0].numpy(), by_hand(str(path)), atol=1e-6)
+
+
+@pytest.mark.parametrize("run_id", ["run", "training"])
+def test_stages_alone_follow_one_another(run_bundle, discs, tmp_path, run_id, capsys):
+    for stage in ("pretrain", "train", "evaluate"):
+        run_bundle(f"{stage}.json", discs, tmp_path / "out", run_id=run_id)
+        printed = capsys.readouterr().out
+        assert f"{stage} finished on real data" in printed
+        assert "mlflow ui --backend-store-uri sqlite:///" in printed
+        assert "not a medical device" in printed
+    assert (tmp_path / "out" / "predictions.csv").is_file()
+
+
+def test_with_phantom_changes_only_settings_that_the_experiment_has(run_bundle, discs, tmp_path):
+    run_bundle(["experiment.yaml", "with_phantom.yaml"], discs, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["repeats"] == 1
+
+
+def test_random_weights_on_request(run_bundle, discs, tmp_path):
+    run_bundle("train.json", discs, tmp_path / "out", pretrained="none")
+    network = EncoderClassifier(encoder=ConvEncoder(), spatial_size=(16, 16))
+    network.load_state_dict(torch.load(tmp_path / "out" / "models" / "model.pt", weights_only=True))
+
+
+def test_classifier_starts_from_the_autoencoders_encoder(run_bundle, discs, tmp_path):
+    run_bundle("pretrain.json", discs, tmp_path / "out")
+    weights = torch.load(tmp_path / "out" / "models" / "autoencoder.pt", weights_only=True)
+    settings = {"dataset_dir": str(discs), "output_dir": str(tmp_path / "out"), **TINY}
+    workflow = ConfigWorkflow(str(CONFIGS / "train.json"), **settings)
+    workflow.initialize()
+    encoder = workflow.parser.get_parsed_content("network").encoder.state_dict()
+    assert all(torch.equal(value, weights[f"encoder.{name}"]) for name, value in encoder.items())
+
+
+def test_same_command_twice_gives_the_same_numbers(run_bundle, discs, tmp_path):
+    results = []
+    for name in ("first", "second"):
+        for stage in ("pretrain", "train", "evaluate"):
+            run_bundle(f"{stage}.json", discs, tmp_path / name, seed=3)
+        weights = torch.load(tmp_path / name / "models" / "model.pt", weights_only=True)
+        results.append((weights, (tmp_path / name / "predictions.csv").read_text()))
+    assert results[0][1] == results[1][1]
+    assert all(torch.equal(value, results[1][0][key]) for key, value in results[0][0].items())
+
+
+def test_frozen_stage_leaves_the_encoder_alone(run_bundle, discs, tmp_path):
+    """Fine-tuning with a learning rate of almost nothing: what differs from the autoencoder came from the frozen stage."""
+    run_bundle("pretrain.json", discs, tmp_path / "out")
+    before = torch.load(tmp_path / "out" / "models" / "autoencoder.pt", weights_only=True)
+    options = {"dataset_dir": str(discs), "output_dir": str(tmp_path / "out"), **TINY}
+    workflow = ConfigWorkflow(str(CONFIGS / "train.json"), **options)
+    workflow.initialize()
+    network = workflow.parser.get_parsed_content("network")
+    head = {name: value.clone() for name, value in network.head.state_dict().items()}
+    workflow.parser.get_parsed_content("frozen#trainer").run()
+    assert all(torch.equal(value, before[f"encoder.{name}"]) for name, value in network.encoder.state_dict().items())
+    assert not torch.equal(head["1.weight"], network.head.state_dict()["1.weight"])
+    workflow.parser.get_parsed_content("train#trainer").run()
+    statistics_name = "blocks.0.2.running_mean"
+    assert not torch.equal(network.encoder.state_dict()[statistics_name], before[f"encoder.{statistics_name}"])
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [({"plane": "coronal", "slice_index": 12}, (20, 20)), ({"plane": "sagittal", "slice_index": 10}, (24, 20))],
+    ids=["coronal", "sagittal"],
+)
+def test_plane_and_slice_index_do_what_they_say(discs, tmp_path, options, shape):
+    settings = {**TINY, "dataset_dir": str(discs), "output_dir": str(tmp_path / "out"), **options}
+    workflow = ConfigWorkflow(str(CONFIGS / "pretrain.json"), **settings)
+    workflow.initialize()
+    item = workflow.train_dataset[0]
+    path = workflow.parser.get_parsed_content("sets").training[0]["image"]
+    volume = np.asarray(nib.load(path).dataobj)[..., 0].astype(float)
+    plane = volume[:, 11] if options["plane"] == "coronal" else volume[9]
+    (low_x, low_y) = ((size - 16) // 2 for size in shape)
+    plane = plane[low_x : low_x + 16, low_y : low_y + 16]
+    np.testing.assert_allclose(item["image"][0], plane / plane.max(), atol=1e-6)
+
+
+def test_preprocessing_and_networks_are_the_same_in_every_config():
+    configs = {name: json.loads((CONFIGS / f"{name}.json").read_text()) for name in ("pretrain", "train", "evaluate", "inference")}
+    steps = {name: (c.get("train") or c)["preprocessing"]["transforms"] for name, c in configs.items()}
+    assert all(steps[name][:5] == steps["pretrain"][:5] for name in steps)
+    assert all(c["reader"] == configs["pretrain"]["reader"] for c in configs.values())
+    assert configs["train"]["network_def"] == configs["evaluate"]["network_def"] == configs["inference"]["network_def"]
+    assert configs["train"]["network_def"]["encoder"] == configs["pretrain"]["network_def"]["encoder"]
+    assert configs["train"]["autoencoder_def"]["decoder"] == configs["pretrain"]["network_def"]["decoder"]
+
+
+def test_shared_settings_have_the_same_default_everywhere():
+    experiment = ConfigParser.load_config_file(str(CONFIGS / "experiment.yaml"))
+    for name in ("pretrain", "train", "evaluate"):
+        stage = json.loads((CONFIGS / f"{name}.json").read_text())
+        for key in experiment["run"][0]["shared"]:
+            if key in stage and key not in ("device", "precision"):
+                assert stage[key] == experiment[key], (name, key)
+
+
+SCHEMA = {
+    # what MONAI's meta_schema_20240725.json requires, so that the check needs no network
+    "type": "object",
+    "required": ["schema", "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version",
+                 "task", "description", "authors", "copyright", "network_data_format"],
+    "patternProperties": {"_data_format$": {"type": "object", "required": ["inputs", "outputs"]}},
+}  # fmt: skip
+
+
+def test_metadata_passes_monais_check(tmp_path):
+    (tmp_path / "meta_schema_20240725.json").write_text(json.dumps(SCHEMA))
+    monai.bundle.verify_metadata(
+        meta_file=str(CONFIGS / "metadata.json"), filepath=str(tmp_path / "meta_schema_20240725.json")
+    )
+
+
+@pytest.mark.parametrize("config", ["train.json", "evaluate.json", "inference.json"])
+def test_network_takes_and_gives_what_the_metadata_say(config):
+    monai.bundle.verify_net_in_out(
+        net_id="network_def", config_file=str(CONFIGS / config), meta_file=str(CONFIGS / "metadata.json"), device="cpu"
+    )
+
+
+def mistake(run) -> str:
+    """The one line that a user sees."""
+    with pytest.raises(Exception) as error:  # noqa: PT011  # MONAI wraps it
+        run()
+    found = find_mistake(error.value)
+    assert found is not None, error.value
+    assert "\n" not in str(found)
+    return str(found)
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        ("pretrain.json", {"max_epoch": 5}, "unknown setting --max_epoch: did you mean --max_epochs?"),
+        ("train.json", {"bach_size": 5}, "did you mean --batch_size?"),
+        ("evaluate.json", {"max_epochs": 5}, "unknown setting --max_epochs"),
+        ("inference.json", {"chekpoint": "x"}, "did you mean --checkpoint?"),
+        ("experiment.yaml", {"repeat": 2}, "did you mean --repeats?"),
+        ("pretrain.json", {"batch_size": 0}, "batch_size must be a whole number above 0, not 0"),
+        ("pretrain.json", {"max_epochs": "many"}, "max_epochs must be a whole number above 0, not 'many'"),
+        ("pretrain.json", {"learning_rate": -1.0}, "learning_rate must be a number above 0, not -1.0"),
+        ("pretrain.json", {"seed": "abc"}, "seed must be a whole number from 0, not 'abc'"),
+        ("pretrain.json", {"device": "gpu7"}, "device must be cpu, cuda or cuda:N, not 'gpu7'"),
+        ("pretrain.json", {"precision": "half"}, "precision must be one of auto, bfloat16, float32, not 'half'"),
+        ("pretrain.json", {"plane": "axail"}, "plane must be axial, coronal or sagittal, not 'axail'"),
+        ("pretrain.json", {"slice_index": 300}, "slice_index 300 is outside"),
+        ("pretrain.json", {"controls": "young"}, "controls must be one of oldest, all, not 'young'"),
+        ("pretrain.json", {"test_fraction": 1.5}, "test_fraction must be between 0 and 1, not 1.5"),
+        ("pretrain.json", {"tracking_uri": "./mlruns"}, "tracking_uri must be sqlite:///FILE"),
+        ("train.json", {"image_size": 18}, "spatial_size must be divisible by 4"),
+        ("train.json", {}, "no pretrained autoencoder at .*pretrain.json.*--pretrained none"),
+        ("evaluate.json", {}, "no checkpoint at"),
+        ("inference.json", {"checkpoint": "/nowhere.pt"}, "no checkpoint at /nowhere.pt"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_end_in_one_line(run_bundle, discs, tmp_path, config, options, message):
+    import re
+
+    found = mistake(lambda: run_bundle(config, discs, tmp_path / "out", **options))
+    assert re.search(message, found) or message in found, found
+    assert not (tmp_path / "out" / "models").exists()
+
+
+def first_image(root: Path, suffix: str) -> Path:
+    return next(root.rglob(f"OAS1_0001*{suffix}"))
+
+
+def rewrite(root: Path, change) -> None:
+    path = first_image(root, ".img")
+    image = nib.load(path)
+    data = np.asarray(image.dataobj).astype(np.float32)
+    header = nib.AnalyzeHeader(endianness=">")
+    header.set_data_dtype(np.float32)
+    nib.save(nib.AnalyzeImage(change(data).astype(np.float32), None, header), path)
+
+
+def set_nan(data: np.ndarray) -> np.ndarray:
+    data[5, 5, 10] = np.nan
+    return data
+
+
+def replace_table(root: Path, text: str) -> None:
+    (root / "oasis_cross-sectional.csv").write_text(text)
+
+
+BAD_COHORTS = {
+    "no table": (lambda r: (r / "oasis_cross-sectional.csv").unlink(), "no table in"),
+    "no CDR": (lambda r: replace_table(r, "ID,Age\nOAS1_0001_MR1,70\n"), "has no column CDR"),
+    "no ID": (lambda r: replace_table(r, "Age,CDR\n70,0\n"), "has no column ID"),
+    "OASIS-2": (lambda r: replace_table(r, "Subject ID,MRI ID,Group,CDR\nOAS2_0001,OAS2_0001_MR1,Demented,1\n"), "OASIS-2"),
+    "one class": (lambda r: replace_table(r, "ID,Age,CDR\nOAS1_0001_MR1,70,0\nOAS1_0002_MR1,71,0\n"), "no patient"),
+    "too few": (lambda r: replace_table(r, "ID,Age,CDR\nOAS1_0001_MR1,70,0\nOAS1_0002_MR1,71,1\n"), "too few subjects"),
+    "two matches": (
+        lambda r: [first_image(r, s).with_name(f"OAS1_0001_MR1_mpr_n6_anon_111_t88_masked_gfc{s}").write_bytes(b"x")
+                   for s in (".hdr", ".img")], "two images for OAS1_0001_MR1"),
+    "missing img": (lambda r: first_image(r, ".img").unlink(), ".img is missing beside its .hdr"),
+    "truncated img": (lambda r: first_image(r, ".img").write_bytes(b"\0" * 100), "is truncated"),
+    "other shape": (lambda r: rewrite(r, lambda d: d[:-1]), "has the shape"),
+    "zero slice": (lambda r: rewrite(r, lambda d: d * 0), "zero everywhere"),
+    "NaN": (lambda r: rewrite(r, set_nan), "not finite"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_COHORTS)
+def test_bad_cohorts_end_in_one_line_and_leave_nothing(run_bundle, tmp_path, name):
+    spoil, message = BAD_COHORTS[name]
+    root = write_discs(tmp_path / "cohort")
+    spoil(root)
+    assert message in mistake(lambda: run_bundle("pretrain.json", root, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_dataset_dir(run_bundle, tmp_path):
+    assert "is not a folder" in mistake(lambda: run_bundle("experiment.yaml", tmp_path / "nothing", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_truncated_nifti(run_bundle, discs, tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    noise = np.random.default_rng(0).integers(0, 30000, (20, 24, 20)).astype(np.int16)
+    nib.save(nib.Nifti1Image(noise, np.eye(4)), path)
+    path.write_bytes(path.read_bytes()[:4000])
+    network = EncoderClassifier(encoder=ConvEncoder(), spatial_size=(16, 16))
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    found = mistake(lambda: run_bundle("inference.json", path, tmp_path / "out", checkpoint=str(tmp_path / "model.pt")))
+    assert "truncated or broken" in found
+    assert not (tmp_path / "out").exists()
+
+
+def test_subject_in_two_sets_of_a_given_datalist(run_bundle, discs, tmp_path):
+    run_bundle("pretrain.json", discs, tmp_path / "out", max_epochs=1)
+    datalist = json.loads((tmp_path / "out" / "datalist.json").read_text())
+    datalist["test"].append(datalist["training"][0])
+    given = tmp_path / "mine.json"
+    given.write_text(json.dumps(datalist))
+    found = mistake(lambda: run_bundle("pretrain.json", discs, tmp_path / "other", datalist=str(given)))
+    assert f"subject {datalist['training'][0]['subject']} is in training and in test" in found
+    assert not (tmp_path / "other").exists()
+
+
+def test_datalist_of_another_seed_is_not_reused(run_bundle, discs, tmp_path):
+    run_bundle("pretrain.json", discs, tmp_path / "out", max_epochs=1, seed=1)
+    assert "was made with seed 1, not 2" in mistake(lambda: run_bundle("train.json", discs, tmp_path / "out", seed=2))
+
+
+def test_output_dir_that_can_not_be_written(run_bundle, discs, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "choose another --output_dir" in mistake(lambda: run_bundle("pretrain.json", discs, tmp_path / "file" / "out"))
+
+
+def test_checkpoint_of_another_architecture(run_bundle, discs, tmp_path):
+    torch.save(ConvEncoder(channels=(8, 8, 8)).state_dict(), tmp_path / "other.pt")
+    found = mistake(lambda: run_bundle("train.json", discs, tmp_path / "out", pretrained=str(tmp_path / "other.pt")))
+    assert "another architecture than ConvAutoencoder" in found
+
+
+def test_crashed_stage_ends_as_failed(run_bundle, discs, tracking_uri, tmp_path, monkeypatch):
+    def crash(*_: object) -> None:
+        raise RuntimeError("the power went")
+
+    monkeypatch.setattr("monai_cae.training.handlers.BestCheckpoint.__call__", crash)
+    with pytest.raises(RuntimeError):
+        run_bundle("pretrain.json", discs, tmp_path / "out", experiment_name="crash")
+    client = MlflowClient(tracking_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("crash").experiment_id])
+    assert run.info.status == "FAILED"
+    assert not (tmp_path / "out" / "results_pretrain.json").exists()
+
+
+def test_command_line_tells_a_mistake_in_one_line(discs, tmp_path):
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "training"]
+    command += ["--config_file", str(CONFIGS / "pretrain.json"), "--dataset_dir", str(discs), "--max_epoch", "5"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == "error: unknown setting --max_epoch: did you mean --max_epochs?"
+    assert "Traceback" not in done.stderr
