@@ -18,6 +18,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 CONFIGS = Path(__file__).resolve().parents[1] / "bundle" / "configs"
 SHAPE = (20, 24, 20)
 TINY = {"image_size": 16, "slice_index": 11, "batch_size": 4, "max_epochs": 2, "device": "cpu", "precision": "float32"}
+UNTRAINED = ("evaluate.json", "inference.json")
 
 
 def write_pair(path: Path, volume: np.ndarray) -> None:
@@ -46,7 +47,9 @@ def write_discs(root: Path, subjects: int = 24) -> Path:
         name = f"OAS1_{index + 1:04d}_MR1"
         folder = root / f"disc{1 + index // 12}" / name / "PROCESSED" / "MPRAGE" / "T88_111"
         write_pair(folder / f"{name}_mpr_n{3 + index % 4}_anon_111_t88_masked_gfc.img", volume(index, index % 2))
-        rows.append({"ID": name, "M/F": "FM"[index // 2 % 2], "Age": 60 + index, "CDR": (0, 0.5)[index % 2], "MMSE": "N/A"})
+        rows.append(
+            {"ID": name, "M/F": "FM"[index // 2 % 2], "Age": 60 + index, "CDR": (0, 0.5)[index % 2], "MMSE": "N/A"}
+        )
     with (root / "oasis_cross-sectional.csv").open("w", encoding="utf-8-sig", newline="") as file:
         table = csv.DictWriter(file, ["ID", "M/F", "Age", "CDR", "MMSE"])
         table.writeheader()
@@ -70,12 +73,13 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 def run_bundle(tracking_uri: str) -> Callable[..., None]:
     """`python -m monai.bundle run ID --config_file NAME --dataset_dir ... --...`, in this process."""
 
-    def run(config: str | list[str], dataset_dir: Path, output_dir: Path, run_id: str = "training", **options: Any) -> None:
+    def run(
+        config: str | list[str], dataset_dir: Path, output_dir: Path, run_id: str = "training", **options: Any
+    ) -> None:
         names = [config] if isinstance(config, str) else config
         files = [str(CONFIGS / name) for name in names]
-        settings = {"dataset_dir": str(dataset_dir), "output_dir": str(output_dir), **TINY, **options}
-        if "inference.json" in names or "evaluate.json" in names:
-            settings.pop("max_epochs", None)
+        tiny = {key: value for key, value in TINY.items() if key != "max_epochs" or names[0] not in UNTRAINED}
+        settings = {"dataset_dir": str(dataset_dir), "output_dir": str(output_dir), **tiny, **options}
         if "inference.json" not in names:
             settings.setdefault("tracking_uri", tracking_uri)
         monai.bundle.run(run_id=run_id, config_file=files, **settings)

@@ -77,6 +77,9 @@ class SliceReader(NibabelReader):
         }
         if len(read) == 1:
             return array, meta
+        if len({one.shape for one, _ in read}) > 1:
+            names = ", ".join(str(path) for path in img)
+            raise MonaiCaeError(f"{names} can't be channels of one image: their slices differ in shape")
         return np.stack([one for one, _ in read], axis=-1), {**meta, MetaKeys.ORIGINAL_CHANNEL_DIM: -1}
 
     def _read_slice(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -118,8 +121,8 @@ def open_volume(path: Path) -> SpatialImage:
         image = nib.load(path)
     except _BROKEN as error:
         raise MonaiCaeError(f"{path} is not a readable image ({_first_line(error)}): copy it again") from error
-    if not isinstance(image, SpatialImage):
-        raise MonaiCaeError(f"{path} is not a volume: give a NIfTI or Analyze image")
+    if not isinstance(image, SpatialImage) or image.get_data_dtype().kind not in "iuf":
+        raise MonaiCaeError(f"{path} is not a volume of real numbers: give a NIfTI or Analyze image")
     _check_size(image, path)
     return image
 

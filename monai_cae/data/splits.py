@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai.data import load_decathlon_datalist
 from sklearn.model_selection import train_test_split
 
 from monai_cae.data.cohort import Cohort, load_cohort
@@ -90,11 +89,13 @@ def split_cohort(
         seed: decides the split, alone.
 
     Raises:
-        MonaiCaeError: a fraction outside (0, 1), or too few subjects for both classes in every set.
+        MonaiCaeError: a fraction outside (0, 1), a seed that is none, or too few subjects for both classes in every set.
     """
     for name, fraction in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
-        if not 0 < fraction < 1:
+        if not (isinstance(fraction, float) and 0 < fraction < 1):
             raise MonaiCaeError(f"{name} must be between 0 and 1, not {fraction}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise MonaiCaeError(f"seed must be a whole number from 0 to {2**32 - 1}, not {seed}")
     try:
         rest, test = _stratified(cohort.scans, test_fraction, seed)
         training, validation = _stratified(rest, val_fraction, seed)
@@ -165,18 +166,19 @@ def read_datalist(path: str | Path, dataset_dir: str | Path, *, made_from: Mappi
     """
     path = Path(path)
     content = _read_json(path)
-    recorded = content.get("made_from", {})
+    recorded = content.get("made_from") or {}
     for key, value in (made_from or {}).items():
         if key in recorded and recorded[key] != value:
             raise MonaiCaeError(
                 f"{path} was made with {key} {recorded[key]}, not {value}: choose another --output_dir, or delete "
                 f"the file"
             )
-    sets = {name: load_decathlon_datalist(str(path), False, name, str(dataset_dir)) for name in SETS}
+    # not load_decathlon_datalist: it makes a path of every value that happens to name a file, of subject IDs too
+    root = Path(dataset_dir).absolute()
+    sets = {name: [_located(item, root, name, path) for item in content[name]] for name in SETS}
     owner: dict[str, str] = {}
     for name, items in sets.items():
         for item in items:
-            _check_item(item, name, path)
             if owner.setdefault(item["subject"], name) != name:
                 raise MonaiCaeError(
                     f"{path}: subject {item['subject']} is in {owner[item['subject']]} and in {name}: "
@@ -192,18 +194,21 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise MonaiCaeError(f"no datalist at {path}: check --datalist and --output_dir") from error
     except (OSError, ValueError) as error:
         raise MonaiCaeError(f"{path} is not readable JSON ({error}): delete it to have it made anew") from error
-    missing = [name for name in SETS if not isinstance(content, dict) or not content.get(name)]
+    given = content if isinstance(content, dict) else {}
+    missing = [name for name in SETS if not isinstance(given.get(name), list) or not given[name]]
     if missing:
         raise MonaiCaeError(f"{path} is no datalist for this: it has no {', '.join(missing)} set")
-    return content
+    return given
 
 
-def _check_item(item: Item, name: str, path: Path) -> None:
-    if not isinstance(item, dict) or "image" not in item or "subject" not in item:
+def _located(item: Any, root: Path, name: str, path: Path) -> Item:
+    if not (isinstance(item, dict) and isinstance(item.get("image"), str) and isinstance(item.get("subject"), str)):
         raise MonaiCaeError(f"{path}: an item of {name} has no image or no subject: both are needed")
     if item.get("label") not in (0, 1):
         raise MonaiCaeError(
             f"{path}: the label of {item['subject']} is {item.get('label')!r}; it must be 0 (HC) or 1 (AD)"
         )
-    if not Path(item["image"]).is_file():
-        raise MonaiCaeError(f"{item['image']} is missing ({path} names it): check --dataset_dir")
+    image = root / item["image"]
+    if not image.is_file():
+        raise MonaiCaeError(f"{image} is missing ({path} names it): check --dataset_dir")
+    return {**item, "image": str(image)}

@@ -91,10 +91,13 @@ def _read_frame(path: Path) -> pd.DataFrame:
         if path.suffix.lower() == ".xlsx":
             return pd.read_excel(path, **options)
         separator = "\t" if path.suffix.lower() == ".tsv" else ","
-        return pd.read_csv(path, sep=separator, encoding="utf-8-sig", **options)
+        frame = pd.read_csv(path, sep=separator, encoding="utf-8-sig", **options)
     except Exception as error:  # pandas raises its parsers' own classes (zipfile's, openpyxl's, csv's ...)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MonaiCaeError(f"{path} can't be read as a table ({reason}): save it again as csv in UTF-8") from error
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas took the first column as row names and shifted the others
+        raise MonaiCaeError(f"{path} has rows longer than its header: name every column, or delete the surplus cells")
+    return frame
 
 
 def _scan(row: dict[str, str], where: str) -> Scan:
