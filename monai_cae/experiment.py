@@ -15,7 +15,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import figures, mean_and_sd
 from monai_cae.training.reports import SYNTHETIC_NOTE
 from monai_cae.training.stages import DISCLAIMER, write_json
-from monai_cae.training.tracking import TrackedRun, ui_command
+from monai_cae.training.tracking import TrackedRun, program, ui_command
 from monai_cae.training.workflow import executed_config, find_mistake
 
 STAGES = ("pretrain", "train", "evaluate")
@@ -177,7 +177,9 @@ def _print_summary(summary: Mapping[str, Any], tracked: TrackedRun, output: Path
         sd = f" ± {spread['sd']:.{digits}f}" if several else ""
         lines.append(f"  {label:<19}{spread['mean']:.{digits}f}{sd} {unit}".rstrip())
     checkpoint = output / "repeat_1" / "models" / "model.pt"
-    predict = f"python -m monai.bundle run --config_file {shlex.quote(str(Path(configs, 'inference.json')))}"
+    predict = (
+        f"{program('python')} -m monai.bundle run --config_file {shlex.quote(str(Path(configs, 'inference.json')))}"
+    )
     lines += [
         f"  time               {summary['seconds']:.0f} s",
         f"  figures            {output}/repeat_*/figures" + (f", {output}/figures" if several else ""),

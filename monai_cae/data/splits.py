@@ -89,7 +89,7 @@ def split_cohort(
         seed: decides the split, alone.
 
     Raises:
-        MonaiCaeError: a fraction outside (0, 1), a seed that is none, or too few subjects for both classes in every set.
+        MonaiCaeError: a fraction outside (0, 1), no such seed, or too few subjects for both classes in every set.
     """
     for name, fraction in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
         if not (isinstance(fraction, float) and 0 < fraction < 1):

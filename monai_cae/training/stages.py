@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 
 from monai_cae.files import replacing
 from monai_cae.training.handlers import PredictionTable
-from monai_cae.training.tracking import TrackedRun, ui_command
+from monai_cae.training.tracking import TrackedRun, program, ui_command
 from monai_cae.training.workflow import bundle_root, executed_config, resolved_settings
 
 DISCLAIMER = "Research software, not a medical device."
@@ -105,7 +105,7 @@ def next_command(config: str) -> str:
     raw = executed_config()
     changed = {name: ours[name] for name in ours if name in theirs and theirs[name] != raw[name]}
     options = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in changed.items())
-    return f"python -m monai.bundle run training --config_file {shlex.quote(str(path))} {options}".strip()
+    return f"{program('python')} -m monai.bundle run training --config_file {shlex.quote(str(path))} {options}".strip()
 
 
 def print_predictions(table: PredictionTable) -> None:

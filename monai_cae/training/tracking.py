@@ -6,7 +6,10 @@ import json
 import logging
 import os
 import platform
+import shlex
+import shutil
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Mapping
@@ -155,7 +158,14 @@ def ui_command(tracking_uri: str) -> str:
     """The command that shows the runs in a browser on this machine."""
     if tracking_uri.startswith(("http://", "https://")):
         return f"open {tracking_uri} in a browser"
-    return f"mlflow ui --backend-store-uri {tracking_uri}"
+    return f"{program('mlflow')} ui --backend-store-uri {shlex.quote(tracking_uri)}"
+
+
+def program(name: str) -> str:
+    """How to call a program of this environment: by its name where the shell finds it, else by its path."""
+    ours = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    return name if found and Path(found).resolve() == ours.resolve() else shlex.quote(str(ours))
 
 
 def _client(tracking_uri: str) -> Any:

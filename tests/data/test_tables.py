@@ -1,0 +1,157 @@
+"""Tables as people have them: byte-order marks, blanks, other names of columns; and those that must be refused."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from monai_cae.data import Scan, read_table
+
+HEADER = "ID,M/F,Hand,Age,Educ,SES,MMSE,CDR,eTIV,nWBV,ASF,Delay"
+OASIS_2 = "Subject ID,MRI ID,Group,Visit,MR Delay,M/F,Hand,Age,EDUC,SES,MMSE,CDR,eTIV,nWBV,ASF"
+
+
+def write(path, *lines, encoding="utf-8"):
+    path.write_text("\r\n".join([*lines, ""]), encoding=encoding, newline="")
+    return path
+
+
+def test_oasis_table_with_byte_order_mark_blanks_and_rescans(tmp_path):
+    table = write(
+        tmp_path / "oasis_cross-sectional.csv",
+        HEADER,
+        "OAS1_0001_MR1,F,R,74,2,3,29,0,1344,0.743,1.306,N/A",
+        "OAS1_0002_MR1,M,L,55,N/A,, ,,1147,0.81,1.531,N/A",
+        "OAS1_0003_MR1,F,R,N/A,4,3,27,0.5,1454,0.708,1.207,",
+        "OAS1_0003_MR2,,R,73.5,4,3,27,2,1454,0.708,1.207,40",
+        encoding="utf-8-sig",
+    )
+    third = {"Educ": 4, "SES": 3, "MMSE": 27, "eTIV": 1454, "nWBV": 0.708, "ASF": 1.207}
+    first = {"Educ": 2, "SES": 3, "MMSE": 29, "eTIV": 1344, "nWBV": 0.743, "ASF": 1.306}
+    second = {"eTIV": 1147, "nWBV": 0.81, "ASF": 1.531}
+    scans = read_table(table)
+    assert scans == [
+        Scan("OAS1_0001", "MR1", cdr=0, age=74, sex="F", covariates=first),
+        Scan("OAS1_0002", "MR1", cdr=None, age=55, sex="M", covariates=second),
+        Scan("OAS1_0003", "MR1", cdr=0.5, age=None, sex="F", covariates=third),
+        Scan("OAS1_0003", "MR2", cdr=2, age=73.5, sex="", covariates=third),
+    ]
+    assert [scan.label for scan in scans] == [0, None, 1, 1]
+    assert [scan.name for scan in scans] == ["OAS1_0001_MR1", "OAS1_0002_MR1", "OAS1_0003_MR1", "OAS1_0003_MR2"]
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "N/A", "n/a", "NA", "NaN", "None", "."])
+def test_blank_cdr_is_no_healthy_control(tmp_path, blank):
+    (scan,) = read_table(write(tmp_path / "table.csv", "ID,CDR,Age", f"a,{blank},{blank}"))
+    assert (scan.cdr, scan.label, scan.age) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "expected"),
+    [
+        ("id,cdr,age,m/f", "a,0.5,70,F", Scan("a", cdr=0.5, age=70, sex="F")),
+        ("participant_id,CDR,AGE,sex", "sub-01,0,70,male", Scan("sub-01", cdr=0, age=70, sex="M")),
+        ("Subject,Cdr,Gender", "a,1,female", Scan("a", cdr=1, sex="F")),
+        ("Subject_ID, CDR ,Sex", " a , 3 ,unknown", Scan("a", cdr=3)),
+        ("NWBV,EDUC,ID,CDR,x", "0.7,12,a_b,0,text", Scan("a_b", cdr=0, covariates={"nWBV": 0.7, "Educ": 12})),
+        ("subject,ID,CDR", "person,a_MR1,0", Scan("a", "MR1", cdr=0)),
+    ],
+    ids=["lower-case", "bids", "gender", "spaces", "other-order", "id-before-subject"],
+)
+def test_columns_are_known_by_aliases_in_any_case(tmp_path, header, row, expected):
+    assert read_table(write(tmp_path / "table.csv", header, row)) == [expected]
+
+
+def test_tabs_separate_a_tsv(tmp_path):
+    table = write(tmp_path / "participants.tsv", "participant_id\tCDR\tage", "Müller, Ä\t0.5\tn/a")
+    assert read_table(str(table)) == [Scan("Müller, Ä", cdr=0.5)]
+
+
+def test_xlsx(tmp_path):
+    columns = {
+        "ID": ["OAS1_0001_MR1", "OAS1_0002_MR2", "0007"],
+        "M/F": ["F", None, "M"],
+        "CDR": [0, None, 0.5],
+        "Age": [74, "N/A", 80.5],
+        "nWBV": [0.743, None, None],
+    }
+    pd.DataFrame(columns).to_excel(tmp_path / "table.XLSX", index=False, engine="openpyxl")
+    assert read_table(tmp_path / "table.XLSX") == [
+        Scan("OAS1_0001", "MR1", cdr=0, age=74, sex="F", covariates={"nWBV": 0.743}),
+        Scan("OAS1_0002", "MR2"),
+        Scan("0007", cdr=0.5, age=80.5, sex="M"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["Name,CDR", "a,0"], r"t\.csv has no column ID \(it has: Name, CDR\): add one"),
+        (["ID,Age", "a,70"], r"t\.csv has no column CDR \(it has: ID, Age\): add one"),
+        (["ID;CDR", "a;0"], r"t\.csv has no column ID \(it has: ID;CDR\)"),
+        ([OASIS_2, *["x"] * 2], r"t\.csv is the table of OASIS-2 .*this reads OASIS-1's oasis_cross-sectional\.csv"),
+        (["ID,CDR"], r"t\.csv has no rows: name another --table"),
+        ([], r"t\.csv can't be read as a table .*: save it again as csv"),
+        (["ID,CDR", "a,0", "b,0,1,2"], r"t\.csv can't be read as a table .*: save it again as csv"),
+        (["ID,CDR", "a,0,", "b,1,"], r"t\.csv has rows longer than its header: .*delete the surplus cells"),
+        (["ID,CDR", "a,0", "b,0", "a,1"], r"t\.csv has the ID a twice: delete one of its rows"),
+        (["ID,CDR", "a_MR1,0", "a_MR1,0"], r"t\.csv has the ID a_MR1 twice"),
+        (["ID,CDR", "a,0", " ,0"], r"t\.csv, row 3: the ID is blank: fill it in"),
+        (["ID,CDR", "a,5"], r"t\.csv, row 2: CDR is 5, which is none of 0, 0\.5, 1, 2, 3: correct the table"),
+        (["ID,CDR", "a,-1"], r"t\.csv, row 2: CDR is -1,"),
+        (["ID,CDR", "a,mild"], r"t\.csv, row 2: CDR is 'mild', not a number: correct it or leave it blank"),
+        (["ID,CDR,Age", "a,0,70", "b,0,old"], r"t\.csv, row 3: Age is 'old', not a number: correct it"),
+        (["ID,CDR,Age", "a,0,inf"], r"t\.csv, row 2: Age is 'inf', not a number"),
+        (["ID,CDR,Age", "a,0,0"], r"t\.csv, row 2: Age is 0 years: correct the table"),
+        (["ID,CDR,Age", "a,0,740"], r"t\.csv, row 2: Age is 740 years: correct the table"),
+        (["ID,CDR,MMSE", "a,0,good"], r"t\.csv, row 2: MMSE is 'good', not a number"),
+    ],
+    ids=[
+        "no-id",
+        "no-cdr",
+        "semicolons",
+        "oasis-2",
+        "header-only",
+        "empty-file",
+        "ragged",
+        "surplus-column",
+        "duplicate",
+        "duplicate-session",
+        "blank-id",
+        "cdr-5",
+        "cdr-negative",
+        "cdr-text",
+        "age-text",
+        "age-infinite",
+        "age-0",
+        "age-740",
+        "covariate-text",
+    ],
+)
+def test_tables_with_mistakes_are_refused(tmp_path, refused, lines, message):
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(lines))
+    with refused(message):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", None, r"no table at .*t\.csv: check --table"),
+        ("t.xlsx", b"PK garbage", r"t\.xlsx can't be read as a table \(.+\): save it again as csv in UTF-8"),
+        ("t.csv", "ID,CDR\nJosé,0\n".encode("latin-1"), r"t\.csv can't be read as a table .*: save it again as csv"),
+        ("t.tsv", b"ID,CDR\na,0\n", r"t\.tsv has no column ID"),
+    ],
+    ids=["missing", "garbage-xlsx", "not-utf-8", "commas-in-tsv"],
+)
+def test_files_that_are_no_tables_are_refused(tmp_path, refused, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with refused(message):
+        read_table(tmp_path / name)
+
+
+def test_folder_is_no_table(tmp_path, refused):
+    with refused("no table at"):
+        read_table(tmp_path)
