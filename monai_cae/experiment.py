@@ -14,7 +14,7 @@ from monai.bundle import ConfigWorkflow
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import figures, mean_and_sd
 from monai_cae.training.reports import SYNTHETIC_NOTE
-from monai_cae.training.stages import DISCLAIMER, write_json
+from monai_cae.training.stages import DISCLAIMER, data_kind, write_json
 from monai_cae.training.tracking import TrackedRun, program, ui_command
 from monai_cae.training.workflow import executed_config, find_mistake
 
@@ -149,7 +149,15 @@ def _summarise(results: Sequence[Mapping[str, Any]], output: Path, seconds: floa
 
 
 def _log_summary(tracked: TrackedRun, summary: Mapping[str, Any], output: Path) -> None:
-    tracked.log_params({"data": "synthetic" if summary["synthetic"] else "real"})
+    rows = [f"| {label} | {mean_sd} |" for label, mean_sd in _scores(summary).items()]
+    table = "\n".join(
+        ["| test set | mean ± SD |" if summary["repeats"] > 1 else "| test set | one repeat |", "|---|---|", *rows]
+    )
+    what = f"{data_kind(summary['synthetic'])}, {summary['repeats']} x pretrain, train, evaluate."
+    tracked.describe(
+        f"{what}\n\n{table}\n\n{DISCLAIMER}",
+        {"data": "synthetic" if summary["synthetic"] else "real"},
+    )
     for name, spread in summary["metrics"].items():
         sd = {} if summary["repeats"] == 1 else {f"{name}_sd": spread["sd"]}
         tracked.log_metrics({f"{name}_mean": spread["mean"], **sd})
@@ -162,20 +170,25 @@ def _log_summary(tracked: TrackedRun, summary: Mapping[str, Any], output: Path) 
         tracked.log_file(path, "figures")
 
 
+def _scores(summary: Mapping[str, Any]) -> dict[str, str]:
+    scores = {}
+    for name, (label, unit, digits) in _SHOWN.items():
+        spread = summary["metrics"][name]
+        sd = f" ± {spread['sd']:.{digits}f}" if summary["repeats"] > 1 else ""
+        scores[label] = f"{spread['mean']:.{digits}f}{sd} {unit}".rstrip()
+    return scores
+
+
 def _print_summary(summary: Mapping[str, Any], tracked: TrackedRun, output: Path, configs: str) -> None:
     subjects = summary["subjects"]
-    data = "SYNTHETIC data, not real MRI" if summary["synthetic"] else "real data"
     several = summary["repeats"] > 1
     lines = [
         "",
-        f"experiment finished on {data}",
+        f"experiment finished on {data_kind(summary['synthetic'])}",
         "  subjects           " + ", ".join(f"{subjects[name]} {name}" for name in ("training", "validation", "test")),
         f"  test set           {'mean ± SD over ' + str(summary['repeats']) + ' repeats' if several else 'one repeat'}",
     ]
-    for name, (label, unit, digits) in _SHOWN.items():
-        spread = summary["metrics"][name]
-        sd = f" ± {spread['sd']:.{digits}f}" if several else ""
-        lines.append(f"  {label:<19}{spread['mean']:.{digits}f}{sd} {unit}".rstrip())
+    lines += [f"  {label:<19}{mean_sd}" for label, mean_sd in _scores(summary).items()]
     checkpoint = output / "repeat_1" / "models" / "model.pt"
     predict = (
         f"{program('python')} -m monai.bundle run --config_file {shlex.quote(str(Path(configs, 'inference.json')))}"

@@ -123,7 +123,8 @@ def test_runs_hold_what_reproduces_them(experiment):
     )
     assert run.data.params["learning_rate"] == "0.001"
     assert run.data.params["batch_size"] == "4"
-    assert run.data.params["data"] == "real"
+    assert run.data.tags["data"] == "real"
+    assert "real data" in run.data.tags["mlflow.note.content"]
     assert {"python", "torch", "monai", "mlflow", "monai-cae"} <= run.data.params.keys()
     files = {item.path for item in experiment.client.list_artifacts(run.info.run_id)}
     assert {"config.json", "datalist.json", "figures"} <= files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ class StopWhenWorse:
     def attach(self, engine: Engine) -> None:
         """Args: engine: the trainer to stop."""
         stopping = EarlyStopping(self.patience, lambda _: -self.validator.state.metrics[self.metric], engine)
+        stopping.logger.setLevel(logging.WARNING)  # the progress bar says it
         engine.add_event_handler(Events.EPOCH_COMPLETED, stopping)
 
 

@@ -47,7 +47,8 @@ def run_stage(
     """
     config = executed_config()
     with run:
-        run.log_params({**resolved_settings(), "data": "synthetic" if synthetic else "real"})
+        run.log_params(resolved_settings())
+        run.describe(f"{data_kind(synthetic)}. {DISCLAIMER}", {"data": "synthetic" if synthetic else "real"})
         run.log_json(config, "config.json")
         run.log_file(datalist)
         started = time.perf_counter()
@@ -65,6 +66,11 @@ def run_stage(
     return results
 
 
+def data_kind(synthetic: bool) -> str:
+    """What every summary calls its data."""
+    return "SYNTHETIC data, not real MRI" if synthetic else "real data"
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; numbers that are not finite become null, as JSON has none."""
     with replacing(path) as temporary:
@@ -80,8 +86,7 @@ def _finite(content: Any) -> Any:
 
 
 def _print_summary(stage: str, run: TrackedRun, results: Mapping[str, Any], output: Path, next_config: str) -> None:
-    data = "SYNTHETIC data, not real MRI" if results["synthetic"] else "real data"
-    lines = [f"{stage} finished on {data}"]
+    lines = [f"{stage} finished on {data_kind(results['synthetic'])}"]
     for name, value in results.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             unit = next((unit for part, unit in _UNITS.items() if part in name), "")

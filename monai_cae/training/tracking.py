@@ -105,6 +105,11 @@ class TrackedRun:
 
         self._client.log_batch(self.run_id, params=[Param(key, str(value)) for key, value in params.items()])
 
+    def describe(self, text: str, tags: Mapping[str, str]) -> None:
+        """The run's description in MLflow, in Markdown, and tags to filter by."""
+        for key, value in {"mlflow.note.content": text, **tags}.items():
+            self._client.set_tag(self.run_id, key, value)
+
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Metrics, in one request; without an open run (the engine was started by other code) only the history
         grows."""
@@ -194,7 +199,9 @@ def _experiment(client: Any, name: str, tracking_uri: str) -> str:
         return str(experiment.experiment_id)
     local = tracking_uri.startswith("sqlite:///")
     beside = (Path(tracking_uri.removeprefix("sqlite:///")).parent / "mlruns").resolve().as_uri() if local else None
-    return str(client.create_experiment(name, artifact_location=beside))
+    # the UI shows runs and their curves for this kind; without it, it opens its pages for language models
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    return str(client.create_experiment(name, artifact_location=beside, tags=kind))
 
 
 def _versions() -> dict[str, str]:
@@ -206,12 +213,13 @@ def _versions() -> dict[str, str]:
 
 
 def _source_tags() -> dict[str, str]:
-    """The git revision, where the package is used from its checkout."""
+    """Where the code came from, with the git revision where the package is used from its checkout."""
+    source = {"mlflow.source.name": f"monai-cae {monai_cae.__version__}", "mlflow.source.type": "LOCAL"}
     folder = Path(monai_cae.__file__).resolve().parent
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return {}
+        return source
     revision = described.stdout.strip()
-    return {"mlflow.source.git.commit": revision} if described.returncode == 0 and revision else {}
+    return {**source, "mlflow.source.git.commit": revision} if described.returncode == 0 and revision else source
