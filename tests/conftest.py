@@ -1,60 +1,17 @@
-"""A tiny cohort in OASIS-1's disk format, and the bundle run on it through MONAI's own entry point."""
+"""The bundle run on a tiny cohort through MONAI's own entry point."""
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import monai.bundle
-import nibabel as nib
-import numpy as np
 import pytest
+from tiny import CONFIGS, TINY, UNTRAINED, write_discs
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-
-CONFIGS = Path(__file__).resolve().parents[1] / "bundle" / "configs"
-SHAPE = (20, 24, 20)
-TINY = {"image_size": 16, "slice_index": 11, "batch_size": 4, "max_epochs": 2, "device": "cpu", "precision": "float32"}
-UNTRAINED = ("evaluate.json", "inference.json")
-
-
-def write_pair(path: Path, volume: np.ndarray) -> None:
-    """An Analyze 7.5 pair as OASIS-1 has it: big-endian int16, four-dimensional with a trailing 1."""
-    header = nib.AnalyzeHeader(endianness=">")
-    header.set_data_dtype(np.int16)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.AnalyzeImage(volume[..., None].astype(np.int16), None, header), path)
-
-
-def volume(seed: int, label: int) -> np.ndarray:
-    """A noisy box with a dark middle, which is larger in patients."""
-    rng = np.random.default_rng(seed)
-    out = np.zeros(SHAPE, dtype=np.int16)
-    out[3:17, 4:20, 3:17] = rng.integers(600, 1000, (14, 16, 14))
-    radius = 2 + 2 * label
-    out[10 - radius : 10 + radius, 12 - radius : 12 + radius, 3:17] = rng.integers(100, 200)
-    return out
-
-
-def write_discs(root: Path, subjects: int = 24) -> Path:
-    """OASIS-1 discs: even subjects are controls, odd ones patients."""
-    root.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for index in range(subjects):
-        name = f"OAS1_{index + 1:04d}_MR1"
-        folder = root / f"disc{1 + index // 12}" / name / "PROCESSED" / "MPRAGE" / "T88_111"
-        write_pair(folder / f"{name}_mpr_n{3 + index % 4}_anon_111_t88_masked_gfc.img", volume(index, index % 2))
-        rows.append(
-            {"ID": name, "M/F": "FM"[index // 2 % 2], "Age": 60 + index, "CDR": (0, 0.5)[index % 2], "MMSE": "N/A"}
-        )
-    with (root / "oasis_cross-sectional.csv").open("w", encoding="utf-8-sig", newline="") as file:
-        table = csv.DictWriter(file, ["ID", "M/F", "Age", "CDR", "MMSE"])
-        table.writeheader()
-        table.writerows(rows)
-    return root
 
 
 @pytest.fixture(scope="session")
@@ -88,10 +45,9 @@ def run_bundle(tracking_uri: str) -> Callable[..., None]:
 
 
 @pytest.fixture(autouse=True)
-def foreign_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def foreign_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing may depend on the working directory, and nothing may be written there."""
-    folder = tmp_path / "elsewhere"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(folder)
     yield
     assert not any(folder.iterdir())

@@ -17,9 +17,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, TINY, write_discs
 from mlflow import MlflowClient
 from monai.bundle import ConfigParser, ConfigWorkflow
+from tiny import CONFIGS, TINY, write_discs
 
 from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier
 from monai_cae.training.workflow import find_mistake

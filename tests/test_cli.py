@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import write_discs
+from tiny import write_discs
 
 import monai_cae
 from monai_cae.cli import main

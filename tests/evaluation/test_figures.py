@@ -336,7 +336,7 @@ def test_save_figure_that_fails_keeps_the_old_file(tmp_path: Any, monkeypatch: A
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", break_off)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(MonaiCaeError, match="disk full"):
         figures.save_figure(Figure(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
