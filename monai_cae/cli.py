@@ -3,87 +3,327 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from monai_cae import __version__
 from monai_cae.errors import MonaiCaeError
+from monai_cae.files import replacing
+
+if TYPE_CHECKING:
+    from monai_cae.data import Audit, Cohort
+
+DISCLAIMER = "Research software, not a medical device."
+_LAYOUTS = "cohort folder (OASIS-1 discs, BIDS, Clinica CAPS, a folder with a table), or a datalist (.json)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        Exit status: 0, 1 after a mistake that one line on stderr explains, 130 after Ctrl-C.
+        Exit status: 0; 1 after a mistake that one line on stderr explains, or where `audit` or `check` found something;
+        130 after Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     try:
-        options.command(options)
+        return int(options.command(options) or 0)
     except MonaiCaeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="monai-cae",
-        description="Cohorts for the MONAI bundle of a convolutional autoencoder on single brain MRI slices. "
-        "Research software, not a medical device.",
+        description="From a disk to a trustworthy datalist, for the MONAI bundle of a convolutional autoencoder on "
+        f"single brain MRI slices. {DISCLAIMER}",
     )
     parser.add_argument("--version", action="version", version=f"monai-cae {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    phantom = commands.add_parser("phantom", help="write a synthetic cohort in OASIS-1's disk format")
+    def command(name: str, function: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=function)
+        return sub
+
+    phantom = command("phantom", _phantom, "write a synthetic cohort in OASIS-1's disk format")
     phantom.add_argument("out", type=Path, help="new or empty folder")
     phantom.add_argument("--subjects", type=int, default=60, help="how many, half of them patients (default: 60)")
     phantom.add_argument("--seed", type=int, default=0, help="the same seed writes the same files (default: 0)")
-    phantom.set_defaults(command=_phantom)
 
-    cohort = commands.add_parser("cohort", help="print who takes part, beside the paper's Table I")
-    cohort.add_argument(
-        "path", type=Path, help="cohort folder (OASIS-1 discs, or a folder with a table), or a table alone"
-    )
-    cohort.add_argument("--table", type=Path, help="the table, where it is not in the folder")
-    cohort.add_argument("--plane", default="axial", help="subfolder of a plain folder's images (default: axial)")
-    cohort.add_argument("--controls", default="oldest", help="oldest: as many as patients; all (default: oldest)")
-    cohort.set_defaults(command=_cohort)
+    check = command("check", _check, "look at every scan of a cohort before training: headers, slices, orientation")
+    _add_slice(check)
+    check.add_argument("path", type=Path, help=f"{_LAYOUTS}, or a folder of images without a table")
+    check.add_argument("--out", type=Path, default=Path("check"), help="folder for contact sheets (default: check)")
+
+    cohort = command("cohort", _cohort, "print who takes part, beside the paper's Table I")
+    _add_cohort(cohort)
+
+    datalist = command("datalist", _datalist, "split a cohort by subject into a MONAI datalist, with its audit")
+    _add_cohort(datalist)
+    datalist.add_argument("--out", type=Path, default=Path("datalist"), help="folder to write (default: datalist)")
+    datalist.add_argument("--kind", default="holdout", help="holdout or kfold (default: holdout)")
+    datalist.add_argument("--folds", type=int, default=5, help="of kfold (default: 5)")
+    datalist.add_argument("--test-fraction", type=float, default=0.3, help="of all subjects (default: 0.3)")
+    datalist.add_argument("--val-fraction", type=float, default=0.2, help="of the rest (default: 0.2)")
+    datalist.add_argument("--stratify", default="class", help="class, class+age, class+sex or class+age+sex")
+    datalist.add_argument("--seed", type=int, default=0, help="decides the split (default: 0)")
+
+    audit = command("audit", _audit, "look for leaks between the sets of a datalist; exit status 1 if there is one")
+    _add_slice(audit)
+    audit.add_argument("path", type=Path, help="MONAI datalist JSON with training, validation and test")
+    audit.add_argument("--dataset-dir", type=Path, help="what its image paths are relative to (default: as recorded)")
+    audit.add_argument("--checkpoint", type=Path, nargs="*", default=[], help="pretrained weights in use")
+    audit.add_argument("--no-pixels", action="store_true", help="do not read the images")
+    audit.add_argument("--out", type=Path, help="folder for audit.json and audit.html (default: beside the datalist)")
+
+    leakage = command("leakage-demo", _leakage, "what splitting slices instead of subjects does to an accuracy")
+    _add_slice(leakage)
+    leakage.add_argument("path", type=Path, help="cohort folder with volumes, e.g. of `monai-cae phantom`")
+    leakage.add_argument("--out", type=Path, default=Path("leakage.png"), help="the figure (default: leakage.png)")
     return parser
 
 
-def _phantom(options: argparse.Namespace) -> None:
-    from tqdm import tqdm
+def _add_slice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--plane", default="axial", help="axial, coronal or sagittal (default: axial)")
+    parser.add_argument("--slice-index", type=int, default=106, help="counted from 1 (default: 106, the paper's)")
 
+
+def _add_cohort(parser: argparse.ArgumentParser) -> None:
+    _add_slice(parser)
+    parser.add_argument("path", type=Path, help=f"{_LAYOUTS}, or a table alone")
+    parser.add_argument("--table", type=Path, help="the table, where it is not in the folder")
+    parser.add_argument(
+        "--task", default="paper", help="paper (CDR > 0 v 0), ad (CDR >= 1 v 0), very-mild (CDR 0.5 v 0)"
+    )
+    parser.add_argument("--positive", default="", help='or a rule for patients, such as "CDR>0" or "DX == \'AD\'"')
+    parser.add_argument("--negative", default="", help="rule for controls (default: known not to be positive)")
+    parser.add_argument("--label-column", default="", help="or a column of 1 and 0")
+    parser.add_argument("--controls", default="oldest", help="oldest, matched (age and sex) or all (default: oldest)")
+    parser.add_argument("--sessions", default="first", help="first scan of a subject, or all (default: first)")
+    for role in ("subject", "session", "image", "age", "sex"):
+        parser.add_argument(f"--{role}-column", default="", help=f"the table's column of the {role}")
+
+
+def _cohort_options(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("table", "task", "positive", "negative", "label_column", "controls", "sessions")
+    roles = ("subject", "session", "image", "age", "sex")
+    columns = {role: column for role in roles if (column := getattr(options, f"{role}_column"))}
+    table = str(options.table) if options.table else ""
+    return {**{name: getattr(options, name) for name in names}, "table": table, "columns": columns}
+
+
+def _phantom(options: argparse.Namespace) -> None:
     from monai_cae.data import write_phantom
 
     write_phantom(
         options.out,
         subjects=options.subjects,
         seed=options.seed,
-        progress=lambda items: tqdm(items, desc="synthetic subjects", unit="subject", total=options.subjects),
+        progress=_progress("synthetic subjects", "subject", options.subjects),
     )
     print(f"{options.subjects} synthetic subjects (not real MRI) in {options.out}")
     print(f"next: monai-cae cohort {options.out}")
 
 
 def _cohort(options: argparse.Namespace) -> None:
-    from monai_cae.data import PAPER_TABLE_1, load_cohort, table_1
+    from monai_cae.data import load_cohort
 
-    cohort = load_cohort(options.path, table=options.table, plane=options.plane, controls=options.controls)
-    ours = table_1(cohort)
-    kind = "SYNTHETIC cohort, not real MRI" if cohort.synthetic else "cohort"
-    print(f"{kind}: {options.path}\n")
+    cohort = load_cohort(options.path, plane=options.plane, **_cohort_options(options))
+    _print_cohort(cohort, options.path)
+
+
+def _print_cohort(cohort: Cohort, path: Path) -> None:
+    from monai_cae.data import PAPER_TABLE_1, balance, table_1
+
+    ours, p = table_1(cohort), balance(cohort)
+    print(f"{'SYNTHETIC cohort, not real MRI' if cohort.synthetic else 'cohort'}: {path} ({cohort.layout})\n")
     print(f"{'':<24}{'this cohort':^32}{'the paper (Table I)':^32}")
     print(f"{'':<24}" + f"{'patients':>15}{'controls':>16} " * 2)
     for row, paper in PAPER_TABLE_1.items():
         print(f"{row:<24}" + f"{ours[row][0]:>15}{ours[row][1]:>16} " + f"{paper[0]:>15}{paper[1]:>16}")
-    print("\npatients: CDR > 0; controls: CDR 0")
+    print(f"{'Age, p of t test':<24}{_p(p['age']):>31} {'0.15':>31}")
+    print(f"{'Gender, p of chi-square':<24}{_p(p['sex']):>31} {'0.04':>31}")
+    print(f"\npatients: {cohort.task.positive}; controls: {cohort.task.negative or 'not ' + cohort.task.positive}")
     for reason, count in cohort.left_out.items():
         print(f"left out: {count:>4} {reason}")
+    if cohort.layout == "BIDS":
+        print("note: raw BIDS images are not registered to one space; the same slice index is another anatomy in each")
+
+
+def _p(value: float) -> str:
+    return "not given" if value != value else f"{value:.2g}"
+
+
+def _datalist(options: argparse.Namespace) -> int:
+    from monai_cae.data import load_cohort, load_sets, read_datalist
+
+    cohort = _cohort_options(options)
+    _print_cohort(load_cohort(options.path, plane=options.plane, **cohort), options.path)
+    folds = range(1, options.folds + 1) if options.kind == "kfold" else [1]
+    leaks = 0
+    print()
+    for fold in folds:
+        path = options.out / (f"fold_{fold}" if options.kind == "kfold" else "") / "datalist.json"
+        split = {
+            name: getattr(options, name) for name in ("kind", "folds", "test_fraction", "val_fraction", "stratify")
+        }
+        load_sets(
+            options.path,
+            path,
+            cohort=cohort,
+            split={**split, "fold": fold},
+            plane=options.plane,
+            slice_index=options.slice_index,
+            seed=options.seed,
+        )
+        sets = read_datalist(path, options.path)
+        sizes = ", ".join(f"{len(getattr(sets, name))} {name}" for name in ("training", "validation", "test"))
+        print(f"{path}: {sizes}")
+        leaks += len(_run_audit(path, options.path, path.parent, options).leaks)
+    print("\nnext: python -m monai.bundle run training --config_file .../configs/train.json --datalist FILE "
+          f"--dataset_dir {options.path}\n{DISCLAIMER}")  # fmt: skip
+    return int(leaks > 0)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    recorded = _recorded_dataset_dir(options.path)
+    folder = options.out or options.path.parent
+    seen = _seen_by(options.checkpoint)
+    audit = _run_audit(options.path, options.dataset_dir or recorded, folder, options, seen, not options.no_pixels)
+    print(DISCLAIMER)
+    return int(bool(audit.leaks))
+
+
+def _seen_by(checkpoints: Iterable[Path]) -> list[str]:
+    from monai_cae.networks import trained_on
+
+    seen: list[str] = []
+    for checkpoint in checkpoints:
+        if not checkpoint.is_file():
+            raise MonaiCaeError(f"no checkpoint at {checkpoint}: check --checkpoint")
+        subjects = trained_on(checkpoint)
+        if not subjects:
+            raise MonaiCaeError(
+                f"{checkpoint} does not say which subjects it has seen: it was not written by monai-cae"
+            )
+        seen += subjects
+    return seen
+
+
+def _recorded_dataset_dir(path: Path) -> Path:
+    try:
+        made_from = json.loads(path.read_text(encoding="utf-8")).get("made_from") or {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise MonaiCaeError(f"{path} is not a readable datalist: give a MONAI datalist JSON") from error
+    return Path(made_from.get("dataset_dir", path.parent))
+
+
+def _run_audit(
+    path: Path,
+    dataset_dir: Path,
+    folder: Path,
+    options: argparse.Namespace,
+    seen: Sequence[str] = (),
+    pixels: bool = True,
+) -> Audit:
+    from monai_cae.data import audit_sets, certify_datalist, read_datalist
+
+    sets = read_datalist(path, dataset_dir, allow_leaks=True)
+    number = len(sets.training) + len(sets.validation) + len(sets.test)
+    audit = audit_sets(
+        sets.training,
+        sets.validation,
+        sets.test,
+        plane=options.plane,
+        slice_index=options.slice_index,
+        pixels=pixels,
+        synthetic=sets.synthetic,
+        pretrained_on=seen,
+        progress=_progress("audit", "image", number),
+    )
+    _write_audit(audit.to_dict(), folder)
+    certify_datalist(path, audit)
+    warnings = [finding for finding in audit.findings if not finding.leak]
+    data = "SYNTHETIC data, not real MRI; " if audit.synthetic else ""
+    print(f"audit of {path}: {data}{len(audit.leaks)} leaks, {len(warnings)} warnings; see {folder / 'audit.html'}")
+    for finding in [*audit.leaks, *warnings][:10]:
+        print(f"  {'LEAK' if finding.leak else 'warning'}: {finding.message}")
+    return audit
+
+
+def _write_audit(audit: Mapping[str, Any], folder: Path) -> None:
+    from monai_cae.evaluation.audit_page import audit_page
+
+    for name, text in (("audit.json", json.dumps(audit, indent=2) + "\n"), ("audit.html", audit_page(audit))):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from monai_cae.data import check_cohort, find_images, is_synthetic, read_scans
+    from monai_cae.evaluation import figures, sheets
+
+    try:
+        found = read_scans(options.path, plane=options.plane)
+        images = [(scan.name, scan.image) for scan in found.scans if scan.image is not None]
+    except MonaiCaeError:  # no table: look at the images that are there
+        images = [(path.name, path) for path in find_images(options.path)]
+    result = check_cohort(
+        images,
+        plane=options.plane,
+        slice_index=options.slice_index,
+        progress=_progress("check", "scan", len(images)),
+    )
+    synthetic = is_synthetic(options.path) if options.path.is_dir() else False
+    shown = [scan for scan in result.scans if scan.thumbnail is not None]
+    pages = sheets.contact_sheet(
+        [scan.thumbnail for scan in shown],
+        [f"{scan.name} {scan.label}".strip() for scan in shown],
+        [bool(scan.problems) for scan in shown],
+        note="Synthetic data, not real MRI" if synthetic else "",
+    )
+    for number, page in enumerate(pages, start=1):
+        figures.save_figure(page, options.out / f"slices_{number}.png")
+    with replacing(options.out / "check.json") as temporary:
+        temporary.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    kind = "synthetic scans, not real MRI" if synthetic else "scans"
+    print(f"{len(result.scans)} {kind}: {len(result.suspicious)} suspicious; see {options.out}/slices_*.png")
+    for scan in result.suspicious:
+        for problem in scan.problems:
+            print(f"  {scan.name}: {problem}")
+    for remark in result.notes:
+        print(f"  note: {remark}")
+    return int(bool(result.suspicious))
+
+
+def _leakage(options: argparse.Namespace) -> None:
+    from monai_cae.data import is_synthetic, leakage_demo
+    from monai_cae.evaluation import figures, sheets
+
+    demo = leakage_demo(
+        options.path, plane=options.plane, slice_index=options.slice_index, progress=_progress("read", "scan", None)
+    )
+    synthetic = is_synthetic(options.path)
+    note = "Synthetic data, not real MRI" if synthetic else ""
+    figure = sheets.leakage_figure(demo.by_image, demo.by_subject, demo.chance, note=note)
+    figures.save_figure(figure, options.out)
+    print("nearest-neighbour accuracy" + (" on SYNTHETIC data, not real MRI" if synthetic else ""))
+    print(f"  split by image    {demo.by_image:.3f}   (neighbouring slices of one subject on both sides: a leak)")
+    print(f"  split by subject  {demo.by_subject:.3f}   (chance: {demo.chance:.3f})")
+    print(f"figure: {options.out}")
+
+
+def _progress(title: str, unit: str, total: int | None) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    from tqdm import tqdm
+
+    return lambda items: tqdm(items, desc=title, unit=unit, total=total, mininterval=0.5, leave=False)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ ALLOWED = {
     "evaluation": BASE,
     "training": BASE | {"networks", "evaluation"},
     "experiment": BASE | {"training", "evaluation", "data"},
-    "cli": BASE | {"data", "evaluation"},
+    "cli": BASE | {"data", "evaluation", "networks"},
 }
 
 

@@ -123,11 +123,13 @@ def test_runs_hold_what_reproduces_them(experiment):
     )
     assert run.data.params["learning_rate"] == "0.001"
     assert run.data.params["batch_size"] == "4"
+    assert run.data.params["cohort.task"] == "paper"
+    assert "repeats" not in run.data.params
     assert run.data.tags["data"] == "real"
     assert "real data" in run.data.tags["mlflow.note.content"]
     assert {"python", "torch", "monai", "mlflow", "monai-cae"} <= run.data.params.keys()
     files = {item.path for item in experiment.client.list_artifacts(run.info.run_id)}
-    assert {"config.json", "datalist.json", "figures"} <= files
+    assert {"config.json", "datalist.json", "figures", "audit.json", "audit.html"} <= files
     config = json.loads(Path(experiment.client.download_artifacts(run.info.run_id, "config.json")).read_text())
     assert config["seed"] == 8 and config["image_size"] == 16
 
@@ -232,6 +234,48 @@ def test_with_phantom_changes_only_settings_that_the_experiment_has(run_bundle, 
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["repeats"] == 1
 
 
+def test_kfold_tests_everybody_once(run_bundle, discs, tmp_path):
+    options = {"repeats": 1, "max_epochs": 1, "split#kind": "kfold", "split#folds": 3}
+    run_bundle("experiment.yaml", discs, tmp_path / "out", **options)
+    tested = [row["subject"] for path in tmp_path.rglob("fold_*/predictions.csv") for row in predictions(path)]
+    assert len(tested) == len(set(tested)) == 24
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["repeats"] == 3
+
+
+def leaky_datalist(discs: Path, run_bundle, tmp_path: Path) -> Path:
+    """A datalist in which the first training subject is in the test set under another name, as a copied file."""
+    run_bundle("pretrain.json", discs, tmp_path / "clean", max_epochs=1)
+    datalist = json.loads((tmp_path / "clean" / "datalist.json").read_text())
+    datalist["test"].append({**datalist["training"][0], "subject": "OAS1_0900"})
+    path = tmp_path / "leaky.json"
+    path.write_text(json.dumps(datalist))
+    return path
+
+
+def test_leak_is_refused_unless_allowed_and_then_every_result_says_so(
+    run_bundle, discs, tracking_uri, tmp_path, capsys
+):
+    path = str(leaky_datalist(discs, run_bundle, tmp_path))
+    found = mistake(lambda: run_bundle("pretrain.json", discs, tmp_path / "out", datalist=path))
+    assert found.startswith("leak between the sets: ") and "--allow_leaks true" in found
+    assert not (tmp_path / "out").exists()
+    options = {"datalist": path, "allow_leaks": True, "max_epochs": 1, "experiment_name": "leaky"}
+    run_bundle("pretrain.json", discs, tmp_path / "out", **options)
+    assert "LEAKY" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "results_pretrain.json").read_text())["leaks"] > 0
+    client = MlflowClient(tracking_uri)
+    (run,) = client.search_runs([client.get_experiment_by_name("leaky").experiment_id])
+    assert run.data.tags["leaks"] != "0" and "LEAKY" in run.data.tags["mlflow.note.content"]
+    assert {"audit.json", "audit.html"} <= {item.path for item in client.list_artifacts(run.info.run_id)}
+
+
+def test_autoencoder_that_has_seen_test_subjects_is_refused(run_bundle, discs, tmp_path):
+    run_bundle("pretrain.json", discs, tmp_path / "one", max_epochs=1, seed=1)
+    seen = str(tmp_path / "one" / "models" / "autoencoder.pt")
+    found = mistake(lambda: run_bundle("train.json", discs, tmp_path / "two", seed=2, pretrained=seen))
+    assert found.startswith("leak between the sets: ")
+
+
 def test_random_weights_on_request(run_bundle, discs, tmp_path):
     run_bundle("train.json", discs, tmp_path / "out", pretrained="none")
     network = EncoderClassifier(encoder=ConvEncoder(), spatial_size=(16, 16))
@@ -290,7 +334,7 @@ def test_plane_and_slice_index_do_what_they_say(discs, tmp_path, options, shape)
     plane = volume[:, 11] if options["plane"] == "coronal" else volume[9]
     (low_x, low_y) = ((size - 16) // 2 for size in shape)
     plane = plane[low_x : low_x + 16, low_y : low_y + 16]
-    np.testing.assert_allclose(item["image"][0], plane / plane.max(), atol=1e-6)
+    np.testing.assert_allclose(item["image"][0], (plane - plane.min()) / (plane.max() - plane.min()), atol=1e-6)
 
 
 def test_preprocessing_and_networks_are_the_same_in_every_config():
@@ -364,8 +408,12 @@ def mistake(run) -> str:
         ("pretrain.json", {"precision": "half"}, "precision must be one of auto, bfloat16, float32, not 'half'"),
         ("pretrain.json", {"plane": "axail"}, "plane must be axial, coronal or sagittal, not 'axail'"),
         ("pretrain.json", {"slice_index": 300}, "slice_index 300 is outside"),
-        ("pretrain.json", {"controls": "young"}, "controls must be one of oldest, all, not 'young'"),
-        ("pretrain.json", {"test_fraction": 1.5}, "test_fraction must be between 0 and 1, not 1.5"),
+        ("pretrain.json", {"cohort#controls": "young"}, "controls must be one of oldest, matched, all, not 'young'"),
+        ("pretrain.json", {"split#test_fraction": 1.5}, "test_fraction must be between 0 and 1, not 1.5"),
+        ("pretrain.json", {"cohort#tsak": "ad"}, "unknown setting --cohort#tsak: did you mean task?"),
+        ("pretrain.json", {"controls": "all"}, "unknown setting --controls: did you mean --cohort#controls?"),
+        ("pretrain.json", {"cohort#positive": "CDRR > 0"}, "the table has no column CDRR"),
+        ("pretrain.json", {"split#kind": "loo"}, "split kind must be one of holdout, kfold, not 'loo'"),
         ("pretrain.json", {"tracking_uri": "./mlruns"}, "tracking_uri must be sqlite:///FILE"),
         ("train.json", {"image_size": 18}, "spatial_size must be divisible by 4"),
         ("train.json", {}, "no pretrained autoencoder at .*pretrain.json.*--pretrained none"),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 import pytest
 from tiny import write_discs
 
 import monai_cae
 from monai_cae.cli import main
+from monai_cae.data import hashed_subjects
+from monai_cae.networks import ConvEncoder, save_weights
 
 
 def test_cohort_prints_table_1_beside_the_papers(tmp_path, capsys):
@@ -33,7 +38,7 @@ def test_cohort_of_a_table_alone_says_who_is_left_out(tmp_path, capsys):
     table.write_text("ID,M/F,Age,CDR\nA_MR1,F,70,1\nB_MR1,M,80,0\nC_MR1,F,60,0\nD_MR1,F,50,\nA_MR2,F,71,1\n")
     assert main(["cohort", str(table)]) == 0
     out = capsys.readouterr().out
-    assert "1 blank CDR" in out and "1 rescans" in out and "1 controls younger than the oldest 1" in out
+    assert "1 scans without a label" in out and "1 further scans" in out and "1 controls not chosen (oldest)" in out
 
 
 @pytest.mark.parametrize(
@@ -63,3 +68,76 @@ def test_version(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0 and monai_cae.__version__ in capsys.readouterr().out
+
+
+def test_datalist_carries_its_audit(discs, tmp_path, capsys):
+    assert main(["datalist", str(discs), "--out", str(tmp_path / "out"), "--slice-index", "11", "--seed", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "12 training, 4 validation, 8 test" in out and "0 leaks" in out and "not a medical device" in out
+    content = json.loads((tmp_path / "out" / "datalist.json").read_text())
+    assert content["certificate"]["leaks"] == 0 and content["certificate"]["checks"]["Subject in two sets"] is True
+    digest = hashlib.sha256(
+        json.dumps([content[name] for name in ("training", "validation", "test")], sort_keys=True).encode()
+    ).hexdigest()
+    assert content["certificate"]["sets_sha256"] == digest
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"datalist.json", "audit.json", "audit.html"}
+
+
+def test_kfold_datalists_test_everybody_once(discs, tmp_path):
+    command = ["datalist", str(discs), "--out", str(tmp_path / "out"), "--slice-index", "11", "--kind", "kfold"]
+    assert main([*command, "--folds", "3"]) == 0
+    tested = [
+        item["subject"]
+        for path in (tmp_path / "out").rglob("datalist.json")
+        for item in json.loads(path.read_text())["test"]
+    ]
+    assert len(tested) == len(set(tested)) == 24
+
+
+def test_audit_tells_a_leak_by_its_exit_status(discs, tmp_path, capsys):
+    path = tmp_path / "out" / "datalist.json"
+    main(["datalist", str(discs), "--out", str(path.parent), "--slice-index", "11"])
+    assert main(["audit", str(path), "--slice-index", "11"]) == 0
+    content = json.loads(path.read_text())
+    content["test"].append(content["training"][0])
+    path.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(["audit", str(path), "--slice-index", "11"]) == 1
+    assert f"LEAK: subject {content['training'][0]['subject']}" in capsys.readouterr().out
+    assert json.loads(path.read_text())["certificate"]["leaks"] > 0
+
+
+def test_audit_knows_what_a_checkpoint_has_seen(discs, tmp_path):
+    path = tmp_path / "out" / "datalist.json"
+    main(["datalist", str(discs), "--out", str(path.parent), "--slice-index", "11"])
+    content = json.loads(path.read_text())
+    network = ConvEncoder(channels=(2, 2))
+    for name, expected in (("training", 0), ("test", 1)):
+        save_weights(network, tmp_path / "model.pt", hashed_subjects(content[name]))
+        command = ["audit", str(path), "--slice-index", "11", "--no-pixels", "--checkpoint", str(tmp_path / "model.pt")]
+        assert main(command) == expected
+
+
+def test_check_names_the_suspicious_and_draws_a_contact_sheet(tmp_path, capsys):
+    root = write_discs(tmp_path / "cohort")
+    assert main(["check", str(root), "--slice-index", "11", "--out", str(tmp_path / "good")]) == 0
+    image = next(root.rglob("OAS1_0005*.img"))
+    image.write_bytes(image.read_bytes()[:1000])
+    assert main(["check", str(root), "--slice-index", "11", "--out", str(tmp_path / "bad")]) == 1
+    out = capsys.readouterr().out
+    assert "24 scans: 1 suspicious" in out and "OAS1_0005_MR1: " in out
+    assert (tmp_path / "bad" / "slices_1.png").stat().st_size > 1000
+    (suspicious,) = json.loads((tmp_path / "bad" / "check.json").read_text())["suspicious"]
+    assert suspicious["name"] == "OAS1_0005_MR1"
+
+
+def test_rules_and_columns_of_a_users_own_table(tmp_path, capsys):
+    table = tmp_path / "mine.csv"
+    table.write_text("RID;DX;years\n1;AD;70\n2;CN;71\n3;MCI;72\n4;;73\n")
+    command = ["cohort", str(table), "--subject-column", "RID", "--age-column", "years"]
+    assert main([*command, "--positive", "DX == 'AD'", "--negative", "DX == 'CN'"]) == 0
+    out = capsys.readouterr().out
+    assert next(line for line in out.splitlines() if line.startswith("Number of subjects")).split()[3:5] == ["1", "1"]
+    assert "2 scans without a label" in out
+    assert main([*command, "--positive", "DXX == 'AD'"]) == 1
+    assert "the table has no column DXX" in capsys.readouterr().err

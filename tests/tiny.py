@@ -23,10 +23,11 @@ def write_pair(path: Path, volume: np.ndarray) -> None:
 
 
 def volume(seed: int, label: int) -> np.ndarray:
-    """A noisy box with a dark middle, which is larger in patients."""
+    """Blocks of a brightness of their own in a black frame, with a dark middle that is larger in patients."""
     rng = np.random.default_rng(seed)
+    blocks = np.kron(rng.integers(300, 1000, (10, 12, 10)), np.ones((2, 2, 2), dtype=np.int16))
     out = np.zeros(SHAPE, dtype=np.int16)
-    out[3:17, 4:20, 3:17] = rng.integers(600, 1000, (14, 16, 14))
+    out[2:18, 3:21, 2:18] = blocks[2:18, 3:21, 2:18]
     radius = 2 + 2 * label
     out[10 - radius : 10 + radius, 12 - radius : 12 + radius, 3:17] = rng.integers(100, 200)
     return out

@@ -1,27 +1,49 @@
 """Which subjects, which slice; knows nothing of networks or training."""
 
-from monai_cae.data.cohort import PAPER_TABLE_1, Cohort, load_cohort, select_cohort, table_1
-from monai_cae.data.layouts import find_images, read_scans
+from monai_cae.data.audit import Audit, Finding, audit_sets, hash_subject
+from monai_cae.data.certify import audit_training, certify_datalist, hashed_subjects
+from monai_cae.data.check import CohortCheck, ScanCheck, check_cohort
+from monai_cae.data.cohort import PAPER_TABLE_1, Cohort, balance, load_cohort, select_cohort, table_1
+from monai_cae.data.layouts import Found, find_images, read_scans
+from monai_cae.data.leakage import LeakageDemo, leakage_demo
 from monai_cae.data.phantom import is_synthetic, write_phantom
 from monai_cae.data.readers import SliceReader, check_images
 from monai_cae.data.scan import Scan
 from monai_cae.data.splits import Sets, load_sets, read_datalist, split_cohort, write_datalist
 from monai_cae.data.tables import read_table
+from monai_cae.data.tasks import TASKS, Task, make_task
 from monai_cae.data.transforms import SelectSlice, SelectSliced
 
 __all__ = [
     "PAPER_TABLE_1",
+    "TASKS",
+    "Audit",
     "Cohort",
+    "CohortCheck",
+    "Finding",
+    "Found",
+    "LeakageDemo",
     "Scan",
+    "ScanCheck",
     "SelectSlice",
     "SelectSliced",
     "Sets",
     "SliceReader",
+    "Task",
+    "audit_sets",
+    "audit_training",
+    "balance",
+    "certify_datalist",
+    "check_cohort",
     "check_images",
     "find_images",
+    "hash_subject",
+    "hashed_subjects",
     "is_synthetic",
+    "leakage_demo",
     "load_cohort",
     "load_sets",
+    "make_task",
     "read_datalist",
     "read_scans",
     "read_table",

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import optimize, stats
 
 from monai_cae.data.layouts import read_scans
 from monai_cae.data.phantom import is_synthetic
 from monai_cae.data.scan import Scan
+from monai_cae.data.tasks import Task, make_task
 from monai_cae.errors import MonaiCaeError
 
-CONTROLS = ("oldest", "all")
+CONTROLS = ("oldest", "matched", "all")
+SESSIONS = ("first", "all")
+_OTHER_SEX_YEARS = 1000.0  # costs more than any difference in age
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """The subjects that take part, one scan each.
+    """The scans that take part.
 
     Attributes:
-        patients: CDR > 0, label 1.
-        controls: CDR 0, label 0.
+        patients: label 1.
+        controls: label 0.
+        layout: in words, what kind of folder they came from.
+        task: the rules of the two classes.
         left_out: why scans do not take part, and how many.
         synthetic: the images are a phantom's, not real MRI.
     """
 
     patients: list[Scan]
     controls: list[Scan]
-    left_out: dict[str, int] = field(default_factory=dict)
+    layout: str = ""
+    task: Task = field(default_factory=Task)
+    left_out: Mapping[str, int] = field(default_factory=dict)
     synthetic: bool = False
 
     @property
@@ -38,66 +50,116 @@ class Cohort:
 
 
 def load_cohort(
-    dataset_dir: str | Path, *, table: str | Path | None = None, plane: str = "axial", controls: str = "oldest"
+    dataset_dir: str | Path,
+    *,
+    table: str | Path | None = None,
+    plane: str = "axial",
+    columns: Mapping[str, str] | None = None,
+    task: str = "paper",
+    positive: str = "",
+    negative: str = "",
+    label_column: str = "",
+    controls: str = "oldest",
+    sessions: str = "first",
 ) -> Cohort:
-    """Read a cohort folder (or a table alone) and select the subjects that take part.
+    """Read a cohort in whatever layout, and select the scans that take part.
 
     Args:
-        dataset_dir: OASIS-1 discs, a plain folder with a table, or a table.
-        table: the table, where it is not in the folder.
-        plane: subfolder that a plain folder's images are looked for in first.
-        controls: see `select_cohort`.
+        dataset_dir, table, plane, columns: see `read_scans`.
+        task, positive, negative, label_column: which scans are patients and which controls, see `make_task`.
+        controls, sessions: see `select_cohort`.
 
     Raises:
-        MonaiCaeError: what `read_scans` and `select_cohort` refuse.
+        MonaiCaeError: what `read_scans`, `make_task` and `select_cohort` refuse.
     """
-    scans = read_scans(dataset_dir, table=table, plane=plane)
-    return select_cohort(scans, controls=controls, synthetic=is_synthetic(Path(dataset_dir)))
+    found = read_scans(dataset_dir, table=table, plane=plane, columns=columns)
+    chosen = make_task(task, positive, negative, label_column)
+    cohort = select_cohort(found.scans, task=chosen, controls=controls, sessions=sessions)
+    return dataclasses.replace(
+        cohort,
+        layout=found.layout,
+        left_out={**found.left_out, **cohort.left_out},
+        synthetic=is_synthetic(Path(dataset_dir)),
+    )
 
 
-def select_cohort(scans: Sequence[Scan], *, controls: str = "oldest", synthetic: bool = False) -> Cohort:
-    """The paper's selection, section IV-A: everyone with CDR > 0, and as many controls.
+def select_cohort(
+    scans: Sequence[Scan], *, task: Task | None = None, controls: str = "oldest", sessions: str = "first"
+) -> Cohort:
+    """The paper's selection, section IV-A, and its variants: all patients, and controls for them.
 
-    Of OASIS-1 this gives the 100 patients and, with the oldest controls (ties by ID), the sex counts and age ranges of
-    Table I exactly. Blank CDRs are left out, and of a subject's scans all but the first.
+    Of OASIS-1 the defaults give the 100 patients (CDR > 0) and, with the oldest controls (ties by ID), the sex counts
+    and age ranges of Table I exactly. A scan that the task gives no label, such as one with a blank CDR, is left out.
 
     Args:
         scans: the scans to choose from.
-        controls: "oldest" takes the oldest with CDR 0, as many as there are patients; "all" takes every one.
-        synthetic: handed on.
+        task: the rules of the two classes; the paper's by default.
+        controls: "oldest" takes the oldest, as many as there are patients; "matched" gives every patient the control of
+            the same sex that is nearest in age (no control twice, smallest sum of differences); "all" takes every one.
+        sessions: "first" keeps a subject's first scan, "all" every one (whole subjects still go into one set).
 
     Raises:
-        MonaiCaeError: an unknown rule, a class without subjects, or ages missing where the oldest are asked for.
+        MonaiCaeError: an unknown rule, a class without subjects, contradicting labels of one subject, or ages or sexes
+            missing where they are needed.
     """
-    if controls not in CONTROLS:
-        raise MonaiCaeError(f"controls must be one of {', '.join(CONTROLS)}, not {controls!r}")
+    for name, value, known in (("controls", controls, CONTROLS), ("sessions", sessions, SESSIONS)):
+        if value not in known:
+            raise MonaiCaeError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    task = task or Task()
     ordered = sorted(scans, key=lambda scan: scan.name)
-    first = list({scan.subject: scan for scan in reversed(ordered)}.values())
-    patients = sorted((scan for scan in first if scan.label == 1), key=lambda scan: scan.name)
-    healthy = sorted((scan for scan in first if scan.label == 0), key=lambda scan: scan.name)
-    for found, what in ((patients, "patient (CDR > 0)"), (healthy, "control (CDR 0)")):
+    kept = ordered if sessions == "all" else _first_scans(ordered)
+    labels = task.labels((scan.row for scan in kept), (scan.name for scan in kept))
+    labelled = [dataclasses.replace(scan, label=label) for scan, label in zip(kept, labels, strict=True)]
+    _refuse_contradictions(labelled)
+    patients = [scan for scan in labelled if scan.label == 1]
+    healthy = [scan for scan in labelled if scan.label == 0]
+    negative = task.negative or f"not {task.positive}"
+    for found, rule in ((patients, f"patient ({task.positive})"), (healthy, f"control ({negative})")):
         if not found:
             raise MonaiCaeError(
-                f"no {what} among {len(ordered)} scans: two classes are needed; check the table's CDR column"
+                f"no {rule} among {len(kept)} scans: two classes are needed; check the table and the task"
             )
-    chosen = _oldest(healthy, len(patients)) if controls == "oldest" else healthy
+    people = {scan.subject for scan in _choose(_first_scans(healthy), _first_scans(patients), controls)}
+    chosen = [scan for scan in healthy if scan.subject in people]
     left_out = {
-        "blank CDR": sum(scan.label is None for scan in first),
-        "rescans": len(ordered) - len(first),
-        "controls younger than the oldest " + str(len(chosen)): len(healthy) - len(chosen),
+        "scans without a label (blank, or neither patient nor control)": sum(label is None for label in labels),
+        "further scans of a subject": len(ordered) - len(kept),
+        f"controls not chosen ({controls})": len(healthy) - len(chosen),
     }
-    return Cohort(patients, chosen, {why: count for why, count in left_out.items() if count}, synthetic)
+    return Cohort(patients, chosen, task=task, left_out={why: count for why, count in left_out.items() if count})
 
 
-def _oldest(healthy: list[Scan], count: int) -> list[Scan]:
-    if len(healthy) <= count:
-        return healthy
-    for scan in healthy:
-        if scan.age is None:
+def _first_scans(ordered: Sequence[Scan]) -> list[Scan]:
+    return list({scan.subject: scan for scan in reversed(ordered)}.values())[::-1]
+
+
+def _refuse_contradictions(scans: Sequence[Scan]) -> None:
+    first: dict[str, Scan] = {}
+    for scan in scans:
+        if scan.label is not None and first.setdefault(scan.subject, scan).label != scan.label:
             raise MonaiCaeError(
-                f"{scan.name} has no age, so the oldest controls can't be told: fill it in, or --controls all"
+                f"{first[scan.subject].name} and {scan.name} are one subject with both labels: correct the table, "
+                "leave one out, or keep first scans only"
             )
-    return sorted(healthy, key=lambda scan: (-(scan.age or 0), scan.name))[:count]
+
+
+def _choose(healthy: list[Scan], patients: list[Scan], controls: str) -> list[Scan]:
+    if controls == "all" or len(healthy) <= len(patients):
+        return healthy
+    for scan in (*healthy, *(patients if controls == "matched" else ())):
+        if scan.age is None or (controls == "matched" and not scan.sex):
+            missing = "age" if scan.age is None else "sex"
+            raise MonaiCaeError(
+                f"{scan.name} has no {missing}, which {controls} controls need: fill it in, or controls all"
+            )
+    if controls == "oldest":
+        oldest = sorted(healthy, key=lambda scan: (-(scan.age or 0), scan.name))[: len(patients)]
+        return sorted(oldest, key=lambda scan: scan.name)
+    ages = [np.array([scan.age for scan in group], dtype=float) for group in (patients, healthy)]
+    sexes = [np.array([scan.sex for scan in group]) for group in (patients, healthy)]
+    cost = np.abs(ages[0][:, None] - ages[1]) + _OTHER_SEX_YEARS * (sexes[0][:, None] != sexes[1])
+    _, columns = optimize.linear_sum_assignment(cost)
+    return [healthy[index] for index in sorted(columns)]
 
 
 PAPER_TABLE_1 = {
@@ -114,12 +176,31 @@ def table_1(cohort: Cohort) -> dict[str, tuple[str, str]]:
     return {row: (columns[0][index], columns[1][index]) for index, row in enumerate(PAPER_TABLE_1)}
 
 
+def balance(cohort: Cohort) -> dict[str, float]:
+    """How likely differences of age and sex between the classes are by chance, tested as in the paper (section IV-A).
+
+    Returns:
+        "age" -> p of Student's t test, "sex" -> p of the chi-square test without correction; nan where not given.
+    """
+    ages = [[scan.age for scan in group if scan.age is not None] for group in (cohort.patients, cohort.controls)]
+    counts = np.array(
+        [[sum(s.sex == sex for s in group) for sex in "FM"] for group in (cohort.patients, cohort.controls)]
+    )
+    known_ages = all(len(group) > 1 for group in ages)
+    known_sexes = bool((counts.sum(axis=0) > 0).all() and (counts.sum(axis=1) > 0).all())
+    # from the moments: on ages all alike, scipy's ttest_ind itself warns
+    moments = [v for group in ages if known_ages for v in (statistics.mean(group), statistics.stdev(group), len(group))]
+    age: Any = stats.ttest_ind_from_stats(*moments).pvalue if known_ages else np.nan
+    sex: Any = stats.chi2_contingency(counts, correction=False).pvalue if known_sexes else np.nan
+    return {"age": float(age), "sex": float(sex)}
+
+
 def _demographics(scans: list[Scan]) -> list[str]:
     ages = [scan.age for scan in scans if scan.age is not None]
     women, men = (sum(scan.sex == sex for scan in scans) for sex in "FM")
     spread = f"{statistics.mean(ages):.2f} ± {statistics.stdev(ages):.2f}" if len(ages) > 1 else "not given"
     return [
-        str(len(scans)),
+        str(len({scan.subject for scan in scans})),
         f"{min(ages):g}-{max(ages):g}" if ages else "not given",
         spread,
         f"{women}/{men}" if women + men else "not given",

@@ -106,12 +106,13 @@ def write_phantom(
 
 
 def is_synthetic(root: str | Path) -> bool:
-    """Whether a cohort folder was written by `write_phantom`.
+    """Whether a cohort folder was written by `write_phantom`, or a datalist was made from one.
 
-    Reads dataset_description.json; BIDS has a file of that name too, without the key "synthetic".
+    Reads a folder's dataset_description.json (BIDS has a file of that name too, without the key "synthetic").
     """
+    path = Path(root)
     try:
-        description = json.loads((Path(root) / _MARKER).read_text(encoding="utf-8"))
+        description = json.loads((path if path.is_file() else path / _MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(description, dict) and description.get("synthetic") is True

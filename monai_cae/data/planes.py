@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from monai_cae.errors import MonaiCaeError
 
@@ -37,6 +38,6 @@ def position(shape: Sequence[int], plane: str, slice_index: int, where: str) -> 
     count = shape[plane_axis(plane)]
     if count == 1:
         return 0
-    if isinstance(slice_index, bool) or not isinstance(slice_index, int) or not 1 <= slice_index <= count:
+    if isinstance(slice_index, bool) or not isinstance(slice_index, Integral) or not 1 <= slice_index <= count:
         raise MonaiCaeError(f"slice_index {slice_index} is outside {where}: its {plane} slices are 1 to {count}")
-    return slice_index - 1
+    return int(slice_index) - 1

@@ -17,26 +17,27 @@ class Scan:
         subject: the subject's ID, the same for all scans of one person, e.g. "OAS1_0001".
         session: which of the subject's scans, e.g. "MR1"; "" where the cohort has one scan per subject.
         image: the image file (.hdr for Analyze pairs); None when only a table was read.
+        label: 1 = patient (AD), 0 = control (HC), None before the cohort is selected, or where the task says neither.
         cdr: global Clinical Dementia Rating (0, 0.5, 1, 2, 3); None when the table leaves it blank.
         age: years; None when not given.
         sex: "F", "M" or "" when not given.
         covariates: further numbers of the table that are filled in, e.g. {"nWBV": 0.743}.
+        row: the table's row as text, for the rules of a task.
+        file: the image as the table names it; "" where it does not.
     """
 
     subject: str
     session: str = ""
     image: Path | None = None
+    label: int | None = None
     cdr: float | None = None
     age: float | None = None
     sex: str = ""
     covariates: Mapping[str, float] = field(default_factory=dict)
+    row: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    file: str = field(default="", repr=False, compare=False)
 
     @property
     def name(self) -> str:
-        """Subject and session, as the table writes them: "OAS1_0001_MR1"."""
+        """Subject and session, as OASIS-1 and BIDS write them: "OAS1_0001_MR1", "sub-01_ses-02"."""
         return f"{self.subject}_{self.session}" if self.session else self.subject
-
-    @property
-    def label(self) -> int | None:
-        """1 = AD (CDR > 0), 0 = HC (CDR 0), None where the CDR is blank: a blank is never a healthy control."""
-        return None if self.cdr is None else int(self.cdr > 0)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import json
-import os
-from collections.abc import Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sklearn.model_selection import train_test_split
+import numpy as np
+from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from monai_cae.data.cohort import Cohort, load_cohort
 from monai_cae.data.readers import check_images
@@ -18,6 +22,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 
 SETS = ("training", "validation", "test")
+KINDS = ("holdout", "kfold")
 Item = dict[str, Any]
 
 
@@ -40,82 +45,171 @@ def load_sets(
     dataset_dir: str | Path,
     datalist: str | Path,
     *,
-    table: str | Path | None = None,
+    cohort: Mapping[str, Any] | None = None,
+    split: Mapping[str, Any] | None = None,
     plane: str = "axial",
     slice_index: int = 106,
-    controls: str = "oldest",
-    test_fraction: float = 0.3,
-    val_fraction: float = 0.2,
     seed: int = 0,
+    allow_leaks: bool = False,
 ) -> Sets:
     """The three sets, read from the datalist; where there is none yet, it is made from the cohort first.
 
     Args:
         dataset_dir: cohort folder; the datalist's image paths are relative to it.
         datalist: JSON file, written atomically when it does not exist.
-        table, plane, controls: see `load_cohort`.
+        cohort: options of `load_cohort`.
+        split: options of `split_cohort`.
+        plane: see `load_cohort`.
         slice_index: 1-based; every image must have that slice.
-        test_fraction, val_fraction, seed: see `split_cohort`.
+        seed: see `split_cohort`.
+        allow_leaks: accept a given datalist with a subject in two sets.
 
     Raises:
-        MonaiCaeError: a datalist of other settings, a subject in two sets, a missing image, or what `load_cohort`,
-            `split_cohort` and `check_images` refuse.
+        MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, a missing image, or what
+            `load_cohort`, `split_cohort` and `check_images` refuse.
     """
-    datalist = Path(datalist)
-    made_from = {
-        "dataset_dir": str(Path(dataset_dir).resolve()),
-        "controls": controls,
-        "test_fraction": test_fraction,
-        "val_fraction": val_fraction,
-        "seed": seed,
-    }
+    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane"})
+    split_options = _known_options("split", split, split_cohort, without={"seed"})
+    root, datalist = Path(dataset_dir), Path(datalist)
+    if cohort_options["table"]:
+        cohort_options["table"] = str(cohort_options["table"])
+    made_from = {"dataset_dir": str(root.resolve()), **cohort_options, **split_options, "seed": seed}
+    # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
+    made_from["plane"] = plane if (root / plane).is_dir() else ""
     if not datalist.exists():
-        cohort = load_cohort(dataset_dir, table=table, plane=plane, controls=controls)
-        check_images([scan.image for scan in cohort.scans], plane=plane, slice_index=slice_index)
-        sets = split_cohort(cohort, test_fraction=test_fraction, val_fraction=val_fraction, seed=seed)
-        write_datalist(datalist, sets, root=Path(dataset_dir), synthetic=cohort.synthetic, made_from=made_from)
-    return read_datalist(datalist, dataset_dir, made_from=made_from)
+        chosen = load_cohort(root, plane=plane, **cohort_options)
+        check_images([scan.image for scan in chosen.scans], plane=plane, slice_index=slice_index)
+        sets = split_cohort(chosen, seed=seed, **split_options)
+        write_datalist(datalist, sets, root=root, synthetic=chosen.synthetic, made_from=made_from)
+    return read_datalist(datalist, root, made_from=made_from, allow_leaks=allow_leaks)
+
+
+def _known_options(
+    what: str, given: Mapping[str, Any] | None, function: Callable[..., Any], without: set[str]
+) -> dict[str, Any]:
+    known = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in without
+    }
+    for name in given or {}:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            raise MonaiCaeError(f"unknown setting --{what}#{name}: {hint}")
+    return {**known, **(given or {})}
 
 
 def split_cohort(
-    cohort: Cohort, *, test_fraction: float = 0.3, val_fraction: float = 0.2, seed: int = 0
+    cohort: Cohort,
+    *,
+    kind: str = "holdout",
+    folds: int = 5,
+    fold: int = 1,
+    test_fraction: float = 0.3,
+    val_fraction: float = 0.2,
+    stratify: str = "class",
+    seed: int = 0,
 ) -> dict[str, list[Scan]]:
-    """Split by subject, stratified by class: of the paper's 200 subjects 112, 28 and 60 (section III-B).
+    """Split whole subjects, stratified by class: of the paper's 200 subjects 112, 28 and 60 (section III-B).
 
     Args:
-        cohort: one scan per subject.
-        test_fraction: share of all subjects in the test set.
+        cohort: who takes part; all scans of a subject go into one set.
+        kind: "holdout" draws the test set; "kfold" takes one of `folds` equal parts, which together are everybody.
+        folds: how many parts.
+        fold: which part is the test set, counted from 1.
+        test_fraction: share of all subjects in the test set of a hold-out.
         val_fraction: share of the remaining subjects in the validation set.
+        stratify: "class", or with "+age" (tertiles) and "+sex" appended, e.g. "class+age+sex"; strata too small to
+            divide are joined with others of their class.
         seed: decides the split, alone.
 
     Raises:
-        MonaiCaeError: a fraction outside (0, 1), no such seed, or too few subjects for both classes in every set.
+        MonaiCaeError: an unknown kind, a fraction outside (0, 1), no such fold or seed, or too few subjects for both
+            classes in every set.
     """
-    for name, fraction in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
-        if not (isinstance(fraction, float) and 0 < fraction < 1):
-            raise MonaiCaeError(f"{name} must be between 0 and 1, not {fraction}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise MonaiCaeError(f"seed must be a whole number from 0 to {2**32 - 1}, not {seed}")
+    _check_split(kind, folds, fold, test_fraction, val_fraction, stratify, seed)
+    label = {scan.subject: scan.label for scan in cohort.scans}
+    strata = _strata(cohort, stratify)
+    subjects = sorted(label)
     try:
-        rest, test = _stratified(cohort.scans, test_fraction, seed)
-        training, validation = _stratified(rest, val_fraction, seed)
+        if kind == "kfold":
+            if min(Counter(label.values()).values()) < folds:
+                raise ValueError("a fold would lack a class")  # scikit-learn only warns
+            parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
+            joined = _joined([strata[subject] for subject in subjects], smallest=folds, most=len(subjects))
+            rest_index, test_index = list(parts.split(subjects, joined))[fold - 1]
+            rest, test = [subjects[i] for i in rest_index], [subjects[i] for i in test_index]
+        else:
+            rest, test = _divide(subjects, strata, test_fraction, seed)
+        training, validation = _divide(rest, strata, val_fraction, seed)
     except ValueError as error:
         raise MonaiCaeError(_too_few(cohort)) from error
-    sets = {"training": training, "validation": validation, "test": test}
-    if any({scan.label for scan in scans} != {0, 1} for scans in sets.values()):
-        raise MonaiCaeError(_too_few(cohort))
+    sets: dict[str, list[Scan]] = {}
+    for name, members in (("training", training), ("validation", validation), ("test", test)):
+        if {label[subject] for subject in members} != {0, 1}:
+            raise MonaiCaeError(_too_few(cohort))
+        within = set(members)
+        sets[name] = [scan for scan in cohort.scans if scan.subject in within]
     return sets
 
 
-def _stratified(scans: list[Scan], fraction: float, seed: int) -> tuple[list[Scan], list[Scan]]:
-    labels = [scan.label for scan in scans]
-    return train_test_split(scans, test_size=fraction, stratify=labels, random_state=seed)
+def _check_split(
+    kind: str, folds: int, fold: int, test_fraction: float, val_fraction: float, stratify: str, seed: int
+) -> None:
+    if kind not in KINDS:
+        raise MonaiCaeError(f"split kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    if not (_is_whole(folds) and folds >= 2 and _is_whole(fold) and 1 <= fold <= folds):
+        raise MonaiCaeError(f"fold must be from 1 to folds, and folds at least 2, not {fold} of {folds}")
+    for name, fraction in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
+        if not (isinstance(fraction, float) and 0 < fraction < 1):
+            raise MonaiCaeError(f"{name} must be between 0 and 1, not {fraction}")
+    by_class, *others = str(stratify).split("+")
+    if by_class != "class" or not set(others) <= {"age", "sex"}:
+        raise MonaiCaeError(f"stratify must be class, class+age, class+sex or class+age+sex, not {stratify!r}")
+    if not (_is_whole(seed) and 0 <= seed < 2**32):
+        raise MonaiCaeError(f"seed must be a whole number from 0 to {2**32 - 1}, not {seed}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _strata(cohort: Cohort, stratify: str) -> dict[str, str]:
+    first = {scan.subject: scan for scan in reversed(cohort.scans)}
+    ages = [scan.age for scan in first.values() if scan.age is not None]
+    edges = np.quantile(ages, [1 / 3, 2 / 3]) if ages and "age" in stratify else np.array([])
+    strata = {}
+    for subject, scan in first.items():
+        age = np.searchsorted(edges, scan.age) if "age" in stratify and scan.age is not None else ""
+        strata[subject] = f"{scan.label} {age} {scan.sex if 'sex' in stratify else ''}"
+    return strata
+
+
+def _joined(strata: list[str], smallest: int, most: int) -> list[str]:
+    """The rarest stratum joined with the next of its class, until each has `smallest` members and they are `most`."""
+    while True:
+        sizes = Counter(strata)
+        classes = Counter(stratum[0] for stratum in sizes)
+        rarest = sorted((size, stratum) for stratum, size in sizes.items() if classes[stratum[0]] > 1)
+        if not rarest or (rarest[0][0] >= smallest and len(sizes) <= most):
+            return strata
+        rare = rarest[0][1]
+        other = next(stratum for _, stratum in rarest[1:] if stratum[0] == rare[0])
+        strata = [other if stratum == rare else stratum for stratum in strata]
+
+
+def _divide(subjects: list[str], strata: Mapping[str, str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
+    second = math.ceil(fraction * len(subjects))  # as train_test_split counts; either part takes one of every stratum
+    labels = _joined([strata[s] for s in subjects], smallest=2, most=min(second, len(subjects) - second))
+    return train_test_split(subjects, test_size=fraction, stratify=labels, random_state=seed)
 
 
 def _too_few(cohort: Cohort) -> str:
+    patients, controls = (len({scan.subject for scan in group}) for group in (cohort.patients, cohort.controls))
     return (
-        f"too few subjects to split: {len(cohort.patients)} patients and {len(cohort.controls)} controls do not give "
-        "both classes in training, validation and test; add subjects or change test_fraction and val_fraction"
+        f"too few subjects to split: {patients} patients and {controls} controls do not give both "
+        "classes in training, validation and test; add subjects, or change the split's fractions or folds"
     )
 
 
@@ -129,7 +223,7 @@ def write_datalist(
     """
     content: dict[str, Any] = {
         "name": "synthetic cohort, not real MRI" if synthetic else root.resolve().name,
-        "description": "whole subjects per set; label 0 = HC (CDR 0), 1 = AD (CDR > 0)",
+        "description": "whole subjects per set; label 0 = control, 1 = patient, by the rules in made_from",
         "synthetic": synthetic,
         "made_from": dict(made_from),
     }
@@ -139,26 +233,37 @@ def write_datalist(
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _folder(dataset_dir: Path) -> Path:
+    return dataset_dir.parent if dataset_dir.is_file() else dataset_dir
+
+
 def _item(scan: Scan, root: Path) -> Item:
     if scan.image is None or scan.label is None:
         raise MonaiCaeError(f"{scan.name} has no image or no CDR: a table alone can't be split for training")
     given = {"session": scan.session, "cdr": scan.cdr, "age": scan.age, "sex": scan.sex, **scan.covariates}
-    image = os.path.relpath(scan.image, root)
+    image, folder = scan.image.absolute(), _folder(root).absolute()
     return {
-        "image": image,
+        "image": str(image.relative_to(folder) if image.is_relative_to(folder) else image),
         "label": scan.label,
         "subject": scan.subject,
         **{k: v for k, v in given.items() if v not in (None, "")},
     }
 
 
-def read_datalist(path: str | Path, dataset_dir: str | Path, *, made_from: Mapping[str, Any] | None = None) -> Sets:
+def read_datalist(
+    path: str | Path,
+    dataset_dir: str | Path,
+    *,
+    made_from: Mapping[str, Any] | None = None,
+    allow_leaks: bool = False,
+) -> Sets:
     """Read a datalist and check that it can be trusted.
 
     Args:
         path: MONAI datalist JSON with "training", "validation" and "test".
         dataset_dir: what its image paths are relative to.
         made_from: the settings of this run; a datalist that records other ones is refused.
+        allow_leaks: accept a subject in two sets.
 
     Raises:
         MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label other than 0 and 1, a
@@ -170,21 +275,25 @@ def read_datalist(path: str | Path, dataset_dir: str | Path, *, made_from: Mappi
     for key, value in (made_from or {}).items():
         if key in recorded and recorded[key] != value:
             raise MonaiCaeError(
-                f"{path} was made with {key} {recorded[key]}, not {value}: choose another --output_dir, or delete "
-                f"the file"
+                f"{path} was made with {key} {_shown(recorded[key])}, not {_shown(value)}: choose another "
+                "--output_dir, or delete the file"
             )
     # not load_decathlon_datalist: it makes a path of every value that happens to name a file, of subject IDs too
-    root = Path(dataset_dir).absolute()
+    root = _folder(Path(dataset_dir)).absolute()
     sets = {name: [_located(item, root, name, path) for item in content[name]] for name in SETS}
     owner: dict[str, str] = {}
     for name, items in sets.items():
         for item in items:
-            if owner.setdefault(item["subject"], name) != name:
+            if owner.setdefault(item["subject"], name) != name and not allow_leaks:
                 raise MonaiCaeError(
                     f"{path}: subject {item['subject']} is in {owner[item['subject']]} and in {name}: "
                     "a subject may be in one set only, or the result is worthless"
                 )
     return Sets(**sets, synthetic=bool(content.get("synthetic", False)))
+
+
+def _shown(value: Any) -> str:
+    return "none" if value in ("", None) else str(value)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -1,32 +1,28 @@
-"""Tables of subjects: OASIS-1's csv or xlsx, or a plain table with the columns ID and CDR."""
+"""Tables of subjects: OASIS-1's csv or xlsx, BIDS's participants.tsv, or any table with a column of IDs."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from monai_cae.data.scan import CDR_GRADES, Scan
+from monai_cae.data.tasks import BLANK
 from monai_cae.errors import MonaiCaeError
 
 SUFFIXES = (".csv", ".tsv", ".xlsx")
-_PREFERRED = ("oasis_cross-sectional", "participants")
-_ALIASES = {
-    "ID": ("id", "participant_id", "subject", "subject_id"),
-    "CDR": ("cdr",),
-    "Age": ("age",),
-    "Sex": ("m/f", "sex", "gender"),
-    "Educ": ("educ",),
-    "SES": ("ses",),
-    "MMSE": ("mmse",),
-    "eTIV": ("etiv",),
-    "nWBV": ("nwbv",),
-    "ASF": ("asf",),
+ROLES = {
+    "subject": ("id", "participant_id", "subject", "subject_id"),
+    "session": ("session", "session_id"),
+    "image": ("image", "path", "file", "filename"),
+    "age": ("age",),
+    "sex": ("m/f", "sex", "gender"),
 }
-_COVARIATES = ("Educ", "SES", "MMSE", "eTIV", "nWBV", "ASF")
-_BLANK = {"", "n/a", "na", "nan", "none", "."}
+COVARIATES = ("Educ", "SES", "MMSE", "eTIV", "nWBV", "ASF")
+_PREFERRED = ("oasis_cross-sectional", "participants")
 _SESSION = re.compile(r"^(?P<subject>.+?)_(?P<session>MR\d+)$")
 
 
@@ -36,7 +32,12 @@ def find_table(folder: Path) -> Path:
     Raises:
         MonaiCaeError: none there, or several of which none has a known name.
     """
-    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    hidden = (".", "~$")  # macOS's companion files, Excel's lock files
+    tables = sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(hidden) and path.is_file()
+    )
     known = [path for path in tables if path.name.lower().startswith(_PREFERRED)]
     candidates = known or tables
     if not candidates:
@@ -50,37 +51,38 @@ def find_table(folder: Path) -> Path:
     return candidates[0]
 
 
-def read_table(path: str | Path) -> list[Scan]:
-    """Read a table of subjects, one row per scan, without images.
+def read_table(path: str | Path, columns: Mapping[str, str] | None = None) -> list[Scan]:
+    """Read a table of subjects, one row per scan; images are not looked for.
 
-    Takes comma- or tab-separated text (a byte-order mark is fine) and xlsx; "N/A" and blanks mean "not given"; column
-    names are matched without regard to case ("M/F", "sex" and "gender" are one).
+    Takes text separated by commas, semicolons or tabs (UTF-8, a byte-order mark is fine) and xlsx; "N/A" and blanks
+    mean "not given"; column names are matched without regard to case ("M/F", "sex" and "gender" are one).
+
+    Args:
+        path: the table.
+        columns: which column is what, where the names say it not: role (see `ROLES`) -> column name.
 
     Raises:
-        MonaiCaeError: no such file, not a table, no ID or CDR column, OASIS-2's table, an empty table, an ID twice,
-            or a
+        MonaiCaeError: no such file, not a table, no column of IDs, OASIS-2's table, an empty table, an ID twice, or a
             cell that can't be what its column says.
     """
     path = Path(path)
     frame = _read_frame(path)
-    columns = {str(name).strip().lower(): name for name in frame.columns}
-    if "mri id" in columns and "group" in columns:
-        raise MonaiCaeError(
-            f"{path} is the table of OASIS-2 (longitudinal); this reads OASIS-1's oasis_cross-sectional.csv"
-        )
-    found = {
-        ours: columns[alias] for ours, aliases in _ALIASES.items() for alias in reversed(aliases) if alias in columns
-    }
-    for needed in ("ID", "CDR"):
-        if needed not in found:
-            have = ", ".join(str(name) for name in frame.columns)
-            raise MonaiCaeError(f"{path} has no column {needed} (it has: {have}): add one, or name another --table")
-    frame = frame[list(found.values())].set_axis(list(found), axis="columns")
-    scans = [_scan(row, f"{path}, row {number}") for number, row in enumerate(frame.to_dict("records"), start=2)]
+    roles = _roles([str(name) for name in frame.columns], columns or {}, path)
+    rows = [{str(key): str(value) for key, value in row.items()} for row in frame.to_dict("records")]
+    scans = [_scan(row, roles, f"{path}, row {number}") for number, row in enumerate(rows, start=2)]
     if not scans:
         raise MonaiCaeError(f"{path} has no rows: name another --table")
     _refuse_duplicates(scans, path)
     return scans
+
+
+def column_names(path: Path) -> list[str]:
+    """The names in a table's header.
+
+    Raises:
+        MonaiCaeError: no such file, or not a table.
+    """
+    return [str(name) for name in _read_frame(path).columns]
 
 
 def _read_frame(path: Path) -> pd.DataFrame:
@@ -90,7 +92,9 @@ def _read_frame(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".xlsx":
             return pd.read_excel(path, **options)
-        separator = "\t" if path.suffix.lower() == ".tsv" else ","
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline()
+        separator = max("\t,;", key=header.count)
         frame = pd.read_csv(path, sep=separator, encoding="utf-8-sig", **options)
     except Exception as error:  # pandas raises its parsers' own classes (zipfile's, openpyxl's, csv's ...)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -100,32 +104,63 @@ def _read_frame(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _scan(row: dict[str, str], where: str) -> Scan:
-    name = str(row["ID"]).strip()
+def _roles(names: list[str], given: Mapping[str, str], path: Path) -> dict[str, str]:
+    by_lower = {name.strip().lower(): name for name in names}
+    if "mri id" in by_lower and "group" in by_lower:
+        raise MonaiCaeError(
+            f"{path} is the table of OASIS-2 (longitudinal); this reads OASIS-1's oasis_cross-sectional.csv"
+        )
+    have = ", ".join(names)
+    for role, name in given.items():
+        if role not in ROLES:
+            raise MonaiCaeError(f"columns has the role {role!r}; the roles are {', '.join(ROLES)}")
+        if name.strip().lower() not in by_lower:
+            raise MonaiCaeError(f"{path} has no column {name} (it has: {have}): check the {role} column")
+    roles = {
+        role: by_lower[alias.strip().lower()]
+        for role, aliases in ROLES.items()
+        for alias in reversed((given.get(role, ""), *aliases))
+        if alias.strip().lower() in by_lower
+    }
+    if "subject" not in roles:
+        raise MonaiCaeError(
+            f"{path} has no column ID (it has: {have}): add one, or say which column holds the subjects"
+        )
+    roles |= {name: by_lower[name.lower()] for name in ("CDR", *COVARIATES) if name.lower() in by_lower}
+    return roles
+
+
+def _scan(row: dict[str, str], roles: Mapping[str, str], where: str) -> Scan:
+    def text(role: str) -> str:
+        value = row[roles[role]].strip() if role in roles else ""
+        return "" if value.lower() in BLANK else value
+
+    name = text("subject")
     if not name:
         raise MonaiCaeError(f"{where}: the ID is blank: fill it in or delete the row")
-    match = _SESSION.match(name)
-    cdr = _number(row, "CDR", where)
+    match = _SESSION.match(name) if not text("session") else None
+    cdr = _number(text("CDR"), "CDR", where)
     if cdr is not None and cdr not in CDR_GRADES:
         raise MonaiCaeError(f"{where}: CDR is {cdr:g}, which is none of 0, 0.5, 1, 2, 3: correct the table")
-    age = _number(row, "Age", where)
+    age = _number(text("age"), roles.get("age", "age"), where)
     if age is not None and not 0 < age < 130:
         raise MonaiCaeError(f"{where}: Age is {age:g} years: correct the table")
-    sex = str(row.get("Sex", "")).strip()[:1].upper()
-    covariates = {key: _number(row, key, where) for key in _COVARIATES if key in row}
+    sex = text("sex")[:1].upper()
+    covariates = {key: _number(text(key), key, where) for key in COVARIATES if key in roles}
     return Scan(
         subject=match["subject"] if match else name,
-        session=match["session"] if match else "",
+        session=match["session"] if match else text("session"),
         cdr=cdr,
         age=age,
         sex=sex if sex in ("F", "M") else "",
         covariates={key: value for key, value in covariates.items() if value is not None},
+        row=row,
+        file=text("image"),
     )
 
 
-def _number(row: dict[str, str], column: str, where: str) -> float | None:
-    text = str(row.get(column, "")).strip()
-    if text.lower() in _BLANK:
+def _number(text: str, column: str, where: str) -> float | None:
+    if not text:
         return None
     try:
         value = float(text)

@@ -56,7 +56,9 @@ class Task:
             MonaiCaeError: a rule that is none or names no column, or a row that meets both.
         """
         rows = list(rows)
-        columns = list(rows[0]) if rows else []
+        if not rows:
+            return []
+        columns = list(dict.fromkeys(column for row in rows for column in row))  # not every row has all of them
         positive = Rule(self.positive, columns)
         negative = Rule(self.negative or f"not ({self.positive})", columns)
         labels: list[int | None] = []
@@ -161,7 +163,7 @@ class Rule:
     def _operand(self, node: ast.expr, quoted: Mapping[str, str]) -> Callable[[Row], Any]:
         if isinstance(node, ast.Name):
             column = self._column(quoted.get(node.id, node.id))
-            return lambda row: parse(row[column])
+            return lambda row: parse(row.get(column, ""))
         try:
             constant = ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError) as error:

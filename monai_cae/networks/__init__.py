@@ -2,6 +2,14 @@
 
 from monai_cae.networks.autoencoder import ConvAutoencoder, ConvDecoder, ConvEncoder
 from monai_cae.networks.classifier import EncoderClassifier
-from monai_cae.networks.weights import load_weights
+from monai_cae.networks.weights import load_weights, save_weights, trained_on
 
-__all__ = ["ConvAutoencoder", "ConvDecoder", "ConvEncoder", "EncoderClassifier", "load_weights"]
+__all__ = [
+    "ConvAutoencoder",
+    "ConvDecoder",
+    "ConvEncoder",
+    "EncoderClassifier",
+    "load_weights",
+    "save_weights",
+    "trained_on",
+]

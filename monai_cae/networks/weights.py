@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.files import replacing
 
 Network = TypeVar("Network", bound=nn.Module)
+_TRAINED_ON = "monai_cae"  # no submodule has this name, so `load_state_dict` passes over it
+
+
+def save_weights(network: nn.Module, path: str | Path, trained_on: Iterable[str] = ()) -> None:
+    """Write a network's plain state dict, atomically, with the hashed IDs of the subjects that it has seen.
+
+    The IDs lie in the state dict's own metadata, so the file is what `torch.load` and MONAI expect of plain weights.
+
+    Args:
+        network: its `state_dict()` is written.
+        path: the file.
+        trained_on: hashed subject IDs, see `monai_cae.data.hash_subject`.
+
+    Raises:
+        MonaiCaeError: the file can't be written.
+    """
+    state: Any = network.state_dict()
+    state._metadata[_TRAINED_ON] = {"subjects": sorted(set(trained_on))}
+    with replacing(path) as temporary:
+        torch.save(state, temporary)
+
+
+def trained_on(path: str | Path) -> list[str]:
+    """Hashed IDs of the subjects that a checkpoint has seen; none for a missing file or one that does not carry
+    them."""
+    if not Path(path).is_file():
+        return []
+    metadata = getattr(_read(Path(path)), "_metadata", {})
+    return list(metadata.get(_TRAINED_ON, {}).get("subjects", []))
 
 
 def load_weights(network: Network, path: str | Path) -> Network:
@@ -31,10 +61,7 @@ def load_weights(network: Network, path: str | Path) -> Network:
     path = Path(path)
     if not path.is_file():
         raise MonaiCaeError(f"no checkpoint at {path}: check the path, or train one first")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise MonaiCaeError(f"{path} is not a PyTorch checkpoint of plain weights: name another file") from error
+    state = _read(path)
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise MonaiCaeError(f"{path} holds something else than one network's weights: name another file")
     misfit = _first_misfit(network.state_dict(), state)
@@ -45,6 +72,13 @@ def load_weights(network: Network, path: str | Path) -> Network:
         )
     network.load_state_dict(dict(state))
     return network
+
+
+def _read(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise MonaiCaeError(f"{path} is not a PyTorch checkpoint of plain weights: name another file") from error
 
 
 def _first_misfit(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> str:

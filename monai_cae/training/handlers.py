@@ -14,6 +14,7 @@ from ignite.handlers import EarlyStopping
 from tqdm import tqdm
 
 from monai_cae.files import replacing
+from monai_cae.networks import save_weights
 
 
 class BestCheckpoint:
@@ -27,9 +28,11 @@ class BestCheckpoint:
         network: its plain state dict is saved.
         path: the file.
         metric: name in `engine.state.metrics`; lower is better.
+        trained_on: hashed IDs of the subjects in the training, kept in the file.
     """
 
-    def __init__(self, network: torch.nn.Module, path: str | Path, metric: str) -> None:
+    def __init__(self, network: torch.nn.Module, path: str | Path, metric: str, trained_on: Sequence[str] = ()) -> None:
+        self.trained_on = trained_on
         self.network = network
         self.path = Path(path)
         self.metric = metric
@@ -43,8 +46,7 @@ class BestCheckpoint:
         """Save if this is the best so far."""
         if not self.best or engine.state.metrics[self.metric] < self.best[self.metric]:
             self.best = dict(engine.state.metrics)
-            with replacing(self.path) as temporary:
-                torch.save(self.network.state_dict(), temporary)
+            save_weights(self.network, self.path, self.trained_on)
 
 
 class StopWhenWorse:

@@ -12,6 +12,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from monai_cae.evaluation.audit_page import audit_page
 from monai_cae.files import replacing
 from monai_cae.training.handlers import PredictionTable
 from monai_cae.training.tracking import TrackedRun, program, ui_command
@@ -28,6 +29,7 @@ def run_stage(
     output_dir: str,
     datalist: str,
     synthetic: bool,
+    audit: Mapping[str, Any],
     steps: Sequence[Callable[[], Any]],
     next_config: str = "",
 ) -> dict[str, Any]:
@@ -39,6 +41,7 @@ def run_stage(
         output_dir: where the results go.
         datalist: the subjects of the sets.
         synthetic: say so in whatever is written.
+        audit: of the sets, see `monai_cae.data.audit_training`; written as audit.json and audit.html.
         steps: called in turn; a step that returns a dictionary adds to the results.
         next_config: config file of the bundle that the summary names as the next to run; "" for none.
 
@@ -48,11 +51,16 @@ def run_stage(
     config = executed_config()
     with run:
         run.log_params(resolved_settings())
-        run.describe(f"{data_kind(synthetic)}. {DISCLAIMER}", {"data": "synthetic" if synthetic else "real"})
+        leaks = int(audit["leaks"])
+        run.describe(
+            f"{data_kind(synthetic, leaks)}. {DISCLAIMER}",
+            {"data": "synthetic" if synthetic else "real", "leaks": str(leaks)},
+        )
         run.log_json(config, "config.json")
         run.log_file(datalist)
+        _write_audit(run, Path(output_dir), audit)
         started = time.perf_counter()
-        results: dict[str, Any] = {"stage": stage, "synthetic": synthetic}
+        results: dict[str, Any] = {"stage": stage, "synthetic": synthetic, "leaks": leaks}
         for step in steps:
             outcome = step()
             if isinstance(outcome, Mapping):
@@ -66,9 +74,18 @@ def run_stage(
     return results
 
 
-def data_kind(synthetic: bool) -> str:
+def data_kind(synthetic: bool, leaks: int = 0) -> str:
     """What every summary calls its data."""
-    return "SYNTHETIC data, not real MRI" if synthetic else "real data"
+    kind = "SYNTHETIC data, not real MRI" if synthetic else "real data"
+    return f"{kind}, LEAKY: {leaks} found between the sets, the scores are worthless" if leaks else kind
+
+
+def _write_audit(run: TrackedRun, output: Path, audit: Mapping[str, Any]) -> None:
+    write_json(output / "audit.json", audit)
+    with replacing(output / "audit.html") as temporary:
+        temporary.write_text(audit_page(audit), encoding="utf-8")
+    for name in ("audit.json", "audit.html"):
+        run.log_file(output / name)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -86,9 +103,9 @@ def _finite(content: Any) -> Any:
 
 
 def _print_summary(stage: str, run: TrackedRun, results: Mapping[str, Any], output: Path, next_config: str) -> None:
-    lines = [f"{stage} finished on {data_kind(results['synthetic'])}"]
+    lines = [f"{stage} finished on {data_kind(results['synthetic'], results['leaks'])}"]
     for name, value in results.items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "leaks":
             unit = next((unit for part, unit in _UNITS.items() if part in name), "")
             lines.append(f"  {name:<22}{value:.4g}{unit}")
     lines += [

@@ -100,10 +100,11 @@ class TrackedRun:
         return f"http://127.0.0.1:5000/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Hyper-parameters, in one request."""
+        """Hyper-parameters, in one request; MLflow allows no # in a name, so `cohort#task` is `cohort.task` there."""
         from mlflow.entities import Param
 
-        self._client.log_batch(self.run_id, params=[Param(key, str(value)) for key, value in params.items()])
+        batch = [Param(key.replace("#", "."), str(value)) for key, value in params.items()]
+        self._client.log_batch(self.run_id, params=batch)
 
     def describe(self, text: str, tags: Mapping[str, str]) -> None:
         """The run's description in MLflow, in Markdown, and tags to filter by."""

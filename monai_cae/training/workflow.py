@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,6 +33,7 @@ _LOOKED_UP = {
 }  # fmt: skip
 _REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
 _POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "image_size", "repeats")
+_GROUPS = ("cohort", "split")
 _POSITIVE_NUMBERS = ("learning_rate",)
 _PLAIN = (str, int, float, bool, torch.device)
 
@@ -104,6 +106,8 @@ def resolved_settings() -> dict[str, Any]:
         return {}
     resolved = workflow.parser.ref_resolver.resolved_content
     values = {name: resolved.get(name) for name in settings(workflow.parser.get())}
+    config = workflow.parser.get()
+    values |= {full: config[full.split("#")[0]][full.split("#")[1]] for full in _grouped_settings(config)}
     return {name: str(v) if isinstance(v, torch.device) else v for name, v in values.items() if isinstance(v, _PLAIN)}
 
 
@@ -120,12 +124,18 @@ def check_settings(config: dict[str, Any]) -> None:
     names = [name for name in config if not name.startswith(("_", "+"))]
     for name in names:
         if name not in read:
-            known = sorted(set(settings(config)) & read)
-            close = difflib.get_close_matches(name, known, n=1)
+            known = sorted((set(settings(config)) & read) | set(_grouped_settings(config)))
+            close = [full for full in known if full.endswith(f"#{name}")] or difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean --{close[0]}?" if close else f"the settings are {', '.join(known)}"
             raise MonaiCaeError(f"unknown setting --{name}: {hint}")
     for name, value in settings(config).items():
         _check_value(name, value)
+
+
+def _grouped_settings(config: Mapping[str, Any]) -> list[str]:
+    """Settings that lie one level down, as the command line names them: "cohort#task"."""
+    groups = {name: config[name] for name in _GROUPS if isinstance(config.get(name), dict)}
+    return [f"{group}#{name}" for group, members in groups.items() for name in members]
 
 
 def _check_value(name: str, value: Any) -> None:

@@ -25,9 +25,23 @@ ROWS.append(("OAS1_0003_MR2", "M", 63, 0.5))
 
 def cohort(patients, controls):
     return Cohort(
-        [Scan(f"p{number:03d}", cdr=1) for number in range(patients)],
-        [Scan(f"c{number:03d}", cdr=0) for number in range(controls)],
+        [Scan(f"p{number:03d}", label=1) for number in range(patients)],
+        [Scan(f"c{number:03d}", label=0) for number in range(controls)],
     )
+
+
+def people(per_class, seed=0):
+    """As many patients as controls, of whom 1 in 3 is a man and the patients are older."""
+    rng = np.random.default_rng(seed)
+    ages = rng.integers(60, 90, (2, per_class)).astype(float)
+    groups = [
+        [
+            Scan(f"{'cp'[label]}{n:03d}", label=label, age=ages[label, n] + 5 * label, sex="FFM"[n % 3])
+            for n in range(per_class)
+        ]
+        for label in (0, 1)
+    ]
+    return Cohort(groups[1], groups[0])
 
 
 @pytest.fixture
@@ -73,6 +87,94 @@ def test_fractions(patients, controls, fractions, sizes):
         assert sum(scan.label for scan in scans) == size * patients // (patients + controls)
 
 
+@pytest.mark.parametrize("stratify", ["class", "class+age+sex"])
+@pytest.mark.parametrize(("patients", "controls", "folds"), [(10, 10, 5), (13, 21, 4), (6, 6, 2)])
+def test_folds_are_everybody_once_with_both_classes_alike(patients, controls, folds, stratify):
+    everyone = cohort(patients, controls)
+    parts = [
+        split_cohort(everyone, kind="kfold", folds=folds, fold=fold, stratify=stratify, seed=3)
+        for fold in range(1, folds + 1)
+    ]
+    tested = Counter(scan.subject for part in parts for scan in part["test"])
+    assert tested == Counter(scan.subject for scan in everyone.scans)
+    for part in parts:
+        members = [scan.subject for scans in part.values() for scan in scans]
+        assert sorted(members) == sorted(scan.subject for scan in everyone.scans)
+        for label, total in ((1, patients), (0, controls)):
+            count = sum(scan.label == label for scan in part["test"])
+            assert count in (total // folds, -(-total // folds))
+            rest = total - count
+            assert abs(sum(scan.label == label for scan in part["validation"]) - 0.2 * rest) < 1
+
+
+def test_seed_and_fold_decide_a_fold():
+    def tested(**options):
+        return [scan.subject for scan in split_cohort(cohort(10, 10), kind="kfold", **options)["test"]]
+
+    assert tested() == tested(fold=1, folds=5, seed=0)
+    assert len({tuple(tested(fold=fold)) for fold in range(1, 6)}) == 5
+    assert tested(seed=1) != tested(seed=2)
+    assert tested(test_fraction=0.9) == tested()
+
+
+@pytest.mark.parametrize("kind", ["holdout", "kfold"])
+@pytest.mark.parametrize("per_class", [12, 60])
+def test_stratified_by_age_and_sex_too(kind, per_class):
+    """Over many seeds the test set is nearer to everybody than with the class alone, and the classes stay even."""
+    options = {"kind": kind} if kind == "kfold" else {"test_fraction": 0.25}
+    away = {"class": [], "class+age+sex": []}
+    for seed in range(8):
+        everyone = people(per_class, seed)
+        for stratify, distances in away.items():
+            test = split_cohort(everyone, stratify=stratify, seed=seed, **options)["test"]
+            assert abs(sum(scan.label for scan in test) - len(test) / 2) <= 1
+            men = [np.mean([scan.sex == "M" for scan in scans]) for scans in (test, everyone.scans)]
+            age = [np.mean([scan.age for scan in scans]) for scans in (test, everyone.scans)]
+            distances.append((abs(men[0] - men[1]), abs(age[0] - age[1])))
+    by_class, by_all = (np.mean(distances, axis=0) for distances in away.values())
+    assert (by_all < by_class).all()
+
+
+def test_stratified_by_sex_alone_is_exact():
+    sets = split_cohort(people(60), stratify="class+sex", test_fraction=0.5, val_fraction=0.5)
+    for name, size in (("training", 30), ("validation", 30), ("test", 60)):
+        counts = Counter((scan.label, scan.sex) for scan in sets[name])
+        assert counts == {(label, sex): size // (6, 3)[sex == "F"] for label in (0, 1) for sex in "FM"}
+
+
+def lonely(age=None, sex=""):
+    """Twelve of each class alike, and one patient of another sex or age."""
+    patients = [Scan(f"p{n:02d}", label=1, age=70.0, sex="F") for n in range(11)]
+    controls = [Scan(f"c{n:02d}", label=0, age=70.0, sex="F") for n in range(12)]
+    return Cohort([*patients, Scan("p11", label=1, age=age, sex=sex)], controls)
+
+
+@pytest.mark.parametrize("stratify", ["class+age", "class+sex", "class+sex+age"])
+@pytest.mark.parametrize("options", [{}, {"kind": "kfold"}, {"test_fraction": 0.75, "val_fraction": 0.4}])
+@pytest.mark.parametrize("everyone", [lonely(95.0, "M"), lonely(), people(12)], ids=["other", "unknown", "many-strata"])
+def test_rare_strata_do_not_break_a_split(everyone, stratify, options):
+    for seed in range(3):
+        sets = split_cohort(everyone, stratify=stratify, seed=seed, **options)
+        members = [scan.subject for scans in sets.values() for scan in scans]
+        assert sorted(members) == sorted(scan.subject for scan in everyone.scans)
+        test = sets["test"]
+        assert abs(sum(scan.label for scan in test) - len(test) / 2) <= 1
+
+
+@pytest.mark.parametrize("kind", ["holdout", "kfold"])
+def test_all_scans_of_a_subject_stay_together(kind):
+    everyone = cohort(10, 10)
+    twins = [Scan(scan.subject, session, label=scan.label) for scan in everyone.patients for session in ("a", "b", "c")]
+    sets = split_cohort(Cohort(twins, everyone.controls), kind=kind)
+    assert sum(len(scans) for scans in sets.values()) == 40
+    subjects_of = [{scan.subject for scan in scans} for scans in sets.values()]
+    assert sum(len(found) for found in subjects_of) == len(set.union(*subjects_of)) == 20
+    for scans in sets.values():
+        assert set(Counter(scan.subject for scan in scans if scan.label).values()) == {3}
+    plain = split_cohort(everyone, kind=kind)
+    assert [{scan.subject for scan in scans} for scans in plain.values()] == subjects_of
+
+
 def test_seed_alone_decides():
     first, again, other = (split_cohort(cohort(30, 30), seed=seed) for seed in (7, 7, 8))
     assert first == again
@@ -98,7 +200,7 @@ def test_global_random_state_is_neither_used_nor_touched():
 
 
 @pytest.mark.parametrize(
-    ("people", "options", "message"),
+    ("counts", "options", "message"),
     [
         ((10, 10), {"test_fraction": 0.0}, "test_fraction must be between 0 and 1, not 0.0"),
         ((10, 10), {"test_fraction": 1.5}, "test_fraction must be between 0 and 1, not 1.5"),
@@ -109,6 +211,22 @@ def test_global_random_state_is_neither_used_nor_touched():
         ((10, 10), {"val_fraction": "some"}, "val_fraction must be between 0 and 1, not some"),
         ((10, 10), {"seed": -1}, "seed must be a whole number from 0 to 4294967295, not -1"),
         ((10, 10), {"seed": "one"}, "seed must be a whole number from 0 to 4294967295, not one"),
+        ((10, 10), {"kind": "random"}, "split kind must be one of holdout, kfold, not 'random'"),
+        ((10, 10), {"kind": "kfold", "fold": 0}, "fold must be from 1 to folds, and folds at least 2, not 0 of 5"),
+        ((10, 10), {"kind": "kfold", "fold": 6}, "fold must be from 1 to folds, and folds at least 2, not 6 of 5"),
+        ((10, 10), {"kind": "kfold", "folds": 1}, "fold must be from 1 to folds, and folds at least 2, not 1 of 1"),
+        ((10, 10), {"kind": "kfold", "folds": 2.0}, r"fold must be from 1 to folds.*, not 1 of 2\.0"),
+        ((10, 10), {"kind": "kfold", "fold": True}, "fold must be from 1 to folds.*, not True of 5"),
+        ((10, 10), {"stratify": "age"}, "stratify must be class, class.age, class.sex or .*, not 'age'"),
+        ((10, 10), {"stratify": "class+size"}, "stratify must be class, .*, not 'class.size'"),
+        ((10, 10), {"stratify": None}, "stratify must be class, .*, not None"),
+        (
+            (10, 10),
+            {"kind": "kfold", "folds": 11},
+            "too few subjects to split: 10 patients and 10 controls do not give",
+        ),
+        ((3, 10), {"kind": "kfold"}, "too few subjects to split: 3 patients and 10 controls"),
+        ((3, 10), {"kind": "kfold", "fold": 4}, "too few subjects to split: 3 patients and 10 controls"),
         ((1, 10), {}, "too few subjects to split: 1 patients and 10 controls do not give both classes"),
         ((2, 2), {}, "too few subjects to split: 2 patients and 2 controls"),
         ((0, 10), {}, "too few subjects to split: 0 patients and 10 controls"),
@@ -116,9 +234,15 @@ def test_global_random_state_is_neither_used_nor_touched():
         ((5, 200), {"val_fraction": 0.02}, "too few subjects to split: 5 patients and 200 controls"),
     ],
 )
-def test_splits_that_cannot_be_are_refused(refused, people, options, message):
+def test_splits_that_cannot_be_are_refused(refused, counts, options, message):
     with refused(message):
-        split_cohort(cohort(*people), **options)
+        split_cohort(cohort(*counts), **options)
+
+
+def test_too_few_are_counted_by_subjects(refused):
+    patients = [Scan("p", session, label=1) for session in "abcdefgh"]
+    with refused("too few subjects to split: 1 patients and 10 controls"):
+        split_cohort(Cohort(patients, cohort(0, 10).controls))
 
 
 def test_datalist_is_monais_with_relative_paths(tmp_path, discs, load):
@@ -199,11 +323,20 @@ def test_synthetic_cohort_says_so(tmp_path, discs, load):
     ("options", "message"),
     [
         ({"seed": 4}, r"datalist\.json was made with seed 3, not 4: choose another --output_dir, or delete the file"),
-        ({"controls": "all"}, "was made with controls oldest, not all"),
-        ({"test_fraction": 0.4}, r"was made with test_fraction 0\.3, not 0\.4"),
-        ({"val_fraction": 0.3}, r"was made with val_fraction 0\.2, not 0\.3"),
+        ({"cohort": {"controls": "all"}}, "was made with controls oldest, not all"),
+        ({"cohort": {"task": "ad"}}, "was made with task paper, not ad"),
+        ({"cohort": {"positive": "CDR > 0"}}, "was made with positive none, not CDR > 0"),
+        ({"cohort": {"sessions": "all"}}, "was made with sessions first, not all"),
+        ({"cohort": {"table": "other.csv"}}, r"was made with table none, not other\.csv"),
+        ({"cohort": {"columns": {"age": "AGE"}}}, "was made with columns none, not {'age': 'AGE'}"),
+        ({"split": {"test_fraction": 0.4}}, r"was made with test_fraction 0\.3, not 0\.4"),
+        ({"split": {"val_fraction": 0.3}}, r"was made with val_fraction 0\.2, not 0\.3"),
+        ({"split": {"kind": "kfold"}}, "was made with kind holdout, not kfold"),
+        ({"split": {"fold": 2}}, "was made with fold 1, not 2"),
+        ({"split": {"folds": 4}}, "was made with folds 5, not 4"),
+        ({"split": {"stratify": "class+sex"}}, r"was made with stratify class, not class\+sex"),
     ],
-    ids=["seed", "controls", "test_fraction", "val_fraction"],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
 def test_datalist_of_other_settings_is_refused(load, refused, options, message):
     load(seed=3)
@@ -292,6 +425,24 @@ def test_datalists_that_cannot_be_trusted_are_refused(tmp_path, discs, load, ref
         read_datalist(path, discs)
 
 
+@pytest.mark.parametrize("change", [leak, rescan_leak])
+def test_leaks_are_let_through_only_where_they_are_asked_for(tmp_path, discs, load, refused, change):
+    sets = load()
+    path = tmp_path / "out" / "datalist.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with refused("a subject may be in one set only"):
+        load()
+    leaky = read_datalist(path, discs, allow_leaks=True)
+    assert leaky == load(allow_leaks=True)
+    assert sum(len(getattr(leaky, name)) - len(getattr(sets, name)) for name in SETS) == 1
+    content["training"][0]["label"] = 2
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with refused("it must be 0"):  # nothing else is let through
+        read_datalist(path, discs, allow_leaks=True)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -355,16 +506,145 @@ def test_crash_while_writing_leaves_nothing_half_written(tmp_path, load, monkeyp
     [
         ({"slice_index": 7}, r"slice_index 7 is outside .*OAS1_0001.*: its axial slices are 1 to 6"),
         ({"plane": "oblique"}, "plane must be axial, coronal or sagittal"),
-        ({"controls": "some"}, "controls must be one of"),
-        ({"test_fraction": 2}, "test_fraction must be between 0 and 1"),
-        ({"table": "nowhere.csv"}, "no table at nowhere.csv"),
+        ({"cohort": {"controls": "some"}}, "controls must be one of"),
+        ({"cohort": {"table": "nowhere.csv"}}, r"no table at nowhere\.csv"),
+        ({"cohort": {"tsak": 1}}, r"unknown setting --cohort#tsak: did you mean task\?"),
+        ({"cohort": {"plane": "axial"}}, "unknown setting --cohort#plane: "),
+        ({"cohort": {"zzz": 1}}, "unknown setting --cohort#zzz: there are table, columns, task, .*, sessions"),
+        ({"split": {"test_fraction": 2}}, "test_fraction must be between 0 and 1"),
+        ({"split": {"foldz": 2}}, r"unknown setting --split#foldz: did you mean folds\?"),
+        ({"split": {"seed": 2}}, "unknown setting --split#seed: "),
+        ({"split": {"kind": "kfold", "fold": 6}}, "fold must be from 1 to folds"),
     ],
-    ids=["slice_index", "plane", "controls", "test_fraction", "table"],
+    ids=[
+        "slice_index",
+        "plane",
+        "controls",
+        "table",
+        "misspelt-cohort",
+        "plane-of-cohort",
+        "far-from-any",
+        "test_fraction",
+        "misspelt-split",
+        "seed-of-split",
+        "fold",
+    ],
 )
 def test_no_datalist_after_a_wrong_setting(tmp_path, load, refused, options, message):
     with refused(message):
         load(**options)
     assert not (tmp_path / "out").exists()
+
+
+def test_unknown_setting_is_refused_where_there_is_a_datalist_too(load, refused):
+    load()
+    with refused(r"unknown setting --cohort#control: did you mean controls\?"):
+        load(cohort={"control": "oldest"})
+
+
+def test_settings_reach_cohort_and_split(tmp_path, discs):
+    def made(name, **options):
+        return load_sets(discs, tmp_path / name, slice_index=3, **options)
+
+    parts = [made(f"{fold}.json", split={"kind": "kfold", "folds": 2, "fold": fold}) for fold in (1, 2)]
+    tested = [set(subjects(part)["test"]) for part in parts]
+    assert not tested[0] & tested[1] and len(tested[0] | tested[1]) == 20
+    turned = made("positive.json", cohort={"positive": "CDR == 0", "table": discs / "oasis_cross-sectional.csv"})
+    items = [item for name in SETS for item in getattr(turned, name)]
+    assert {item["subject"]: item["label"] for item in items} == {f"OAS1_{n:04d}": 1 - n % 2 for n in range(1, 21)}
+    recorded = json.loads((tmp_path / "positive.json").read_text(encoding="utf-8"))["made_from"]
+    assert recorded["positive"] == "CDR == 0" and recorded["table"] == str(discs / "oasis_cross-sectional.csv")
+    again = made("positive.json", cohort={"positive": "CDR == 0", "table": recorded["table"]})
+    assert again == turned
+
+
+def test_all_sessions_of_a_subject_are_in_one_set(tmp_path, write_discs):
+    rows = [(f"OAS1_{n:04d}_MR{m}", "F", 60 + n, n % 2) for n in range(1, 13) for m in (1, 2)]
+    root = write_discs(tmp_path / "discs", rows, SHAPE)
+    sets = load_sets(root, tmp_path / "list.json", slice_index=3, cohort={"sessions": "all"})
+    members = subjects(sets)
+    assert Counter(subject for people in members.values() for subject in people) == {
+        f"OAS1_{n:04d}": 2 for n in range(1, 13)
+    }
+    assert sum(len(set(people)) for people in members.values()) == 12
+    assert read_datalist(tmp_path / "list.json", root) == sets
+
+
+@pytest.fixture
+def planes(tmp_path, write_pair, noise):
+    """A plain folder of single slices: other images in axial/ than in coronal/."""
+    root = tmp_path / "plain"
+    for number, (plane, shape) in enumerate((("axial", (6, 6, 1)), ("coronal", (6, 1, 6)))):
+        for n in range(20):
+            write_pair(root / plane / f"s{n:02d}.hdr", noise(shape, seed=n + 100 * number))
+    rows = "".join(f"s{n:02d},{n % 2},{60 + n}\n" for n in range(20))
+    (root / "table.csv").write_text("ID,CDR,Age\n" + rows)
+    return root
+
+
+def test_datalist_of_another_plane_is_refused(tmp_path, planes, load, refused):
+    sets = load(planes)
+    assert load(planes) == sets
+    assert {Path(item["image"]).parent.name for item in sets.test} == {"axial"}
+    with refused("was made with plane axial, not coronal: choose another --output_dir, or delete the file"):
+        load(planes, plane="coronal")
+    (tmp_path / "out" / "datalist.json").unlink()
+    sets = load(planes, plane="coronal")
+    assert {Path(item["image"]).parent.name for item in sets.test} == {"coronal"}
+
+
+@pytest.mark.parametrize("move", [("axial", "."), (".", "axial")], ids=["into-the-folder", "out-of-the-folder"])
+def test_datalist_of_a_planes_subfolder_and_of_none_are_two(planes, load, refused, move):
+    shutil.rmtree(planes / "coronal")
+
+    def shift(source, target):
+        (planes / target).mkdir(exist_ok=True)
+        for image in [*(planes / source).glob("s*.hdr"), *(planes / source).glob("s*.img")]:
+            shutil.copy(image, planes / target / image.name)
+        if source != ".":
+            shutil.rmtree(planes / source)
+
+    if move[0] == ".":
+        shift("axial", ".")
+    load(planes)
+    with refused(
+        "was made with plane axial, not none" if move[0] == "axial" else "was made with plane none, not axial"
+    ):
+        shift(*move)
+        load(planes)
+
+
+def test_planes_of_whole_volumes_share_a_datalist(load):
+    assert load(plane="coronal") == load()
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["folder", "link-to-it"])
+def test_images_elsewhere_are_found_again(tmp_path, write_pair, noise, load, link):
+    root, away = tmp_path / "data" / "here" / "plain", tmp_path / "another disk"
+    rows = [write_pair(away / f"s{n:02d}.hdr", noise((6, 6, 6), seed=n)) for n in range(20)]
+    root.mkdir(parents=True)
+    lines = [f"s{n:02d},{n % 2},{60 + n},{path}" for n, path in enumerate(rows)]
+    (root / "table.csv").write_text("\n".join(["ID,CDR,Age,image", *lines]))
+    if link:
+        (tmp_path / "link").symlink_to(root, target_is_directory=True)
+    sets = load(tmp_path / "link" if link else root)
+    images = [Path(item["image"]) for name in SETS for item in getattr(sets, name)]
+    assert sorted(image.resolve() for image in images) == rows
+
+
+def test_datalist_as_cohort_is_split_anew(tmp_path, discs, load):
+    first = load()
+    items = [{**item, "image": str(item["image"])} for name in SETS for item in getattr(first, name)]
+    source = tmp_path / "given" / "list.json"
+    source.parent.mkdir()
+    source.write_text(json.dumps({"training": items}), encoding="utf-8")
+    options = {"slice_index": 3, "seed": 5, "cohort": {"label_column": "label"}}
+    again = load_sets(source, tmp_path / "again.json", **options)
+    by_subject = {item["subject"]: (item["image"], item["label"]) for item in items}
+    found = {item["subject"]: (item["image"], item["label"]) for name in SETS for item in getattr(again, name)}
+    assert found == by_subject
+    assert len(again.test) == 6 and {item["label"] for item in again.test} == {0, 1}
+    assert load_sets(source, tmp_path / "again.json", **options) == again
 
 
 def test_no_datalist_of_a_broken_cohort(tmp_path, discs, load, refused):

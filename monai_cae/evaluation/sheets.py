@@ -1,0 +1,176 @@
+"""Pictures for looking at data: all slices of a cohort on a few pages, and what a leaky split pretends."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.evaluation.figures import BLUE, FAINT, INK, MUTED, SMALL, VERMILLION
+
+PER_PAGE = 100
+COLUMNS = 10
+
+# Lengths of a contact sheet, in inches
+_TILE, _GAP, _TITLE_LINE, _MARGIN, _HEAD, _FOOT = 0.92, 0.1, 0.1, 0.25, 0.55, 0.3
+_TITLE: dict[str, Any] = {"fontsize": 5.5, "va": "bottom", "linespacing": 1.1}
+_TITLE_CHARACTERS = 22  # of 5.5 points that go above one tile
+_TITLE_LINES = 3
+
+
+def contact_sheet(
+    thumbnails: Sequence[NDArray[Any] | None],
+    titles: Sequence[str],
+    marked: Sequence[bool],
+    note: str = "",
+    columns: int = COLUMNS,
+) -> list[Figure]:
+    """Show every slice of a cohort, those to look at first and in a coloured frame.
+
+    Args:
+        thumbnails: Images of shape `(h, w)`, stored as (left-right, posterior-anterior), or None where there is none;
+            each has its own grey scale, from its minimum to its maximum, as the network gets it.
+        titles: One per image; lines after the first say what is wrong with it, and are shortened to fit.
+        marked: Whether to frame the image.
+        note: Footer line.
+        columns: Images in a row.
+
+    Returns:
+        Pages of at most 100 images.
+
+    Raises:
+        MonaiCaeError: If there is no image, if lengths differ, or an image is not two-dimensional.
+    """
+    if not len(thumbnails) or not len(thumbnails) == len(titles) == len(marked):
+        raise MonaiCaeError(
+            "thumbnails, titles and marked must be of one length, and not empty, not "
+            f"{len(thumbnails)}, {len(titles)} and {len(marked)}."
+        )
+    for image in thumbnails:
+        if image is not None and np.ndim(image) != 2:
+            raise MonaiCaeError(f"thumbnails must have the shape (h, w), not {np.shape(image)}.")
+    if columns < 1:
+        raise MonaiCaeError(f"columns must be 1 or more, not {columns}.")
+    order = sorted(range(len(titles)), key=lambda place: not marked[place])
+    pages = [order[first : first + PER_PAGE] for first in range(0, len(order), PER_PAGE)]
+    framed = sum(map(bool, marked))
+    head = f"{len(order)} slices" + (f", {framed} to look at (framed, first)" if framed else ", none looks wrong")
+    figures = []
+    for number, page in enumerate(pages, start=1):
+        where = f"page {number} of {len(pages)}" if len(pages) > 1 else ""
+        entries = [(thumbnails[place], titles[place], bool(marked[place])) for place in page]
+        figures.append(_page(entries, (head, where, note), min(columns, len(order))))
+    return figures
+
+
+def _page(
+    entries: Sequence[tuple[NDArray[Any] | None, str, bool]], words: tuple[str, str, str], columns: int
+) -> Figure:
+    shapes = [image.shape for image, *_ in entries if image is not None]
+    tall = _TILE * max((shape[1] / shape[0] for shape in shapes), default=1.0)
+    rows = [entries[first : first + columns] for first in range(0, len(entries), columns)]
+    wrapped = [[_wrap(title) for _, title, _ in row] for row in rows]
+    above = [_TITLE_LINE * max(map(len, row)) + 0.05 for row in wrapped]
+    width = 2 * _MARGIN + max(columns, 4) * (_TILE + _GAP) - _GAP
+    height = _HEAD + sum(above) + len(rows) * (tall + _GAP) + _FOOT
+    figure = Figure(figsize=(width, height), facecolor="white")
+    # one axis in inches: a hundred axes take seconds to draw
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    top = height - _HEAD
+    for row, titles, title_height in zip(rows, wrapped, above, strict=True):
+        top -= title_height + tall
+        for column, ((image, _, framed), lines) in enumerate(zip(row, titles, strict=True)):
+            _tile(axis, (_MARGIN + column * (_TILE + _GAP), top), tall, image, lines, framed)
+        top -= _GAP
+    head, where, note = words
+    axis.text(_MARGIN, height - 0.32, head, fontsize=12, color=INK, va="center")
+    axis.text(width - _MARGIN, height - 0.32, where, ha="right", va="center", **SMALL)
+    axis.text(_MARGIN, 0.18, note, va="center", **SMALL)
+    axis.set(xlim=(0, width), ylim=(0, height))
+    return figure
+
+
+def _tile(
+    axis: Axes, corner: tuple[float, float], tall: float, image: NDArray[Any] | None, lines: list[str], framed: bool
+) -> None:
+    left, bottom = corner
+    axis.add_patch(Rectangle(corner, _TILE, tall, facecolor=FAINT if image is None else "black", linewidth=0))
+    if image is None:
+        axis.text(left + _TILE / 2, bottom + tall / 2, "no image", ha="center", va="center", **SMALL)
+    else:
+        scale = min(_TILE / image.shape[0], tall / image.shape[1])
+        wide, high = image.shape[0] * scale, image.shape[1] * scale
+        x, y = left + (_TILE - wide) / 2, bottom + (tall - high) / 2
+        axis.imshow(image.T, cmap="gray", origin="lower", extent=(x, x + wide, y, y + high), aspect="auto", zorder=2)
+    if framed:
+        axis.add_patch(Rectangle(corner, _TILE, tall, fill=False, edgecolor=VERMILLION, linewidth=2, zorder=3))
+    style = _TITLE | {"color": VERMILLION if framed else MUTED}
+    axis.text(left, bottom + tall + 0.04, "\n".join(lines), **style)
+
+
+def _wrap(title: str) -> list[str]:
+    name, *reasons = title.split("\n")
+    lines = [name if len(name) <= _TITLE_CHARACTERS else name[: _TITLE_CHARACTERS - 1] + "…"]
+    if reasons:
+        lines += textwrap.wrap(
+            " ".join(reasons), _TITLE_CHARACTERS, max_lines=_TITLE_LINES - 1, placeholder="…", break_long_words=True
+        )
+    return lines
+
+
+def leakage_figure(by_image: float, by_subject: float, chance: float, note: str = "") -> Figure:
+    """Show for a talk what splitting by image pretends: two bars, one classifier.
+
+    Args:
+        by_image: Accuracy with slices split at random.
+        by_subject: Accuracy with whole subjects kept together.
+        chance: Accuracy of always naming the larger class.
+        note: Footer line, such as what was measured.
+
+    Raises:
+        MonaiCaeError: For a value outside [0, 1].
+    """
+    for name, value in (("by_image", by_image), ("by_subject", by_subject), ("chance", chance)):
+        if not 0 <= value <= 1:
+            raise MonaiCaeError(f"{name} must be an accuracy from 0 to 1, not {value}.")
+    figure = Figure(figsize=(8, 4.5), facecolor="white")
+    axis = figure.add_axes((0.24, 0.17, 0.7, 0.58))
+    bars = (
+        (by_image, VERMILLION, "Split by image", "slices of one subject on both sides"),
+        (by_subject, BLUE, "Split by subject", "every subject on one side only"),
+    )
+    for place, (value, colour, name, meaning) in enumerate(bars):
+        axis.barh(place, 1, height=0.42, color=FAINT)
+        axis.barh(place, value, height=0.42, color=colour)
+        axis.text(-0.03, place, _percent(value), ha="right", va="center", fontsize=30, color=colour)
+        axis.text(0, place - 0.29, name, va="bottom", fontsize=14, color=INK)
+        axis.text(1, place - 0.29, meaning, ha="right", va="bottom", fontsize=10, color=MUTED)
+        dashes: dict[str, Any] = {
+            "color": "white" if value > chance else MUTED,
+            "linewidth": 1.6,
+            "linestyle": (0, (3, 2)),
+        }
+        axis.plot((chance, chance), (place - 0.21, place + 0.21), **dashes)
+    axis.plot((chance, chance), (1.21, 1.31), color=MUTED, linewidth=1.2)
+    axis.text(chance, 1.33, f"chance {_percent(chance)}", ha="center", va="top", fontsize=10, color=MUTED)
+    axis.set(xlim=(0, 1), ylim=(1.4, -0.6))
+    axis.set_axis_off()
+    figure.text(0.04, 0.92, "The same slices, the same classifier: only the split differs", fontsize=16, color=INK)
+    points = 100 * (by_image - by_subject)
+    if points > 0:
+        claim = f"{points:.0f} points of accuracy are subjects recognised again"
+        figure.text(0.04, 0.83, claim, fontsize=13, color=VERMILLION)
+    figure.text(0.04, 0.04, note, **SMALL)
+    return figure
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
