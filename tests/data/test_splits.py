@@ -118,7 +118,7 @@ def test_seed_and_fold_decide_a_fold():
 
 
 @pytest.mark.parametrize("kind", ["holdout", "kfold"])
-@pytest.mark.parametrize("per_class", [12, 60])
+@pytest.mark.parametrize("per_class", [30, 60])
 def test_stratified_by_age_and_sex_too(kind, per_class):
     """Over many seeds the test set is nearer to everybody than with the class alone, and the classes stay even."""
     options = {"kind": kind} if kind == "kfold" else {"test_fraction": 0.25}
@@ -512,7 +512,7 @@ def test_crash_while_writing_leaves_nothing_half_written(tmp_path, load, monkeyp
         ({"cohort": {"plane": "axial"}}, "unknown setting --cohort#plane: "),
         ({"cohort": {"zzz": 1}}, "unknown setting --cohort#zzz: there are table, columns, task, .*, sessions"),
         ({"split": {"test_fraction": 2}}, "test_fraction must be between 0 and 1"),
-        ({"split": {"foldz": 2}}, r"unknown setting --split#foldz: did you mean folds\?"),
+        ({"split": {"stratifi": "class"}}, r"unknown setting --split#stratifi: did you mean stratify\?"),
         ({"split": {"seed": 2}}, "unknown setting --split#seed: "),
         ({"split": {"kind": "kfold", "fold": 6}}, "fold must be from 1 to folds"),
     ],
