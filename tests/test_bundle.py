@@ -319,6 +319,21 @@ def test_frozen_stage_leaves_the_encoder_alone(run_bundle, discs, tmp_path):
     assert not torch.equal(network.encoder.state_dict()[statistics_name], before[f"encoder.{statistics_name}"])
 
 
+def test_encoding_once_trains_the_same_dense_layers(run_bundle, discs, tmp_path):
+    run_bundle("pretrain.json", discs, tmp_path / "out")
+    heads = []
+    for encode_once in (True, False):
+        options = {"dataset_dir": str(discs), "output_dir": str(tmp_path / "out"), **TINY, "encode_once": encode_once}
+        workflow = ConfigWorkflow(str(CONFIGS / "train.json"), **options)
+        workflow.initialize()
+        workflow.parser.get_parsed_content("frozen#trainer").run()
+        network = workflow.parser.get_parsed_content("network")
+        heads.append(network.state_dict())
+        assert workflow.parser.get_parsed_content("best").best["val_loss"] > 0
+    for name, value in heads[0].items():
+        torch.testing.assert_close(value, heads[1][name], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "shape"),
     [({"plane": "coronal", "slice_index": 12}, (20, 20)), ({"plane": "sagittal", "slice_index": 10}, (24, 20))],

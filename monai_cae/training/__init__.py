@@ -1,6 +1,7 @@
 """What MONAI's and Ignite's engines need beyond their own parts: handlers, metrics, tracking, stages."""
 
 from monai_cae.training.batches import reconstruction_batch, with_pretrained
+from monai_cae.training.encoding import EncodedDataset
 from monai_cae.training.freezing import EncoderFreezing
 from monai_cae.training.handlers import BestCheckpoint, EpochProgress, PredictionTable, StopWhenWorse
 from monai_cae.training.inferers import PrecisionInferer
@@ -14,6 +15,7 @@ __all__ = [
     "BestCheckpoint",
     "BrainPSNR",
     "ClassificationScore",
+    "EncodedDataset",
     "EncoderFreezing",
     "EpochProgress",
     "EpochTracking",

@@ -1,0 +1,58 @@
+"""The output of a frozen encoder, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+
+class EncodedDataset(Dataset):
+    """The items of a dataset with their images replaced by an encoder's codes, computed when the first is asked for.
+
+    While the encoder is frozen and nothing random precedes it, its output never changes; training on the codes costs what
+    the dense layers cost. The codes stay on the encoder's device: 1 MB per 176 x 176 slice in float32.
+
+    Args:
+        dataset: items with `image` and whatever else.
+        encoder: frozen; evaluated in evaluation mode.
+        inferer: calls the encoder, as it calls the network in training.
+        batch_size: images per call.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        encoder: nn.Module,
+        inferer: Callable[[torch.Tensor, nn.Module], torch.Tensor],
+        batch_size: int = 32,
+    ) -> None:
+        self.dataset = dataset
+        self.encoder = encoder
+        self.inferer = inferer
+        self.batch_size = batch_size
+        self._codes: list[torch.Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]  # map-style datasets have a length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The item with its code, flattened to one dimension, under `image`."""
+        if not self._codes:
+            self._encode()
+        item: Mapping[str, Any] = self.dataset[index]
+        return {**item, "image": self._codes[index]}
+
+    def _encode(self) -> None:
+        device = next(self.encoder.parameters()).device
+        training = self.encoder.training
+        self.encoder.eval()
+        with torch.no_grad():
+            for start in range(0, len(self), self.batch_size):  # a DataLoader would draw from the global generator
+                numbers = range(start, min(start + self.batch_size, len(self)))
+                images = torch.stack([torch.as_tensor(self.dataset[number]["image"]) for number in numbers])
+                self._codes += list(self.inferer(images.to(device), self.encoder).flatten(1))
+        self.encoder.train(training)
