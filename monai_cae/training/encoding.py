@@ -11,10 +11,10 @@ from torch.utils.data import Dataset
 
 
 class EncodedDataset(Dataset):
-    """The items of a dataset with their images replaced by an encoder's codes, computed when the first is asked for.
+    """The items of a dataset, their images replaced by an encoder's codes, computed when the first is asked for.
 
-    While the encoder is frozen and nothing random precedes it, its output never changes; training on the codes costs what
-    the dense layers cost. The codes stay on the encoder's device: 1 MB per 176 x 176 slice in float32.
+    While the encoder is frozen and nothing random precedes it, its output never changes; training on the codes costs
+    what the dense layers cost. The codes stay on the encoder's device: 1 MB per 176 x 176 slice in float32.
 
     Args:
         dataset: items with `image` and whatever else.
