@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
 
     leakage = command("leakage-demo", _leakage, "what splitting slices instead of subjects does to an accuracy")
     _add_slice(leakage)
-    leakage.add_argument("path", type=Path, help="cohort folder with volumes, e.g. of `monai-cae phantom`")
+    leakage.add_argument("path", type=Path, nargs="?", help="cohort folder with volumes (default: a synthetic one)")
     leakage.add_argument("--out", type=Path, default=Path("leakage.png"), help="the figure (default: leakage.png)")
     return parser
 
@@ -304,17 +305,30 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _leakage(options: argparse.Namespace) -> None:
+    if options.path is not None:
+        _show_leakage(options.path, options)
+        return
+    from monai_cae.data import write_phantom
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "phantom")
+        write_phantom(path, subjects=16, progress=_progress("synthetic subjects", "subject", 16))
+        _show_leakage(path, options)
+
+
+def _show_leakage(path: Path, options: argparse.Namespace) -> None:
     from monai_cae.data import is_synthetic, leakage_demo
     from monai_cae.evaluation import figures, sheets
 
     demo = leakage_demo(
-        options.path, plane=options.plane, slice_index=options.slice_index, progress=_progress("read", "scan", None)
+        path, plane=options.plane, slice_index=options.slice_index, progress=_progress("read", "scan", None)
     )
-    synthetic = is_synthetic(options.path)
+    synthetic = is_synthetic(path)
     note = "Synthetic data, not real MRI" if synthetic else ""
     figure = sheets.leakage_figure(demo.by_image, demo.by_subject, demo.chance, note=note)
     figures.save_figure(figure, options.out)
-    print("nearest-neighbour accuracy" + (" on SYNTHETIC data, not real MRI" if synthetic else ""))
+    data = " on SYNTHETIC data, not real MRI" if synthetic else ""
+    print(f"nearest-neighbour accuracy{data}: {demo.subjects} subjects, {demo.slices} slices")
     print(f"  split by image    {demo.by_image:.3f}   (neighbouring slices of one subject on both sides: a leak)")
     print(f"  split by subject  {demo.by_subject:.3f}   (chance: {demo.chance:.3f})")
     print(f"figure: {options.out}")

@@ -131,6 +131,15 @@ def test_check_names_the_suspicious_and_draws_a_contact_sheet(tmp_path, capsys):
     assert suspicious["name"] == "OAS1_0005_MR1"
 
 
+def test_leakage_demo_needs_nothing(tmp_path, capsys):
+    assert main(["leakage-demo", "--out", str(tmp_path / "leak.png")]) == 0
+    lines = {
+        line.split()[2]: float(line.split()[3]) for line in capsys.readouterr().out.splitlines() if "split by" in line
+    }
+    assert lines["image"] > 0.95 > lines["subject"]
+    assert (tmp_path / "leak.png").is_file()
+
+
 def test_rules_and_columns_of_a_users_own_table(tmp_path, capsys):
     table = tmp_path / "mine.csv"
     table.write_text("RID;DX;years\n1;AD;70\n2;CN;71\n3;MCI;72\n4;;73\n")

@@ -95,7 +95,8 @@ def select_cohort(
         scans: the scans to choose from.
         task: the rules of the two classes; the paper's by default.
         controls: "oldest" takes the oldest, as many as there are patients; "matched" gives every patient the control of
-            the same sex that is nearest in age (no control twice, smallest sum of differences); "all" takes every one.
+            the same sex, as long as there are enough, that is nearest in age (no control twice, smallest sum of
+            differences); "all" takes every one.
         sessions: "first" keeps a subject's first scan, "all" every one (whole subjects still go into one set).
 
     Raises:

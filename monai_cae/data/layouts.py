@@ -308,11 +308,13 @@ def _datalist_scans(path: Path) -> list[Scan]:
         items = [item for name in ("training", "validation", "test") for item in content.get(name, [])]
         if not items:
             raise ValueError("no items")
+        recorded = (content.get("made_from") or {}).get("dataset_dir")
+        base = Path(recorded) if recorded else path.parent
         return [
             Scan(
                 subject=str(item["subject"]),
                 session=str(item.get("session", "")),
-                image=path.parent / item["image"],
+                image=base / item["image"],
                 cdr=item.get("cdr"),
                 age=item.get("age"),
                 sex=item.get("sex", ""),

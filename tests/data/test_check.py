@@ -116,7 +116,7 @@ def test_something_else_in_the_outline_of_a_turned_brain_is_not_called_turned(im
 
 
 def test_a_slice_that_hardly_fits_better_upside_down_is_not_called_so(images):
-    mixed = plant(images, lambda volume: (volume * 0.48 + volume[:, ::-1] * 0.52).astype(np.int16))
+    mixed = plant(images, lambda volume: (volume * 0.465 + volume[:, ::-1] * 0.535).astype(np.int16))
     assert mixed.label == "unlike the others"
 
 

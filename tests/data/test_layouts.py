@@ -339,6 +339,14 @@ def test_datalist_is_a_cohort(tmp_path):
     assert [scan.row["label"] for scan in found.scans] == ["1", "0", "0"]
 
 
+def test_datalist_of_a_run_knows_where_its_images_are(tmp_path):
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "run" / "datalist.json"
+    items = [{"image": "a.nii.gz", "label": 1, "subject": "p1"}]
+    path.write_text(json.dumps({"training": items, "made_from": {"dataset_dir": str(tmp_path / "data")}}))
+    assert [scan.image for scan in read_scans(path).scans] == [tmp_path / "data" / "a.nii.gz"]
+
+
 @pytest.mark.parametrize(
     "text",
     [

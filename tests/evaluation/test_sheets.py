@@ -80,9 +80,13 @@ def test_missing_images_other_shapes_and_long_titles():
     assert len(reasons.split("\n")) == 3 and reasons.endswith("…")
     left, right, bottom, top = figure.axes[0].images[0].get_extent()
     assert (right - left) / (top - bottom) == pytest.approx(10 / 8)
-    tops = [image.get_extent()[3] for image in figure.axes[0].images]
-    assert tops[1] < bottom, "the third one starts a second row"
+    lower = figure.axes[0].images[1].get_extent()
+    assert lower[3] < bottom, "the third one starts a second row"
     picture(figure)
+    canvas: Any = figure.canvas
+    (title,) = (text for text in figure.axes[0].texts if text.get_text() == "c")
+    box = title.get_window_extent(canvas.get_renderer()).transformed(figure.dpi_scale_trans.inverted())
+    assert lower[3] < box.y0 < box.y1 < bottom, "its title is between the rows"
 
 
 def test_a_clean_cohort_says_so():
