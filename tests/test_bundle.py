@@ -419,6 +419,7 @@ def mistake(run) -> str:
         ("pretrain.json", {"max_epochs": "many"}, "max_epochs must be a whole number above 0, not 'many'"),
         ("pretrain.json", {"learning_rate": -1.0}, "learning_rate must be a number above 0, not -1.0"),
         ("pretrain.json", {"seed": "abc"}, "seed must be a whole number from 0, not 'abc'"),
+        ("train.json", {"pretrained": "/data/#1"}, "pretrained has a # in it (/data/#1)"),
         ("pretrain.json", {"device": "gpu7"}, "device must be cpu, cuda or cuda:N, not 'gpu7'"),
         ("pretrain.json", {"precision": "half"}, "precision must be one of auto, bfloat16, float32, not 'half'"),
         ("pretrain.json", {"plane": "axail"}, "plane must be axial, coronal or sagittal, not 'axail'"),

@@ -71,7 +71,7 @@ def test_a_hundred_to_a_page():
 
 
 def test_missing_images_other_shapes_and_long_titles():
-    titles = ["x" * 60, "b\nother shape, turned clockwise, and a good deal more than fits here, by far", "c"]
+    titles = ["x" * 60, "b\nother shape, turned clockwise, and a good deal more than fits here, by far", "c\nwhy"]
     (figure,) = contact_sheet([None, IMAGES[0].T, IMAGES[0]], titles, [True, True, False], columns=2)
     words = texts(figure)
     assert "no image" in words and len(figure.axes[0].images) == 2
@@ -84,7 +84,7 @@ def test_missing_images_other_shapes_and_long_titles():
     assert lower[3] < bottom, "the third one starts a second row"
     picture(figure)
     canvas: Any = figure.canvas
-    (title,) = (text for text in figure.axes[0].texts if text.get_text() == "c")
+    (title,) = (text for text in figure.axes[0].texts if text.get_text() == "c\nwhy")
     box = title.get_window_extent(canvas.get_renderer()).transformed(figure.dpi_scale_trans.inverted())
     assert lower[3] < box.y0 < box.y1 < bottom, "its title is between the rows"
 
