@@ -283,11 +283,10 @@ def _check(options: argparse.Namespace) -> int:
         progress=_progress("check", "scan", len(images)),
     )
     synthetic = is_synthetic(options.path) if options.path.is_dir() else False
-    shown = [scan for scan in result.scans if scan.thumbnail is not None]
     pages = sheets.contact_sheet(
-        [scan.thumbnail for scan in shown],
-        [f"{scan.name} {scan.label}".strip() for scan in shown],
-        [bool(scan.problems) for scan in shown],
+        [scan.thumbnail for scan in result.scans],
+        [f"{scan.name}\n{scan.label}".strip() for scan in result.scans],
+        [bool(scan.problems) for scan in result.scans],
         note="Synthetic data, not real MRI" if synthetic else "",
     )
     for number, page in enumerate(pages, start=1):

@@ -141,9 +141,10 @@ def _grouped_settings(config: Mapping[str, Any]) -> list[str]:
 def _check_value(name: str, value: Any) -> None:
     if isinstance(value, str) and value.startswith(("$", "@", "%")):
         return
-    if isinstance(value, str) and "#" in value:
+    if isinstance(value, str) and "::" in value:  # what MONAI has made of a #
+        given = value.replace("::", "#")
         raise MonaiCaeError(
-            f"{name} has a # in it ({value}), which MONAI reads as a separator: link or rename the path"
+            f"{name} has a # in it ({given}), which MONAI reads as a separator: link or rename the path"
         )
     whole = isinstance(value, int) and not isinstance(value, bool)
     if name in _POSITIVE_INTEGERS and not (whole and value > 0):
