@@ -163,33 +163,32 @@ def _p(value: float) -> str:
 
 
 def _datalist(options: argparse.Namespace) -> int:
-    from monai_cae.data import load_cohort, load_sets, read_datalist
+    from monai_cae.data import check_images, load_cohort, split_cohort, write_datalist
 
-    cohort = _cohort_options(options)
-    _print_cohort(load_cohort(options.path, plane=options.plane, **cohort), options.path)
-    folds = range(1, options.folds + 1) if options.kind == "kfold" else [1]
+    rules = _cohort_options(options)
+    cohort = load_cohort(options.path, plane=options.plane, **rules)
+    _print_cohort(cohort, options.path)
+    check_images([scan.image for scan in cohort.scans], plane=options.plane, slice_index=options.slice_index)
+    names = ("kind", "folds", "test_fraction", "val_fraction", "stratify", "seed")
+    split = {name: getattr(options, name) for name in names}
     leaks = 0
     print()
-    for fold in folds:
+    for fold in range(1, options.folds + 1) if options.kind == "kfold" else [1]:
         path = options.out / (f"fold_{fold}" if options.kind == "kfold" else "") / "datalist.json"
-        split = {
-            name: getattr(options, name) for name in ("kind", "folds", "test_fraction", "val_fraction", "stratify")
-        }
-        load_sets(
-            options.path,
+        if path.exists():
+            raise MonaiCaeError(f"{path} exists: choose another --out, or delete it")
+        sets = split_cohort(cohort, **split, fold=fold)
+        write_datalist(
             path,
-            cohort=cohort,
-            split={**split, "fold": fold},
-            plane=options.plane,
-            slice_index=options.slice_index,
-            seed=options.seed,
+            sets,
+            root=options.path,
+            synthetic=cohort.synthetic,
+            made_from={"dataset_dir": str(options.path.resolve())},
+            recipe={**rules, **split, "fold": fold, "plane": options.plane},
         )
-        sets = read_datalist(path, options.path)
-        sizes = ", ".join(f"{len(getattr(sets, name))} {name}" for name in ("training", "validation", "test"))
-        print(f"{path}: {sizes}")
+        print(f"{path}: " + ", ".join(f"{len(scans)} {name}" for name, scans in sets.items()))
         leaks += len(_run_audit(path, options.path, path.parent, options).leaks)
-    print("\nnext: python -m monai.bundle run training --config_file .../configs/train.json --datalist FILE "
-          f"--dataset_dir {options.path}\n{DISCLAIMER}")  # fmt: skip
+    print(f"\nnext: pretrain.json, then train.json, with --dataset_dir {options.path} --datalist {path}\n{DISCLAIMER}")
     return int(leaks > 0)
 
 

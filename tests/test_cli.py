@@ -83,6 +83,15 @@ def test_datalist_carries_its_audit(discs, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"datalist.json", "audit.json", "audit.html"}
 
 
+def test_datalist_of_any_recipe_trains_as_it_is(discs, run_bundle, tmp_path):
+    command = ["datalist", str(discs), "--out", str(tmp_path / "out"), "--slice-index", "11"]
+    assert main([*command, "--seed", "9", "--controls", "all", "--test-fraction", "0.5"]) == 0
+    path = tmp_path / "out" / "datalist.json"
+    run_bundle("pretrain.json", discs, tmp_path / "run", datalist=str(path), max_epochs=1)
+    assert (tmp_path / "run" / "models" / "autoencoder.pt").is_file()
+    assert main(command) == 1  # nothing is overwritten
+
+
 def test_kfold_datalists_test_everybody_once(discs, tmp_path):
     command = ["datalist", str(discs), "--out", str(tmp_path / "out"), "--slice-index", "11", "--kind", "kfold"]
     assert main([*command, "--folds", "3"]) == 0

@@ -214,18 +214,33 @@ def _too_few(cohort: Cohort) -> str:
 
 
 def write_datalist(
-    path: Path, sets: Mapping[str, Sequence[Scan]], *, root: Path, synthetic: bool, made_from: Mapping[str, Any]
+    path: Path,
+    sets: Mapping[str, Sequence[Scan]],
+    *,
+    root: Path,
+    synthetic: bool,
+    made_from: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the sets as a MONAI datalist JSON (`monai.data.load_decathlon_datalist` reads it), atomically.
+
+    Args:
+        path: the file.
+        sets: "training", "validation", "test" -> scans.
+        root: the image paths are written relative to it.
+        synthetic: the images are a phantom's.
+        made_from: settings that a run must share to use the file.
+        recipe: how else it came about, for the record.
 
     Raises:
         MonaiCaeError: the folder can't be written.
     """
     content: dict[str, Any] = {
         "name": "synthetic cohort, not real MRI" if synthetic else root.resolve().name,
-        "description": "whole subjects per set; label 0 = control, 1 = patient, by the rules in made_from",
+        "description": "whole subjects per set; label 0 = control, 1 = patient, by the recorded rules",
         "synthetic": synthetic,
         "made_from": dict(made_from),
+        **({"recipe": dict(recipe)} if recipe else {}),
     }
     for name in SETS:
         content[name] = [_item(scan, root) for scan in sets[name]]
