@@ -273,8 +273,9 @@ def _check(options: argparse.Namespace) -> int:
     try:
         found = read_scans(options.path, plane=options.plane)
         images = [(scan.name, scan.image) for scan in found.scans if scan.image is not None]
-    except MonaiCaeError:  # no table: look at the images that are there
+    except MonaiCaeError as error:  # the scans can be looked at all the same, and a broken one may be the reason
         images = [(path.name, path) for path in find_images(options.path)]
+        print(f"note: not read as a cohort, every image there is looked at ({error})")
     result = check_cohort(
         images,
         plane=options.plane,

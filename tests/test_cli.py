@@ -140,6 +140,14 @@ def test_check_names_the_suspicious_and_draws_a_contact_sheet(tmp_path, capsys):
     assert suspicious["name"] == "OAS1_0005_MR1"
 
 
+def test_check_of_images_without_a_table_says_why_it_is_none(tmp_path, capsys):
+    root = write_discs(tmp_path / "cohort")
+    (root / "oasis_cross-sectional.csv").unlink()
+    assert main(["check", str(root), "--slice-index", "11", "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "note: not read as a cohort" in out and "no table in" in out and "24 scans: 0 suspicious" in out
+
+
 def test_leakage_demo_needs_nothing(tmp_path, capsys):
     assert main(["leakage-demo", "--out", str(tmp_path / "leak.png")]) == 0
     lines = {
