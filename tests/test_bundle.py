@@ -334,6 +334,20 @@ def test_encoding_once_trains_the_same_dense_layers(run_bundle, discs, tmp_path)
         torch.testing.assert_close(value, heads[1][name], rtol=1e-4, atol=1e-5)
 
 
+def test_augmentation_changes_what_is_trained_on_and_nothing_else(discs, tmp_path):
+    batches = {}
+    for augment in (False, True):
+        options = {"dataset_dir": str(discs), "output_dir": str(tmp_path / "out"), **TINY, "augment": augment}
+        workflow = ConfigWorkflow(str(CONFIGS / "train.json"), pretrained="none", **options)
+        workflow.initialize()
+        assert workflow.parser.get_parsed_content("encode_once") is not augment
+        names = ("train#dataloader", "frozen#dataloader", "validate#dataloader", "frozen#validation_dataloader")
+        batches[augment] = [next(iter(workflow.parser.get_parsed_content(name)))["image"] for name in names]
+    plain, changed = batches[False], batches[True]
+    assert not torch.equal(plain[0], changed[0]) and plain[0].shape == changed[0].shape == changed[1].shape
+    assert torch.equal(plain[2], changed[2]) and torch.equal(changed[2], changed[3])
+
+
 @pytest.mark.parametrize(
     ("options", "shape"),
     [({"plane": "coronal", "slice_index": 12}, (20, 20)), ({"plane": "sagittal", "slice_index": 10}, (24, 20))],

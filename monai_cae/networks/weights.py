@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,21 +18,24 @@ Network = TypeVar("Network", bound=nn.Module)
 _TRAINED_ON = "monai_cae"  # no submodule has this name, so `load_state_dict` passes over it
 
 
-def save_weights(network: nn.Module, path: str | Path, trained_on: Iterable[str] = ()) -> None:
-    """Write a network's plain state dict, atomically, with the hashed IDs of the subjects that it has seen.
+def save_weights(
+    weights: nn.Module | Mapping[str, torch.Tensor], path: str | Path, trained_on: Iterable[str] = ()
+) -> None:
+    """Write a plain state dict, atomically, with the hashed IDs of the subjects that it has seen.
 
     The IDs lie in the state dict's own metadata, so the file is what `torch.load` and MONAI expect of plain weights.
 
     Args:
-        network: its `state_dict()` is written.
+        weights: a network, or its state dict.
         path: the file.
         trained_on: hashed subject IDs, see `monai_cae.data.hash_subject`.
 
     Raises:
         MonaiCaeError: the file can't be written.
     """
-    state: Any = network.state_dict()
-    state._metadata[_TRAINED_ON] = {"subjects": sorted(set(trained_on))}
+    given = weights.state_dict() if isinstance(weights, nn.Module) else weights
+    state: Any = OrderedDict(given)
+    state._metadata = {**getattr(given, "_metadata", {}), _TRAINED_ON: {"subjects": sorted(set(trained_on))}}
     with replacing(path) as temporary:
         torch.save(state, temporary)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import logging
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +23,70 @@ from monai_cae.networks import save_weights
 class BestCheckpoint:
     """Keep the weights of the epoch with the lowest value of a metric, in one file that is replaced atomically.
 
-    MONAI's CheckpointSaver does not write atomically. Attached to an evaluator that two trainers share, it keeps the
-    best
-    of both.
+    MONAI's CheckpointSaver does not write atomically, and writes at every improvement: early in training that is every
+    epoch, and the classifier has 255 MB. This keeps the best weights in memory, and writes them when some time has
+    passed and when `restore` is called. Attached to an evaluator that two trainers share, it keeps the best of both.
 
     Args:
         network: its plain state dict is saved.
         path: the file.
         metric: name in `engine.state.metrics`; lower is better.
         trained_on: hashed IDs of the subjects in the training, kept in the file.
+        every: seconds from one writing to the next; a process that is killed loses no more than that of the best.
+
+    Attributes:
+        best: the metrics of the best epoch.
     """
 
-    def __init__(self, network: torch.nn.Module, path: str | Path, metric: str, trained_on: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        path: str | Path,
+        metric: str,
+        trained_on: Sequence[str] = (),
+        every: float = 10.0,
+    ) -> None:
         self.trained_on = trained_on
         self.network = network
         self.path = Path(path)
         self.metric = metric
+        self.every = every
         self.best: dict[str, float] = {}
+        self._weights: Mapping[str, torch.Tensor] = {}
+        self._unwritten = False
+        self._written_at = -math.inf
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the evaluator."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Save if this is the best so far."""
+        """Keep the weights if this is the best so far."""
         if not self.best or engine.state.metrics[self.metric] < self.best[self.metric]:
             self.best = dict(engine.state.metrics)
-            save_weights(self.network, self.path, self.trained_on)
+            self._keep()
+        if time.monotonic() - self._written_at >= self.every:
+            self.write()
+
+    def write(self) -> None:
+        """Write the best weights, unless the file has them."""
+        if self._unwritten:
+            save_weights(self._weights, self.path, self.trained_on)
+            self._unwritten = False
+            self._written_at = time.monotonic()
+
+    def restore(self) -> None:
+        """Write the best weights, and put them into the network."""
+        self.write()
+        self.network.load_state_dict(self._weights)
+
+    def _keep(self) -> None:
+        state = self.network.state_dict()
+        if not self._weights:
+            self._weights = copy.deepcopy(state)
+        for name, tensor in state.items():
+            self._weights[name].copy_(tensor)
+        self._unwritten = True
 
 
 class StopWhenWorse:

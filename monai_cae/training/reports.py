@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from monai_cae.evaluation import classification_metrics, figures
-from monai_cae.networks import ConvAutoencoder, load_weights
+from monai_cae.networks import ConvAutoencoder
 from monai_cae.training.handlers import BestCheckpoint, PredictionTable
 from monai_cae.training.tracking import TrackedRun
 
@@ -44,7 +44,7 @@ def report_autoencoder(
     Returns:
         The best epoch's validation metrics.
     """
-    load_weights(network, checkpoint.path)
+    checkpoint.restore()
     network.eval()
     images = _images(dataset, network, count=8)
     with torch.no_grad():
@@ -58,13 +58,12 @@ def report_autoencoder(
 
 
 def report_classifier(
-    run: TrackedRun, network: nn.Module, checkpoint: BestCheckpoint, output_dir: str, synthetic: bool
+    run: TrackedRun, checkpoint: BestCheckpoint, output_dir: str, synthetic: bool
 ) -> dict[str, float]:
     """Restore the best weights of both stages, and draw the curves.
 
     Args:
         run: open; gets the figure.
-        network: the classifier.
         checkpoint: what kept the best weights.
         output_dir: its subfolder `figures` is written.
         synthetic: say so in the figure.
@@ -72,7 +71,7 @@ def report_classifier(
     Returns:
         The best epoch's validation metrics.
     """
-    load_weights(network, checkpoint.path)
+    checkpoint.restore()
     return _report_training(run, checkpoint, output_dir, "train", {}, SYNTHETIC_NOTE if synthetic else "")
 
 

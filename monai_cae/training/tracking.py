@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import platform
 import shlex
@@ -28,6 +29,8 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 _PARENT = "mlflow.parentRunId"
 _PACKAGES = ("monai", "torch", "pytorch-ignite", "mlflow", "nibabel", "numpy", "scikit-learn")
+_SEND_EVERY = 1.0  # seconds
+_MOST_METRICS = 1000  # that MLflow takes in one request
 History = dict[str, list[tuple[int, float]]]
 
 
@@ -77,6 +80,8 @@ class TrackedRun:
         self.run_id = ""
         self.experiment_id = ""
         self._client: Any = None
+        self._unsent: list[Any] = []
+        self._sent_at = -math.inf
 
     def __enter__(self) -> TrackedRun:
         self._client = _client(self.tracking_uri)
@@ -90,6 +95,7 @@ class TrackedRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._send()
         status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
         self._client.set_terminated(self.run_id, status)
         self._client = None
@@ -112,16 +118,26 @@ class TrackedRun:
             self._client.set_tag(self.run_id, key, value)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Metrics, in one request; without an open run (the engine was started by other code) only the history
-        grows."""
+        """Metrics, sent together once a second at most, and before the run ends, also by an error.
+
+        A request takes as long as an epoch on a fast GPU. Without an open run (the engine was started by other code)
+        only the history grows.
+        """
         for name, value in metrics.items():
             self.history.setdefault(name, []).append((step, value))
         if self._client is not None:
             from mlflow.entities import Metric
 
             now = int(time.time() * 1000)
-            batch = [Metric(name, value, now, step) for name, value in metrics.items()]
-            self._client.log_batch(self.run_id, metrics=batch)
+            self._unsent += [Metric(name, value, now, step) for name, value in metrics.items()]
+            if time.monotonic() - self._sent_at >= _SEND_EVERY:
+                self._send()
+
+    def _send(self) -> None:
+        for start in range(0, len(self._unsent), _MOST_METRICS):
+            self._client.log_batch(self.run_id, metrics=self._unsent[start : start + _MOST_METRICS])
+        self._unsent = []
+        self._sent_at = time.monotonic()
 
     def log_file(self, path: str | Path, folder: str = "") -> None:
         """Copy a file to the run's artifacts."""
@@ -133,7 +149,7 @@ class TrackedRun:
 
 
 class EpochTracking:
-    """Log the metrics of a trainer and its evaluator together, one request per epoch.
+    """Log the metrics of a trainer and its evaluator together, once an epoch.
 
     Trainers that share a run count its epochs on: fine-tuning starts where the frozen stage ended.
 

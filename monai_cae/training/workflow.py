@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigWorkflow
-from monai.utils import set_determinism
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.training.machine import use_machine
 
 # What MONAI looks up by name (monai/bundle/properties.py) or runs, though no other item of the config refers to it.
 _LOOKED_UP = {
@@ -38,13 +38,15 @@ _POSITIVE_NUMBERS = ("learning_rate",)
 _PLAIN = (str, int, float, bool, torch.device)
 
 
-def prepare(seed: int = 0) -> None:
+def prepare(seed: int = 0, threads: int = 0, deterministic: bool = False) -> None:
     """First step of every config: check the settings, seed the random generators, have mistakes told in one line.
 
     MONAI calls it more than once (after every property that is set), so it does nothing that can't be repeated.
 
     Args:
         seed: decides initial weights, batch order and dropout.
+        threads: see `use_machine`.
+        deterministic: see `use_machine`.
 
     Raises:
         MonaiCaeError: an unknown setting, with the name that was probably meant, or an impossible value.
@@ -55,7 +57,7 @@ def prepare(seed: int = 0) -> None:
         check_settings(workflow.parser.get())
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise MonaiCaeError(f"seed must be a whole number from 0, not {seed!r}")
-    set_determinism(seed=seed)
+    use_machine(seed=seed, threads=threads, deterministic=deterministic)
 
 
 def running_workflow() -> ConfigWorkflow | None:

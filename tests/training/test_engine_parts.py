@@ -65,7 +65,7 @@ def test_stop_when_worse_starts_anew_in_a_second_trainer():
 
 def test_best_checkpoint_keeps_the_lowest_and_leaves_no_temporary_file(tmp_path):
     network = torch.nn.Linear(1, 1, bias=False)
-    keep = BestCheckpoint(network, tmp_path / "models" / "best.pt", "val_loss")
+    keep = BestCheckpoint(network, tmp_path / "models" / "best.pt", "val_loss", every=0)
     validator = engine()
     for value, loss in ((1.0, 3.0), (2.0, 1.0), (3.0, 2.0)):
         torch.nn.init.constant_(network.weight, value)

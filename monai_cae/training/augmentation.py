@@ -1,0 +1,93 @@
+"""Random changes of whole batches, on the device that trains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from monai_cae.errors import MonaiCaeError
+
+
+class BatchAugmentation:
+    """Turn, scale, shift, mirror and brighten every slice of a batch, each by its own amount, in a few calls for all.
+
+    MONAI's random transforms work on one image at a time, before the batch is made. The amounts are drawn evenly from
+    their ranges; slices stay within [0, 1], and what moves in from outside is 0. Brains keep their anatomy: amounts are
+    those between two positions of a head in the scanner and two settings of it.
+
+    Args:
+        rotation: at most so many degrees either way.
+        scale: at most this share larger or smaller.
+        translation: at most this share of the image's size, along each axis.
+        flip: mirror every other slice along its first axis (left-right in axial slices), by chance.
+        gamma: exponent of the intensities, from `1 - gamma` to `1 + gamma`.
+        noise: standard deviation of Gaussian noise that is added.
+        seed: of the generator, which is this object's own.
+
+    Raises:
+        MonaiCaeError: a negative amount, or a scale, translation or gamma of 1 or more.
+    """
+
+    def __init__(
+        self,
+        rotation: float = 10.0,
+        scale: float = 0.1,
+        translation: float = 0.05,
+        flip: bool = True,
+        gamma: float = 0.2,
+        noise: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        shares = {"scale": scale, "translation": translation, "gamma": gamma}
+        for name, value in {"rotation": rotation, "noise": noise, **shares}.items():
+            if value < 0 or (name in shares and value >= 1):
+                raise MonaiCaeError(f"augmentation's {name} must be 0 or more{', below 1' * (name in shares)}: {value}")
+        self.rotation = rotation
+        self.scale = scale
+        self.translation = translation
+        self.flip = flip
+        self.gamma = gamma
+        self.noise = noise
+        self.seed = seed
+        self._generator: torch.Generator | None = None
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Args:
+            batch: has `image`, shape `(N, C, H, W)`, values in [0, 1].
+
+        Returns:
+            The batch with changed images, of the same shape and range.
+        """
+        image: torch.Tensor = batch["image"]
+        if self._generator is None:
+            self._generator = torch.Generator(image.device).manual_seed(self.seed)
+        grid = functional.affine_grid(self._affine(image), list(image.shape), align_corners=False)
+        image = functional.grid_sample(image, grid.to(image.dtype), align_corners=False)
+        if self.gamma:
+            image = image.clamp(min=0) ** (1 + self._draw(image, self.gamma)).view(-1, 1, 1, 1)
+        if self.noise:
+            image = image + self.noise * torch.randn(
+                image.shape, generator=self._generator, device=image.device, dtype=image.dtype
+            )
+        return {**batch, "image": image.clamp(0, 1)}
+
+    def _affine(self, image: torch.Tensor) -> torch.Tensor:
+        """From output to input positions, shape `(N, 2, 3)`; x runs along the last axis, both from -1 to 1."""
+        angle = self._draw(image, math.radians(self.rotation))
+        zoom = 1 + self._draw(image, self.scale)
+        mirror = torch.where(self._draw(image, 1.0) < 0, -1.0, 1.0) if self.flip else torch.ones_like(angle)
+        height, width = image.shape[-2:]
+        cos, sin = angle.cos() / zoom, angle.sin() / zoom
+        x_row = torch.stack([cos, -sin * height / width, 2 * self._draw(image, self.translation)], dim=1)
+        y_row = torch.stack([sin * width / height, cos, 2 * self._draw(image, self.translation)], dim=1)
+        return torch.stack([x_row, mirror[:, None] * y_row], dim=1)
+
+    def _draw(self, image: torch.Tensor, most: float) -> torch.Tensor:
+        """One number per slice, evenly from -most to most."""
+        drawn = torch.rand(len(image), generator=self._generator, device=image.device)
+        return (2 * drawn - 1) * most

@@ -1,0 +1,77 @@
+"""Batches of a data set that lies on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from monai.transforms import Compose, RandomizableTrait
+from torch.utils.data import DataLoader, Dataset
+
+from monai_cae.errors import MonaiCaeError
+
+Batch = dict[str, Any]
+
+
+class ResidentLoader(DataLoader):
+    """A DataLoader whose data set is collated once and stays on the device: batch for batch what DataLoader gives.
+
+    One slice per subject is small (124 kB in float32), and a step on a GPU is short: collating and copying every batch
+    anew would take longer than the step. The order comes from DataLoader's own samplers, so `DistributedSampler` works.
+
+    Args:
+        dataset: items are dictionaries; read once, when the first batch is asked for.
+        batch_size: images per batch; the last may be smaller.
+        shuffle: draw a new order in every epoch.
+        device: where the tensors lie.
+        augmentation: called with every batch, on the device; its result is what the engine sees.
+        sampler, generator, drop_last: as for `torch.utils.data.DataLoader`.
+
+    Raises:
+        MonaiCaeError: the data set's transforms are random; they would be drawn once and then stay.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        device: str | torch.device = "cpu",
+        augmentation: Callable[[Batch], Batch] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dataset, batch_size=batch_size, shuffle=shuffle, **kwargs)
+        _refuse_random(getattr(dataset, "transform", None))
+        self.device = torch.device(device)
+        self.augmentation = augmentation
+        self._resident: Batch | None = None
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # engines only iterate
+        if self._resident is None:
+            self._resident = self._collate()
+        torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # the seed of DataLoader's workers
+        for indices in self.batch_sampler or ():
+            where = torch.as_tensor(indices, device=self.device)
+            batch = {
+                key: value.index_select(0, where) if isinstance(value, torch.Tensor) else [value[i] for i in indices]
+                for key, value in self._resident.items()
+            }
+            yield batch if self.augmentation is None else self.augmentation(batch)
+
+    def _collate(self) -> Batch:
+        count = len(self.dataset)  # type: ignore[arg-type]  # map-style datasets have a length
+        collated: Mapping[str, Any] = self.collate_fn([self.dataset[index] for index in range(count)])
+        return {
+            key: value.to(self.device) if isinstance(value, torch.Tensor) else value for key, value in collated.items()
+        }
+
+
+def _refuse_random(transform: Any) -> None:
+    steps = transform.flatten().transforms if isinstance(transform, Compose) else (transform,)
+    for step in steps:
+        if isinstance(step, RandomizableTrait):
+            raise MonaiCaeError(
+                f"{type(step).__name__} is random, and the transforms before training are computed once: "
+                "put it in augmentation, which sees every batch"
+            )

@@ -1,0 +1,256 @@
+"""What makes runs fast changes no numbers: resident loader, augmentation, compiling, threads, sparing writes."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine
+from mlflow import MlflowClient
+from monai.data import CacheDataset, DataLoader
+from monai.transforms import Compose, EnsureTyped, RandFlipd
+from scipy import ndimage
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.training import (
+    BatchAugmentation,
+    BestCheckpoint,
+    PrecisionInferer,
+    ResidentLoader,
+    TrackedRun,
+    use_machine,
+)
+from monai_cae.training.machine import allowed_cores
+
+ITEMS = [{"image": torch.full((1, 2, 2), float(n)), "label": torch.tensor([n % 2]), "name": f"S{n}"} for n in range(7)]
+
+
+@pytest.fixture
+def usual_machine():
+    yield
+    use_machine()
+
+
+def equal(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[key]) if isinstance(value, torch.Tensor) else list(value) == list(second[key])
+        for key, value in first.items()
+    )
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_resident_loader_gives_what_a_data_loader_gives_epoch_after_epoch(drop_last):
+    def loader(kind):
+        return kind(ITEMS, batch_size=3, shuffle=True, drop_last=drop_last, generator=torch.Generator().manual_seed(4))
+
+    resident, plain = loader(ResidentLoader), loader(DataLoader)
+    assert len(resident) == len(plain) == (2 if drop_last else 3)
+    for _ in range(3):
+        batches = list(zip(resident, plain, strict=True))
+        assert len(batches) == len(plain)
+        assert all(equal(ours, theirs) for ours, theirs in batches)
+
+
+def test_resident_loader_reads_its_data_set_once():
+    read = []
+
+    class Counting(torch.utils.data.Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            read.append(index)
+            return ITEMS[index]
+
+    loader = ResidentLoader(Counting(), batch_size=2)
+    assert read == []
+    for _ in range(3):
+        list(loader)
+    assert read == [0, 1, 2]
+
+
+def test_resident_batches_may_be_changed_without_changing_the_data():
+    loader = ResidentLoader(ITEMS, batch_size=7)
+    next(iter(loader))["image"].zero_()
+    assert next(iter(loader))["image"][6].max() == 6
+
+
+def test_resident_loader_refuses_what_is_random_every_time():
+    transform = Compose([Compose([EnsureTyped("image"), RandFlipd("image", prob=0.5)])])
+    with pytest.raises(MonaiCaeError, match="RandFlipd is random"):
+        ResidentLoader(CacheDataset(ITEMS, transform, progress=False))
+
+
+def smooth_slices(count: int) -> torch.Tensor:
+    """Off-centre ellipses in [0, 1]: smooth, so that two interpolations agree."""
+    y, x = np.mgrid[:40, :32]
+    one = np.exp(-(((y - 24) / 7) ** 2) - ((x - 12) / 5) ** 2)
+    return torch.tensor(np.stack([one] * count)[:, None], dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("settings", "least", "most"),
+    [
+        ({"rotation": 20}, 0.01, None),
+        ({"scale": 0.3}, 0.01, None),
+        ({"translation": 0.2}, 0.01, None),
+        ({"flip": True}, 0.0, None),
+        ({"gamma": 0.5}, 0.01, None),
+        ({"noise": 0.1}, 0.01, None),
+        ({}, 0.0, 1e-5),
+    ],
+    ids=["rotation", "scale", "translation", "flip", "gamma", "noise", "nothing"],
+)
+def test_augmentation_changes_each_slice_by_its_own_amount(settings, least, most):
+    off = {"rotation": 0, "scale": 0, "translation": 0, "flip": False, "gamma": 0, "noise": 0}
+    images = smooth_slices(8)
+    batch = {"image": images, "label": torch.arange(8)}
+    changed = BatchAugmentation(**{**off, **settings}, seed=1)(batch)
+    assert changed["image"].shape == images.shape and torch.equal(changed["label"], batch["label"])
+    assert changed["image"].min() >= 0 and changed["image"].max() <= 1
+    difference = (changed["image"] - images).abs().amax(dim=(1, 2, 3))
+    assert most is None or difference.max() <= most
+    if settings == {"flip": True}:
+        mirrored = images.flip(2)
+        kinds = [torch.allclose(one, images[0]) + 2 * torch.allclose(one, mirrored[0]) for one in changed["image"]]
+        assert set(kinds) == {1, 2}
+    elif settings:
+        assert difference.min() > 0 and difference.max() >= least and len(set(difference.tolist())) == 8
+
+
+def test_rotation_is_a_rotation_on_an_image_that_is_not_square():
+    images = smooth_slices(6)
+    augmentation = BatchAugmentation(rotation=30, scale=0, translation=0, flip=False, gamma=0)
+    turned = augmentation({"image": images})["image"].numpy()[:, 0]
+    degrees = np.arange(-30, 30.1, 0.5)
+    candidates = [ndimage.rotate(images[0, 0].numpy(), angle, reshape=False, order=1) for angle in degrees]
+    for one in turned:
+        errors = [np.abs(one - candidate).max() for candidate in candidates]
+        assert min(errors) < 0.05
+    assert len({int(np.argmin([np.abs(one - c).max() for c in candidates])) for one in turned}) > 3
+
+
+def test_same_seed_same_augmentation_and_the_global_generator_stays():
+    state = torch.random.get_rng_state()
+    first, second = (BatchAugmentation(noise=0.1, seed=3)({"image": smooth_slices(4)})["image"] for _ in range(2))
+    other = BatchAugmentation(noise=0.1, seed=4)({"image": smooth_slices(4)})["image"]
+    assert torch.equal(first, second) and not torch.equal(first, other)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(("name", "value"), [("rotation", -1), ("scale", 1.0), ("gamma", 1.5), ("noise", -0.1)])
+def test_augmentation_refuses_impossible_amounts(name, value):
+    with pytest.raises(MonaiCaeError, match=f"augmentation's {name} .*{value}"):
+        BatchAugmentation(**{name: value})
+
+
+def test_compiled_inferer_calls_the_same_network(monkeypatch):
+    compiled = []
+
+    def compiler(network, **options):
+        compiled.append((network, options))
+        return network
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    network = torch.nn.Conv2d(1, 2, 3)
+    image = torch.rand(2, 1, 8, 8)
+    inferer = PrecisionInferer("float32", compile=True)
+    assert torch.equal(inferer(image, network), inferer(image, network))
+    assert torch.equal(inferer(image, network), PrecisionInferer("float32")(image, network))
+    assert [network for network, _ in compiled] == [network]
+    assert list(network.state_dict()) == ["weight", "bias"]
+
+
+def test_auto_compiles_nothing_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(torch, "compile", None)
+    assert PrecisionInferer(compile="auto")(torch.rand(1, 1, 4, 4), torch.nn.Conv2d(1, 1, 1)).shape == (1, 1, 4, 4)
+
+
+def test_inferer_refuses_another_compile():
+    with pytest.raises(MonaiCaeError, match="compile must be true, false or auto, not 'fast'"):
+        PrecisionInferer(compile="fast")
+
+
+@pytest.mark.usefixtures("usual_machine")
+def test_threads_and_determinism_are_set_and_taken_back():
+    use_machine(threads=1, deterministic=True)
+    assert torch.get_num_threads() == 1
+    assert torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
+    use_machine()
+    assert torch.get_num_threads() == min(len(os.sched_getaffinity(0)), torch.get_num_threads())
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.backends.cudnn.benchmark and not torch.backends.cudnn.deterministic
+
+
+def test_seed_decides_the_global_generators():
+    drawn = []
+    for seed in (5, 5, 6):
+        use_machine(seed=seed)
+        drawn.append((torch.rand(1).item(), np.random.rand()))  # noqa: NPY002  # what is tested
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threads": -1}, "threads must be a whole number from 0 .* not -1"),
+        ({"threads": True}, "threads must be a whole number"),
+        ({"deterministic": "yes"}, "deterministic must be true or false, not 'yes'"),
+    ],
+)
+def test_impossible_machine_settings(settings, message):
+    with pytest.raises(MonaiCaeError, match=message):
+        use_machine(**settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"),
+    [("150000 100000", 2), ("50000 100000", 1), ("10000 100000", 1), ("max 100000", 64), (None, 64), ("odd", 64)],
+)
+def test_cores_of_a_container_are_its_quota(tmp_path, monkeypatch, content, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    if content is not None:
+        (tmp_path / "cpu.max").write_text(content + "\n")
+    assert allowed_cores(tmp_path) == cores
+
+
+def test_best_weights_are_written_now_and_then_and_restored(tmp_path):
+    network = torch.nn.BatchNorm1d(1)
+    keep = BestCheckpoint(network, tmp_path / "best.pt", "val_loss", trained_on=["b", "a"], every=3600)
+    validator = Engine(lambda *_: None)
+    written = []
+    for value, loss in ((1.0, 3.0), (2.0, 1.0), (3.0, 2.0)):
+        torch.nn.init.constant_(network.weight, value)
+        validator.state.metrics = {"val_loss": loss}
+        keep(validator)
+        written.append(torch.load(tmp_path / "best.pt", weights_only=True)["weight"].item())
+    assert written == [1.0, 1.0, 1.0]
+    keep.restore()
+    state = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert network.weight.item() == state["weight"].item() == 2.0
+    assert state._metadata["monai_cae"] == {"subjects": ["a", "b"]} and state._metadata[""] == {"version": 2}
+    (tmp_path / "best.pt").unlink()
+    keep.write()
+    assert not (tmp_path / "best.pt").exists()
+
+
+def test_metrics_reach_mlflow_in_few_requests_and_none_is_lost_in_a_crash(tracking_uri, monkeypatch):
+    requests = []
+    send = MlflowClient.log_batch
+
+    def counting(self, run_id, metrics=(), **more):
+        requests.append(len(metrics))
+        return send(self, run_id, metrics=metrics, **more)
+
+    run = TrackedRun(tracking_uri=tracking_uri, experiment_name="speed", stage="many")
+    with pytest.raises(ValueError, match="crash"), run:  # noqa: PT012
+        monkeypatch.setattr(MlflowClient, "log_batch", counting)
+        for epoch in range(1, 1203):
+            run.log_metrics({"loss": 1 / epoch}, step=epoch)
+        raise ValueError("crash")
+    history = MlflowClient(tracking_uri).get_metric_history(run.run_id, "loss")
+    assert {metric.step: metric.value for metric in history} == {n: pytest.approx(1 / n) for n in range(1, 1203)}
+    assert len(requests) <= 6 and max(requests) <= 1000
