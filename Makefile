@@ -4,12 +4,13 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO := demo
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 help:
 	@echo "make demo   synthetic cohort -> pretrain -> train -> evaluate, a few minutes on two cores"
 	@echo "make test   the test suite"
 	@echo "make lint   ruff and mypy"
+	@echo "make bench  all benchmarks, quick, and one table of what is claimed; sets up Keras in .venv-keras to compare with"
 	@echo "make clean  remove .venv and the demo's output"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -32,5 +33,15 @@ test: $(STAMP)
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+KERAS := .venv-keras/bin/python
+$(KERAS): benchmarks/keras/requirements.txt
+	@echo "installing Keras and TensorFlow into .venv-keras (a minute or more, once)"
+	@$(PYTHON) -m venv .venv-keras
+	@$(KERAS) -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+bench: $(STAMP) $(KERAS)
+	@$(BIN)/python -W ignore::UserWarning benchmarks --quick --keras $(KERAS)
+
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv .venv-keras $(DEMO)

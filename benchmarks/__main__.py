@@ -1,6 +1,6 @@
 """All benchmarks, one after the other, and one table of their claims.
 
-Run: python benchmarks [--quick]        what `make bench` does, with --quick
+Run: python benchmarks [--quick] [--keras PYTHON]        what `make bench` does, with --quick
 """
 
 from __future__ import annotations
@@ -15,27 +15,30 @@ from pathlib import Path
 from report import RESULTS, Row, print_table
 
 HERE = Path(__file__).parent
-NOT_BENCHMARKS = {"__main__.py", "report.py"}
+NOT_BENCHMARKS = {"__main__.py", "report.py", "workload.py"}
 
 
 def main() -> int:
     """Run every script of this folder; 1 when one of them failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="each under two minutes")
-    options = ["--quick"] if parser.parse_args().quick else []
+    parser.add_argument("--keras", metavar="PYTHON", help="interpreter for training_epoch.py to compare with")
+    chosen = parser.parse_args()
+    options = ["--quick"] if chosen.quick else []
     rows, failed = [], []
     for script in sorted(HERE.glob("*.py")):
         if script.name in NOT_BENCHMARKS:
             continue
         print(f"\n{script.stem}", flush=True)
         started = time.perf_counter()
-        if subprocess.run([sys.executable, str(script), *options], check=False).returncode:
+        more = ["--keras", chosen.keras] if chosen.keras and script.stem == "training_epoch" else []
+        if subprocess.run([sys.executable, str(script), *options, *more], check=False).returncode:
             failed.append(script.stem)
             continue
         print(f"({time.perf_counter() - started:.0f} s)", flush=True)
         content = json.loads((RESULTS / f"{script.stem}.json").read_text(encoding="utf-8"))
         rows += [Row(**row) for row in content["rows"]]
-    print("\nall benchmarks" + (", quick: few repeats, expect noise" if options else ""))
+    print("\nall benchmarks" + (", quick: few repeats, expect noise" if chosen.quick else ""))
     print_table(rows)
     if failed:
         print(f"failed: {', '.join(failed)}")

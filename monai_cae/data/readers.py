@@ -17,10 +17,12 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
+from monai_cae.data.plain import find_plain, read_plain, three_sizes
 from monai_cae.data.planes import plane_axis, position
 from monai_cae.errors import MonaiCaeError
 
 _BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile)
+_Found = tuple[np.ndarray, np.ndarray, int]  # the slice, the volume's affine, the 0-based index
 
 
 class SliceReader(NibabelReader):
@@ -28,7 +30,8 @@ class SliceReader(NibabelReader):
     gives.
 
     The plane's axis stays, with size 1, and the affine is shifted to the slice, as nibabel's `img.slicer` does it. From
-    uncompressed files only the slice's bytes are read; a .nii.gz is inflated no further than the slice.
+    uncompressed files only the slice's bytes are read (for a sagittal one, which has some of every row, one axial slice
+    at a time); a .nii.gz is inflated no further than the slice.
 
     Pass an instance to `LoadImaged(reader=...)`.
 
@@ -54,7 +57,7 @@ class SliceReader(NibabelReader):
 
     def read(self, data: Sequence[PathLike] | PathLike, **kwargs: Any) -> Any:
         """Hand on the file names: `LoadImage` would hide an error raised here and try its other readers."""
-        return tuple(Path(str(name)) for name in ensure_tuple(data))
+        return tuple(str(name) for name in ensure_tuple(data))
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[Any, Any]]:
         """Read the slices.
@@ -66,7 +69,7 @@ class SliceReader(NibabelReader):
             The slice, three-dimensional with size 1 along the plane's axis (several files are stacked in a last,
             channel, dimension), and the metadata of the first.
         """
-        read = [self._read_slice(path) for path in img]
+        read = [self._read_slice(str(path)) for path in img]
         array, affine = read[0]
         meta = {
             MetaKeys.AFFINE: affine,
@@ -82,7 +85,22 @@ class SliceReader(NibabelReader):
             raise MonaiCaeError(f"{names} can't be channels of one image: their slices differ in shape")
         return np.stack([one for one, _ in read], axis=-1), {**meta, MetaKeys.ORIGINAL_CHANNEL_DIM: -1}
 
-    def _read_slice(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    def _read_slice(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        array, affine, index = self._plainly(name) or self._through_nibabel(Path(name))
+        check_slice(array, f"{self.plane} slice {index + 1} of {name}")
+        affine[:3, 3] += affine[:3, self.axis] * index
+        return array, affine
+
+    def _plainly(self, name: str) -> _Found | None:
+        plain = find_plain(name)
+        if plain is None:
+            return None
+        voxels, layout = plain
+        index = position(layout.shape, self.plane, self.slice_index, name)
+        array = read_plain(voxels, layout, self.axis, index)
+        return None if array is None else (array, layout.affine.copy(), index)
+
+    def _through_nibabel(self, path: Path) -> _Found:
         image = open_volume(path)
         index = position(volume_shape(image, path), self.plane, self.slice_index, str(path))
         wanted: list[Any] = [slice(None)] * 3 + [0] * (len(image.shape) - 3)
@@ -92,10 +110,7 @@ class SliceReader(NibabelReader):
         except _BROKEN as error:
             raise MonaiCaeError(f"{path} is truncated or broken ({_first_line(error)}): copy it again") from error
         array = array.reshape(array.shape + (1,) * (3 - array.ndim))
-        check_slice(array, f"{self.plane} slice {index + 1} of {path}")
-        affine = np.array(image.affine, dtype=np.float64)
-        affine[:3, 3] += affine[:3, self.axis] * index
-        return array, affine
+        return array, np.array(image.affine, dtype=np.float64), index
 
 
 def check_slice(array: np.ndarray, where: str) -> None:
@@ -103,7 +118,9 @@ def check_slice(array: np.ndarray, where: str) -> None:
     Raises:
         MonaiCaeError: the slice has values that are not finite, or is zero everywhere.
     """
-    if not np.isfinite(array).all():
+    if array.dtype.kind in "iu":
+        array = array.view(array.dtype.newbyteorder("="))  # zero in any byte order; native numbers need no conversion
+    elif not np.isfinite(array).all():
         raise MonaiCaeError(f"{where} has values that are not finite (NaN or infinite): repair or leave out this scan")
     if not array.any():
         raise MonaiCaeError(f"{where} is zero everywhere: choose another slice_index, or leave out this scan")
@@ -146,11 +163,10 @@ def volume_shape(image: SpatialImage, path: Path) -> tuple[int, int, int]:
     Raises:
         MonaiCaeError: more than three dimensions.
     """
-    shape = tuple(int(size) for size in image.shape)
-    if any(size != 1 for size in shape[3:]) or not shape:
-        raise MonaiCaeError(f"{path} is not a 3D volume: its shape is {shape}")
-    first = (*shape[:3], 1, 1)
-    return first[0], first[1], first[2]
+    shape = three_sizes(image.shape)
+    if shape is None:
+        raise MonaiCaeError(f"{path} is not a 3D volume: its shape is {tuple(int(size) for size in image.shape)}")
+    return shape
 
 
 def check_images(paths: Sequence[Path | None], *, plane: str, slice_index: int) -> None:
@@ -164,7 +180,7 @@ def check_images(paths: Sequence[Path | None], *, plane: str, slice_index: int) 
     Raises:
         MonaiCaeError: naming the first file that does not fit.
     """
-    shapes = {path: volume_shape(open_volume(path), path) for path in paths if path is not None}
+    shapes = {path: _shape(path) for path in paths if path is not None}
     if not shapes:
         raise MonaiCaeError("dataset_dir is a table alone: training needs the folder with the images")
     usual, _ = Counter(shapes.values()).most_common(1)[0]
@@ -174,6 +190,11 @@ def check_images(paths: Sequence[Path | None], *, plane: str, slice_index: int) 
     reader = SliceReader(plane, slice_index)
     for path in shapes:
         reader.get_data((path,))
+
+
+def _shape(path: Path) -> tuple[int, int, int]:
+    plain = find_plain(str(path))
+    return plain[1].shape if plain else volume_shape(open_volume(path), path)
 
 
 def _first_line(error: Exception) -> str:

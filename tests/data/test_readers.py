@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
+from nibabel.nifti1 import Nifti1Extension
 from nibabel.spm99analyze import Spm99AnalyzeImage
 
 from monai_cae.data import SliceReader, check_images
+from monai_cae.data.plain import find_plain, read_plain
 from monai_cae.errors import MonaiCaeError
 
 SHAPE = (20, 24, 20)
@@ -23,8 +25,10 @@ AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 AFFINE = np.array([[-1.5, 0.2, 0.1, 40], [0.3, 2.0, -0.4, -55.5], [0.05, 0.6, 3.0, 12.25], [0, 0, 0, 1]])
 
 
-def save(path, voxels, image_class=nib.Nifti1Image, dtype=None, endianness="<", slope=None):
+def save(path, voxels, image_class=nib.Nifti1Image, dtype=None, endianness="<", slope=None, comment=None):
     header = image_class.header_class(endianness=endianness)
+    if comment:
+        header.extensions.append(Nifti1Extension("comment", comment))
     header.set_data_dtype(dtype or voxels.dtype)
     image = image_class(voxels, AFFINE, header)
     if slope:
@@ -46,10 +50,15 @@ def read(path, plane="axial", slice_index=5):
 FORMATS = {
     "analyze-big-endian-4d": ("a.hdr", (1,), {"image_class": nib.AnalyzeImage, "endianness": ">"}),
     "analyze-by-its-img": ("a.img", (1,), {"image_class": nib.AnalyzeImage, "endianness": ">"}),
+    "analyze-upper-case": ("A.HDR", (1,), {"image_class": nib.AnalyzeImage}),
     "analyze-float": ("a.hdr", (), {"image_class": nib.AnalyzeImage, "dtype": np.float32}),
     "spm-scaled": ("a.hdr", (), {"image_class": Spm99AnalyzeImage, "slope": (0.25, 0)}),
     "nifti-pair-scaled": ("a.hdr", (1,), {"image_class": nib.Nifti1Pair, "slope": (0.37, -12.5)}),
+    "nifti-pair-by-its-img": ("a.img", (), {"image_class": nib.Nifti1Pair, "endianness": ">"}),
     "nii-int16": ("a.nii", (), {}),
+    "nii-with-extension": ("a.nii", (), {"comment": b"text " * 50, "slope": (2, 1)}),
+    "nii-uint16-big-endian-scaled": ("a.nii", (1,), {"dtype": np.uint16, "endianness": ">", "slope": (0.1, -3)}),
+    "nii-float32-scaled": ("a.nii", (), {"dtype": np.float32, "slope": (0.37, 2)}),
     "nii-uint8-scaled": ("a.nii", (), {"dtype": np.uint8, "slope": (17.1, 3)}),
     "nii-int32-5d": ("a.nii", (1, 1), {"dtype": np.int32}),
     "nii-float64-big-endian": ("a.nii", (), {"dtype": np.float64, "endianness": ">"}),
@@ -75,6 +84,188 @@ def test_slice_is_bit_for_bit_that_of_the_whole_volume(tmp_path, noise, name, tr
         cut = [slice(None)] * 3
         cut[AXES[plane]] = slice(slice_index - 1, slice_index)
         np.testing.assert_allclose(meta["affine"], image.slicer[tuple(cut)].affine, rtol=1e-12, atol=1e-12)
+
+
+PLAIN = ["analyze-big-endian-4d", "analyze-float", "nifti-pair-scaled", "nii-int16", "nii-float64-big-endian"]
+
+
+@pytest.mark.parametrize("plane", AXES)
+@pytest.mark.parametrize(("name", "trailing", "options"), [FORMATS[name] for name in PLAIN], ids=PLAIN)
+def test_plain_files_are_not_opened_by_nibabel(tmp_path, noise, monkeypatch, name, trailing, options, plane):
+    path = save(tmp_path / name, noise((*SHAPE, *trailing)), **options)
+    expected, _ = read(path, plane)
+    monkeypatch.delattr(nib, "load")
+    np.testing.assert_array_equal(read(path, plane)[0], expected)
+
+
+def by_nibabel(path, plane="axial", slice_index=5):
+    """The slice and its affine, or None for what is no volume of real numbers."""
+    image = nib.load(path)
+    if image.get_data_dtype().kind not in "iuf" or any(size != 1 for size in image.shape[3:]):
+        return None
+    volume = np.asarray(image.dataobj).reshape((*image.shape, 1, 1)[:3])
+    first = 0 if volume.shape[AXES[plane]] == 1 else slice_index - 1
+    cut = [slice(None)] * 3
+    cut[AXES[plane]] = slice(first, first + 1)
+    return volume[tuple(cut)], image.slicer[tuple(cut)].affine if image.ndim > 2 else image.affine
+
+
+def write_fields(path, header_class, **fields):
+    """Change the header's bytes in place, by names of its fields."""
+    content = bytearray(path.read_bytes())
+    header = header_class(bytes(content[:348]), check=False)
+    for name, value in fields.items():
+        header[name] = value
+    content[:348] = header.binaryblock
+    path.write_bytes(content)
+
+
+def changes_of(header):
+    """Each field of a header changed in turn, arrays by element."""
+    for name in header:
+        value = header[name]
+        if value.dtype.kind == "S":
+            yield {name: b"other"[: value.dtype.itemsize]}
+        for index in np.ndindex(value.shape) if value.dtype.kind != "S" else ():
+            for shift in (1, 4):
+                changed = value.copy()
+                changed[index] += shift
+                yield {name: changed}
+
+
+HEADERS = {
+    "nifti-sform": ("a.nii", nib.Nifti1Image, {"scl_slope": 0.5, "scl_inter": 3}, "srow_y scl_slope scl_inter"),
+    "nifti-qform": ("a.nii", nib.Nifti1Image, {"sform_code": 0, "qform_code": 1, "scl_slope": 0}, "quatern_c pixdim"),
+    "nifti-zooms": ("a.hdr", nib.Nifti1Pair, {"sform_code": 0, "scl_slope": np.nan}, "pixdim sform_code qform_code"),
+    "analyze": ("a.hdr", nib.Spm2AnalyzeImage, {"scl_slope": 0, "glmax": 3000}, "pixdim scl_slope origin"),
+    "spm-origin": ("a.hdr", nib.Spm2AnalyzeImage, {"scl_slope": 0, "origin": [9, 8, 7, 0, 0]}, "scl_slope origin"),
+    "spm-displayed": (
+        "a.hdr", nib.Spm2AnalyzeImage, {"scl_slope": 0, "cal_max": 2, "glmax": 3000}, "cal_max cal_min glmax glmin"
+    ),
+    "spm-scaled": ("a.hdr", nib.Spm2AnalyzeImage, {"scl_slope": 0.25, "scl_inter": 7}, "scl_slope scl_inter"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("endianness", ["<", ">"])
+@pytest.mark.parametrize(("name", "image_class", "fields", "telling"), HEADERS.values(), ids=HEADERS)
+def test_every_field_of_a_header_means_what_it_means_to_nibabel(
+    tmp_path, noise, name, image_class, fields, telling, endianness
+):
+    header_class = image_class.header_class
+    path = save(tmp_path / name, noise(), image_class, endianness=endianness)
+    (tmp_path / "a.mat").unlink(missing_ok=True)
+    with path.with_suffix(".img" if name == "a.hdr" else ".nii").open("ab") as file:
+        file.write(noise().tobytes())  # longer, so that other sizes and offsets have voxels too
+    write_fields(path, header_class, **fields)
+    content = path.read_bytes()
+    usual, usual_affine = by_nibabel(path)
+    differing = set()
+    for changes in changes_of(header_class(content[:348])):
+        read(path)
+        write_fields(path, header_class, **changes)
+        try:
+            expected = by_nibabel(path)
+        except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, ValueError):
+            expected = None
+        if expected is None:
+            with pytest.raises(MonaiCaeError):
+                read(path)
+        else:
+            array, meta = read(path)
+            assert (array.dtype, array.tobytes()) == (expected[0].dtype, expected[0].tobytes()), changes
+            np.testing.assert_allclose(meta["affine"], expected[1], rtol=1e-12, err_msg=str(changes))
+            if not (np.array_equal(usual, expected[0]) and np.array_equal(usual_affine, expected[1])):
+                differing |= set(changes)
+        path.write_bytes(content)
+    assert {"dim", "datatype", "vox_offset", *telling.split()} <= differing
+
+
+@pytest.mark.filterwarnings("ignore:Using large vector Freesurfer hack")
+def test_a_length_that_freesurfer_keeps_in_another_field_is_seen(tmp_path):
+    for length in (40000, 40001):
+        path = save(tmp_path / "a.nii", np.arange(length, dtype=np.int32).reshape(-1, 1, 1))
+        assert read(path, "axial", 1)[0].shape == (length, 1, 1)
+        assert read(path, "sagittal", length)[0].item() == length - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "image_class", "read_as", "fields"),
+    [
+        ("{}.hdr", nib.AnalyzeImage, nib.Spm2AnalyzeImage, "db_name descrip patient_id exp_date glmax"),
+        ("{}.nii", nib.Nifti1Image, nib.Nifti1Image, "db_name descrip aux_file intent_name cal_max glmax"),
+    ],
+)
+def test_headers_that_differ_in_what_nibabel_ignores_are_parsed_once(
+    tmp_path, noise, monkeypatch, name, image_class, read_as, fields
+):
+    shape, parsed = (19, 23, 21), []
+    parse = read_as.from_file_map
+    monkeypatch.setattr(read_as, "from_file_map", lambda files: parsed.append(files) or parse(files))
+    paths = [save(tmp_path / name.format(seed), noise(shape, seed), image_class) for seed in range(3)]
+    for seed, path in enumerate(paths):
+        texts = {field: seed if field in ("glmax", "cal_max") else f"{seed}".encode() for field in fields.split()}
+        write_fields(path, image_class.header_class, **texts)
+    arrays = [read(path)[0] for path in paths]
+    assert len(parsed) == 1
+    for seed, array in enumerate(arrays):
+        np.testing.assert_array_equal(array, noise(shape, seed)[:, :, 4:5])
+
+
+def test_what_a_caller_does_with_a_slice_and_its_affine_is_not_kept(tmp_path, noise):
+    path = save(tmp_path / "a.nii", noise())
+    array, meta = read(path)
+    expected = meta["affine"].copy()
+    array[:] = 0
+    for name in ("affine", "original_affine"):
+        meta[name][:] = 0
+    array, meta = read(path)
+    np.testing.assert_array_equal(array, noise()[:, :, 4:5])
+    np.testing.assert_array_equal(meta["affine"], expected)
+
+
+def test_file_that_changes_between_two_reads_is_read_anew(tmp_path, noise):
+    path = tmp_path / "a.hdr"
+    for seed, (shape, image_class, options) in enumerate(
+        [
+            (SHAPE, nib.AnalyzeImage, {"endianness": ">"}),
+            (SHAPE, nib.AnalyzeImage, {"endianness": "<"}),
+            ((20, 23, 20), nib.AnalyzeImage, {}),
+            (SHAPE, nib.Nifti1Pair, {"slope": (2, 1)}),
+            (SHAPE, Spm99AnalyzeImage, {}),
+        ]
+    ):
+        save(path, noise(shape, seed), image_class, **options)
+        array, meta = read(path)
+        expected, affine = by_nibabel(path)
+        assert (array.dtype, array.tobytes()) == (expected.dtype, expected.tobytes())
+        np.testing.assert_allclose(meta["affine"], affine, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("image_class", "asked"), [(nib.AnalyzeImage, True), (nib.Nifti1Pair, False)])
+def test_a_mat_file_places_an_analyze_volume_and_no_other(tmp_path, noise, image_class, asked):
+    path = save(tmp_path / "a.hdr", noise(), image_class)
+    _, before = read(path)
+    save(tmp_path / "b.hdr", noise(), Spm99AnalyzeImage)
+    (tmp_path / "b.mat").rename(tmp_path / "a.mat")
+    _, meta = read(path)
+    assert np.allclose(meta["affine"], before["affine"]) is not asked
+    np.testing.assert_allclose(meta["affine"], by_nibabel(path)[1], rtol=1e-12)
+
+
+def test_file_that_is_cut_while_it_is_read_is_left_to_nibabel(tmp_path, noise):
+    path = save(tmp_path / "a.nii", noise())
+    voxels, layout = find_plain(str(path))
+    os.truncate(path, 352 + 1000)
+    for axis in range(3):
+        assert read_plain(voxels, layout, axis, 19) is None
+    path.unlink()
+    assert read_plain(voxels, layout, 2, 0) is None
+
+
+def test_where_the_short_way_fails_the_long_one_reads(tmp_path, noise, monkeypatch):
+    path = save(tmp_path / "a.nii", noise())
+    monkeypatch.setattr("monai_cae.data.readers.read_plain", lambda *_: None)
+    np.testing.assert_array_equal(read(path)[0], noise()[:, :, 4:5])
 
 
 def test_slices_are_counted_from_one_along_the_planes_axis(tmp_path):
@@ -139,11 +330,13 @@ def test_through_the_workers_of_a_data_loader(tmp_path, noise):
         ((1, 24, 20), "sagittal", 0, (slice(0, 1), slice(None), slice(None))),
         ((20, 24, 1), "coronal", 5, (slice(None), slice(4, 5), slice(None))),
         ((20, 24), "axial", 106, (slice(None), slice(None), None)),
+        ((20,), "axial", 106, (slice(None), None, None)),
     ],
-    ids=["axial", "trailing-axis", "sagittal", "across", "two-dimensional"],
+    ids=["axial", "trailing-axis", "sagittal", "across", "two-dimensional", "one-dimensional"],
 )
-def test_image_with_a_single_slice_is_that_slice(tmp_path, noise, shape, plane, slice_index, expected):
-    path = save(tmp_path / "cut.nii.gz", noise(shape))
+@pytest.mark.parametrize("name", ["cut.nii.gz", "cut.nii"])
+def test_image_with_a_single_slice_is_that_slice(tmp_path, noise, name, shape, plane, slice_index, expected):
+    path = save(tmp_path / name, noise(shape))
     array, meta = read(path, plane, slice_index)
     np.testing.assert_array_equal(array, noise(shape).reshape(shape[:3])[expected])
     if plane != "coronal":
@@ -167,7 +360,7 @@ def test_compressed_file_is_inflated_no_further_than_the_slice(tmp_path, noise, 
         read(path, "axial", 20)
 
 
-@pytest.mark.parametrize("plane", ["axial", "coronal"])
+@pytest.mark.parametrize("plane", AXES)
 def test_uncompressed_file_is_not_read_as_a_whole(tmp_path, plane):
     shape = (32, 512, 5000)
     path = save(tmp_path / "a.nii", np.ones((32, 512, 1), np.int16))
@@ -181,8 +374,8 @@ def test_uncompressed_file_is_not_read_as_a_whole(tmp_path, plane):
     array, _ = read(path, plane, 1)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert array.sum() == {"axial": 32 * 512, "coronal": 32}[plane]
-    assert peak < 4_000_000
+    assert array.sum() == {"axial": 32 * 512, "coronal": 32, "sagittal": 512}[plane]
+    assert peak < array.nbytes + 4_000_000
 
 
 def truncate_img(path):
@@ -224,9 +417,15 @@ def empty(path):
     path.write_bytes(b"")
 
 
+def replace_by_folder(path):
+    path.with_suffix(".img").unlink()
+    path.with_suffix(".img").mkdir()
+
+
 BROKEN = {
     "img-truncated": ("a.hdr", truncate_img, r"a\.img is truncated: 19199 of 19200 bytes: copy it again"),
     "img-missing": ("a.hdr", drop_img, r"a\.img is missing beside its \.hdr: copy the scan again"),
+    "img-is-folder": ("a.hdr", replace_by_folder, r"a\.img is missing beside its \.hdr: copy the scan again"),
     "img-empty": ("a.img", empty, r"a\.img is not a readable image \(.+\): copy it again"),
     "hdr-truncated": ("a.hdr", truncate_header, r"a\.hdr is not a readable image \(.+\): copy it again"),
     "hdr-is-text": ("a.hdr", overwrite, r"a\.hdr is not a readable image \(.+\): copy it again"),
@@ -254,9 +453,27 @@ def test_broken_files_are_named_through_load_image_too(tmp_path, noise, refused,
     assert isinstance(caught.value.__cause__, MonaiCaeError)
 
 
-def spoil(value, where=(3, 4, 4)):
+@pytest.mark.parametrize("name", ["a.hdr", "a.nii"])
+def test_truncated_file_is_refused_even_where_the_slice_is_there(tmp_path, noise, refused, name):
+    path = save(tmp_path / name, noise(), nib.Nifti1Image if name == "a.nii" else nib.AnalyzeImage)
+    (truncate_nii if name == "a.nii" else truncate_img)(path)
+    with refused("is truncated: 19[0-9]+ of 19[0-9]+ bytes: copy it again"):
+        read(path, "axial", 1)
+
+
+@pytest.mark.parametrize(("name", "image_class"), [("a.hdr", nib.Nifti1Pair), ("a.nii", nib.Nifti1Image)])
+def test_a_broken_extension_of_the_header_is_refused(tmp_path, noise, refused, name, image_class):
+    path = save(tmp_path / name, noise(), image_class, comment=b"text " * 50)
+    content = bytearray(path.read_bytes())
+    content[352:356] = (10_000_000).to_bytes(4, "little")  # the extension's size
+    path.write_bytes(content)
+    with refused(r"is not a readable image \(failed to read extension content\)"):
+        read(path)
+
+
+def spoil(value, where=(3, 4, 4), dtype=np.float32):
     def voxels(noise):
-        volume = noise().astype(np.float32)
+        volume = noise().astype(dtype)
         volume[where] = value
         return volume
 
@@ -266,6 +483,7 @@ def spoil(value, where=(3, 4, 4)):
 CONTENT = {
     "two-volumes": (lambda noise: noise((*SHAPE, 2)), r"a\.nii is not a 3D volume: its shape is \(20, 24, 20, 2\)"),
     "zero": (spoil(0, np.s_[:, :, 4]), r"axial slice 5 of .*a\.nii is zero everywhere: choose another slice_index"),
+    "zero-integers": (spoil(0, np.s_[:, :, 4], ">i2"), r"axial slice 5 of .*a\.nii is zero everywhere"),
     "nan": (spoil(np.nan), r"axial slice 5 of .*a\.nii has values that are not finite .*leave out this scan"),
     "infinite": (spoil(-np.inf), r"axial slice 5 of .*a\.nii has values that are not finite"),
     "complex": (lambda noise: noise().astype(np.complex64), r"a\.nii is not a volume of real numbers"),

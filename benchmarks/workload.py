@@ -1,0 +1,108 @@
+"""The stages that the benchmarks time: the bundle's own configs on random slices that are in memory."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigWorkflow
+
+import monai_cae
+
+SLICES, VALIDATION, BATCH, SIZE = 112, 28, 32, 176
+GFLOP_PER_IMAGE = 20.6  # forward 6.9, backward twice that; convolutions alone
+Items = list[dict[str, torch.Tensor]]
+
+
+def random_items(count: int = SLICES, size: int = SIZE) -> Items:
+    """Slices of noise with labels that take turns: what they show makes no difference to the time."""
+    return [{"image": torch.rand(1, size, size), "label": torch.tensor([float(n % 2)])} for n in range(count)]
+
+
+class Stage:
+    """A trainer of a config, one epoch at a time inside one open MLflow run.
+
+    Args:
+        config: "pretrain.json" or "train.json".
+        items: training slices; the first 28 are also what is validated on.
+        output_dir: where the run writes.
+        trainer: the config's item.
+        options: settings, as on the command line.
+
+    Attributes:
+        validation: seconds of the evaluator in the last epoch.
+        mlflow: seconds of logging, of all epochs.
+    """
+
+    def __init__(
+        self, config: str, items: Items, output_dir: str, trainer: str = "train#trainer", **options: Any
+    ) -> None:
+        path = Path(monai_cae.__file__).parents[1] / "bundle" / "configs" / config
+        given = {"output_dir": output_dir, "tracking_uri": f"sqlite:///{output_dir}/mlruns.db", "best#trained_on": []}
+        self.workflow = ConfigWorkflow(str(path), **{**given, "max_epochs": 1, **options})
+        for name, chosen in (("train", items), ("validate", items[:VALIDATION])):
+            self.workflow.parser[f"{name}#dataset"] = chosen
+        handlers = f"{trainer.split('#')[0]}#handlers"
+        kept = [one for one in self.workflow.parser[handlers] if not one["_target_"].endswith("EpochProgress")]
+        self.workflow.parser[handlers] = kept
+        self.workflow.initialize()
+        self.get = self.workflow.parser.get_parsed_content
+        self.trainer, self.run = self.get(trainer), self.get("tracked_run")
+        self.validation = self.mlflow = 0.0
+        evaluator = self.get(f"{trainer.split('#')[0].replace('train', 'validate')}#evaluator")
+        self._time(evaluator, "run", "validation")
+        self._time(self.run, "log_metrics", "mlflow")
+
+    def __enter__(self) -> Stage:
+        self.run.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.run.__exit__(*error)
+
+    def epochs(self, count: int) -> float:
+        """Seconds of some epochs and of what is logged of them, validation included."""
+        self.validation = 0.0
+        self.trainer.state.epoch = self.trainer.state.iteration = 0
+        self.trainer.state.max_epochs = count
+        started = time.perf_counter()
+        self.trainer.run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    def epoch(self) -> float:
+        """Seconds of one epoch and of what is logged of it, validation included."""
+        return self.epochs(1)
+
+    def training_epoch(self) -> float:
+        """Seconds of one epoch, less its validation."""
+        seconds = self.epoch()
+        return seconds - self.validation
+
+    def _time(self, owner: object, method: str, figure: str) -> None:
+        original = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                setattr(self, figure, getattr(self, figure) + time.perf_counter() - started)
+
+        setattr(owner, method, timed)
+
+
+def matmul_rate(device: str, half: bool) -> float:
+    """GFLOP/s of a large matrix product: what this processor reaches when nothing waits for memory."""
+    size = 4096 if device == "cpu" else 16384
+    a = torch.rand(size, size, device=device).to(torch.bfloat16 if half else torch.float32)
+    a @ a
+    best = 0.0
+    for _ in range(3):
+        started = time.perf_counter()
+        (a @ a)[0, 0].item()
+        best = max(best, 2 * size**3 / (time.perf_counter() - started) / 1e9)
+    return best
