@@ -107,7 +107,7 @@ def draw(path: Path, sweeps: Sequence[tuple[str, str, Points]]) -> None:
         for row, (key, label) in enumerate((("seconds", ylabel), ("peak_gib", "peak memory, GiB"))):
             axis = axes[row, column]
             axis.plot(x, [point[key] for point in points], "o-", color="#3b6fb6")
-            axis.set(xscale="log", xticks=x, ylabel=label, ylim=(0, None))
+            axis.set(xscale="log", xticks=x, ylabel=label, ylim=(0, 1.1 * max(point[key] for point in points)))
             axis.minorticks_off()
             axis.set_xticklabels([f"{value:,}" for value in x])
             axis.spines[["top", "right"]].set_visible(False)

@@ -8,11 +8,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from monai_cae import __version__
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
+from monai_cae.folders import copy_bundle
 
 if TYPE_CHECKING:
     from monai_cae.data import Audit, Cohort
@@ -88,6 +90,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_slice(leakage)
     leakage.add_argument("path", type=Path, nargs="?", help="cohort folder with volumes (default: a synthetic one)")
     leakage.add_argument("--out", type=Path, default=Path("leakage.png"), help="the figure (default: leakage.png)")
+
+    export = command("export", _export, "write a network as TorchScript or ONNX, and prove that it agrees with PyTorch")
+    export.add_argument(
+        "bundle", type=Path, help="folder with configs/ and models/; its configs are executed: trust it"
+    )
+    export.add_argument("out", type=Path, help="file to write: OUT.ts or OUT.onnx; a report comes beside it")
+    export.add_argument("--network", default="classifier", help="classifier or autoencoder (default: classifier)")
+    export.add_argument("--checkpoint", type=Path, help="its weights (default: model.pt or autoencoder.pt in models/)")
+    export.add_argument("--volumes", type=Path, help="volumes to compare on (default: random ones)")
+
+    bundle = command("bundle", _bundle, "copy the MONAI bundle, or unpack a package, to a folder of your own")
+    bundle.add_argument("folder", type=Path, help="new or empty folder")
+    bundle.add_argument("--from", dest="package", type=Path, metavar="PACKAGE", help="zip of `monai-cae package`")
+
+    package = command("package", _package, "make a MONAI bundle with weights, numbers and model card of a finished run")
+    package.add_argument("package", type=Path, help="new file: NAME.zip")
+    package.add_argument("--output_dir", "--output-dir", type=Path, metavar="RUN", help="the run's output_dir")
+    package.add_argument("--data", default="", help="where its images come from, for the model card")
+    package.add_argument("--weights-url", default="", help="where the weights will be published, for large_files.yml")
+    package.add_argument("--check", action="store_true", help="check a package, zip or unpacked, instead of making it")
     return parser
 
 
@@ -331,6 +353,64 @@ def _show_leakage(path: Path, options: argparse.Namespace) -> None:
     print(f"  split by image    {demo.by_image:.3f}   (neighbouring slices of one subject on both sides: a leak)")
     print(f"  split by subject  {demo.by_subject:.3f}   (chance: {demo.chance:.3f})")
     print(f"figure: {options.out}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from monai_cae.sharing import export_network
+
+    names = ("network", "checkpoint", "volumes")
+    parity = export_network(
+        options.bundle,
+        options.out,
+        **{name: getattr(options, name) for name in names},
+        progress=_progress("compare", "volume", None),
+    )
+    compared = f"{parity.volumes} {'random' if parity.synthetic else 'given'} volumes"
+    print(f"{parity.network} of {parity.checkpoint} written to {options.out}")
+    print(f"largest difference to PyTorch on {compared}: {parity.summary()}")
+    print(f"report: {options.out}.parity.json")
+    if parity.synthetic:
+        print("next: the same command with --volumes FOLDER compares on your own scans")
+    else:
+        print("next: give the file to the other runtime with the preprocessing of the inference.json that it carries")
+    print(DISCLAIMER)
+
+
+def _bundle(options: argparse.Namespace) -> None:
+    if options.package is None:
+        copy_bundle(options.folder)
+        config = options.folder / "configs" / "experiment.yaml"
+        print(f"the bundle, without weights, is in {options.folder}")
+        print(f"next: python -m monai.bundle run training --config_file {quote(str(config))} --dataset_dir COHORT")
+        print(DISCLAIMER)
+    else:
+        from monai_cae.sharing import unpack
+
+        bundle = unpack(options.package, options.folder)
+        print(f"{bundle.metadata.get('name')}: checked and unpacked to {options.folder}\n{_next_of(options.folder)}")
+
+
+def _package(options: argparse.Namespace) -> None:
+    from monai_cae.sharing import check_package, package_run
+
+    if options.check:
+        bundle = check_package(options.package)
+        print(f"{bundle.metadata.get('name')}: {options.package} is whole, and its weights fit its configs")
+        print(_next_of(options.package))
+        return
+    if options.output_dir is None:
+        raise MonaiCaeError("give the run: --output_dir RUN; or --check, to check a package that is there")
+    made = package_run(options.output_dir, options.package, data=options.data, weights_url=options.weights_url)
+    print(f"{made.path}: {made.size / 1e6:.1f} MB, of a run on {made.run.kind}\nsha256: {made.sha256}")
+    print("in it: weights, configs, metadata, model card, hashes; no image, no subject ID")
+    print(_next_of(made.path))
+
+
+def _next_of(package: Path) -> str:
+    if package.is_dir():
+        config = quote(str(package / "configs" / "inference.json"))
+        return f"next: python -m monai.bundle run --config_file {config} --dataset_dir SCAN_OR_FOLDER\n{DISCLAIMER}"
+    return f"next: monai-cae bundle FOLDER --from {quote(str(package))}\n{DISCLAIMER}"
 
 
 def _progress(title: str, unit: str, total: int | None) -> Callable[[Iterable[Any]], Iterable[Any]]:

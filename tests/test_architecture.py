@@ -16,12 +16,14 @@ BASE = {"errors", "files"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    "folders": BASE,
     "data": BASE,
     "networks": BASE,
     "evaluation": BASE,
     "training": BASE | {"networks", "evaluation"},
     "experiment": BASE | {"training", "evaluation", "data"},
-    "cli": BASE | {"data", "evaluation", "networks"},
+    "sharing": BASE | {"folders", "networks", "training", "evaluation", "data"},
+    "cli": BASE | {"data", "evaluation", "networks", "sharing", "folders"},
 }
 
 

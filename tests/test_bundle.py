@@ -9,6 +9,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ from mlflow import MlflowClient
 from monai.bundle import ConfigParser, ConfigWorkflow
 from tiny import CONFIGS, TINY, write_discs
 
-from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier
+from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier, save_weights
 from monai_cae.training.workflow import find_mistake
 
 EPOCH_METRICS = {
@@ -58,6 +59,7 @@ def test_every_config_is_run_by_a_test():
         "train.json",
         "evaluate.json",
         "inference.json",
+        "multi_gpu_train.json",
         "experiment.yaml",
         "with_phantom.yaml",
     }
@@ -202,6 +204,61 @@ def test_inference_agrees_with_evaluation_for_folder_file_and_nifti(experiment, 
         run_bundle("inference.json", path, tmp_path / path.suffix, checkpoint=checkpoint)
         (row,) = predictions(tmp_path / path.suffix / "predictions.csv")
         assert float(row["probability"]) == pytest.approx(found["OAS1_0003"], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A classifier of random weights, large enough for probabilities from 0.47 to 0.56 on the cohort."""
+    path = tmp_path_factory.mktemp("models") / "model.pt"
+    torch.manual_seed(5)
+    network = EncoderClassifier(encoder=ConvEncoder(), spatial_size=(16, 16))
+    for weights in network.parameters():
+        if weights.ndim > 1:
+            torch.nn.init.kaiming_normal_(weights)
+    save_weights(network, path)
+    return str(path)
+
+
+def test_inference_reads_ahead_without_changing_a_prediction(discs, checkpoint, run_bundle, tmp_path, capsys):
+    settings = {"in turn": {"num_workers": 0}, "ahead": {"num_workers": 3}, "usual": {}}
+    tables = []
+    for name, options in settings.items():
+        run_bundle("inference.json", discs, tmp_path / name, checkpoint=checkpoint, **options)
+        tables.append((tmp_path / name / "predictions.csv").read_text())
+    assert tables[0] == tables[1] == tables[2]
+    rows = predictions(tmp_path / "usual" / "predictions.csv")
+    assert [row["file"] for row in rows] == sorted(str(path) for path in discs.rglob("*.hdr")) and len(rows) == 24
+    network = EncoderClassifier(encoder=ConvEncoder(), spatial_size=(16, 16)).eval()
+    network.load_state_dict(torch.load(checkpoint, weights_only=True))
+    images = torch.tensor(np.stack([by_hand(row["file"]) for row in rows])[:, None], dtype=torch.float32)
+    with torch.no_grad():
+        expected = torch.sigmoid(network(images))[:, 0].tolist()
+    assert [float(row["probability"]) for row in rows] == pytest.approx(expected, abs=1e-5)
+    positive = sum(value >= 0.5 for value in expected)
+    assert np.std(expected) > 0.02 and 0 < positive < 24
+    summary = rf"^24 scans in \d+\.\d s \(\d+\.\d per second\): {positive} predicted as AD"
+    assert len(re.findall(summary, capsys.readouterr().out, re.MULTILINE)) == 3
+
+
+def test_inference_in_the_precision_that_is_fast_here(discs, checkpoint, run_bundle, tmp_path):
+    found = []
+    for precision in ("float32", "auto", "bfloat16"):
+        run_bundle("inference.json", discs, tmp_path / precision, checkpoint=checkpoint, precision=precision)
+        found.append([float(row["probability"]) for row in predictions(tmp_path / precision / "predictions.csv")])
+    assert found[1] == pytest.approx(found[0], abs=0.01) and found[2] == pytest.approx(found[0], abs=0.01)
+    assert found[2] != found[0]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_one_broken_scan_of_many_ends_in_the_line_that_names_it(checkpoint, run_bundle, tmp_path, num_workers):
+    root = write_discs(tmp_path / "cohort")
+    broken = next(root.rglob("OAS1_0015*.img"))
+    broken.write_bytes(broken.read_bytes()[:500])
+    options = {"checkpoint": checkpoint, "num_workers": num_workers}
+    found = mistake(lambda: run_bundle("inference.json", root, tmp_path / "out", **options))
+    assert found.startswith(f"{broken} is truncated: 500 of")
+    assert not (tmp_path / "out").exists()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading")]
 
 
 def test_inference_takes_the_volume_in_memory_when_loadimage_is_stripped(discs):
@@ -449,6 +506,8 @@ def mistake(run) -> str:
         ("train.json", {}, "no pretrained autoencoder at .*pretrain.json.*--pretrained none"),
         ("evaluate.json", {}, "no checkpoint at"),
         ("inference.json", {"checkpoint": "/nowhere.pt"}, "no checkpoint at /nowhere.pt"),
+        ("inference.json", {"num_workers": -1}, "num_workers must be a whole number from 0, not -1"),
+        ("inference.json", {"threads": -1}, "threads must be a whole number from 0"),
     ],
 )  # fmt: skip
 def test_wrong_settings_end_in_one_line(run_bundle, discs, tmp_path, config, options, message):
@@ -539,11 +598,12 @@ def test_datalist_of_another_seed_is_not_reused(run_bundle, discs, tmp_path):
     assert "was made with seed 1, not 2" in mistake(lambda: run_bundle("train.json", discs, tmp_path / "out", seed=2))
 
 
-def test_output_dir_that_can_not_be_written(run_bundle, discs, tmp_path):
+@pytest.mark.parametrize("config", ["pretrain.json", "inference.json"])
+def test_output_dir_that_can_not_be_written(run_bundle, discs, checkpoint, tmp_path, config):
     (tmp_path / "file").write_text("")
-    assert "choose another --output_dir" in mistake(
-        lambda: run_bundle("pretrain.json", discs, tmp_path / "file" / "out")
-    )
+    options = {"checkpoint": checkpoint} if config == "inference.json" else {}
+    found = mistake(lambda: run_bundle(config, discs, tmp_path / "file" / "out", **options))
+    assert found.startswith("can't write ") and found.endswith("choose another --output_dir")
 
 
 def test_checkpoint_of_another_architecture(run_bundle, discs, tmp_path):

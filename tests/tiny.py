@@ -33,11 +33,11 @@ def volume(seed: int, label: int) -> np.ndarray:
     return out
 
 
-def write_discs(root: Path, subjects: int = 24) -> Path:
-    """OASIS-1 discs: even subjects are controls, odd ones patients."""
+def write_discs(root: Path, subjects: int = 24, first: int = 0) -> Path:
+    """OASIS-1 discs: even subjects are controls, odd ones patients; others in cohorts with another `first`."""
     root.mkdir(parents=True, exist_ok=True)
     rows = []
-    for index in range(subjects):
+    for index in range(first, first + subjects):
         name = f"OAS1_{index + 1:04d}_MR1"
         folder = root / f"disc{1 + index // 12}" / name / "PROCESSED" / "MPRAGE" / "T88_111"
         write_pair(folder / f"{name}_mpr_n{3 + index % 4}_anon_111_t88_masked_gfc.img", volume(index, index % 2))

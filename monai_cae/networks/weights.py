@@ -49,12 +49,13 @@ def trained_on(path: str | Path) -> list[str]:
     return list(metadata.get(_TRAINED_ON, {}).get("subjects", []))
 
 
-def load_weights(network: Network, path: str | Path) -> Network:
+def load_weights(network: Network, path: str | Path, part: str = "") -> Network:
     """Load a state dict into a network, strictly.
 
     Args:
         network: module to fill, in place.
         path: file written by `torch.save(network.state_dict(), path)` or MONAI's `CheckpointSaver`.
+        part: the network is this submodule of the one in the file, e.g. "encoder"; nothing for all of it.
 
     Returns:
         The same network.
@@ -68,6 +69,9 @@ def load_weights(network: Network, path: str | Path) -> Network:
     state = _read(path)
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise MonaiCaeError(f"{path} holds something else than one network's weights: name another file")
+    if part:
+        prefix = f"{part}."
+        state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     misfit = _first_misfit(network.state_dict(), state)
     if misfit:
         raise MonaiCaeError(

@@ -4,32 +4,51 @@ from monai_cae.training.augmentation import BatchAugmentation
 from monai_cae.training.batches import reconstruction_batch, with_pretrained
 from monai_cae.training.encoding import EncodedDataset
 from monai_cae.training.freezing import EncoderFreezing
-from monai_cae.training.handlers import BestCheckpoint, EpochProgress, PredictionTable, StopWhenWorse
+from monai_cae.training.handlers import BestCheckpoint, BestWriting, EpochProgress, StopWhenWorse
 from monai_cae.training.inferers import PrecisionInferer
 from monai_cae.training.loaders import ResidentLoader
 from monai_cae.training.machine import use_machine
 from monai_cae.training.metrics import BrainPSNR, ClassificationScore
+from monai_cae.training.parallel import (
+    ParallelInferer,
+    become_replica,
+    is_first,
+    join_processes,
+    leave_processes,
+    local_device,
+)
+from monai_cae.training.predictions import PredictionProgress, PredictionTable, print_predictions
+from monai_cae.training.reading import ReadAheadLoader
 from monai_cae.training.reports import report_autoencoder, report_classifier, report_test
-from monai_cae.training.stages import print_predictions, run_stage
+from monai_cae.training.stages import run_stage
 from monai_cae.training.tracking import EpochTracking, TrackedRun, default_tracking_uri
 from monai_cae.training.workflow import bundle_root, prepare
 
 __all__ = [
     "BatchAugmentation",
     "BestCheckpoint",
+    "BestWriting",
     "BrainPSNR",
     "ClassificationScore",
     "EncodedDataset",
     "EncoderFreezing",
     "EpochProgress",
     "EpochTracking",
+    "ParallelInferer",
     "PrecisionInferer",
+    "PredictionProgress",
     "PredictionTable",
+    "ReadAheadLoader",
     "ResidentLoader",
     "StopWhenWorse",
     "TrackedRun",
+    "become_replica",
     "bundle_root",
     "default_tracking_uri",
+    "is_first",
+    "join_processes",
+    "leave_processes",
+    "local_device",
     "prepare",
     "print_predictions",
     "reconstruction_batch",

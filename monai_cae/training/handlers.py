@@ -1,9 +1,8 @@
-"""Ignite handlers: keep the best, stop in time, show progress, collect predictions."""
+"""Ignite handlers: keep the best, stop in time, show progress."""
 
 from __future__ import annotations
 
 import copy
-import csv
 import logging
 import math
 import time
@@ -16,8 +15,8 @@ from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
 from tqdm import tqdm
 
-from monai_cae.files import replacing
 from monai_cae.networks import save_weights
+from monai_cae.training.parallel import is_first
 
 
 class BestCheckpoint:
@@ -25,7 +24,7 @@ class BestCheckpoint:
 
     MONAI's CheckpointSaver does not write atomically, and writes at every improvement: early in training that is every
     epoch, and the classifier has 255 MB. This keeps the best weights in memory, and writes them when some time has
-    passed and when `restore` is called. Attached to an evaluator that two trainers share, it keeps the best of both.
+    passed, when `restore` is called, and through `BestWriting`. Attached to an evaluator that two trainers share, it keeps the best of both.
 
     Args:
         network: its plain state dict is saved.
@@ -69,8 +68,8 @@ class BestCheckpoint:
             self.write()
 
     def write(self) -> None:
-        """Write the best weights, unless the file has them."""
-        if self._unwritten:
+        """Write the best weights, unless the file has them; of several processes, the first does."""
+        if self._unwritten and is_first():
             save_weights(self._weights, self.path, self.trained_on)
             self._unwritten = False
             self._written_at = time.monotonic()
@@ -87,6 +86,25 @@ class BestCheckpoint:
         for name, tensor in state.items():
             self._weights[name].copy_(tensor)
         self._unwritten = True
+
+
+class BestWriting:
+    """Have the best weights in their file whenever a trainer ends: in federated learning nobody calls `restore`.
+
+    Args:
+        best: what keeps them.
+    """
+
+    def __init__(self, best: BestCheckpoint) -> None:
+        self.best = best
+
+    def attach(self, engine: Engine) -> None:
+        """Args: engine: the trainer."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Write them."""
+        self.best.write()
 
 
 class StopWhenWorse:
@@ -107,7 +125,8 @@ class StopWhenWorse:
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the trainer to stop."""
-        stopping = EarlyStopping(self.patience, lambda _: -self.validator.state.metrics[self.metric], engine)
+        metrics = self.validator.state.metrics  # none before the first validation
+        stopping = EarlyStopping(self.patience, lambda _: -metrics.get(self.metric, math.inf), engine)
         stopping.logger.setLevel(logging.WARNING)  # the progress bar says it
         engine.add_event_handler(Events.EPOCH_COMPLETED, stopping)
 
@@ -135,14 +154,21 @@ class EpochProgress:
 
     def _start(self, engine: Engine) -> None:
         self._bar = tqdm(
-            total=engine.state.max_epochs, desc=self.title, unit="epoch", mininterval=1.0, dynamic_ncols=True
+            total=engine.state.max_epochs,
+            initial=engine.state.epoch,
+            desc=self.title,
+            unit="epoch",
+            mininterval=1.0,
+            dynamic_ncols=True,
+            disable=not is_first(),
         )
 
     def __call__(self, engine: Engine) -> None:
         """Show the epoch that has just ended."""
         if self._bar is not None:
-            values = {name: self.validator.state.metrics[name] for name in self.metrics}
-            self._bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
+            values = self.validator.state.metrics  # none before the first validation
+            shown = {name: f"{values[name]:.4g}" for name in self.metrics if name in values}
+            self._bar.set_postfix(shown, refresh=False)
             self._bar.update(1)
 
     def _end(self, engine: Engine) -> None:
@@ -151,54 +177,3 @@ class EpochProgress:
                 self._bar.set_description(f"{self.title} (stopped early)")
             self._bar.close()
             self._bar = None
-
-
-class PredictionTable:
-    """Collect the probability of every case, and write them as a table when the evaluator has completed.
-
-    Expects `engine.state.output["pred"]` as probabilities, shape `(N, 1)`.
-
-    Args:
-        path: csv file, written atomically.
-        keys: items of the batch that become columns, before `probability` and `prediction`; one that a batch does not
-            have is left out.
-        threshold: a probability from here on is predicted as AD.
-    """
-
-    def __init__(self, path: str | Path, keys: Sequence[str], threshold: float = 0.5) -> None:
-        self.path = Path(path)
-        self.keys = keys
-        self.threshold = threshold
-        self.rows: list[dict[str, Any]] = []
-
-    def attach(self, engine: Engine) -> None:
-        """Args: engine: the evaluator."""
-        engine.add_event_handler(Events.STARTED, lambda _: self.rows.clear())
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-        engine.add_event_handler(Events.COMPLETED, self._write)
-
-    def __call__(self, engine: Engine) -> None:
-        """Add the rows of one batch."""
-        output: Any = engine.state.output
-        batch: Any = engine.state.batch
-        probabilities = torch.as_tensor(output["pred"]).detach().flatten().tolist()
-        given = {key: _column(batch[key]) for key in self.keys if key in batch}
-        for index, probability in enumerate(probabilities):
-            row = {key: column[index] for key, column in given.items()}
-            self.rows.append({**row, "probability": probability, "prediction": int(probability >= self.threshold)})
-
-    def column(self, name: str) -> list[Any]:
-        """One column of what was collected."""
-        return [row[name] for row in self.rows]
-
-    def _write(self, engine: Engine) -> None:
-        with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.rows[0]))
-            writer.writeheader()
-            writer.writerows({**row, "probability": f"{row['probability']:.6f}"} for row in self.rows)
-
-
-def _column(values: Any) -> list[Any]:
-    if isinstance(values, torch.Tensor):
-        return [int(value) if float(value).is_integer() else value for value in values.flatten().tolist()]
-    return list(values)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from monai.transforms import Compose, RandomizableTrait
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from monai_cae.errors import MonaiCaeError
 
@@ -18,18 +18,21 @@ class ResidentLoader(DataLoader):
     """A DataLoader whose data set is collated once and stays on the device: batch for batch what DataLoader gives.
 
     One slice per subject is small (124 kB in float32), and a step on a GPU is short: collating and copying every batch
-    anew would take longer than the step. The order comes from DataLoader's own samplers, so `DistributedSampler` works.
+    anew would take longer than the step. The order comes from DataLoader's own samplers, or from the one given.
 
     Args:
         dataset: items are dictionaries; read once, when the first batch is asked for.
-        batch_size: images per batch; the last may be smaller.
-        shuffle: draw a new order in every epoch.
+        batch_size: images per batch; the last may be smaller. With a `DistributedSampler` those of all processes
+            together, of which each gets an equal share.
+        shuffle: draw a new order in every epoch; a sampler that is given decides that itself.
         device: where the tensors lie.
         augmentation: called with every batch, on the device; its result is what the engine sees.
-        sampler, generator, drop_last: as for `torch.utils.data.DataLoader`.
+        sampler: as for `torch.utils.data.DataLoader`.
+        generator, drop_last: as for `torch.utils.data.DataLoader`.
 
     Raises:
-        MonaiCaeError: the data set's transforms are random; they would be drawn once and then stay.
+        MonaiCaeError: the data set's transforms are random; they would be drawn once and then stay. Or a batch that
+            does not divide among the processes.
     """
 
     def __init__(
@@ -39,9 +42,14 @@ class ResidentLoader(DataLoader):
         shuffle: bool = False,
         device: str | torch.device = "cpu",
         augmentation: Callable[[Batch], Batch] | None = None,
+        sampler: Sampler[int] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(dataset, batch_size=batch_size, shuffle=shuffle, **kwargs)
+        if isinstance(sampler, DistributedSampler):
+            if batch_size % sampler.num_replicas:
+                raise MonaiCaeError(f"batch_size {batch_size} does not divide among {sampler.num_replicas} processes")
+            batch_size //= sampler.num_replicas
+        super().__init__(dataset, batch_size, shuffle=shuffle and sampler is None, sampler=sampler, **kwargs)
         _refuse_random(getattr(dataset, "transform", None))
         self.device = torch.device(device)
         self.augmentation = augmentation

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from ignite.metrics import EpochMetric
 from monai.metrics.regression import RegressionMetric
+from monai.utils import evenly_divisible_all_gather
 
 from monai_cae.evaluation import BRAIN_THRESHOLD, classification_metrics
 
@@ -48,3 +49,10 @@ class ClassificationScore(EpochMetric):
             return classification_metrics(labels.cpu().numpy().astype(int), probabilities)[name]
 
         super().__init__(compute, output_transform=output_transform, check_compute_fn=False)
+
+    def compute(self) -> float:
+        """The score; the cases of all processes together, which may have different numbers of them."""
+        gathered = [
+            evenly_divisible_all_gather(torch.cat(parts), concat=True) for parts in (self._predictions, self._targets)
+        ]
+        return self.compute_fn(*gathered)

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from monai_cae.evaluation import classification_metrics, figures
 from monai_cae.networks import ConvAutoencoder
-from monai_cae.training.handlers import BestCheckpoint, PredictionTable
+from monai_cae.training.handlers import BestCheckpoint
+from monai_cae.training.predictions import PredictionTable
 from monai_cae.training.tracking import TrackedRun
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"

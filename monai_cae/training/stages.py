@@ -13,8 +13,8 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from monai_cae.evaluation.audit_page import audit_page
-from monai_cae.files import replacing
-from monai_cae.training.handlers import PredictionTable
+from monai_cae.files import replacing, sha256_of
+from monai_cae.training.parallel import is_first
 from monai_cae.training.tracking import TrackedRun, program, ui_command
 from monai_cae.training.workflow import bundle_root, executed_config, resolved_settings
 
@@ -31,23 +31,32 @@ def run_stage(
     synthetic: bool,
     audit: Mapping[str, Any],
     steps: Sequence[Callable[[], Any]],
+    report: Callable[[], Mapping[str, Any]],
     next_config: str = "",
 ) -> dict[str, Any]:
-    """Run the steps of a stage inside its MLflow run, write `results_<stage>.json`, and print a summary.
+    """Run the steps of a stage inside its MLflow run, write its results and executed config, and print a summary.
+
+    Of several processes that train together, only the first tracks, writes and prints; the others run the steps.
 
     Args:
         stage: "pretrain", "train" or "evaluate".
         run: opened here; gets the settings, the executed config and the datalist.
-        output_dir: where the results go.
+        output_dir: where `results_<stage>.json`, with the SHA-256 of the weights, and `config_<stage>.json` go.
         datalist: the subjects of the sets.
         synthetic: say so in whatever is written.
         audit: of the sets, see `monai_cae.data.audit_training`; written as audit.json and audit.html.
-        steps: called in turn; a step that returns a dictionary adds to the results.
+        steps: called in turn.
+        report: called when they are done; gives the stage's results.
         next_config: config file of the bundle that the summary names as the next to run; "" for none.
 
     Returns:
-        The results, with the seconds that the steps took and the MLflow run's ID.
+        The results, with the seconds that steps and report took and the MLflow run's ID; nothing in other processes
+        than the first.
     """
+    if not is_first():
+        for step in steps:
+            step()
+        return {}
     config = executed_config()
     with run:
         run.log_params(resolved_settings())
@@ -62,12 +71,17 @@ def run_stage(
         started = time.perf_counter()
         results: dict[str, Any] = {"stage": stage, "synthetic": synthetic, "leaks": leaks}
         for step in steps:
-            outcome = step()
-            if isinstance(outcome, Mapping):
-                results.update(outcome)
+            step()
+        results.update(report())
         results["seconds"] = time.perf_counter() - started
         run.log_metrics({"seconds": results["seconds"]})
         results["run_id"] = run.run_id
+        results["weights"] = {
+            name: sha256_of(path)
+            for name in ("pretrained", "checkpoint")
+            if (path := Path(resolved_settings().get(name, ""))).is_file()
+        }
+        write_json(Path(output_dir, f"config_{stage}.json"), config)
         write_json(Path(output_dir, f"results_{stage}.json"), results)
     if not run.parent_run_id:
         _print_summary(stage, run, results, Path(output_dir), next_config)
@@ -128,10 +142,3 @@ def next_command(config: str) -> str:
     changed = {name: ours[name] for name in ours if name in theirs and theirs[name] != raw[name]}
     options = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in changed.items())
     return f"{program('python')} -m monai.bundle run training --config_file {shlex.quote(str(path))} {options}".strip()
-
-
-def print_predictions(table: PredictionTable) -> None:
-    """End of an inference: how many scans, what was predicted, where the table is."""
-    positive = sum(table.column("prediction"))
-    print(f"\n{len(table.rows)} scans: {positive} predicted as AD (CDR > 0), {len(table.rows) - positive} as HC")
-    print(f"  predictions  {table.path}\n  {DISCLAIMER}", flush=True)

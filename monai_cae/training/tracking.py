@@ -48,7 +48,8 @@ class TrackedRun:
     Args:
         tracking_uri: `sqlite:///...` or a server's `http(s)://...`.
         experiment_name: MLflow experiment, made when it is missing.
-        stage: what the run is of; with a random suffix it is the run's name.
+        stage: what the run is of.
+        name: of the run; "" for the stage with a random suffix.
         parent_run_id: run to nest under; "" for none.
         params: hyper-parameters.
         tags: whatever else describes the run.
@@ -64,13 +65,14 @@ class TrackedRun:
         tracking_uri: str,
         experiment_name: str,
         stage: str,
+        name: str = "",
         parent_run_id: str = "",
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> None:
         self.tracking_uri = tracking_uri
         self.experiment_name = experiment_name
-        self.name = f"{stage}-{uuid.uuid4().hex[:8]}"
+        self.name = name or f"{stage}-{uuid.uuid4().hex[:8]}"
         self.parent_run_id = parent_run_id
         self.params = dict(params or {})
         self.tags = {"stage": stage, **_source_tags(), **(tags or {})}

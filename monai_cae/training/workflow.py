@@ -25,14 +25,14 @@ from monai.bundle import ConfigWorkflow
 from monai_cae.errors import MonaiCaeError
 from monai_cae.training.machine import use_machine
 
-# What MONAI looks up by name (monai/bundle/properties.py) or runs, though no other item of the config refers to it.
+# What MONAI looks up by name (monai/bundle/properties.py), runs or exports, though no other item refers to it.
 _LOOKED_UP = {
     "imports", "initialize", "run", "training", "finalize", "bundle_root", "network_def", "train", "validate",
-    "dataset",
+    "dataset", "autoencoder_def",
     "evaluator", "inferer", "handlers", "preprocessing", "postprocessing", "key_metric",
 }  # fmt: skip
 _REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
-_POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "image_size", "repeats")
+_POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "image_size", "repeats")
 _GROUPS = ("cohort", "split")
 _POSITIVE_NUMBERS = ("learning_rate",)
 _PLAIN = (str, int, float, bool, torch.device)
@@ -123,6 +123,8 @@ def check_settings(config: dict[str, Any]) -> None:
         MonaiCaeError: naming the setting and, for a misspelt one, the closest that exists.
     """
     read = set(_REFERENCE.findall(json.dumps(config, default=str))) | _LOOKED_UP
+    if "train" in config:
+        read.add("max_epochs")  # in federated learning MonaiAlgo writes its local_epochs over the trainer's reference
     names = [name for name in config if not name.startswith(("_", "+"))]
     for name in names:
         if name not in read:
@@ -132,6 +134,9 @@ def check_settings(config: dict[str, Any]) -> None:
             raise MonaiCaeError(f"unknown setting --{name}: {hint}")
     for name, value in settings(config).items():
         _check_value(name, value)
+    interval, epochs = config.get("val_interval"), config.get("max_epochs")
+    if isinstance(interval, int) and isinstance(epochs, int) and interval > epochs:
+        raise MonaiCaeError(f"val_interval {interval} is above max_epochs {epochs}: there would be no validation")
 
 
 def _grouped_settings(config: Mapping[str, Any]) -> list[str]:

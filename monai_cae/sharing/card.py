@@ -1,0 +1,184 @@
+"""What a package says of itself: its metadata and its model card, with the numbers of its run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from monai_cae import __version__
+from monai_cae.evaluation.intervals import wilson_interval
+from monai_cae.sharing.runs import Run
+
+SYNTHETIC = "SYNTHETIC DATA, NOT REAL MRI"
+_PAPER = ("CDR > 0", "CDR == 0")
+_VERSIONS = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
+# of the bundle's own card; they hold for every run
+_SHARED_SECTIONS = ("Intended use", "Input and output", "Metrics", "Limits")
+_SHOWN_SETTINGS = ("plane", "slice_index", "image_size", "channels", "seed", "threshold")
+
+
+def warning(run: Run) -> str:
+    """What has to be said first: "" for a run on real data without a leak."""
+    synthetic = f"{SYNTHETIC}: nothing about people follows from it. " if run.synthetic else ""
+    leaky = f"LEAKY: {run.leaks} found between the sets, the scores are worthless. " if run.leaks else ""
+    return (synthetic + leaky).strip()
+
+
+def data_source(run: Run, shipped: Mapping[str, Any], given: str = "") -> str:
+    """Where the images come from, as far as the run can tell."""
+    if run.synthetic:
+        return f"{SYNTHETIC}: brains made by `monai-cae phantom`"
+    return given or (str(shipped["data_source"]) if run.oasis else "not stated by whoever made this package")
+
+
+def run_metadata(run: Run, shipped: Mapping[str, Any], config: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The bundle's metadata.json with this run's classes, sizes, versions and scores.
+
+    Args:
+        run: what the package is of.
+        shipped: the bundle's metadata.
+        config: the package's inference.json.
+        source: see `data_source`.
+    """
+    said = warning(run)
+    metadata = _resized(_reworded(dict(shipped), run, str(config["plane"])), shipped, config)
+    number, before = str(shipped["version"]), shipped["changelog"]
+    installed = {name: _public_version(package) for name, package in _VERSIONS.items()}
+    required = {name: _public_version(name) for name in shipped["required_packages_version"]}
+    return {
+        **metadata,
+        "changelog": {**before, number: f"{before[number]}; here with the weights and scores of one run"},
+        **installed,
+        "required_packages_version": required,
+        "name": f"{SYNTHETIC}: {metadata['name']}" if run.synthetic else metadata["name"],
+        "description": f"{said} {metadata['description']}".strip(),
+        "data_source": source,
+        "eval_metrics": run.scores,
+        "intended_use": f"{said} {metadata['intended_use']}".strip(),
+    }
+
+
+def _public_version(package: str) -> str:
+    return version(package).split("+")[0]  # 2.13.0 of PyTorch's 2.13.0+cpu: that build is of this machine
+
+
+def _reworded(content: Any, run: Run, plane: str) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _reworded(value, run, plane) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_reworded(value, run, plane) for value in content]
+    if not isinstance(content, str):
+        return content
+    if (run.positive, run.negative) != _PAPER:
+        content = content.replace("Alzheimer's disease (CDR > 0)", f"patient ({run.positive})")
+        content = content.replace("healthy control (CDR 0)", f"control ({run.negative})")
+    return content.replace("one axial", f"one {plane}")
+
+
+def _resized(metadata: dict[str, Any], shipped: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The shapes of the data formats, for another image size or other channels than the bundle's."""
+    image = shipped["network_data_format"]["inputs"]["image"]
+    size, channels = config["image_size"], config["channels"]
+    sizes = {image["spatial_shape"][0]: size}
+    for formats in (value for key, value in metadata.items() if key.endswith("_data_format")):
+        for tensor in (tensor for side in formats.values() for tensor in side.values()):
+            if tensor["spatial_shape"] and tensor["spatial_shape"][0] not in sizes:  # the encoder's code
+                tensor["spatial_shape"] = [size // 2 ** (len(channels) - 1)] * 2
+                tensor["num_channels"] = channels[-1]
+            else:
+                tensor["spatial_shape"] = [sizes[length] for length in tensor["spatial_shape"]]
+    return metadata
+
+
+def model_card(
+    run: Run, config: Mapping[str, Any], shipped: str, *, source: str, weights: Mapping[Path, tuple[int, int]]
+) -> str:
+    """The package's docs/README.md.
+
+    Args:
+        run: what the package is of.
+        config: the package's inference.json.
+        shipped: the bundle's own card, whose general sections are taken over.
+        source: see `data_source`.
+        weights: file -> numbers in it, bytes.
+    """
+    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", shipped, re.MULTILINE | re.DOTALL))
+    said = warning(run)
+    parts = [
+        "# Model card: CAE and classifier on one brain MRI slice, weights of one run",
+        f"**{said}**" if said else "",
+        "**Research software, not a medical device.** Not for diagnosis, screening or any decision about a person.",
+        f"## Model\n{_model(config, weights)}",
+        f"## Data\n{_data(run, source)}",
+        f"## Leak audit\n{_audit(run)}",
+        f"## Scores on the test set\n{_scores(run)}",
+        *(f"## {name}\n{sections[name].strip()}" for name in _SHARED_SECTIONS),
+        f"## Run\n{_COMMANDS}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_COMMANDS = """```console
+pip install monai-cae
+python -m monai.bundle run --config_file configs/inference.json --dataset_dir SCAN.nii.gz
+python -m monai.bundle run --config_file configs/evaluate.json --dataset_dir COHORT
+sha256sum --check SHA256SUMS
+```
+Configs can hold code: run those of people you trust. The hashes show damage, not who made the package."""
+
+
+def _table(header: str, *rows: str) -> str:
+    return "\n".join([f"| {header} |", "|" + "---|" * (header.count("|") + 1), *(f"| {row} |" for row in rows)])
+
+
+def _model(config: Mapping[str, Any], weights: Mapping[Path, tuple[int, int]]) -> str:
+    files = (f"{path.as_posix()} | {numbers:,} | {size / 1e6:.1f} MB" for path, (numbers, size) in weights.items())
+    settings = (f"{name} | {config[name]}" for name in _SHOWN_SETTINGS)
+    return (
+        f"Written by monai-cae {__version__}, after Yagis, Seco de Herrera and Citi. The configs hold all settings of "
+        "the run.\n\n"
+        f"{_table('weights | numbers, batch-norm statistics included | size', *files)}\n\n"
+        f"{_table('setting | value', *settings)}\n\n"
+        "The weights carry hashes of the subjects' IDs, so that `monai-cae audit` can tell who was in training. "
+        "Whoever knows an ID can find out the same."
+    )
+
+
+def _data(run: Run, source: str) -> str:
+    rows = []
+    for name, one_set in run.audit["sets"].items():
+        age = one_set["age"]
+        years = f"{age['mean']:.1f} ({age['min']:.0f} to {age['max']:.0f})" if age else "not known"
+        classes = f"{one_set['classes']['1']} | {one_set['classes']['0']}"
+        rows.append(
+            f"{name} | {one_set['n']} | {one_set['subjects']} | {classes} | {one_set['women']} / {one_set['men']} | "
+            f"{years}"
+        )
+    return (
+        f"Source: {source}. Patients (label 1): `{run.positive}`. Controls (label 0): `{run.negative}`.\n\n"
+        f"{_table('set | scans | subjects | patients | controls | women / men | age, mean (range)', *rows)}\n\n"
+        "Images, subject IDs and the list of who was in which set are not part of this package."
+    )
+
+
+def _audit(run: Run) -> str:
+    done = {True: "passed", False: "FOUND", None: "not done"}
+    rows = (f"{check['name']} | {check['looks_for']} | {done[check['passed']]}" for check in run.audit["checks"])
+    return f"{run.leaks} leaks between the sets.\n\n{_table('check | looks for | result', *rows)}"
+
+
+def _scores(run: Run) -> str:
+    rows = [f"{name.removeprefix('test_')} | {value:.4g}" for name, value in run.scores.items()]
+    test = run.audit["sets"]["test"]
+    accuracy = run.scores.get("test_accuracy")
+    interval = ""
+    if accuracy is not None and test["n"] == test["subjects"]:
+        low, high = wilson_interval(round(accuracy * test["n"]), test["n"])
+        interval = (
+            f"\n\nThe accuracy's 95 % interval is {low:.3f} to {high:.3f} (Wilson, {test['n']} subjects): "
+            "do not compare single runs within it."
+        )
+    return _table("score | value", *rows) + interval

@@ -1,0 +1,47 @@
+"""The bundle's encoder as a feature extractor for other tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.networks import ConvAutoencoder, ConvEncoder, load_weights
+from monai_cae.sharing.bundle import CHECKPOINTS, open_bundle
+from monai_cae.sharing.definitions import build_network
+
+
+def load_encoder(bundle: str | Path) -> ConvEncoder:
+    """The encoder of a bundle, with its trained weights.
+
+    Its channels are those of the bundle's `configs/inference.json`. The weights are the autoencoder's
+    (`models/autoencoder.pt`) or, where that file is not there, those of the classifier's encoder (`models/model.pt`),
+    which is fine-tuned on the diagnosis. Both files are read as data: nothing in them or in the config is executed.
+
+    Feed it what it was trained on: float32 of shape `(N, 1, H, W)`, each image scaled to [0, 1] by its own minimum and
+    maximum (MONAI's `ScaleIntensity`), H and W divisible by 4. Any such size will do, not only 176 x 176.
+
+    Args:
+        bundle: the bundle's folder, with `configs/` and `models/`.
+
+    Returns:
+        Encoder on the CPU in evaluation mode; its code has the shape `(N, 128, H / 4, W / 4)` or, with other channels,
+        `(N, encoder.out_channels, H / encoder.downsampling, W / encoder.downsampling)`. `encoder.blocks` are its
+        stages, for skip connections. It can be trained further; `encoder.requires_grad_(False)` freezes its weights,
+        and evaluation mode its batch-norm statistics.
+
+    Raises:
+        MonaiCaeError: no such folder, no weights in it, weights of another architecture than the config's, or metadata
+            of a newer version than this package reads.
+    """
+    opened = open_bundle(bundle)
+    network = build_network(opened, "autoencoder")
+    if not isinstance(network, ConvAutoencoder) or not isinstance(network.encoder, ConvEncoder):
+        raise MonaiCaeError(f"{opened.config_file}: autoencoder_def has no ConvEncoder: it is another bundle's")
+    names = [CHECKPOINTS["autoencoder"], CHECKPOINTS["classifier"]]
+    found = [path for path in (opened.folder / name for name in names) if path.is_file()]
+    if not found:
+        raise MonaiCaeError(
+            f"no {names[0]} or {names[1]} in {opened.folder}: train a network, and copy models/ of its --output_dir "
+            "there"
+        )
+    return load_weights(network.encoder, found[0], part="encoder").eval()

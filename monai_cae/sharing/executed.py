@@ -1,0 +1,96 @@
+"""Configs as a run has executed them, as defaults for others: its settings, without its machine."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Config = dict[str, Any]
+_Place = tuple[Any, ...]
+
+# Paths, names of servers and runs, the hardware, and the leave to train on a leak: not part of what was trained.
+_OWN = {
+    "dataset_dir", "output_dir", "datalist", "predictions", "pretrained", "checkpoint", "tracking_uri",
+    "experiment_name", "run_name", "parent_run_id", "device", "threads", "num_workers", "allow_leaks",
+}  # fmt: skip
+_OWN_MEMBERS = {("cohort", "table")}
+_ABSENT = object()
+_PATH = re.compile(r"(?:^|['\"\s(=,])(?:~|~?/\w|[A-Za-z]:[\\/])|://")
+
+
+def as_written(executed: Mapping[str, Any]) -> Config:
+    """An executed config with # between an item and its part, as people write it; MONAI has made :: of every one."""
+    return json.loads(json.dumps(executed).replace("::", "#"))
+
+
+def as_defaults(executed: Mapping[str, Any], shipped: Mapping[str, Any]) -> Config:
+    """An executed config in which whatever belongs to its machine is as the bundle ships it.
+
+    Args:
+        executed: the config of a stage.
+        shipped: the same config of the bundle.
+    """
+    config = copy.deepcopy(dict(executed))
+    for place, value in _changes(executed, shipped):
+        if _is_own(place, value):
+            _put(config, place, _get(shipped, place))
+    return config
+
+
+def carried_over(config: Mapping[str, Any], executed: Mapping[str, Any], shipped: Mapping[str, Any]) -> Config:
+    """Another config of the bundle, changed as the executed one was, wherever the bundle ships the two alike.
+
+    Args:
+        config: e.g. inference.json, which predicts as evaluate.json does.
+        executed: the config of a stage.
+        shipped: the same config of the bundle.
+    """
+    carried = copy.deepcopy(dict(config))
+    for place, value in _changes(executed, shipped):
+        before = _get(config, place)
+        if before is not _ABSENT and before == _get(shipped, place) and not _is_own(place, value):
+            _put(carried, place, copy.deepcopy(value))
+    return carried
+
+
+def _changes(executed: Any, shipped: Any, place: _Place = ()) -> Iterator[tuple[_Place, Any]]:
+    if isinstance(executed, Mapping) and isinstance(shipped, Mapping):
+        for name, value in executed.items():
+            yield from _changes(value, shipped.get(name, _ABSENT), (*place, name))
+    elif isinstance(executed, list) and isinstance(shipped, list) and len(executed) == len(shipped):
+        for index, (ours, theirs) in enumerate(zip(executed, shipped, strict=True)):
+            yield from _changes(ours, theirs, (*place, index))
+    elif executed != shipped:
+        yield place, executed
+
+
+def _is_own(place: _Place, value: Any) -> bool:
+    return place[0] in _OWN or place[:2] in _OWN_MEMBERS or any(_PATH.search(text) for text in _texts(value))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (Mapping, list)):
+        for member in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(member)
+
+
+def _get(config: Any, place: _Place) -> Any:
+    for name in place:
+        try:
+            config = config[name]
+        except (KeyError, IndexError, TypeError):
+            return _ABSENT
+    return config
+
+
+def _put(config: Config, place: _Place, value: Any) -> None:
+    owner = _get(config, place[:-1])
+    if value is _ABSENT:
+        del owner[place[-1]]
+    else:
+        owner[place[-1]] = value

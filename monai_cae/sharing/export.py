@@ -1,0 +1,201 @@
+"""Networks for other runtimes, written by MONAI's own `ckpt_export` and `onnx_export`, if they agree with PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import platform
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import torch
+from monai.bundle import ConfigParser
+
+from monai_cae.data import find_images
+from monai_cae.errors import MonaiCaeError
+from monai_cae.files import replacing, sha256_of
+from monai_cae.networks import load_weights
+from monai_cae.sharing.bundle import CHECKPOINTS, DEFINITIONS, Bundle, open_bundle
+from monai_cae.sharing.parity import TOLERANCES, Network, Parity, largest_differences, write_random_volumes
+from monai_cae.training.workflow import find_mistake
+
+_PACKAGES = {".ts": ("torch", "monai"), ".onnx": ("torch", "monai", "onnx", "onnxscript", "onnxruntime")}
+_ADVICE = "choose another place for the exported file"
+_NOISY = ("monai.bundle.scripts", "torch.onnx._internal.exporter._registration")
+
+
+def export_network(
+    bundle: str | Path,
+    out: str | Path,
+    *,
+    network: str = "classifier",
+    checkpoint: str | Path | None = None,
+    volumes: str | Path | None = None,
+    progress: Callable[[Iterable[Path]], Iterable[Path]] = iter,
+) -> Parity:
+    """Write a network as TorchScript or ONNX, and a report of how far it is from PyTorch beside it.
+
+    The exported file takes `(N, 1, H, W)` images of any N and carries the bundle's metadata.json and inference.json:
+    as extra files of TorchScript (`monai.data.load_net_with_metadata`), as `metadata_props` of ONNX. The two are
+    compared on the CPU in float32, after the preprocessing of inference.json.
+
+    The bundle's configs are executed, as in every run of a bundle: export only one that you trust.
+
+    Args:
+        bundle: the bundle's folder.
+        out: file to write, `.ts` or `.onnx`; the report is `out` with `.parity.json` after it.
+        network: "classifier" or "autoencoder".
+        checkpoint: its weights; without one the bundle's `models/model.pt` or `models/autoencoder.pt`.
+        volumes: a volume or a folder of them to compare on; without it random ones, made from a fixed seed.
+        progress: wraps the volumes, e.g. a progress bar.
+
+    Raises:
+        MonaiCaeError: a file or a package is missing or doesn't fit, or the exported network does not agree; then
+            only the report is written.
+    """
+    out = Path(out)
+    _check_request(out, network)
+    opened = open_bundle(bundle)
+    weights = Path(checkpoint) if checkpoint is not None else opened.folder / CHECKPOINTS[network]
+    parser = ConfigParser()
+    parser.read_config(str(opened.config_file))
+    eager = load_weights(_built(opened, parser, DEFINITIONS[network]), weights).eval()
+    preprocess = _built(opened, parser, "preprocessing")
+    with tempfile.TemporaryDirectory() as folder:
+        if volumes is not None:
+            files = find_images(volumes)
+        else:
+            sizes = [_built(opened, parser, name) for name in ("slice_index", "image_size")]
+            files = write_random_volumes(Path(folder), *sizes)
+        shape = tuple(_image(preprocess, files[0]).shape)
+        with replacing(out, _ADVICE) as temporary:
+            _write(opened, DEFINITIONS[network], weights, temporary, shape)
+            images = (_image(preprocess, file) for file in progress(files))
+            differences = largest_differences(eager, _exported(temporary), images, network)
+            parity = Parity(
+                file=out.name,
+                sha256=sha256_of(temporary),
+                network=network,
+                checkpoint=str(weights),
+                volumes=len(files),
+                synthetic=volumes is None,
+                image_shape=shape,
+                largest_difference=differences,
+                tolerance={name: TOLERANCES[name] for name in differences},
+                versions=_versions(out.suffix),
+            )
+            report = out.with_name(f"{out.name}.parity.json")
+            with replacing(report, _ADVICE) as temporary_report:
+                temporary_report.write_text(json.dumps(parity.to_dict(), indent=2) + "\n", encoding="utf-8")
+            if not parity.passed:
+                raise MonaiCaeError(
+                    f"{out} is not written: it differs too much from PyTorch: {parity.summary()}; "
+                    f"see {report}, and try the versions of constraints.txt"
+                )
+    return parity
+
+
+def _check_request(out: Path, network: str) -> None:
+    if network not in DEFINITIONS:
+        raise MonaiCaeError(f"network must be classifier or autoencoder, not {network!r}")
+    if out.suffix not in _PACKAGES:
+        raise MonaiCaeError(f"{out} must end in .ts (TorchScript) or .onnx (ONNX): give the file another name")
+    missing = [name for name in _PACKAGES[out.suffix] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MonaiCaeError(f"{out} needs {', '.join(missing)}: pip install 'monai-cae[onnx]'")
+
+
+def _built(bundle: Bundle, parser: ConfigParser, name: str) -> Any:
+    if name not in bundle.config:
+        raise MonaiCaeError(f"{bundle.config_file} has no {name}: take the file from the bundle again")
+    try:
+        return parser.get_parsed_content(name)
+    except Exception as error:  # MONAI wraps what its components raise
+        mistake = find_mistake(error)
+        if mistake is None:
+            raise
+        raise MonaiCaeError(f"{bundle.config_file}: {mistake}") from error
+
+
+def _image(preprocess: Callable[[dict[str, str]], dict[str, torch.Tensor]], file: Path) -> torch.Tensor:
+    try:
+        return preprocess({"image": str(file)})["image"]
+    except Exception as error:
+        raise find_mistake(error) or error from error
+
+
+def _write(bundle: Bundle, definition: str, weights: Path, path: Path, image_shape: Iterable[int]) -> None:
+    arguments: dict[str, Any] = {
+        "net_id": definition,
+        "filepath": str(path),
+        "ckpt_file": str(weights),
+        "meta_file": str(bundle.metadata_file),
+        "config_file": str(bundle.config_file),
+    }
+    with _quiet():
+        if path.suffix == ".ts":
+            monai.bundle.ckpt_export(**arguments)
+            return
+        monai.bundle.onnx_export(
+            **arguments,
+            use_trace=True,  # without it MONAI drops the arguments of torch.onnx.export
+            input_shape=[2, *image_shape],  # torch.export takes a batch of 1 for a constant
+            converter_kwargs={
+                "dynamo": True,
+                "input_names": ["image"],
+                "output_names": ["pred"],
+                "dynamic_shapes": {"image": {0: "batch"}},
+                "external_data": False,  # or MONAI leaves a copy of the weights in the temporary folder
+                "verbose": False,
+            },
+        )
+    _carry_configs(bundle, path)
+
+
+def _carry_configs(bundle: Bundle, path: Path) -> None:
+    import onnx
+
+    model = onnx.load(path)
+    texts = {"metadata.json": json.dumps(bundle.metadata), "inference.json": json.dumps(bundle.config)}
+    onnx.helper.set_model_props(model, texts)
+    onnx.save(model, path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without MONAI's list of arguments, and without what PyTorch's exporters say about themselves."""
+    loggers = [logging.getLogger(name) for name in _NOISY]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=".*torch.jit", category=DeprecationWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _exported(path: Path) -> Network:
+    if path.suffix == ".ts":
+        with _quiet():
+            module: Network = torch.jit.load(str(path), map_location="cpu").eval()
+        return module
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda image: torch.from_numpy(session.run(["pred"], {"image": image.numpy()})[0])
+
+
+def _versions(suffix: str) -> dict[str, str]:
+    packages = {name: version(name) for name in ("monai-cae", *_PACKAGES[suffix])}
+    return {"python": platform.python_version(), **packages}

@@ -1,0 +1,129 @@
+"""A finished run, read from its output folder as data."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai_cae.data import make_task
+from monai_cae.data.splits import SETS
+from monai_cae.errors import MonaiCaeError
+from monai_cae.files import sha256_of
+from monai_cae.sharing.bundle import CHECKPOINTS
+from monai_cae.sharing.executed import as_written
+from monai_cae.training.stages import data_kind
+
+_SETTING = {"classifier": "checkpoint", "autoencoder": "pretrained"}  # of evaluate.json, by network
+_OASIS_1 = re.compile(r"OAS1_\d{4}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What pretrain.json, train.json and evaluate.json have left in one `output_dir`.
+
+    Attributes:
+        folder: the `output_dir`.
+        configs: stage -> config as it was executed, not evaluated.
+        results: of the stage evaluate.
+        audit: of the three sets, see `monai_cae.data.Audit.to_dict`.
+        positive, negative: rules of patients and controls.
+        oasis: every subject is of OASIS-1 by its name.
+        checkpoints: the weights that were evaluated, relative to `folder`.
+    """
+
+    folder: Path
+    configs: dict[str, dict[str, Any]]
+    results: dict[str, Any]
+    audit: dict[str, Any]
+    positive: str
+    negative: str
+    oasis: bool
+    checkpoints: tuple[Path, ...]
+
+    @property
+    def synthetic(self) -> bool:
+        """The images are a phantom's, not real MRI."""
+        return bool(self.results["synthetic"])
+
+    @property
+    def leaks(self) -> int:
+        """How many were found between the sets."""
+        return int(self.results["leaks"])
+
+    @property
+    def kind(self) -> str:
+        """What to call its data, loudly where they are synthetic or leaky."""
+        return data_kind(self.synthetic, self.leaks)
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Measured on the test set, each named `test_*`."""
+        return {k: v for k, v in self.results.items() if k.startswith("test_") and isinstance(v, (int, float))}
+
+
+def read_run(output_dir: str | Path) -> Run:
+    """Read a run whose test subjects have been evaluated.
+
+    Raises:
+        MonaiCaeError: a stage did not run here, a file is broken, or the weights are not the ones that were evaluated.
+    """
+    folder = Path(output_dir)
+    if not folder.is_dir():
+        raise MonaiCaeError(f"{folder} is not a folder: give a run's --output_dir")
+    several = sorted(path.parent for path in folder.glob("repeat_*/**/results_evaluate.json"))
+    if several:
+        raise MonaiCaeError(f"{folder} holds the {len(several)} runs of an experiment: give one, such as {several[0]}")
+    results = _read(folder, "results_evaluate.json", "evaluate", "synthetic", "leaks")
+    datalist = _read(folder, "datalist.json", "evaluate", *SETS)
+    stages = [stage for stage in ("pretrain", "train") if (folder / f"config_{stage}.json").is_file()]
+    positive, negative = _rules(datalist)
+    return Run(
+        folder=folder,
+        configs={stage: as_written(_read(folder, f"config_{stage}.json", stage)) for stage in (*stages, "evaluate")},
+        results=results,
+        audit=_read(folder, "audit.json", "evaluate", "sets", "checks"),
+        positive=positive,
+        negative=negative,
+        oasis=all(_OASIS_1.match(item["subject"]) for name in SETS for item in datalist[name]),
+        checkpoints=tuple(_evaluated(folder, results)),
+    )
+
+
+def _read(folder: Path, name: str, stage: str, *keys: str) -> dict[str, Any]:
+    path = folder / name
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise MonaiCaeError(f"no {path}: run {stage}.json with --output_dir {folder} first") from error
+    except (OSError, ValueError) as error:
+        raise MonaiCaeError(f"{path} is not readable JSON ({error}): run {stage}.json again") from error
+    if not isinstance(content, dict) or not all(key in content for key in keys):
+        raise MonaiCaeError(f"{path} is not what {stage}.json writes: run it again")
+    return content
+
+
+def _evaluated(folder: Path, results: Mapping[str, Any]) -> list[Path]:
+    found = []
+    for network, relative in CHECKPOINTS.items():
+        path = folder / relative
+        if not path.is_file():
+            raise MonaiCaeError(f"no {path}: copy the {network}'s weights there and run evaluate.json again")
+        if results.get("weights", {}).get(_SETTING[network]) != sha256_of(path):
+            raise MonaiCaeError(
+                f"{path} is not what results_evaluate.json is about: run evaluate.json with --output_dir {folder} again"
+            )
+        found.append(relative)
+    return found
+
+
+def _rules(datalist: Mapping[str, Any]) -> tuple[str, str]:
+    recorded = {**(datalist.get("made_from") or {}), **(datalist.get("recipe") or {})}
+    names = ("task", "positive", "negative", "label_column")
+    if not all(name in recorded for name in names):
+        return "label 1 of a given datalist", "label 0 of a given datalist"
+    task = make_task(**{name: recorded[name] for name in names})
+    return task.positive, task.negative or f"not ({task.positive})"

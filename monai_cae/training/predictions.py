@@ -1,0 +1,144 @@
+"""Predictions of many scans: shown as they come, written as one table, told in two lines."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from tqdm import tqdm
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.files import replacing
+from monai_cae.training.stages import DISCLAIMER
+
+
+class PredictionTable:
+    """Collect the probability of every case, and write them as a table when the evaluator has completed.
+
+    Expects `engine.state.output["pred"]` as probabilities, shape `(N, 1)`. A run that does not complete writes nothing;
+    a place that can't be written is refused before the first batch.
+
+    Args:
+        path: csv file, written atomically.
+        keys: items of the batch that become columns, before `probability` and `prediction`; one that a batch does not
+            have is left out.
+        threshold: a probability from here on is predicted as AD.
+
+    Attributes:
+        columns: what was collected, by name; a few dozen bytes per case.
+        seconds: from the start of the evaluator to its end, reading included.
+    """
+
+    def __init__(self, path: str | Path, keys: Sequence[str], threshold: float = 0.5) -> None:
+        self.path = Path(path)
+        self.keys = keys
+        self.threshold = threshold
+        self.columns: dict[str, list[Any]] = {}
+        self.seconds = 0.0
+        self._started = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Args: engine: the evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _start(self, engine: Engine) -> None:
+        _check_place(self.path)
+        self.columns.clear()
+        self._started = time.perf_counter()
+
+    def __call__(self, engine: Engine) -> None:
+        """Add the rows of one batch."""
+        output: Any = engine.state.output
+        batch: Any = engine.state.batch
+        probabilities = torch.as_tensor(output["pred"]).detach().flatten().tolist()
+        found = {key: _column(batch[key]) for key in self.keys if key in batch}
+        found["probability"] = probabilities
+        found["prediction"] = [int(probability >= self.threshold) for probability in probabilities]
+        for name, values in found.items():
+            self.columns.setdefault(name, []).extend(values)
+
+    def column(self, name: str) -> list[Any]:
+        """One column of what was collected."""
+        return self.columns[name]
+
+    def _write(self, engine: Engine) -> None:
+        self.seconds = time.perf_counter() - self._started
+        texts = {**self.columns, "probability": [f"{value:.6f}" for value in self.columns["probability"]]}
+        with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(texts)
+            writer.writerows(zip(*texts.values(), strict=True))
+
+
+class PredictionProgress:
+    """A progress bar of the scans, on a terminal and from the third second on.
+
+    Args:
+        total: how many scans there are.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._bar: Any = None
+
+    def attach(self, engine: Engine) -> None:
+        """Args: engine: the evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._end)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
+
+    def _start(self, engine: Engine) -> None:
+        self._bar = tqdm(
+            total=self.total,
+            desc="predictions",
+            unit="scan",
+            delay=2,
+            disable=None,
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    def __call__(self, engine: Engine) -> None:
+        """Count the scans of one batch."""
+        output: Any = engine.state.output
+        self._bar.update(len(output["pred"]))
+
+    def _end(self, engine: Engine) -> None:
+        self._bar.close()
+
+    def _fail(self, engine: Engine, error: BaseException) -> None:
+        self._end(engine)
+        raise error  # Ignite raises nothing more once somebody listens to this event
+
+
+def print_predictions(table: PredictionTable) -> None:
+    """End of an inference: how many scans, how fast, what was predicted, where the table is."""
+    predicted = table.column("prediction")
+    scans, positive = len(predicted), sum(predicted)
+    print(
+        f"\n{scans} scans in {table.seconds:.1f} s ({scans / table.seconds:.1f} per second): "
+        f"{positive} predicted as AD (CDR > 0), {scans - positive} as HC"
+    )
+    print(f"  predictions  {table.path}\n  {DISCLAIMER}", flush=True)
+
+
+def _check_place(path: Path) -> None:
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        reason = "is no folder" if not folder.is_dir() else "is read-only"
+        raise MonaiCaeError(f"can't write {path} ({folder} {reason}): choose another --output_dir")
+
+
+def _column(values: Any) -> list[Any]:
+    if isinstance(values, torch.Tensor):
+        return [int(value) if float(value).is_integer() else value for value in values.flatten().tolist()]
+    return list(values)

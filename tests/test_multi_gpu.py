@@ -1,0 +1,188 @@
+"""multi_gpu_train.json under torchrun: two processes on CPUs do what one does with batches of the same subjects."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from monai.data import DistributedSampler
+from tiny import CONFIGS, TINY, write_discs
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.training import ParallelInferer, ResidentLoader, join_processes, leave_processes, local_device
+from monai_cae.training.workflow import find_mistake
+
+OVERLAY = "multi_gpu_train.json"
+# 12 subjects train in batches of 4, 2 of each process; 3 validate, which don't divide between two
+SETTINGS = {**TINY, "threads": 1, "max_epochs": 3, "seed": 3}
+# Adam divides by the gradients' size: it would hide a wrong one, and makes much of a rounding. Larger steps do so too:
+# in one process, a change of the initial weights by 1e-6 changes the third epoch's loss by 4e-2 at a rate of 0.1
+SGD = {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": "@learning_rate"}
+CLASSIFIER = {"network_def#dropout": 0.0, "learning_rate": 0.02, "train#optimizer": SGD, "frozen#optimizer": SGD}
+STAGES = {
+    "pretrain": ("pretrain.json", {"train#optimizer": SGD, "learning_rate": 0.001, "max_epochs": 12}),
+    "codes": ("train.json", CLASSIFIER),
+    "images": ("train.json", {**CLASSIFIER, "encode_once": False}),
+}
+SEVERAL_STAGES = """
+import json, sys, torch, monai.bundle
+folder, runs = sys.argv[1], json.loads(sys.argv[2])
+for files, settings in runs:
+    monai.bundle.run(run_id="training", config_file=files, **settings)
+    open(f"{folder}/seed_{torch.initial_seed()}", "w").close()
+"""
+
+
+def torchrun(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        command, env=environment, cwd=folder, capture_output=True, text=True, timeout=180, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return write_discs(tmp_path_factory.mktemp("odd") / "discs", 22)
+
+
+@pytest.fixture(scope="module")
+def outcomes(cohort, run_bundle, tracking_uri, tmp_path_factory):
+    """Every stage by one process and by two, from the same autoencoder."""
+    folder = tmp_path_factory.mktemp("processes")
+    client = MlflowClient(tracking_uri)
+    runs, found = [], {}
+    for name, (config, options) in STAGES.items():
+        own = {**SETTINGS, **options}
+        if config == "train.json":
+            own["pretrained"] = str(folder / "pretrain one" / "models" / "autoencoder.pt")
+        # one process that draws its batches in the order in which two share them out
+        order = {"_target_": "DistributedSampler", "dataset": "@train#dataset", "num_replicas": 1, "rank": 0, "seed": 3}
+        alone = {**own, "experiment_name": f"{name} one", "train#sampler": order}
+        run_bundle(config, cohort, folder / f"{name} one", **alone)
+        together = {"dataset_dir": str(cohort), "output_dir": str(folder / f"{name} two"), "tracking_uri": tracking_uri}
+        together |= {**own, "experiment_name": f"{name} two"}
+        runs.append([[str(CONFIGS / config), str(CONFIGS / OVERLAY)], together])
+    script = folder / "stages.py"
+    script.write_text(SEVERAL_STAGES)
+    done = torchrun([str(script), str(folder), json.dumps(runs)], folder)
+    assert done.returncode == 0, done.stderr
+    for name, (config, _) in STAGES.items():
+        found[name] = {}
+        for processes in ("one", "two"):
+            experiment = client.get_experiment_by_name(f"{name} {processes}")
+            (run,) = client.search_runs([experiment.experiment_id])  # one run, whoever tracks
+            names = [name for name in run.data.metrics if name.startswith(("val_", "train_"))]
+            history = {metric: client.get_metric_history(run.info.run_id, metric) for metric in names}
+            found[name][processes] = SimpleNamespace(
+                config=config,
+                output=folder / f"{name} {processes}",
+                status=run.info.status,
+                history={metric: [point.value for point in points] for metric, points in history.items()},
+            )
+    return SimpleNamespace(folder=folder, stages=found, printed=done.stdout)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_metrics_of_every_epoch_are_those_of_one_process(outcomes, stage):
+    one, two = outcomes.stages[stage]["one"], outcomes.stages[stage]["two"]
+    measured = ("mse", "psnr", "psnr_brain") if stage == "pretrain" else ("loss", "accuracy", "f1", "auc")
+    assert one.history.keys() == two.history.keys() == {"train_loss", *(f"val_{name}" for name in measured)}
+    for name, values in one.history.items():
+        assert len(values) == (12 if stage == "pretrain" else 6)
+        assert two.history[name] == pytest.approx(values, rel=1e-3 if name == "train_loss" else 1e-4), name
+        print("DIFF", stage, name, max(abs(a / b - 1) for a, b in zip(two.history[name], values) if b), values)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_best_weights_are_those_of_one_process_and_load_without_the_overlay(outcomes, stage, cohort, run_bundle):
+    one, two = outcomes.stages[stage]["one"], outcomes.stages[stage]["two"]
+    (path,) = (one.output / "models").iterdir()
+    expected, found = (torch.load(side.output / "models" / path.name, weights_only=True) for side in (one, two))
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+    if stage == "codes":
+        options = {"pretrained": str(outcomes.stages["pretrain"]["two"].output / "models/autoencoder.pt")}
+        run_bundle("evaluate.json", cohort, two.output, seed=SETTINGS["seed"], **options)
+        assert (two.output / "predictions.csv").is_file()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_process_writes_and_prints(outcomes, stage):
+    one, two = outcomes.stages[stage]["one"], outcomes.stages[stage]["two"]
+    assert two.status == "FINISHED"
+    finished = f"\n{two.config.removesuffix('.json')} finished on real data"
+    assert outcomes.printed.count(finished) == [config for config, _ in STAGES.values()].count(two.config)
+    assert (two.output / "datalist.json").read_bytes() == (one.output / "datalist.json").read_bytes()
+    files = [{path.relative_to(side.output) for path in side.output.rglob("*")} for side in (one, two)]
+    assert files[0] == files[1]
+
+
+def test_processes_draw_their_own_random_numbers(outcomes):
+    assert {path.name for path in outcomes.folder.glob("seed_*")} == {"seed_3", "seed_4"}
+
+
+def test_a_process_that_fails_ends_the_other(cohort, tracking_uri, tmp_path):
+    """The second fails when its optimizer is made; the first waits for it in DistributedDataParallel."""
+    files = [str(CONFIGS / "pretrain.json"), str(CONFIGS / OVERLAY)]
+    settings = {**SETTINGS, "dataset_dir": str(cohort), "output_dir": str(tmp_path / "out")}
+    settings |= {"tracking_uri": tracking_uri, "learning_rate": "$0.001 if monai_cae.training.is_first() else 1 / 0"}
+    options = [f"--{name}={value}" for name, value in settings.items()]
+    started = time.monotonic()
+    done = torchrun(["-m", "monai.bundle", "run", "training", "--config_file", str(files), *options], tmp_path)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+    assert time.monotonic() - started < 90
+    assert not (tmp_path / "out" / "models").exists()
+
+
+def test_without_torchrun_one_line_says_so(run_bundle, cohort, tmp_path):
+    with pytest.raises(RuntimeError) as error:
+        run_bundle(["train.json", OVERLAY], cohort, tmp_path / "out")
+    found = str(find_mistake(error.value))
+    assert found.startswith("multi_gpu_train.json is for several processes: start it with `torchrun")
+    assert "\n" not in found and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("cuda:0", r"device cuda:0 is not this process's own \(cuda:1\): leave --device out"), ("cuda:1", "has no GPU")],
+)
+def test_a_process_takes_its_own_gpu(monkeypatch, given, message):
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 if given == "cuda:0" else 1)
+    with pytest.raises(MonaiCaeError, match=message):
+        join_processes(given, minutes=1)
+
+
+def test_alone_there_is_nothing_to_join_or_to_leave(monkeypatch):
+    leave_processes()
+    assert local_device() == torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    network = torch.nn.Linear(2, 1).eval()
+    image = torch.ones(3, 2)
+    assert torch.equal(ParallelInferer("float32")(image, network), network(image))
+
+
+def test_loaders_of_all_processes_share_out_the_batch():
+    subjects = [{"image": torch.tensor([float(number)])} for number in range(7)]
+
+    def batches(rank: int) -> list[list[float]]:
+        sampler = DistributedSampler(subjects, even_divisible=False, num_replicas=3, rank=rank, shuffle=False)
+        return [batch["image"].flatten().tolist() for batch in ResidentLoader(subjects, 6, True, sampler=sampler)]
+
+    assert [batches(rank) for rank in range(3)] == [[[0, 3], [6]], [[1, 4]], [[2, 5]]]
+    sampler = DistributedSampler(subjects, num_replicas=3, rank=0)
+    with pytest.raises(MonaiCaeError, match="batch_size 4 does not divide among 3 processes"):
+        ResidentLoader(subjects, 4, sampler=sampler)
