@@ -632,3 +632,16 @@ def test_command_line_tells_a_mistake_in_one_line(discs, tmp_path):
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == "error: unknown setting --max_epoch: did you mean --max_epochs?"
     assert "Traceback" not in done.stderr
+
+
+def test_booleans_of_the_command_line_are_no_texts(discs, tmp_path):
+    given = {"allow_leaks": "false", "augment": "true", "deterministic": "true", "train#optimizer#amsgrad": "false"}
+    options = {"dataset_dir": str(discs), "output_dir": str(tmp_path / "out"), **TINY, **given}
+    workflow = ConfigWorkflow(str(CONFIGS / "train.json"), pretrained="none", **options)
+    workflow.initialize()
+    assert torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    get = workflow.parser.get_parsed_content
+    assert get("allow_leaks") is False and get("encode_once") is False and get("augment") is True
+    assert get("train#augmentation") is not None
+    assert get("train#optimizer").defaults["amsgrad"] is False

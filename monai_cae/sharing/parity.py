@@ -100,7 +100,7 @@ def write_random_volumes(folder: Path, slice_index: int, image_size: int) -> lis
     Returns:
         NIfTI files; the same ones for the same arguments.
     """
-    size = max(slice_index, image_size + 8)
+    size = 8 + max(slice_index * 8 // 7, image_size)  # the frame is an eighth
     frame, generator = size // 8, np.random.default_rng(0)
     files = [folder / f"{index}.nii" for index in range(_BATCH)]
     for file in files:

@@ -125,8 +125,11 @@ class StopWhenWorse:
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the trainer to stop."""
-        metrics = self.validator.state.metrics  # none before the first validation
-        stopping = EarlyStopping(self.patience, lambda _: -metrics.get(self.metric, math.inf), engine)
+
+        def score(_: Engine) -> float:
+            return -self.validator.state.metrics.get(self.metric, math.inf)  # none before the first validation
+
+        stopping = EarlyStopping(self.patience, score, engine)
         stopping.logger.setLevel(logging.WARNING)  # the progress bar says it
         engine.add_event_handler(Events.EPOCH_COMPLETED, stopping)
 

@@ -135,9 +135,9 @@ def _print_summary(stage: str, run: TrackedRun, results: Mapping[str, Any], outp
 
 def next_command(config: str) -> str:
     """The command for another config of the running bundle, with the settings of this run that differ from its own."""
-    ours = resolved_settings()
-    path = Path(bundle_root(), "configs", config)
-    theirs = ConfigParser.load_config_file(str(path))
+    ours = resolved_settings()  # none where a ConfigParser alone evaluates the config, which knows no folder
+    path = Path(bundle_root() if ours else "", "configs", config)
+    theirs = ConfigParser.load_config_file(str(path)) if ours else {}
     raw = executed_config()
     changed = {name: ours[name] for name in ours if name in theirs and theirs[name] != raw[name]}
     options = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in changed.items())

@@ -35,6 +35,7 @@ _REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
 _POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "image_size", "repeats")
 _GROUPS = ("cohort", "split")
 _POSITIVE_NUMBERS = ("learning_rate",)
+_BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 _PLAIN = (str, int, float, bool, torch.device)
 
 
@@ -54,10 +55,28 @@ def prepare(seed: int = 0, threads: int = 0, deterministic: bool = False) -> Non
     _tell_mistakes_in_one_line()
     workflow = running_workflow()
     if workflow is not None:
+        _read_booleans(workflow)
         check_settings(workflow.parser.get())
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise MonaiCaeError(f"seed must be a whole number from 0, not {seed!r}")
-    use_machine(seed=seed, threads=threads, deterministic=deterministic)
+    use_machine(seed=seed, threads=threads, deterministic=_BOOLEANS.get(str(deterministic), deterministic))
+
+
+def _read_booleans(workflow: ConfigWorkflow) -> None:
+    """Make booleans of the texts true and false, as the command line hands over `--setting false`: any text is true."""
+    _replace_booleans(workflow.parser.get())
+    for item in workflow.parser.ref_resolver.items.values():
+        if isinstance(item.config, str):
+            item.update_config(_BOOLEANS.get(item.config, item.config))
+
+
+def _replace_booleans(config: Any) -> None:
+    entries = config.items() if isinstance(config, dict) else enumerate(config)
+    for key, value in list(entries):
+        if isinstance(value, (dict, list)):
+            _replace_booleans(value)
+        elif isinstance(value, str) and value in _BOOLEANS:
+            config[key] = _BOOLEANS[value]
 
 
 def running_workflow() -> ConfigWorkflow | None:
