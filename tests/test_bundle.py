@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import re
 import statistics
@@ -13,7 +12,6 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
-import monai.bundle
 import nibabel as nib
 import numpy as np
 import pytest
@@ -443,29 +441,6 @@ def test_shared_settings_have_the_same_default_everywhere():
         for key in experiment["run"][0]["shared"]:
             if key in stage and key not in ("device", "precision"):
                 assert stage[key] == experiment[key], (name, key)
-
-
-SCHEMA = {
-    # what MONAI's meta_schema_20240725.json requires, so that the check needs no network
-    "type": "object",
-    "required": ["schema", "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version",
-                 "task", "description", "authors", "copyright", "network_data_format"],
-    "patternProperties": {"_data_format$": {"type": "object", "required": ["inputs", "outputs"]}},
-}  # fmt: skip
-
-
-def test_metadata_passes_monais_check(tmp_path):
-    schema = tmp_path / "meta_schema_20240725.json"  # the download is skipped for a file that is there
-    schema.write_text(json.dumps(SCHEMA))
-    md5 = hashlib.md5(schema.read_bytes()).hexdigest()
-    monai.bundle.verify_metadata(meta_file=str(CONFIGS / "metadata.json"), filepath=str(schema), hash_val=md5)
-
-
-@pytest.mark.parametrize("config", ["train.json", "evaluate.json", "inference.json"])
-def test_network_takes_and_gives_what_the_metadata_say(config):
-    monai.bundle.verify_net_in_out(
-        net_id="network_def", config_file=str(CONFIGS / config), meta_file=str(CONFIGS / "metadata.json"), device="cpu"
-    )
 
 
 def mistake(run) -> str:

@@ -18,18 +18,25 @@ from monai.data import DistributedSampler
 from tiny import CONFIGS, TINY, write_discs
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, save_weights
 from monai_cae.training import ParallelInferer, ResidentLoader, join_processes, leave_processes, local_device
 from monai_cae.training.workflow import find_mistake
 
 OVERLAY = "multi_gpu_train.json"
 # 12 subjects train in batches of 4, 2 of each process; 3 validate, which don't divide between two
-SETTINGS = {**TINY, "threads": 1, "max_epochs": 3, "seed": 3}
+SEED = 5  # with the rates below it gets some validation subjects wrong and one AUC below 1
+SETTINGS = {**TINY, "threads": 1, "max_epochs": 3, "seed": SEED}
 # Adam divides by the gradients' size: it would hide a wrong one, and makes much of a rounding. Larger steps do so too:
 # in one process, a change of the initial weights by 1e-6 changes the third epoch's loss by 4e-2 at a rate of 0.1
 SGD = {"_target_": "torch.optim.SGD", "params": "$@network.parameters()", "lr": "@learning_rate"}
-CLASSIFIER = {"network_def#dropout": 0.0, "learning_rate": 0.02, "train#optimizer": SGD, "frozen#optimizer": SGD}
+CLASSIFIER = {
+    "network_def#dropout": 0.0,
+    "learning_rate": 0.001,
+    "train#optimizer": SGD,
+    "frozen#optimizer": {**SGD, "lr": 0.005},
+}
 STAGES = {
-    "pretrain": ("pretrain.json", {"train#optimizer": SGD, "learning_rate": 0.001, "max_epochs": 12}),
+    "pretrain": ("pretrain.json", {"train#optimizer": SGD, "learning_rate": 0.001}),
     "codes": ("train.json", CLASSIFIER),
     "images": ("train.json", {**CLASSIFIER, "encode_once": False}),
 }
@@ -55,18 +62,31 @@ def cohort(tmp_path_factory):
     return write_discs(tmp_path_factory.mktemp("odd") / "discs", 22)
 
 
+def with_settled_statistics() -> ConvAutoencoder:
+    """Random weights; what batch norm keeps of so few steps would make all subjects look the same in evaluation."""
+    torch.manual_seed(0)
+    network = ConvAutoencoder(encoder=ConvEncoder(), decoder=ConvDecoder())
+    with torch.no_grad():
+        for _ in range(50):
+            network(torch.rand(4, 1, 16, 16))
+    return network
+
+
 @pytest.fixture(scope="module")
 def outcomes(cohort, run_bundle, tracking_uri, tmp_path_factory):
-    """Every stage by one process and by two, from the same autoencoder."""
+    """Every stage by one process and by two."""
     folder = tmp_path_factory.mktemp("processes")
+    autoencoder = str(folder / "autoencoder.pt")
+    save_weights(with_settled_statistics(), autoencoder)
     client = MlflowClient(tracking_uri)
     runs, found = [], {}
     for name, (config, options) in STAGES.items():
         own = {**SETTINGS, **options}
         if config == "train.json":
-            own["pretrained"] = str(folder / "pretrain one" / "models" / "autoencoder.pt")
+            own["pretrained"] = autoencoder
         # one process that draws its batches in the order in which two share them out
-        order = {"_target_": "DistributedSampler", "dataset": "@train#dataset", "num_replicas": 1, "rank": 0, "seed": 3}
+        order = {"_target_": "DistributedSampler", "dataset": "@train#dataset", "num_replicas": 1, "rank": 0}
+        order["seed"] = SEED
         alone = {**own, "experiment_name": f"{name} one", "train#sampler": order}
         run_bundle(config, cohort, folder / f"{name} one", **alone)
         together = {"dataset_dir": str(cohort), "output_dir": str(folder / f"{name} two"), "tracking_uri": tracking_uri}
@@ -98,13 +118,14 @@ def test_metrics_of_every_epoch_are_those_of_one_process(outcomes, stage):
     measured = ("mse", "psnr", "psnr_brain") if stage == "pretrain" else ("loss", "accuracy", "f1", "auc")
     assert one.history.keys() == two.history.keys() == {"train_loss", *(f"val_{name}" for name in measured)}
     for name, values in one.history.items():
-        assert len(values) == (12 if stage == "pretrain" else 6)
+        assert len(values) == (3 if stage == "pretrain" else 6)
         assert two.history[name] == pytest.approx(values, rel=1e-3 if name == "train_loss" else 1e-4), name
-        print("DIFF", stage, name, max(abs(a / b - 1) for a, b in zip(two.history[name], values) if b), values)
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_best_weights_are_those_of_one_process_and_load_without_the_overlay(outcomes, stage, cohort, run_bundle):
+def test_best_weights_are_those_of_one_process_and_load_without_the_overlay(
+    outcomes, stage, cohort, run_bundle, tmp_path
+):
     one, two = outcomes.stages[stage]["one"], outcomes.stages[stage]["two"]
     (path,) = (one.output / "models").iterdir()
     expected, found = (torch.load(side.output / "models" / path.name, weights_only=True) for side in (one, two))
@@ -112,9 +133,10 @@ def test_best_weights_are_those_of_one_process_and_load_without_the_overlay(outc
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
     if stage == "codes":
-        options = {"pretrained": str(outcomes.stages["pretrain"]["two"].output / "models/autoencoder.pt")}
-        run_bundle("evaluate.json", cohort, two.output, seed=SETTINGS["seed"], **options)
-        assert (two.output / "predictions.csv").is_file()
+        options = {"checkpoint": str(two.output / "models" / path.name), "datalist": str(two.output / "datalist.json")}
+        options["pretrained"] = str(outcomes.stages["pretrain"]["two"].output / "models" / "autoencoder.pt")
+        run_bundle("evaluate.json", cohort, tmp_path, seed=SEED, **options)
+        assert (tmp_path / "predictions.csv").is_file()
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -129,7 +151,7 @@ def test_one_process_writes_and_prints(outcomes, stage):
 
 
 def test_processes_draw_their_own_random_numbers(outcomes):
-    assert {path.name for path in outcomes.folder.glob("seed_*")} == {"seed_3", "seed_4"}
+    assert {path.name for path in outcomes.folder.glob("seed_*")} == {f"seed_{SEED}", f"seed_{SEED + 1}"}
 
 
 def test_a_process_that_fails_ends_the_other(cohort, tracking_uri, tmp_path):

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
+
+from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier, save_weights
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundle" / "configs"
 SHAPE = (20, 24, 20)
@@ -48,4 +54,31 @@ def write_discs(root: Path, subjects: int = 24, first: int = 0) -> Path:
         table = csv.DictWriter(file, ["ID", "M/F", "Age", "CDR", "MMSE"])
         table.writeheader()
         table.writerows(rows)
+    return root
+
+
+def random_network(network: str, channels: tuple[int, ...] = (32, 64, 128), seed: int = 0) -> torch.nn.Module:
+    """A "classifier" of 16 x 16 slices or an "autoencoder", batch-norm statistics random too, in evaluation mode."""
+    encoder, decoder = ConvEncoder(channels=channels), ConvDecoder(channels=channels)
+    made = {"classifier": EncoderClassifier(encoder=encoder, spatial_size=(16, 16)),
+            "autoencoder": ConvAutoencoder(encoder=encoder, decoder=decoder)}[network]  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in made.state_dict().items():
+        if tensor.ndim > 1:
+            tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
+        elif tensor.is_floating_point():
+            tensor.uniform_(0.5, 1.5, generator=generator) if name.endswith("var") else tensor.uniform_(
+                -0.2, 0.2, generator=generator
+            )
+    return made.eval()
+
+
+def write_bundle(root: Path, **settings: Any) -> Path:
+    """The bundle as it lies on a disk after training on 16 x 16 slices, with random weights."""
+    shutil.copytree(CONFIGS, root / "configs")
+    path = root / "configs" / "inference.json"
+    config = json.loads(path.read_text()) | {"image_size": 16, "slice_index": 11, "device": "cpu", **settings}
+    path.write_text(json.dumps(config))
+    for network, name in (("classifier", "model.pt"), ("autoencoder", "autoencoder.pt")):
+        save_weights(random_network(network, tuple(config["channels"])), root / "models" / name)
     return root

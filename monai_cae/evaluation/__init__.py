@@ -12,6 +12,15 @@ from monai_cae.evaluation.metrics import (
     predicted_classes,
     psnr,
     psnr_brain,
+    threshold_for,
 )
 
-__all__ = ["BRAIN_THRESHOLD", "classification_metrics", "mean_and_sd", "predicted_classes", "psnr", "psnr_brain"]
+__all__ = [
+    "BRAIN_THRESHOLD",
+    "classification_metrics",
+    "mean_and_sd",
+    "predicted_classes",
+    "psnr",
+    "psnr_brain",
+    "threshold_for",
+]

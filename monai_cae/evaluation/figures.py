@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,29 +22,33 @@ from sklearn import metrics as sklearn_metrics
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.metrics import checked_scores, classification_metrics, mean_and_sd, predicted_classes, psnr
+from monai_cae.evaluation.style import (
+    BLUE,
+    BODY,
+    DOT,
+    FAINT,
+    HEADING,
+    INK,
+    LEGEND,
+    LINE_COLOURS,
+    MUTED,
+    NUMBER,
+    SMALL,
+    VERMILLION,
+    empty_figure,
+    readable,
+    tidy,
+)
 from monai_cae.files import replacing
 
 CLASS_NAMES = ("HC (CDR 0)", "AD (CDR > 0)")
 MAX_COLUMNS = 8
-
-# Okabe and Ito's palette, distinct under the common colour vision deficiencies
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
-LINE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
-INK, MUTED, FAINT = "#222222", "#6B6B6B", "#E4E4E4"
-HEADING: dict[str, Any] = {"fontsize": 10, "color": INK}
-BODY: dict[str, Any] = {"fontsize": 9, "color": INK}
-SMALL: dict[str, Any] = {"fontsize": 8, "color": MUTED}
-NUMBER: dict[str, Any] = {"fontsize": 20}
-DOT: dict[str, Any] = {"markersize": 6, "markeredgewidth": 0}
-LEGEND: dict[str, Any] = {"fontsize": 8, "labelcolor": INK, "frameon": False}
 
 PANELS = {
     "Loss": {"loss", "mse"},
     "PSNR (dB)": {"psnr"},
     "Score": {"accuracy", "sensitivity", "specificity", "f1", "auc"},
 }
-WORDS = {"train": "training", "val": "validation", "brain": "(brain)"}
-WORDS |= {name: name.upper() for name in ("mse", "psnr", "f1", "auc")}
 
 
 def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str = "") -> Figure:
@@ -147,17 +151,17 @@ def training_curves(
     if not any(len(points) for points in history.values()):
         raise MonaiCaeError("history must hold at least one (epoch, value) point, not none; has an epoch finished?")
     panels = _panels(list(history))
-    figure = _figure(7.5, 0.8 + 1.9 * len(panels), note)
+    figure = empty_figure(7.5, 0.8 + 1.9 * len(panels), note)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (panel, names) in zip(axes, panels.items(), strict=True):
         for name, colour in zip(names, itertools.cycle(LINE_COLOURS), strict=False):
             epochs, values = np.asarray(history[name], dtype=np.float64).reshape(-1, 2).T
             # one point alone makes no line
             marker = "o" if len(epochs) == 1 else ""
-            axis.plot(epochs, values, color=colour, linewidth=1.4, marker=marker, label=_words(name))
+            axis.plot(epochs, values, color=colour, linewidth=1.4, marker=marker, label=readable(name))
         if panel == "Loss" and _spans_a_decade([value for name in names for _, value in history[name]]):
             axis.set_yscale("log")
-        _tidy(axis, ylabel=panel)
+        tidy(axis, ylabel=panel)
         axis.grid(axis="y", color=FAINT, linewidth=0.8)
         axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), borderaxespad=0, **LEGEND)
     axes[-1].set_xlabel("Epoch", **BODY)
@@ -184,7 +188,7 @@ def roc_curve(labels: ArrayLike, probabilities: ArrayLike, note: str = "") -> Fi
         raise MonaiCaeError(f"labels must hold both classes for a ROC curve, not {patients} AD of {subjects} subjects.")
     measured = classification_metrics(truth, scores)
     false_positive_rate, true_positive_rate, _ = sklearn_metrics.roc_curve(truth, scores)
-    figure = _figure(4.6, 5.0, note)
+    figure = empty_figure(4.6, 5.0, note)
     axis = figure.subplots()
     axis.plot((0, 1), (0, 1), color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="Chance, AUC = 0.5")
     curve: dict[str, Any] = {
@@ -200,7 +204,7 @@ def roc_curve(labels: ArrayLike, probabilities: ArrayLike, note: str = "") -> Fi
     axis.plot(1 - specificity, sensitivity, "o", color=VERMILLION, label=label, **point)
     axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     axis.set_title(f"{patients} {CLASS_NAMES[1]}, {subjects - patients} {CLASS_NAMES[0]}", **HEADING)
-    _tidy(axis, xlabel="1 \N{MINUS SIGN} specificity", ylabel="Sensitivity")
+    tidy(axis, xlabel="1 \N{MINUS SIGN} specificity", ylabel="Sensitivity")
     axis.legend(loc="lower right", **LEGEND)
     return figure
 
@@ -221,7 +225,7 @@ def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, threshold: flo
     counts = sklearn_metrics.confusion_matrix(truth, predicted_classes(scores, threshold), labels=[0, 1])
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
-    figure = _figure(4.1, 4.3, note)
+    figure = empty_figure(4.1, 4.3, note)
     axis = figure.subplots()
     axis.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     for (row, column), share in np.ndenumerate(shares):
@@ -231,7 +235,7 @@ def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, threshold: flo
     axis.set_xticks((0, 1), CLASS_NAMES)
     axis.set_yticks((0, 1), CLASS_NAMES, rotation=90, va="center")
     axis.set_title(f"{len(truth)} subjects, threshold {threshold:g}", **HEADING)
-    _tidy(axis, xlabel="Predicted class", ylabel="True class (100% per row)")
+    tidy(axis, xlabel="Predicted class", ylabel="True class (100% per row)")
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
     return figure
@@ -254,7 +258,7 @@ def repeats(
     unknown = sorted(set(reference) - set(values))
     if not values or unknown:
         raise MonaiCaeError(f"values must hold every metric of reference, and at least one; missing: {unknown}.")
-    figure = _figure(1.6 * len(values) + 1.4, 3.9, note)
+    figure = empty_figure(1.6 * len(values) + 1.4, 3.9, note)
     axis = figure.subplots()
     names = []
     for place, (name, scores) in enumerate(values.items()):
@@ -263,7 +267,7 @@ def repeats(
         dots, *_ = axis.plot(np.full(len(scores), place) + spread, scores, "o", color=BLUE, alpha=0.75, **DOT)
         # the SD of one repeat is nan: no bar
         bar = axis.errorbar(place + 0.18, mean, yerr=np.nan_to_num(sd), fmt="D", color=VERMILLION, **DOT)
-        names.append(f"{_words(name)}\n{mean:.3f}" + (f" ± {sd:.3f}" if len(scores) > 1 else ""))
+        names.append(f"{readable(name)}\n{mean:.3f}" + (f" ± {sd:.3f}" if len(scores) > 1 else ""))
         if name in reference:
             dashes: dict[str, Any] = {"colors": INK, "linestyles": "dashed", "linewidth": 1.2}
             line = axis.hlines(reference[name], place - 0.38, place + 0.38, **dashes)
@@ -273,7 +277,7 @@ def repeats(
     axis.legend(list(handles.values()), list(handles), **place_above, **LEGEND)
     axis.set_xticks(range(len(values)), names)
     axis.set_xlim(-0.5, len(values) - 0.5)
-    _tidy(axis, ylabel="Test score")
+    tidy(axis, ylabel="Test score")
     axis.grid(axis="y", color=FAINT, linewidth=0.8)
     axis.tick_params(axis="x", length=0, labelsize=BODY["fontsize"])
     return figure
@@ -300,15 +304,6 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> Path:
     return target
 
 
-def _figure(width: float, height: float, note: str, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    """Return an empty white figure, in inches, with the note at its foot."""
-    figure = Figure(figsize=(width, height), facecolor="white", layout=layout)
-    if note:
-        # unlike a plain text, a common x label has its own space in the layout
-        figure.supxlabel(note, x=0.1 / width, ha="left", **SMALL)
-    return figure
-
-
 def _image_grid(
     grid: tuple[int, int],
     shape: Sequence[int],
@@ -329,7 +324,7 @@ def _image_grid(
     between = title + foot if foot else gap
     across = left + columns * (width + gap) - gap + right
     upwards = bottom + rows * (height + between) - between + title
-    figure = _figure(across, upwards, note, layout=None)
+    figure = empty_figure(across, upwards, note, layout=None)
     figure.subplots_adjust(left / across, bottom / upwards, 1 - right / across, 1 - title / upwards)
     figure.subplots_adjust(wspace=gap / width, hspace=between / height)
     return figure, figure.subplots(rows, columns, squeeze=False)
@@ -361,7 +356,7 @@ def _panels(names: Sequence[str]) -> dict[str, list[str]]:
     """Group metrics by what they measure; one of a kind not known here gets a panel of its own."""
     panels = {title: [name for name in names if words & set(name.split("_"))] for title, words in PANELS.items()}
     grouped = set(itertools.chain.from_iterable(panels.values()))
-    panels |= {_words(name): [name] for name in names if name not in grouped}
+    panels |= {readable(name): [name] for name in names if name not in grouped}
     return {title: members for title, members in panels.items() if members}
 
 
@@ -382,16 +377,3 @@ def _draw_marks(axes: Sequence[Axes], marks: Mapping[str, int]) -> None:
         style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "va": "bottom", **SMALL}
         above = (0, 3 + 11 * level)
         axes[0].annotate(f"{label} ({epoch})", (epoch, 1), above, xycoords=("data", "axes fraction"), **style)
-
-
-def _words(name: str) -> str:
-    words = " ".join(WORDS.get(word, word) for word in name.split("_"))
-    return words[:1].upper() + words[1:]
-
-
-def _tidy(axis: Axes, xlabel: str = "", ylabel: str = "") -> None:
-    axis.set_xlabel(xlabel, **BODY)
-    axis.set_ylabel(ylabel, **BODY)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.spines[["left", "bottom"]].set_color(MUTED)
-    axis.tick_params(which="both", labelsize=SMALL["fontsize"], color=MUTED, labelcolor=INK, length=3)

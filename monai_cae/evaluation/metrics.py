@@ -6,6 +6,7 @@ Labels are 0 for healthy controls (HC, CDR 0) and 1 for Alzheimer's disease (AD,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -67,6 +68,46 @@ def predicted_classes(probabilities: ArrayLike, threshold: float = 0.5) -> NDArr
     if not 0 <= threshold <= 1:
         raise MonaiCaeError(f"threshold must be a probability between 0 and 1, not {threshold}.")
     return (np.asarray(probabilities) >= threshold).astype(np.int64)
+
+
+def threshold_for(
+    labels: ArrayLike, probabilities: ArrayLike, by: Literal["youden", "accuracy", "f1"] = "youden"
+) -> float:
+    """Choose a decision threshold, on validation subjects: chosen on the test set, it would flatter the test score.
+
+    Args:
+        labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
+        probabilities: Predicted probability of AD, shape `(n,)`.
+        by: What to maximise: `youden`, sensitivity + specificity - 1 (Youden 1950, Cancer 3:32), which does not depend
+            on how many subjects have AD; `accuracy`; or `f1`, of AD.
+
+    Returns:
+        A threshold for `predicted_classes`, midway between two neighbouring probabilities, or beyond the first or the
+        last; of several equally good ones the nearest to 0.5.
+
+    Raises:
+        MonaiCaeError: For input that `classification_metrics` refuses, a missing class, or an unknown criterion.
+    """
+    truth, scores = checked_scores(labels, probabilities)
+    patients, controls = int(truth.sum()), int((truth == 0).sum())
+    if not patients or not controls:
+        raise MonaiCaeError(
+            f"labels must hold both classes to choose a threshold, not {patients} AD and {controls} HC."
+        )
+    # no threshold up to 1 is above a probability of 1
+    distinct = np.unique(np.append(scores, 1.0))
+    candidates = np.append(0.0, (distinct[1:] + distinct[:-1]) / 2)
+    taken = scores >= candidates[:, None]
+    found, alarms = taken[:, truth == 1].sum(axis=1), taken[:, truth == 0].sum(axis=1)
+    criteria = {
+        "youden": found / patients - alarms / controls,
+        "accuracy": (found + controls - alarms) / len(truth),
+        "f1": 2 * found / (found + alarms + patients),
+    }
+    if by not in criteria:
+        raise MonaiCaeError(f"by must be one of {', '.join(criteria)}, not {by!r}.")
+    best = candidates[criteria[by] >= criteria[by].max() - 1e-12]
+    return float(best[np.argmin(np.abs(best - 0.5))])
 
 
 def psnr(originals: ArrayLike, reconstructions: ArrayLike, max_intensity: float = 1.0) -> NDArray[np.float64]:

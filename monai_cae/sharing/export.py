@@ -17,6 +17,7 @@ from typing import Any
 import monai.bundle
 import torch
 from monai.bundle import ConfigParser
+from monai.utils.type_conversion import convert_to_tensor
 
 from monai_cae.data import find_images
 from monai_cae.errors import MonaiCaeError
@@ -126,7 +127,8 @@ def _built(bundle: Bundle, parser: ConfigParser, name: str) -> Any:
 
 def _image(preprocess: Callable[[dict[str, str]], dict[str, torch.Tensor]], file: Path) -> torch.Tensor:
     try:
-        return preprocess({"image": str(file)})["image"]
+        image: torch.Tensor = convert_to_tensor(preprocess({"image": str(file)})["image"], track_meta=False)
+        return image
     except Exception as error:
         raise find_mistake(error) or error from error
 

@@ -24,7 +24,8 @@ class BestCheckpoint:
 
     MONAI's CheckpointSaver does not write atomically, and writes at every improvement: early in training that is every
     epoch, and the classifier has 255 MB. This keeps the best weights in memory, and writes them when some time has
-    passed, when `restore` is called, and through `BestWriting`. Attached to an evaluator that two trainers share, it keeps the best of both.
+    passed, when `restore` is called, and through `BestWriting`. Attached to an evaluator that two trainers share,
+    it keeps the best of both.
 
     Args:
         network: its plain state dict is saved.

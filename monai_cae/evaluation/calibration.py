@@ -1,0 +1,181 @@
+"""Whether a probability of 0.8 means 8 of 10: calibration of predicted probabilities.
+
+What can be resampled takes `counts`, how often each subject was drawn, and scores all resamples at once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, logit
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.evaluation.metrics import checked_scores
+
+BINS = 10
+SMALLEST_PROBABILITY = 1e-7  # of float32's resolution near 1; the logit of 0 or 1 is infinite
+STEPS = 100
+
+
+class ReliabilityBins(NamedTuple):
+    """Subjects sorted by their probability into bins of equal width; each of shape `(bins,)`."""
+
+    subjects: NDArray[np.int64]
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
+
+
+class CalibrationLine(NamedTuple):
+    """Slope and intercept of the outcome on the predicted log-odds; 1 and 0 are perfect."""
+
+    slope: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+
+
+def reliability_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> ReliabilityBins:
+    """Compare the mean predicted probability with the observed share of AD, bin by bin.
+
+    Bins have equal width and include their upper edge, as scikit-learn's `calibration_curve`, which leaves out empty
+    ones and does not tell the counts.
+
+    Args:
+        labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
+        probabilities: Predicted probability of AD, shape `(n,)`.
+        bins: How many, 1 or more.
+
+    Returns:
+        Number of subjects, mean probability and share of AD of each bin; the latter two nan for an empty bin.
+
+    Raises:
+        MonaiCaeError: For input that `classification_metrics` refuses, or no bin.
+    """
+    truth, scores = checked_scores(labels, probabilities)
+    inside = _bin_members(scores, bins)
+    subjects = inside.sum(axis=0)
+    some = np.maximum(subjects, 1)
+    predicted, observed = (np.where(subjects > 0, values @ inside / some, np.nan) for values in (scores, truth))
+    return ReliabilityBins(subjects.astype(np.int64), predicted, observed)
+
+
+def expected_calibration_error(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], counts: NDArray[np.float64], bins: int = BINS
+) -> NDArray[np.float64]:
+    """Mean distance between predicted probability and observed share of AD over equal-width bins (Naeini 2015, AAAI).
+
+    It is never negative, so with few subjects even perfect probabilities have an error above 0, and a resample a
+    larger one than the sample: an interval from resamples lies too high.
+
+    Args:
+        labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
+        probabilities: Predicted probability of AD, shape `(n,)`.
+        counts: How often each counts, shape `(resamples, n)`.
+        bins: How many, 1 or more.
+
+    Returns:
+        Between 0 and 1, shape `(resamples,)`; nan where nobody counts.
+
+    Raises:
+        MonaiCaeError: If there is no bin.
+    """
+    inside = _bin_members(probabilities, bins)
+    gaps = np.abs(counts @ (inside * (probabilities - labels)[:, None])).sum(axis=1)
+    subjects = counts.sum(axis=1)
+    return np.divide(gaps, subjects, out=np.full(len(counts), np.nan), where=subjects > 0)
+
+
+def calibration_line(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], counts: NDArray[np.float64]
+) -> CalibrationLine:
+    """Calibration slope and intercept (Cox 1958; Van Calster et al. 2016, J Clin Epidemiol 74:167).
+
+    The slope is that of a logistic regression of the class on the predicted log-odds: below 1 the probabilities are
+    too extreme, as overfitting makes them. The intercept is fitted with the slope held at 1 (calibration in the
+    large): below 0 the probabilities of AD are too high on the whole.
+
+    Args:
+        labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
+        probabilities: Predicted probability of AD, shape `(n,)`; 0 and 1 are taken as 1e-7 from there.
+        counts: How often each counts, shape `(resamples, n)`.
+
+    Returns:
+        Both of shape `(resamples,)`. The slope is nan where no finite one fits best: probabilities that are all
+        equal, or that separate the classes without overlap. Both are nan where a class is missing.
+    """
+    log_odds = logit(np.clip(probabilities, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY))
+    patient, drawn = labels == 1, counts > 0
+    both_classes = drawn[:, patient].any(axis=1) & drawn[:, ~patient].any(axis=1)
+    intercept = np.full(len(counts), np.nan)
+    constant = np.ones((len(labels), 1))
+    intercept[both_classes] = _fit_logistic(constant, log_odds, labels, counts[both_classes])[:, 0]
+
+    slope = np.full(len(counts), np.nan)
+    overlap = both_classes & _classes_overlap(log_odds, patient, drawn)
+    if overlap.any():
+        spread = log_odds.std()
+        design = np.column_stack((np.ones(len(labels)), (log_odds - log_odds.mean()) / spread))
+        slope[overlap] = _fit_logistic(design, np.zeros(len(labels)), labels, counts[overlap])[:, 1] / spread
+    return CalibrationLine(slope, intercept)
+
+
+def _bin_members(probabilities: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
+    """Return 1 where a subject (row) is in a bin (column), else 0."""
+    if bins < 1:
+        raise MonaiCaeError(f"bins must be 1 or more, not {bins}.")
+    places = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], probabilities)
+    return np.asarray(places[:, None] == np.arange(bins), dtype=np.float64)
+
+
+def _classes_overlap(
+    scores: NDArray[np.float64], patient: NDArray[np.bool_], drawn: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Whether no cut separates the drawn classes, not even with ties on the cut: only then a logistic fit is finite."""
+
+    def crosses(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        lowest = np.where(drawn[:, one], scores[one], np.inf).min(axis=1, initial=np.inf)
+        highest = np.where(drawn[:, other], scores[other], -np.inf).max(axis=1, initial=-np.inf)
+        return np.asarray(lowest < highest)
+
+    return crosses(patient, ~patient) & crosses(~patient, patient)
+
+
+def _fit_logistic(
+    design: NDArray[np.float64], offset: NDArray[np.float64], labels: NDArray[np.int64], counts: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Maximum-likelihood coefficients `(resamples, k)` of all resamples at once, by Newton's method with halved steps.
+
+    scikit-learn has no offset, and fits one resample at a time.
+    """
+    size = design.shape[1]
+    squares = (design[:, :, None] * design[:, None, :]).reshape(len(design), size * size)
+
+    def likelihood(coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
+        odds = offset + coefficients @ design.T
+        return np.einsum("bn,bn->b", counts, labels * odds - np.logaddexp(0, odds))
+
+    fitted = np.zeros((len(counts), size))
+    if len(counts) > 1:  # from the fit to all of them together it is few steps to each
+        fitted += _fit_logistic(design, offset, labels, counts.mean(axis=0, keepdims=True))
+    reached = likelihood(fitted)
+    subjects = counts.sum(axis=1)
+    converged = np.zeros(len(counts), dtype=bool)
+    for _ in range(STEPS):
+        probabilities = expit(offset + fitted @ design.T)
+        gradient = (counts * (labels - probabilities)) @ design
+        converged = np.abs(gradient).max(axis=1) <= 1e-8 * subjects
+        if converged.all():
+            break
+        curvature = ((counts * probabilities * (1 - probabilities)) @ squares).reshape(-1, size, size)
+        # a flat likelihood far from its maximum must not stop the others
+        step = np.linalg.solve(curvature + 1e-10 * np.eye(size), gradient[:, :, None])[:, :, 0]
+        scale = np.ones((len(counts), 1))
+        for _ in range(STEPS):
+            proposed = likelihood(fitted + scale * step)
+            worse = proposed < reached - 1e-12 * np.abs(reached)
+            if not worse.any():
+                break
+            scale[worse] /= 2
+        fitted, reached = fitted + scale * step, proposed
+    fitted[~converged] = np.nan
+    return fitted

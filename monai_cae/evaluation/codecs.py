@@ -1,0 +1,148 @@
+"""What a reconstruction is worth: beside the numbers its code keeps, and the trivial ways to keep as many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import zoom
+from sklearn.decomposition import PCA
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.evaluation.metrics import BRAIN_THRESHOLD, mean_and_sd, psnr, psnr_brain
+from monai_cae.evaluation.similarity import ssim, ssim_brain
+
+
+class Reconstruction(NamedTuple):
+    """Images that went through a code, shape `(n, H, W)` or `(n, H, W, D)`, and how many numbers the code keeps."""
+
+    images: NDArray[np.float64]
+    code_size: int
+
+
+def trivial_codecs(train: ArrayLike, test: ArrayLike, components: int = 128) -> dict[str, Reconstruction]:
+    """Reconstruct test images in ways that need no network; nothing is fitted on the test images.
+
+    Args:
+        train: Training images of shape `(m, H, W)` or `(m, H, W, D)`, scaled to [0, 1].
+        test: Test images, with the same sizes.
+        components: Most principal components to keep; there are at most m - 1.
+
+    Returns:
+        `mean image` of the training set, `PCA-128` (or as many as there are) fitted on the training set, and
+        `half size`, see `mean_image`, `principal_components` and `half_size`.
+
+    Raises:
+        MonaiCaeError: For less than two training images, sizes that differ, or no component.
+    """
+    by_components = principal_components(train, test, components)
+    return {
+        "mean image": mean_image(train, test),
+        f"PCA-{by_components.code_size}": by_components,
+        "half size": half_size(test),
+    }
+
+
+def mean_image(train: ArrayLike, test: ArrayLike) -> Reconstruction:
+    """Give every test image as the mean of the training images: a code of nothing.
+
+    Args:
+        train: Training images of shape `(m, ...)`.
+        test: Test images, with the same sizes.
+
+    Raises:
+        MonaiCaeError: If there is no training image, or sizes differ.
+    """
+    known, images = _checked(train, test)
+    return Reconstruction(np.broadcast_to(known.mean(axis=0), images.shape), 0)
+
+
+def principal_components(train: ArrayLike, test: ArrayLike, components: int = 128) -> Reconstruction:
+    """Give test images by their principal components: the best linear code of the training images.
+
+    Args:
+        train: Training images of shape `(m, ...)`, scaled to [0, 1]; two or more.
+        test: Test images, with the same sizes.
+        components: Most components to keep; m images span m - 1 of them.
+
+    Returns:
+        Reconstructions, clipped to [0, 1] as those of the autoencoder are by its sigmoid.
+
+    Raises:
+        MonaiCaeError: For less than two training images, sizes that differ, or no component.
+    """
+    known, images = _checked(train, test)
+    pixels = math.prod(known.shape[1:])
+    kept = min(components, len(known) - 1, pixels)
+    if kept < 1:
+        raise MonaiCaeError(f"PCA needs 1 component and 2 training images or more, not {components} and {len(known)}.")
+    model = PCA(kept, svd_solver="full").fit(known.reshape(len(known), pixels))
+    outputs = model.inverse_transform(model.transform(images.reshape(len(images), pixels)))
+    return Reconstruction(np.clip(outputs, 0, 1).reshape(images.shape), kept)
+
+
+def half_size(test: ArrayLike) -> Reconstruction:
+    """Halve each side of the test images by averaging 2 x 2 (x 2) pixels, and enlarge them again linearly.
+
+    Args:
+        test: Images of shape `(n, H, W)` or `(n, H, W, D)`; an odd side is lengthened by its last pixels.
+
+    Raises:
+        MonaiCaeError: If there is no image.
+    """
+    images, _ = _checked(test, test)
+    sizes = images.shape[1:]
+    even = np.pad(images, [(0, 0), *((0, size % 2) for size in sizes)], mode="edge")
+    halves = [part for size in even.shape[1:] for part in (size // 2, 2)]
+    small = even.reshape(len(images), *halves).mean(axis=tuple(range(2, 2 * len(sizes) + 1, 2)))
+    large = zoom(small, (1, *[2] * len(sizes)), order=1, mode="nearest", grid_mode=True)
+    cropped = large[tuple(map(slice, images.shape))]
+    return Reconstruction(np.asarray(cropped), math.prod(small.shape[1:]))
+
+
+def reconstruction_table(
+    originals: ArrayLike, reconstructions: Mapping[str, Reconstruction], threshold: float = BRAIN_THRESHOLD
+) -> pd.DataFrame:
+    """Compare ways to reconstruct the same test images.
+
+    Args:
+        originals: Test images of shape `(n, H, W)` or `(n, H, W, D)`, scaled to [0, 1], 11 pixels a side or more.
+        reconstructions: What became of them, by name, such as the autoencoder's and `trivial_codecs`.
+        threshold: A pixel is in the brain where the original is above this intensity.
+
+    Returns:
+        A row per name with `code_size`, numbers kept per image, `per_pixel`, the same as a share of the pixels, and
+        the mean over the images and the standard deviation (`_sd`) of `psnr` and `psnr_brain` in dB, `ssim` and
+        `ssim_brain`.
+
+    Raises:
+        MonaiCaeError: If there is no reconstruction, for shapes that differ, or images that are too small.
+    """
+    if not reconstructions:
+        raise MonaiCaeError("reconstructions must hold at least one way to reconstruct, not none.")
+    images = np.asarray(originals, dtype=np.float64)
+    rows = {}
+    for name, (outputs, code_size) in reconstructions.items():
+        values = {
+            "psnr": psnr(images, outputs),
+            "psnr_brain": psnr_brain(images, outputs, threshold),
+            "ssim": ssim(images, outputs),
+            "ssim_brain": ssim_brain(images, outputs, threshold),
+        }
+        row: dict[str, float] = {"code_size": code_size, "per_pixel": code_size / math.prod(images.shape[1:])}
+        for measure, by_image in values.items():
+            row[measure], row[f"{measure}_sd"] = mean_and_sd(by_image)
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index").astype({"code_size": int}).rename_axis("reconstruction")
+
+
+def _checked(train: ArrayLike, test: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    known, images = np.asarray(train, dtype=np.float64), np.asarray(test, dtype=np.float64)
+    if known.ndim < 3 or known.shape[1:] != images.shape[1:] or not known.size or not images.size:
+        shapes = f"{known.shape} and {images.shape}"
+        raise MonaiCaeError(f"train and test must be images of shape (n, ...) with the same sizes, not {shapes}.")
+    return known, images

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from simulated import predictions
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.evaluation import result_figures as figures
+from monai_cae.evaluation.curves import roc_band
+from monai_cae.evaluation.subgroups import subgroup_table
+from monai_cae.evaluation.summary import summarise
+
+TABLE = predictions()
+FIRST = TABLE[TABLE["repeat"] == 1]
+SUMMARY = summarise(TABLE, np.random.default_rng(0), scores=("accuracy", "auc", "mcc"), resamples=50)
+GRADES = subgroup_table(TABLE, np.random.default_rng(0), by=("cdr",), resamples=50)
+BAND = roc_band(TABLE, np.random.default_rng(0), resamples=50)
+SIZES = pd.DataFrame({"subjects": [80, 20], "mean": [0.8, 0.7], "low": [0.7, 0.5], "high": [0.9, 0.8]})
+MODELS = {"CAE, frozen encoder": SUMMARY, "Logistic regression on 128 components": SUMMARY}
+FIGURES = {
+    "reliability_diagram": lambda note: figures.reliability_diagram(FIRST["label"], FIRST["probability"], note),
+    "roc_with_band": lambda note: figures.roc_with_band(BAND, SUMMARY, note),
+    "auc_by_grade": lambda note: figures.auc_by_grade(GRADES, note),
+    "learning_curve": lambda note: figures.learning_curve({"CAE": SIZES, "Random": SIZES}, "auc", note, 0.5),
+    "forest_plot": lambda note: figures.forest_plot(MODELS, ("accuracy", "auc", "mcc"), note, {"accuracy": 0.7466}),
+}
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axis in figure.axes for text in (*axis.texts, *axis.get_xticklabels(), axis.title)]
+
+
+def legend(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_note_is_below_everything_and_nothing_overlaps(name):
+    note = "Synthetic data, not real MRI"
+    figure = FIGURES[name](note)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    [footer] = [text for text in figure.texts if text.get_text() == note]
+    boxes = [axis.get_tightbbox(renderer) for axis in figure.axes]
+    assert footer.get_window_extent(renderer).y1 <= min(box.y0 for box in boxes)
+    assert not any(one.padded(-2).overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    for box in (*boxes, footer.get_window_extent(renderer)):
+        assert box.x0 >= -1
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1 + 1
+        assert box.y1 <= figure.bbox.y1 + 1
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_without_a_note_there_is_none(name):
+    assert not FIGURES[name]("").texts
+
+
+def test_reliability_diagram_shows_shares_and_counts():
+    labels, probabilities = [0, 1, 1, 0, 1], [0.1, 0.2, 0.3, 0.6, 0.9]
+    above, below = figures.reliability_diagram(labels, probabilities, bins=4).axes
+    [dots] = [line for line in above.lines if line.get_marker() == "o"]
+    assert dots.get_xydata() == pytest.approx(np.array([[0.15, 0.5], [0.3, 1], [0.6, 0], [0.9, 1]]))
+    assert [bar.get_height() for bar in below.patches] == [2, 1, 1, 1]
+    assert [text.get_text() for text in below.texts] == ["2", "1", "1", "1"]
+    # of one of two the Wilson interval, as Wilson's formula has it
+    first = above.collections[0].get_segments()[0]
+    assert first[:, 1] == pytest.approx([0.0945, 0.9055], abs=1e-4)
+
+
+def test_reliability_diagram_of_what_has_no_slope():
+    title = figures.reliability_diagram([0, 1], [0.5, 0.5]).axes[0].get_title()
+    assert title == "Slope undefined, intercept 0.00, ECE 0.000"
+
+
+def test_roc_with_band_tells_the_auc_of_the_summary():
+    row = SUMMARY.loc["auc"]
+    entries = legend(FIGURES["roc_with_band"](""))
+    assert entries[-1] == f"Mean of 3 repeats, AUC {row['mean']:.3f}\n[{row['low']:.3f}, {row['high']:.3f}]"
+    assert "One repeat" in entries
+    single = roc_band(FIRST, np.random.default_rng(0), resamples=20)
+    assert "One repeat" not in legend(figures.roc_with_band(single, SUMMARY))
+
+
+def test_auc_by_grade_tells_how_many():
+    shown = texts(figures.auc_by_grade(GRADES))
+    counts = GRADES.set_index(["group", "score"])["subjects"]
+    assert f"CDR 0.5\nn = {counts['0.5', 'auc']}" in shown
+    assert f"Against CDR 0 (n = {counts['0', 'specificity']})" in shown
+    undefined = GRADES.assign(mean=np.nan, low=np.nan, high=np.nan)
+    assert texts(figures.auc_by_grade(undefined)).count("undefined") == 2
+
+
+def test_learning_curve_goes_by_size():
+    axis = figures.learning_curve({"CAE": SIZES}, "auc").axes[0]
+    assert axis.lines[0].get_xydata().tolist() == [[20, 0.7], [80, 0.8]]
+    assert axis.get_ylabel() == "AUC, 95% interval"
+
+
+def test_forest_plot_writes_the_numbers():
+    row = SUMMARY.loc["auc"]
+    figure = figures.forest_plot(MODELS, ("auc",))
+    assert texts(figure).count(f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]") == 2
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(MODELS)
+    # the first model stands on top
+    assert figure.axes[0].get_ylim()[0] > figure.axes[0].get_ylim()[1]
+    patients = summarise(TABLE[TABLE["label"] == 1], np.random.default_rng(0), scores=("auc",), resamples=20)
+    assert "undefined" in texts(figures.forest_plot({"one": SUMMARY, "no AUC": patients}, ("auc",)))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: figures.reliability_diagram([0, 2], [0.1, 0.2]), "labels must be"),
+        (lambda: figures.roc_with_band(BAND, SUMMARY.drop("auc")), "summary must have the row auc"),
+        (lambda: figures.auc_by_grade(GRADES[GRADES["score"] != "auc"]), "at least one CDR grade"),
+        (lambda: figures.learning_curve({}, "auc"), "at least one model"),
+        (lambda: figures.learning_curve({"CAE": SIZES.drop(columns="low")}, "auc"), "curves.'CAE'. must have"),
+        (lambda: figures.learning_curve({"CAE": SIZES.iloc[:0]}, "auc"), "curves.'CAE'. must have"),
+        (lambda: figures.forest_plot({}), "at least one model"),
+        (lambda: figures.forest_plot(MODELS, ()), "one score"),
+        (lambda: figures.forest_plot(MODELS, ("brier",)), "summaries.'CAE, frozen encoder'. must have the row brier"),
+    ],
+)
+def test_refuses(call, message):
+    with pytest.raises(MonaiCaeError, match=message):
+        call()

@@ -1,0 +1,141 @@
+"""`monai_cae.load_encoder`, and the examples that use it."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import CONFIGS, random_network, write_bundle
+
+import monai_cae
+from monai_cae.errors import MonaiCaeError
+from monai_cae.networks import save_weights
+
+EXAMPLES = CONFIGS.parents[1] / "examples"
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return write_bundle(tmp_path / "bundle")
+
+
+def code(network: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
+    """The encoder block by block, as the paper has it: two convolutions each, pooling between them."""
+    for index, block in enumerate(network.encoder.blocks):
+        image = torch.nn.functional.max_pool2d(image, 2) if index else image
+        for start in (0, 3):
+            image = block[start + 2](torch.relu(block[start](image)))
+    return image
+
+
+def test_encoder_has_the_autoencoders_weights_in_evaluation_mode(bundle):
+    encoder = monai_cae.load_encoder(bundle)
+    image = torch.rand(2, 1, 24, 40)
+    with torch.no_grad():
+        found, expected = encoder(image), code(random_network("autoencoder"), image)
+    assert found.shape == (2, 128, 6, 10) and (encoder.out_channels, encoder.downsampling) == (128, 4)
+    torch.testing.assert_close(found, expected)
+    assert not any(module.training for module in encoder.modules())
+    assert all(weights.requires_grad for weights in encoder.parameters())
+
+
+def test_encoder_of_the_classifier_where_there_is_no_autoencoder(bundle):
+    save_weights(random_network("classifier", seed=4), bundle / "models" / "model.pt")
+    (bundle / "models" / "autoencoder.pt").unlink()
+    encoder = monai_cae.load_encoder(str(bundle))
+    image = torch.rand(1, 1, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(image), code(random_network("classifier", seed=4), image))
+
+
+def test_channels_are_those_of_the_bundles_config(tmp_path):
+    encoder = monai_cae.load_encoder(write_bundle(tmp_path / "bundle", channels=[4, 6, 8, 10]))
+    assert encoder(torch.rand(1, 1, 16, 16)).shape == (1, 10, 2, 2)
+
+
+def change(bundle: Path, name: str, **values: object) -> None:
+    path = bundle / "configs" / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+MISTAKES = {
+    "no folder": (shutil.rmtree, "{bundle} is not a folder: give a bundle's folder, with configs/ and models/ in it"),
+    "no config": (lambda b: (b / "configs/inference.json").unlink(), "no {bundle}/configs/inference.json: give"),
+    "no weights": (
+        lambda b: shutil.rmtree(b / "models"),
+        "no models/autoencoder.pt or models/model.pt in {bundle}: train",
+    ),
+    "other weights": (
+        lambda b: save_weights(random_network("autoencoder", (8, 8, 8)), b / "models/autoencoder.pt"),
+        "autoencoder.pt holds the weights of another architecture than ConvEncoder",
+    ),
+    "other channels": (
+        lambda b: change(b, "inference.json", channels=[16, 32]),
+        "of another architecture than ConvEncoder",
+    ),
+    "text for weights": (lambda b: (b / "models/autoencoder.pt").write_text("no weights"), "not a PyTorch checkpoint"),
+    "newer version": (
+        lambda b: change(b, "metadata.json", version="0.9.0"),
+        "metadata.json has version 0.9.0, newer than this monai-cae",
+    ),
+    "newer package": (
+        lambda b: change(b, "metadata.json", required_packages_version={"monai-cae": "1.0"}),
+        "has required_packages_version of monai-cae 1.0, newer than",
+    ),
+    "no version": (lambda b: change(b, "metadata.json", version="new"), "version must be like 0.1.0, not 'new'"),
+    "expression": (lambda b: change(b, "inference.json", channels="$[print('executed')]"), "can't be built as data"),
+    "other network": (
+        lambda b: change(b, "inference.json", autoencoder_def={"_target_": "os.system"}),
+        "os.system is no network",
+    ),
+    "classifier": (
+        lambda b: change(
+            b, "inference.json", autoencoder_def=json.loads((b / "configs/inference.json").read_text())["network_def"]
+        ),
+        "autoencoder_def has no ConvEncoder",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_told_in_one_line(bundle, name, capsys):
+    spoil, message = MISTAKES[name]
+    spoil(bundle)
+    with pytest.raises(MonaiCaeError, match=re.escape(message.format(bundle=bundle))) as error:
+        monai_cae.load_encoder(bundle)
+    assert "\n" not in str(error.value) and "executed" not in capsys.readouterr().out
+
+
+def test_later_fixes_of_the_same_version_are_read(bundle):
+    major, minor = monai_cae.__version__.split(".")[:2]
+    change(bundle, "metadata.json", version=f"{major}.{minor}.99")
+    monai_cae.load_encoder(bundle)
+
+
+def run_example(name: str, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [name, str(bundle)])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_radius_is_learned_on_the_frozen_encoder(bundle, monkeypatch, capsys):
+    run_example("encoder_on_another_task.py", bundle, monkeypatch)
+    before, after = map(float, re.search(r"(\d\.\d+) before, (\d\.\d+) after", capsys.readouterr().out).groups())
+    assert after < 0.15 < before
+
+
+def test_unet_on_the_encoder_learns_to_segment(bundle, monkeypatch, capsys):
+    run_example("unet_on_encoder.py", bundle, monkeypatch)
+    before, after = map(float, re.search(r"(\d\.\d+) before, (\d\.\d+) after", capsys.readouterr().out).groups())
+    assert after > 0.6 > before
+
+
+@pytest.mark.parametrize("name", ["encoder_on_another_task.py", "unet_on_encoder.py"])
+def test_example_without_weights_says_what_to_do(name, monkeypatch):
+    with pytest.raises(SystemExit, match=r"^error: no models/autoencoder.pt or models/model.pt in .*: train a network"):
+        run_example(name, CONFIGS.parent, monkeypatch)

@@ -1,0 +1,100 @@
+"""The model zoo's checks pass on the bundle and on a package, and tell what is wrong with others."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+
+import pytest
+from tiny import CONFIGS
+
+zoo_checks = runpy.run_path(str(CONFIGS.parents[1] / "tools" / "zoo_checks.py"))
+
+
+@pytest.fixture
+def check(capsys):
+    """Exit status of the script, and what it prints: check -> (state, reason)."""
+
+    def run(*arguments: object) -> tuple[int, dict[str, tuple[str, str]]]:
+        status = zoo_checks["main"]([str(argument) for argument in arguments])
+        lines = capsys.readouterr().out.splitlines()
+        return status, {line[10:33].strip(): (line[:9].strip(), line[34:]) for line in lines if line[10:11].islower()}
+
+    return run
+
+
+def test_the_bundle_passes_but_for_weights_that_nobody_has_published(check):
+    status, found = check()
+    assert status == 0 and len(found) == len(zoo_checks["CHECKS"])
+    assert {name for name, (state, _) in found.items() if state != "ok"} == {"preferred files"}
+    assert "no models/model.pt is published" in found["preferred files"][1]
+    assert "random weights" in found["torchscript"][1]
+    assert not (CONFIGS.parent / "eval").exists()
+
+
+def test_a_package_passes_all(check, package):
+    status, found = check(package)
+    assert status == 0 and {state for state, _ in found.values()} == {"ok"}
+    assert "exported with models/model.pt" in found["torchscript"][1]
+
+
+def spoilt_metadata(metadata: dict) -> None:
+    metadata["version"] = "0.0.1"
+    metadata["pytorch_version"] = "2.13.0+cpu"
+    del metadata["task"]
+    metadata["network_data_format"]["inputs"]["image"]["num_channels"] = 3
+
+
+def test_every_fault_is_named(check, unpacked, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(unpacked, folder)
+    (folder / "LICENSE").unlink()
+    (folder / "models" / "model.pt").unlink()
+    (folder / "notes.bin").write_bytes(bytes(25_000_001))
+    (folder / "docs" / "README.md").write_text("nothing")
+    path = folder / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    spoilt_metadata(metadata)
+    path.write_text(json.dumps(metadata, indent=2))
+    for name, text in (("train", '"validate": {'), ("inference", '"inferer": {')):
+        path = folder / "configs" / f"{name}.json"
+        path.write_text(path.read_text().replace(text, text.replace('": ', '_": ')).replace("/data/", "/home/me/"))
+    status, found = check(folder)
+    reasons = {name: reason for name, (state, reason) in found.items() if state == "failed"}
+    expected = {
+        "necessary files": "LICENSE missing",
+        "large files": "notes.bin has 25 MB: upload it",
+        "version and changelog": "version 0.0.1 is not in the changelog",
+        "requirements": "pytorch_version 2.13.0+cpu",
+        "metadata format": "missing or of another type: task",
+        "key names": "inference.json inferer, train.json validate#evaluator",
+        "no personal paths": "/home/",
+        "json format": "metadata.json is not indented by 4 spaces",
+        "tensorrt is mentioned": "does not say whether TensorRT works",
+        "data shape": "3 channels",
+    }
+    assert status == 1 and found["preferred files"][0] == "left out"
+    assert {name: expected[name] in reasons.get(name, "") for name in expected} == dict.fromkeys(expected, True), (
+        reasons
+    )
+
+
+def test_files_to_download_must_be_the_ones_that_are_named(check, unpacked, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(unpacked, folder)
+    entry = {"path": "models/model.pt", "url": "", "hash_val": "0", "hash_type": "sha256"}
+    for changes, message in (
+        ({}, "models/model.pt has no url"),
+        ({"url": "https://example.org/model.pt"}, "models/model.pt has another hash"),
+        ({"path": "../model.pt"}, "../model.pt leads out of the bundle"),
+    ):
+        (folder / "large_files.yml").write_text(json.dumps({"large_files": [entry | changes]}))
+        with pytest.raises(zoo_checks["Failed"], match=message):
+            zoo_checks["large_files"](zoo_checks["Bundle"](folder))
+
+
+def test_a_broken_package_is_one_line(tmp_path, capsys):
+    (tmp_path / "x.zip").write_bytes(b"no zip")
+    assert zoo_checks["main"]([str(tmp_path / "x.zip")]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'x.zip'} is not a whole zip file")
