@@ -17,7 +17,7 @@ from torch import nn
 import monai_cae
 from monai_cae.errors import MonaiCaeError
 
-SIZE = 48
+SIZE = 32
 
 
 class RadiusRegressor(nn.Module):
@@ -30,8 +30,14 @@ class RadiusRegressor(nn.Module):
     def __init__(self, encoder: nn.Module, channels: int) -> None:
         super().__init__()
         self.encoder = encoder.requires_grad_(False)
+        features = channels * 16
         self.head = nn.Sequential(
-            nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(channels * 16, 64), nn.ReLU(), nn.Linear(64, 1)
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.BatchNorm1d(features),  # codes of different encoders differ much in size
+            nn.Linear(features, 64),
+            nn.ReLU(),
+            nn.Linear(64, 1),
         )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -73,15 +79,15 @@ def main(bundle: str) -> None:
     """Train the dense layers, and print the error on images that were not trained on."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    training, test = discs(128, generator), discs(64, generator)
+    training, test = discs(96, generator), discs(64, generator)
     encoder = monai_cae.load_encoder(bundle)
     network = RadiusRegressor(encoder, encoder.out_channels)
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
-        max_epochs=10,
+        max_epochs=30,
         train_data_loader=DataLoader(Dataset(training), batch_size=16, shuffle=True),
         network=network,
-        optimizer=torch.optim.Adam(network.head.parameters(), lr=1e-3),
+        optimizer=torch.optim.Adam(network.head.parameters(), lr=3e-3),
         loss_function=nn.MSELoss(),
         decollate=False,
     )

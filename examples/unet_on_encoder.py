@@ -20,7 +20,7 @@ import monai_cae
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import ConvEncoder
 
-SIZE = 48
+SIZE = 32
 
 
 class EncoderUNet(nn.Module):
@@ -79,7 +79,7 @@ def main(bundle: str) -> None:
     """Train encoder and decoder together, and print the Dice on images that were not trained on."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    training, test = discs(48, generator), discs(24, generator)
+    training, test = discs(40, generator), discs(24, generator)
     network = EncoderUNet(monai_cae.load_encoder(bundle))
     loader = DataLoader(Dataset(training), batch_size=8, shuffle=True)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)

@@ -67,9 +67,8 @@ def random_network(network: str, channels: tuple[int, ...] = (32, 64, 128), seed
         if tensor.ndim > 1:
             tensor.normal_(0, (2 / tensor[0].numel()) ** 0.5, generator=generator)
         elif tensor.is_floating_point():
-            tensor.uniform_(0.5, 1.5, generator=generator) if name.endswith("var") else tensor.uniform_(
-                -0.2, 0.2, generator=generator
-            )
+            middle = 1 if name.endswith(("weight", "var")) else 0  # of batch norm
+            tensor.uniform_(middle - 0.2, middle + 0.2, generator=generator)
     return made.eval()
 
 

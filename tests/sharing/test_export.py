@@ -82,7 +82,7 @@ def test_exported_network_gives_what_pytorch_gives(export, volumes):
     images = by_hand(volumes)
     with torch.no_grad():
         expected = random_network(export.network)(images)
-    assert export.status == 0 and expected.std() > 0.01
+    assert export.status == 0 and expected.std() > 0.05
     for number in (1, 5):
         found = run_exported(export.out, images[:number])
         torch.testing.assert_close(found, expected[:number], rtol=0, atol=1e-5)
@@ -111,7 +111,7 @@ def test_exported_file_carries_the_configs(export, bundle):
 
 def test_nothing_else_is_left(export):
     assert {path.name for path in export.out.parent.iterdir()} == {export.out.name, f"{export.out.name}.parity.json"}
-    assert not any(export.temporary.iterdir())
+    assert list(export.temporary.iterdir()) == []
 
 
 def test_summary_without_volumes_says_that_they_are_random(bundle, tmp_path, capsys):
@@ -154,7 +154,7 @@ def test_export_that_disagrees_is_not_written(bundle, tmp_path, monkeypatch, cap
     assert main(["export", str(bundle), str(out)]) == 1
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 1
-    assert printed.err.startswith(f"error: {out} is not written: it differs too much from PyTorch: logit ")
+    assert f"error: {out} is not written: it differs too much from PyTorch: logit " in printed.err
     assert out.read_bytes() == b"what was there before"
     report = json.loads((tmp_path / "out.ts.parity.json").read_text())
     assert report["passed"] is False and report["largest_difference"]["probability"] > 1e-3

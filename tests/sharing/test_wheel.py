@@ -80,21 +80,16 @@ def test_a_checkout_uses_the_bundle_beside_the_package():
 
 
 def test_inference_from_an_installed_package(installed, discs, tmp_path):
+    imported = call(installed.python, "-c", "import monai_cae; print(monai_cae.__file__)", cwd=tmp_path)
+    assert Path(imported.strip()) == installed.site / "monai_cae" / "__init__.py"
     folder, scan = tmp_path / "bundle", next(discs.rglob("*.hdr"))
     assert f"--config_file {folder}/configs/experiment.yaml" in call(installed.program, "bundle", folder, cwd=tmp_path)
     save_weights(random_network("classifier"), folder / "models" / "model.pt")
     settings = {**TINY, "dataset_dir": scan}
     del settings["max_epochs"]
     options = [text for name, value in settings.items() for text in (f"--{name}", value)]
-    # MONAI's `python -m monai.bundle`, and where the package that it ran came from
-    code = (
-        "import runpy, sys, atexit\n"
-        "atexit.register(lambda: print('imported', sys.modules['monai_cae'].__file__))\n"
-        "runpy.run_module('monai.bundle', run_name='__main__', alter_sys=True)"
-    )
-    command = ["run", "--config_file", folder / "configs" / "inference.json", *options]
-    printed = call(installed.python, "-W", "ignore", "-c", code, *command, cwd=tmp_path)
-    assert f"imported {installed.site / 'monai_cae' / '__init__.py'}" in printed
+    config = folder / "configs" / "inference.json"
+    call(installed.python, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", config, *options, cwd=tmp_path)
     with (folder / "output" / "predictions.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert row["file"] == str(scan) and 0 < float(row["probability"]) < 1
