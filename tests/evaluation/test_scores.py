@@ -104,7 +104,7 @@ def test_refuses(labels, probabilities, threshold, message):
 @pytest.mark.parametrize("by", ["youden", "accuracy", "f1"])
 def test_threshold_is_the_best_there_is(by):
     generator = np.random.default_rng(4)
-    for _ in range(20):
+    for _ in range(200):
         labels, scores = np.arange(12) % 3 == 0, generator.random(12).round(1)
 
         def worth(threshold, labels=labels, scores=scores):

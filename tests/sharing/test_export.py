@@ -16,7 +16,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from tiny import CONFIGS, random_network, write_bundle
+from tiny import random_network, write_bundle
 
 from monai_cae.cli import main
 from monai_cae.networks import save_weights
@@ -111,7 +111,7 @@ def test_exported_file_carries_the_configs(export, bundle):
 
 def test_nothing_else_is_left(export):
     assert {path.name for path in export.out.parent.iterdir()} == {export.out.name, f"{export.out.name}.parity.json"}
-    assert list(export.temporary.iterdir()) == []
+    assert [path for path in export.temporary.rglob("*") if path.is_file()] == []
 
 
 def test_summary_without_volumes_says_that_they_are_random(bundle, tmp_path, capsys):
@@ -187,90 +187,41 @@ def test_largest_differences_are_those_of_all_batches():
     assert not report.passed
 
 
-def pickled_code(path: Path) -> str:
-    class Evil:
-        def __reduce__(self):
-            return (Path.touch, (path.with_name("executed"),))
-
-    torch.save({"weight": Evil()}, path)
-    return str(path)
-
-
-def other_architecture(path: Path) -> str:
-    save_weights(random_network("autoencoder", channels=(8, 8)), path)
-    return str(path)
-
-
-def changed(folder: Path, name: str, **values: object) -> Path:
-    """A bundle in which a config has other values."""
-    bundle = write_bundle(folder)
+def given(folder: Path, name: str = "inference.json", **values: object) -> Path:
+    """A bundle in which a config has other values; None takes an item out."""
+    bundle = write_bundle(folder / "given")
     path = bundle / "configs" / name
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    config = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+    return bundle
+
+
+def emptied(folder: Path, name: str) -> Path:
+    bundle = write_bundle(folder / "given")
+    (bundle / "configs" / name).write_text("{")
     return bundle
 
 
 def without(folder: Path, name: str) -> Path:
-    bundle = write_bundle(folder)
+    bundle = write_bundle(folder / "given")
     (bundle / name).unlink()
     return bundle
 
 
-MISTAKES = {
-    "suffix": (lambda b, t: [b, t / "out.pt"], "out.pt must end in .ts (TorchScript) or .onnx (ONNX)"),
-    "network": (
-        lambda b, t: [b, t / "out.ts", "--network", "cae"],
-        "network must be classifier or autoencoder, not 'cae'",
-    ),
-    "no folder": (lambda b, t: [t / "none", t / "out.ts"], "none is not a folder: give a bundle's folder"),
-    "no bundle": (lambda b, t: [t, t / "out.ts"], "configs/inference.json: give a bundle's folder"),
-    "no weights": (lambda b, t: [CONFIGS.parent, t / "out.ts"], "no checkpoint at"),
-    "no metadata": (
-        lambda b, t: [without(t / "b", "configs/metadata.json"), t / "out.ts"],
-        "no {t}/b/configs/metadata.json",
-    ),
-    "no JSON": (lambda b, t: [broken_json(t / "b"), t / "out.ts"], "inference.json is not readable JSON"),
-    "newer": (
-        lambda b, t: [changed(t / "b", "metadata.json", version="7.0.0"), t / "out.ts"],
-        "has version 7.0.0, newer than",
-    ),
-    "no network": (
-        lambda b, t: [without_autoencoder(t / "b"), t / "out.ts", "--network", "autoencoder"],
-        "has no autoencoder_def",
-    ),
-    "image size": (
-        lambda b, t: [changed(t / "b", "inference.json", image_size=18), t / "out.ts"],
-        "spatial_size must be divisible by 4",
-    ),
-    "slice": (
-        lambda b, t: [changed(t / "b", "inference.json", plane="axail"), t / "out.ts"],
-        "plane must be axial, coronal or sagittal",
-    ),
-    "checkpoint": (lambda b, t: [b, t / "out.ts", "--checkpoint", t / "none.pt"], "no checkpoint at {t}/none.pt"),
-    "code": (
-        lambda b, t: [b, t / "out.ts", "--checkpoint", pickled_code(t / "evil.pt")],
-        "not a PyTorch checkpoint of plain weights",
-    ),
-    "other": (
-        lambda b, t: [b, t / "out.ts", "--checkpoint", other_architecture(t / "other.pt")],
-        "another architecture than EncoderClassifier",
-    ),
-    "no volumes": (lambda b, t: [b, t / "out.ts", "--volumes", t], "no .nii, .nii.gz or .hdr/.img image in {t}"),
-    "broken volume": (lambda b, t: [b, t / "out.ts", "--volumes", broken_volume(t)], "broken.nii.gz"),
-    "out": (lambda b, t: [b, blocked(t) / "out.ts"], "can't write {t}/file/out.ts"),
-}
+def code(folder: Path) -> Path:
+    """A checkpoint that would make a file when it is unpickled."""
+
+    class Executed:
+        def __reduce__(self):
+            return (Path.touch, (folder / "executed",))
+
+    torch.save({"weight": Executed()}, folder / "code.pt")
+    return folder / "code.pt"
 
 
-def broken_json(folder: Path) -> Path:
-    bundle = write_bundle(folder)
-    (bundle / "configs" / "inference.json").write_text("{")
-    return bundle
-
-
-def without_autoencoder(folder: Path) -> Path:
-    bundle = write_bundle(folder)
-    path = bundle / "configs" / "inference.json"
-    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "autoencoder_def"}))
-    return bundle
+def other_architecture(folder: Path) -> Path:
+    save_weights(random_network("autoencoder", channels=(8, 8)), folder / "other.pt")
+    return folder / "other.pt"
 
 
 def broken_volume(folder: Path) -> Path:
@@ -278,15 +229,41 @@ def broken_volume(folder: Path) -> Path:
     return folder / "broken.nii.gz"
 
 
-def blocked(folder: Path) -> Path:
+def a_file(folder: Path) -> Path:
     (folder / "file").touch()
     return folder / "file"
 
 
+# what stands where in `monai-cae export BUNDLE OUT --...`, and what is said
+MISTAKES = {
+    "suffix": ({"out": "out.pt"}, "out.pt must end in .ts (TorchScript) or .onnx (ONNX)"),
+    "network": ({"--network": "cae"}, "network must be classifier or autoencoder, not 'cae'"),
+    "no folder": ({"bundle": lambda t: t / "none"}, "{t}/none is not a folder: give a bundle's folder"),
+    "no bundle": ({"bundle": lambda t: t}, "no {t}/configs/inference.json: give a bundle's folder"),
+    "no weights": ({"bundle": lambda t: without(t, "models/model.pt")}, "no checkpoint at {t}/given/models/model.pt"),
+    "no metadata": ({"bundle": lambda t: without(t, "configs/metadata.json")}, "no {t}/given/configs/metadata.json"),
+    "no JSON": ({"bundle": lambda t: emptied(t, "inference.json")}, "inference.json is not readable JSON"),
+    "newer": ({"bundle": lambda t: given(t, "metadata.json", version="7.0.0")}, "has version 7.0.0, newer than"),
+    "no network": (
+        {"bundle": lambda t: given(t, autoencoder_def=None), "--network": "autoencoder"}, "has no autoencoder_def"),
+    "size": ({"bundle": lambda t: given(t, image_size=18)}, "inference.json: spatial_size must be divisible by 4"),
+    "plane": ({"bundle": lambda t: given(t, plane="axail")}, "plane must be axial, coronal or sagittal, not 'axail'"),
+    "no checkpoint": ({"--checkpoint": lambda t: t / "none.pt"}, "no checkpoint at {t}/none.pt"),
+    "code": ({"--checkpoint": code}, "code.pt is not a PyTorch checkpoint of plain weights"),
+    "other": ({"--checkpoint": other_architecture}, "other.pt holds the weights of another architecture"),
+    "no volumes": ({"--volumes": lambda t: t}, "no .nii, .nii.gz or .hdr/.img image in {t}"),
+    "broken volume": ({"--volumes": broken_volume}, "{t}/broken.nii.gz is "),
+    "out": ({"out": lambda t: a_file(t) / "out.ts"}, "can't write {t}/file/out.ts"),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_one_line_and_leave_nothing(bundle, tmp_path, capsys, name):
-    arguments, message = MISTAKES[name]
-    assert main(["export", *map(str, arguments(bundle, tmp_path))]) == 1
+    places, message = MISTAKES[name]
+    places = {"bundle": bundle, "out": tmp_path / "out.ts", **places}
+    words = {place: str(value(tmp_path) if callable(value) else value) for place, value in places.items()}
+    options = [word for place in words if place.startswith("--") for word in (place, words[place])]
+    assert main(["export", words["bundle"], words["out"], *options]) == 1
     printed = capsys.readouterr()
     assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
     assert message.format(t=tmp_path) in printed.err

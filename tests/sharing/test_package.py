@@ -119,6 +119,13 @@ def test_what_is_taken_from_an_executed_config(executed, kept, elsewhere):
     assert carried_over({"a": {"b": [0, 1]}, "c": "x"}, executed, shipped) == elsewhere
 
 
+def test_a_table_is_the_machines_under_any_name():
+    shipped = {"cohort": {"table": "", "task": "paper"}}
+    assert as_defaults({"cohort": {"table": "mine.csv", "task": "ad"}}, shipped) == {
+        "cohort": {"table": "", "task": "ad"}
+    }
+
+
 def test_nothing_of_the_subjects_or_the_machine_is_inside(finished_run, package, discs):
     inside = members(package)
     assert inside.keys() == FILES
