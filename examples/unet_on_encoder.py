@@ -81,8 +81,8 @@ def main(bundle: str) -> None:
     generator = torch.Generator().manual_seed(0)
     training, test = discs(40, generator), discs(24, generator)
     network = EncoderUNet(monai_cae.load_encoder(bundle))
-    loader = DataLoader(Dataset(training), batch_size=8, shuffle=True)
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    loader = DataLoader(Dataset(training), batch_size=4, shuffle=True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     loss_function = DiceLoss(sigmoid=True)
     before = dice(network, test)
     for _ in range(5):

@@ -56,6 +56,7 @@ def test_every_config_is_run_by_a_test():
         "pretrain.json",
         "train.json",
         "evaluate.json",
+        "baselines.json",  # by tests/training/test_baselines.py
         "inference.json",
         "multi_gpu_train.json",
         "experiment.yaml",
@@ -66,10 +67,13 @@ def test_every_config_is_run_by_a_test():
 
 
 def test_summary_is_mean_and_sd_of_the_repeats(experiment):
-    for name, values in experiment.summary["values"].items():
+    for name in TEST_METRICS:
+        values = experiment.summary["values"][name]
+        mean_sd = experiment.summary["metrics"].get(name)  # of the autoencoder's; the classifier's have intervals too
+        mean_sd = mean_sd or experiment.summary["scores"]["network"][name.removeprefix("test_")]
         assert len(values) == 2
-        assert experiment.summary["metrics"][name]["mean"] == pytest.approx(sum(values) / 2)
-        assert experiment.summary["metrics"][name]["sd"] == pytest.approx(statistics.stdev(values))
+        assert mean_sd["mean"] == pytest.approx(sum(values) / 2)
+        assert mean_sd["sd"] == pytest.approx(statistics.stdev(values))
     assert experiment.summary["values"].keys() >= TEST_METRICS
     assert experiment.summary["subjects"] == {"training": 12, "validation": 4, "test": 8}
     assert experiment.summary["synthetic"] is False
@@ -294,7 +298,7 @@ def test_kfold_tests_everybody_once(run_bundle, discs, tmp_path):
     run_bundle("experiment.yaml", discs, tmp_path / "out", **options)
     tested = [row["subject"] for path in tmp_path.rglob("fold_*/predictions.csv") for row in predictions(path)]
     assert len(tested) == len(set(tested)) == 24
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["repeats"] == 3
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["parts"] == 3
 
 
 def leaky_datalist(discs: Path, run_bundle, tmp_path: Path) -> Path:
@@ -424,19 +428,20 @@ def test_plane_and_slice_index_do_what_they_say(discs, tmp_path, options, shape)
 def test_preprocessing_and_networks_are_the_same_in_every_config():
     configs = {
         name: json.loads((CONFIGS / f"{name}.json").read_text())
-        for name in ("pretrain", "train", "evaluate", "inference")
+        for name in ("pretrain", "train", "evaluate", "baselines", "inference")
     }
     steps = {name: (c.get("train") or c)["preprocessing"]["transforms"] for name, c in configs.items()}
     assert all(steps[name][:5] == steps["pretrain"][:5] for name in steps)
     assert all(c["reader"] == configs["pretrain"]["reader"] for c in configs.values())
     assert configs["train"]["network_def"] == configs["evaluate"]["network_def"] == configs["inference"]["network_def"]
     assert configs["train"]["network_def"]["encoder"] == configs["pretrain"]["network_def"]["encoder"]
+    assert configs["baselines"]["autoencoder_def"] == configs["evaluate"]["autoencoder_def"]
     assert configs["train"]["autoencoder_def"]["decoder"] == configs["pretrain"]["network_def"]["decoder"]
 
 
 def test_shared_settings_have_the_same_default_everywhere():
     experiment = ConfigParser.load_config_file(str(CONFIGS / "experiment.yaml"))
-    for name in ("pretrain", "train", "evaluate"):
+    for name in ("pretrain", "train", "evaluate", "baselines"):
         stage = json.loads((CONFIGS / f"{name}.json").read_text())
         for key in experiment["run"][0]["shared"]:
             if key in stage and key not in ("device", "precision"):

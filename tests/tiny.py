@@ -17,7 +17,7 @@ from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, Encode
 CONFIGS = Path(__file__).resolve().parents[1] / "bundle" / "configs"
 SHAPE = (20, 24, 20)
 TINY = {"image_size": 16, "slice_index": 11, "batch_size": 4, "max_epochs": 2, "device": "cpu", "precision": "float32"}
-UNTRAINED = ("evaluate.json", "inference.json")
+UNTRAINED = ("baselines.json", "evaluate.json", "inference.json")
 
 
 def write_pair(path: Path, volume: np.ndarray) -> None:

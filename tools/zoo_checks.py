@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,7 @@ def large_files(bundle: Bundle) -> str:
     if too_large:
         sizes = (f"{path.relative_to(bundle.folder)} has {path.stat().st_size / 1e6:.0f} MB" for path in too_large)
         raise Failed(f"{', '.join(sizes)}: upload it, and package with --weights-url so that large_files.yml names it")
-    return f"no file above {LARGEST // 10**6} MB but the {len(named)} in large_files.yml"
+    return f"no file above {LARGEST // 10**6} MB{f' but {len(named)} in large_files.yml' if named else ''}"
 
 
 def version_and_changelog(bundle: Bundle) -> str:
@@ -314,13 +315,17 @@ def main(arguments: list[str] | None = None) -> int:
                     (copy / file).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(bundle_folder() / file, copy / file)
             elif options.bundle.is_dir():
+                if not (options.bundle / "configs").is_dir():
+                    raise MonaiCaeError(f"{options.bundle} has no configs/: give a bundle's folder or a package")
                 shutil.copytree(options.bundle, copy, ignore=shutil.ignore_patterns("output", "__pycache__"))
             else:
                 unpack(options.bundle, copy)
         except MonaiCaeError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
-        return int(not run_checks(Bundle(copy, options.schema)))
+        with warnings.catch_warnings():  # that configs are executed: the help says so
+            warnings.filterwarnings("ignore", message="parsing config_file")
+            return int(not run_checks(Bundle(copy, options.schema)))
 
 
 if __name__ == "__main__":

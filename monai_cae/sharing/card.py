@@ -75,6 +75,8 @@ def _reworded(content: Any, run: Run, plane: str) -> Any:
     if (run.positive, run.negative) != _PAPER:
         content = content.replace("Alzheimer's disease (CDR > 0)", f"patient ({run.positive})")
         content = content.replace("healthy control (CDR 0)", f"control ({run.negative})")
+    if run.synthetic or not run.oasis:
+        content = content.replace("per OASIS-1 subject", "per subject")
     return content.replace("one axial", f"one {plane}")
 
 
@@ -161,6 +163,7 @@ def _data(run: Run, source: str) -> str:
         f"Source: {source}. Patients (label 1): `{run.positive}`. Controls (label 0): `{run.negative}`.\n\n"
         f"{_table('set | scans | subjects | patients | controls | women / men | age, mean (range)', *rows)}\n\n"
         "Images, subject IDs and the list of who was in which set are not part of this package."
+        f"{' Terms: data_license.txt.' if run.oasis else ''}"
     )
 
 

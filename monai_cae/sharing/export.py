@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import platform
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import monai.bundle
 import torch
@@ -76,15 +78,18 @@ def export_network(
             sizes = [_built(opened, parser, name) for name in ("slice_index", "image_size")]
             files = write_random_volumes(Path(folder), *sizes)
         shape = tuple(_image(preprocess, files[0]).shape)
+        exported = Path(folder) / out.name
+        _write(opened, DEFINITIONS[network], weights, exported, shape)
+        images = (_image(preprocess, file) for file in progress(files))
+        differences = largest_differences(eager, _exported(exported), images, network)
         with replacing(out, _ADVICE) as temporary:
-            _write(opened, DEFINITIONS[network], weights, temporary, shape)
-            images = (_image(preprocess, file) for file in progress(files))
-            differences = largest_differences(eager, _exported(temporary), images, network)
+            shutil.copyfile(exported, temporary)
             parity = Parity(
                 file=out.name,
                 sha256=sha256_of(temporary),
                 network=network,
-                checkpoint=str(weights),
+                checkpoint=(CHECKPOINTS[network] if checkpoint is None else Path(weights.name)).as_posix(),
+                checkpoint_sha256=sha256_of(weights),
                 volumes=len(files),
                 synthetic=volumes is None,
                 image_shape=shape,
@@ -144,6 +149,7 @@ def _write(bundle: Bundle, definition: str, weights: Path, path: Path, image_sha
     with _quiet():
         if path.suffix == ".ts":
             monai.bundle.ckpt_export(**arguments)
+            _drop_debug_files(path)
             return
         monai.bundle.onnx_export(
             **arguments,
@@ -161,10 +167,29 @@ def _write(bundle: Bundle, definition: str, weights: Path, path: Path, image_sha
     _carry_configs(bundle, path)
 
 
+def _drop_debug_files(path: Path) -> None:
+    """Rewrite TorchScript without the source lines of its tracebacks, which name folders of this machine."""
+    kept = path.with_name(f"kept-{path.name}")
+    with ZipFile(path) as source, ZipFile(kept, "w", ZIP_STORED) as target:
+        for info in source.infolist():
+            if not info.filename.endswith(".debug_pkl"):
+                with source.open(info) as member, target.open(_plain(info), "w") as copy:
+                    shutil.copyfileobj(member, copy)
+    kept.replace(path)
+
+
+def _plain(info: ZipInfo) -> ZipInfo:
+    plain = ZipInfo(info.filename, (1980, 1, 1, 0, 0, 0))
+    plain.file_size = info.file_size
+    return plain
+
+
 def _carry_configs(bundle: Bundle, path: Path) -> None:
     import onnx
 
     model = onnx.load(path)
+    for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
+        del node.metadata_props[:]  # PyTorch's stack traces, which name folders of this machine
     texts = {"metadata.json": json.dumps(bundle.metadata), "inference.json": json.dumps(bundle.config)}
     onnx.helper.set_model_props(model, texts)
     onnx.save(model, path)

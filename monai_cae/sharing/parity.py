@@ -32,7 +32,8 @@ class Parity:
         file: name of the exported file.
         sha256: of that file.
         network: "classifier" or "autoencoder".
-        checkpoint: the weights that were exported.
+        checkpoint: the weights that were exported: a path in the bundle, or the name of a given file.
+        checkpoint_sha256: of that file.
         volumes: how many were compared.
         synthetic: whether they are random volumes, drawn with a fixed seed, instead of given ones.
         image_shape: of one preprocessed image, channel first.
@@ -45,6 +46,7 @@ class Parity:
     sha256: str
     network: str
     checkpoint: str
+    checkpoint_sha256: str
     volumes: int
     synthetic: bool
     image_shape: tuple[int, ...]

@@ -76,7 +76,7 @@ def read_run(output_dir: str | Path) -> Run:
         raise MonaiCaeError(f"{folder} is not a folder: give a run's --output_dir")
     several = sorted(path.parent for path in folder.glob("repeat_*/**/results_evaluate.json"))
     if several:
-        raise MonaiCaeError(f"{folder} holds the {len(several)} runs of an experiment: give one, such as {several[0]}")
+        raise MonaiCaeError(f"{folder} holds an experiment: give one of its runs, such as {several[0]}")
     results = _read(folder, "results_evaluate.json", "evaluate", "synthetic", "leaks")
     datalist = _read(folder, "datalist.json", "evaluate", *SETS)
     stages = [stage for stage in ("pretrain", "train") if (folder / f"config_{stage}.json").is_file()]

@@ -127,7 +127,9 @@ def _extract(path: Path, folder: Path) -> None:
         raise MonaiCaeError(f"no package at {path}: give a zip of `monai-cae package`")
     try:
         with ZipFile(path) as archive:
-            if min((info.header_offset for info in archive.infolist()), default=1):
+            if not archive.infolist():
+                raise BadZipFile("nothing is in it")
+            if min(info.header_offset for info in archive.infolist()):
                 raise BadZipFile("another zip lies in it")  # weights are zips: the one that is left of a cut package
             for info, name in _members(path, archive.infolist()):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)

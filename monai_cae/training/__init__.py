@@ -1,6 +1,17 @@
 """What MONAI's and Ignite's engines need beyond their own parts: handlers, metrics, tracking, stages."""
 
 from monai_cae.training.augmentation import BatchAugmentation
+from monai_cae.training.baselines import (
+    Baselines,
+    DarkPixels,
+    EncoderCodes,
+    InnerFolds,
+    Pixels,
+    TableColumns,
+    UnitNormScaler,
+    fitting_items,
+    report_baselines,
+)
 from monai_cae.training.batches import reconstruction_batch, with_pretrained
 from monai_cae.training.encoding import EncodedDataset
 from monai_cae.training.freezing import EncoderFreezing
@@ -19,32 +30,41 @@ from monai_cae.training.parallel import (
 )
 from monai_cae.training.predictions import PredictionProgress, PredictionTable, print_predictions
 from monai_cae.training.reading import ReadAheadLoader
-from monai_cae.training.reports import report_autoencoder, report_classifier, report_test
+from monai_cae.training.reports import compare_codecs, report_autoencoder, report_classifier, report_test
 from monai_cae.training.stages import run_stage
 from monai_cae.training.tracking import EpochTracking, TrackedRun, default_tracking_uri
 from monai_cae.training.workflow import bundle_root, prepare
 
 __all__ = [
+    "Baselines",
     "BatchAugmentation",
     "BestCheckpoint",
     "BestWriting",
     "BrainPSNR",
     "ClassificationScore",
+    "DarkPixels",
     "EncodedDataset",
+    "EncoderCodes",
     "EncoderFreezing",
     "EpochProgress",
     "EpochTracking",
+    "InnerFolds",
     "ParallelInferer",
+    "Pixels",
     "PrecisionInferer",
     "PredictionProgress",
     "PredictionTable",
     "ReadAheadLoader",
     "ResidentLoader",
     "StopWhenWorse",
+    "TableColumns",
     "TrackedRun",
+    "UnitNormScaler",
     "become_replica",
     "bundle_root",
+    "compare_codecs",
     "default_tracking_uri",
+    "fitting_items",
     "is_first",
     "join_processes",
     "leave_processes",
@@ -53,6 +73,7 @@ __all__ = [
     "print_predictions",
     "reconstruction_batch",
     "report_autoencoder",
+    "report_baselines",
     "report_classifier",
     "report_test",
     "run_stage",

@@ -155,6 +155,7 @@ class EpochProgress:
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self._end)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _start(self, engine: Engine) -> None:
         self._bar = tqdm(
@@ -181,3 +182,9 @@ class EpochProgress:
                 self._bar.set_description(f"{self.title} (stopped early)")
             self._bar.close()
             self._bar = None
+
+    def _fail(self, engine: Engine, error: BaseException) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        raise error  # Ignite raises nothing more once somebody listens to this event

@@ -7,13 +7,15 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.evaluation import threshold_for
 from monai_cae.files import replacing
 from monai_cae.training.stages import DISCLAIMER
 
@@ -28,17 +30,28 @@ class PredictionTable:
         path: csv file, written atomically.
         keys: items of the batch that become columns, before `probability` and `prediction`; one that a batch does not
             have is left out.
-        threshold: a probability from here on is predicted as AD.
+        threshold: a probability from here on is predicted as AD; or "youden", "accuracy" or "f1", which choose it by
+            `monai_cae.evaluation.threshold_for`.
+        validation: has the predictions on which a threshold is chosen; the validation set's, never the test set's.
 
     Attributes:
         columns: what was collected, by name; a few dozen bytes per case.
+        threshold: the number, once the evaluator has started.
         seconds: from the start of the evaluator to its end, reading included.
     """
 
-    def __init__(self, path: str | Path, keys: Sequence[str], threshold: float = 0.5) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        keys: Sequence[str],
+        threshold: float | Literal["youden", "accuracy", "f1"] = 0.5,
+        validation: PredictionTable | None = None,
+    ) -> None:
         self.path = Path(path)
         self.keys = keys
-        self.threshold = threshold
+        self.threshold = 0.5 if isinstance(threshold, str) else threshold
+        self.chosen_by = threshold if isinstance(threshold, str) else None
+        self.validation = validation
         self.columns: dict[str, list[Any]] = {}
         self.seconds = 0.0
         self._started = 0.0
@@ -52,6 +65,9 @@ class PredictionTable:
     def _start(self, engine: Engine) -> None:
         _check_place(self.path)
         self.columns.clear()
+        if self.chosen_by is not None and self.validation is not None:
+            known, scores = (np.array(self.validation.column(name)) for name in ("label", "probability"))
+            self.threshold = threshold_for(known, scores, self.chosen_by)
         self._started = time.perf_counter()
 
     def __call__(self, engine: Engine) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from ignite.engine import Engine
 from matplotlib.figure import Figure
@@ -13,6 +14,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from monai_cae.evaluation import classification_metrics, figures
+from monai_cae.evaluation.codecs import Reconstruction, reconstruction_table, trivial_codecs
+from monai_cae.files import replacing
 from monai_cae.networks import ConvAutoencoder
 from monai_cae.training.handlers import BestCheckpoint
 from monai_cae.training.predictions import PredictionTable
@@ -76,8 +79,38 @@ def report_classifier(
     return _report_training(run, checkpoint, output_dir, "train", {}, SYNTHETIC_NOTE if synthetic else "")
 
 
+def compare_codecs(network: ConvAutoencoder, inferer: Infer, dataset: Dataset, training: Dataset) -> pd.DataFrame:
+    """What the autoencoder's reconstructions are worth beside the trivial ones: mean image, principal components, half
+    size.
+
+    Args:
+        network: on its device, with its weights.
+        inferer: calls the network.
+        dataset: test images, under `image`; the first 500 are compared.
+        training: training images, which the mean and the components are of; the first 2,000.
+
+    Returns:
+        See `monai_cae.evaluation.codecs.reconstruction_table`; the network's row is named `autoencoder`.
+    """
+    network.eval()
+    outputs = []
+    images = _images(dataset, network, count=500)
+    with torch.no_grad():
+        for batch in images.split(32):
+            outputs.append(_planes(inferer(batch, network)))
+        code_size = inferer(images[:1], network.encoder).numel()
+    test, known = _planes(images), _planes(_images(training, network, count=2000))
+    ours = Reconstruction(np.concatenate(outputs), code_size)
+    return reconstruction_table(test, {"autoencoder": ours, **trivial_codecs(known, test)})
+
+
 def report_test(
-    run: TrackedRun, table: PredictionTable, reconstruction: Engine, output_dir: str, synthetic: bool
+    run: TrackedRun,
+    table: PredictionTable,
+    reconstruction: Engine,
+    codecs: Callable[[], pd.DataFrame],
+    output_dir: str,
+    synthetic: bool,
 ) -> dict[str, float]:
     """Test metrics of the classifier and the autoencoder, ROC curve and confusion matrix.
 
@@ -85,17 +118,24 @@ def report_test(
         run: open; gets metrics, figures and the predictions.
         table: has collected the classifier's predictions, with the columns `label` and `probability`.
         reconstruction: evaluator of the autoencoder, has run; its metrics are named `test_*`.
-        output_dir: its subfolder `figures` is written.
+        codecs: gives the table of `compare_codecs`, which is written as reconstruction.csv.
+        output_dir: it and its subfolder `figures` are written.
         synthetic: say so in the figures.
 
     Returns:
-        The metrics, each named `test_*`.
+        The metrics, each named `test_*`, and the `threshold` that the classes were decided by.
     """
     labels, probabilities = np.array(table.column("label")), np.array(table.column("probability"))
     scores = classification_metrics(labels, probabilities, threshold=table.threshold)
-    metrics = {**reconstruction.state.metrics, **{f"test_{name}": value for name, value in scores.items()}}
+    coded = codecs()
+    similar = {f"test_{name}": float(coded.loc["autoencoder", name]) for name in ("ssim", "ssim_brain")}
+    metrics = {**reconstruction.state.metrics, **similar, **{f"test_{name}": value for name, value in scores.items()}}
+    metrics["threshold"] = table.threshold
     run.log_metrics(metrics)
     run.log_file(table.path)
+    with replacing(Path(output_dir, "reconstruction.csv")) as temporary:
+        coded.to_csv(temporary, float_format="%.5g")
+    run.log_file(Path(output_dir, "reconstruction.csv"))
     note = SYNTHETIC_NOTE if synthetic else ""
     drawn = {
         "roc": figures.roc_curve(labels, probabilities, note=note),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -53,6 +54,7 @@ class TrackedRun:
         parent_run_id: run to nest under; "" for none.
         params: hyper-parameters.
         tags: whatever else describes the run.
+        resumed_run_id: a run of the same store to go on with, where it is still there; "" for a new one.
 
     Attributes:
         history: metric -> [(epoch, value), ...], whether or not the run is open.
@@ -69,6 +71,7 @@ class TrackedRun:
         parent_run_id: str = "",
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
+        resumed_run_id: str = "",
     ) -> None:
         self.tracking_uri = tracking_uri
         self.experiment_name = experiment_name
@@ -79,6 +82,7 @@ class TrackedRun:
         self.history: History = {}
         self.marks: dict[str, int] = {}
         self.epoch = 0
+        self.resumed_run_id = resumed_run_id
         self.run_id = ""
         self.experiment_id = ""
         self._client: Any = None
@@ -88,11 +92,31 @@ class TrackedRun:
     def __enter__(self) -> TrackedRun:
         self._client = _client(self.tracking_uri)
         self.experiment_id = _experiment(self._client, self.experiment_name, self.tracking_uri)
+        if self._resume():
+            return self
         tags = {**self.tags, **({_PARENT: self.parent_run_id} if self.parent_run_id else {})}
         run = self._client.create_run(self.experiment_id, run_name=self.name, tags=tags)
         self.run_id = run.info.run_id
         self.log_params({**self.params, **_versions()})
         return self
+
+    def _resume(self) -> bool:
+        """Open the run to go on with, unless the store no longer has it."""
+        from mlflow.exceptions import MlflowException
+
+        if not self.resumed_run_id:
+            return False
+        try:
+            run = self._client.get_run(self.resumed_run_id)
+        except MlflowException:
+            run = None
+        if run is None or run.info.experiment_id != self.experiment_id or run.info.lifecycle_stage != "active":
+            print(f"the MLflow run {self.resumed_run_id} is gone: going on in a new one", flush=True)
+            self.resumed_run_id = ""
+            return False
+        self.run_id = self.resumed_run_id
+        self._client.update_run(self.run_id, status="RUNNING")
+        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -118,6 +142,20 @@ class TrackedRun:
         """The run's description in MLflow, in Markdown, and tags to filter by."""
         for key, value in {"mlflow.note.content": text, **tags}.items():
             self._client.set_tag(self.run_id, key, value)
+
+    def mark_and_count(self, name: str, content: Any) -> int:
+        """Tag the run with the hash of some content, and count the other finished runs of its experiment that have it.
+
+        Args:
+            name: of the tag.
+            content: what JSON can hold.
+        """
+        value = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        others = self._client.search_runs(
+            [self.experiment_id], filter_string=f"tags.{name} = '{value}' and attributes.status = 'FINISHED'"
+        )
+        self._client.set_tag(self.run_id, name, value)
+        return sum(run.info.run_id != self.run_id for run in others)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Metrics, sent together once a second at most, and before the run ends, also by an error.

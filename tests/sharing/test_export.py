@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import tempfile
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from tiny import random_network, write_bundle
+from tiny import CONFIGS, random_network, write_bundle
 
 from monai_cae.cli import main
 from monai_cae.networks import save_weights
@@ -101,7 +102,19 @@ def test_report_says_what_was_compared(export, bundle):
     )
     assert report["versions"].keys() == names | {"python"}
     assert report["versions"]["torch"] == importlib.metadata.version("torch")
-    assert Path(report["checkpoint"]).parent == bundle / "models"
+    weights = bundle / report["checkpoint"]
+    assert report["checkpoint"].startswith("models/") and "/tmp/" not in json.dumps(report)
+    assert report["checkpoint_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+def test_no_folder_of_this_machine_is_inside(export):
+    content = export.out.read_bytes()
+    if export.out.suffix == ".ts":
+        with zipfile.ZipFile(export.out) as archive:
+            assert {name.partition("/")[0] for name in archive.namelist()} == {export.out.stem}
+            content = b"".join(archive.read(name) for name in archive.namelist())
+    places = (Path(torch.__file__).parents[1], CONFIGS.parents[1], export.temporary, export.out.parent)
+    assert not [place for place in places if str(place).encode() in content]
 
 
 def test_exported_file_carries_the_configs(export, bundle):
@@ -177,6 +190,7 @@ def test_largest_differences_are_those_of_all_batches():
         sha256="",
         network="",
         checkpoint="",
+        checkpoint_sha256="",
         volumes=7,
         synthetic=False,
         image_shape=(1, 2, 2),
@@ -254,6 +268,7 @@ MISTAKES = {
     "no volumes": ({"--volumes": lambda t: t}, "no .nii, .nii.gz or .hdr/.img image in {t}"),
     "broken volume": ({"--volumes": broken_volume}, "{t}/broken.nii.gz is "),
     "out": ({"out": lambda t: a_file(t) / "out.ts"}, "can't write {t}/file/out.ts"),
+    "closed folder": ({"out": "/proc/out.ts"}, "can't write /proc/out.ts"),
 }  # fmt: skip
 
 

@@ -215,6 +215,7 @@ def test_other_cohorts_are_described_by_their_own_rules(finished_run, tmp_path):
     assert metadata["data_source"] == "our clinic" and "docs/data_license.txt" not in inside
     assert metadata["label_classes"] == "0: control (not (DX == 'AD')), 1: patient (DX == 'AD')"
     assert "CDR > 0" not in json.dumps(metadata["network_data_format"])
+    assert "OASIS" not in metadata["description"]
 
 
 def test_large_files_are_named_for_the_zoo(finished_run, tmp_path, monkeypatch):
@@ -240,7 +241,7 @@ BAD_RUNS = {
     "no folder": (lambda run: shutil.rmtree(run), "is not a folder: give a run's --output_dir"),
     "not evaluated": (lambda run: (run / "results_evaluate.json").unlink(), "run evaluate.json with --output_dir"),
     "older version": (lambda run: (run / "config_evaluate.json").unlink(), "config_evaluate.json: run evaluate.json"),
-    "experiment": (lambda run: shutil.copytree(run, run / "repeat_1"), "1 runs of an experiment: give one, such as"),
+    "experiment": (lambda run: shutil.copytree(run, run / "repeat_1"), "an experiment: give one of its runs, such as"),
     "trained on": (
         lambda run: shutil.copyfile(run / "models" / "autoencoder.pt", run / "models" / "model.pt"),
         "model.pt is not what results_evaluate.json is about: run evaluate.json",
@@ -375,6 +376,7 @@ def patched(offset: int, value: bytes):
 BROKEN = {
     "not a zip": (lambda path: path.write_bytes(b"no zip"), "is not a whole zip file"),
     "empty": (lambda path: path.write_bytes(b""), "is not a whole zip file"),
+    "nothing in it": (with_members(), "is not a whole zip file (nothing is in it)"),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "is not a whole zip file"),
     "damaged": (lambda path: path.write_bytes(path.read_bytes().replace(b"Apache", b"apache")), "not a whole zip file"),
     "zip slip": (with_members("a/../../x"), "a link or a path that leads out"),

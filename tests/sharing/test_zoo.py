@@ -96,5 +96,7 @@ def test_files_to_download_must_be_the_ones_that_are_named(check, unpacked, tmp_
 
 def test_a_broken_package_is_one_line(tmp_path, capsys):
     (tmp_path / "x.zip").write_bytes(b"no zip")
+    assert zoo_checks["main"]([str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"error: {tmp_path} has no configs/: give a bundle's folder or a package\n"
     assert zoo_checks["main"]([str(tmp_path / "x.zip")]) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'x.zip'} is not a whole zip file")

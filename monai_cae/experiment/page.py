@@ -1,0 +1,292 @@
+"""How an experiment is told: on the terminal, as a page in Markdown, in MLflow, in figures."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from monai_cae.data.splits import SETS
+from monai_cae.evaluation import figures, result_figures
+from monai_cae.evaluation.curves import roc_band
+from monai_cae.evaluation.pooled import pooled
+from monai_cae.experiment.record import NETWORK
+from monai_cae.experiment.results import Results
+from monai_cae.files import replacing
+from monai_cae.training.reports import SYNTHETIC_NOTE
+from monai_cae.training.stages import DISCLAIMER, data_kind
+from monai_cae.training.tracking import TrackedRun, program, ui_command
+
+_HEADLINE = ("accuracy", "auc", "f1")
+_LABELS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "f1": "F1 (AD)",
+    "mcc": "MCC",
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "brier": "Brier",
+    "ece": "ECE",
+    "calibration_slope": "calibration slope",
+    "calibration_intercept": "calibration intercept",
+}
+_PAPER = {"accuracy": 0.7466}
+_RECONSTRUCTION = {"test_psnr": "PSNR", "test_psnr_brain": "PSNR in the brain"}
+
+
+def print_results(
+    summary: Mapping[str, Any], results: Results, tracked: TrackedRun, output: Path, configs: str, first: str
+) -> None:
+    """Print what was found, what has to be known about it, and what to do next.
+
+    Args:
+        summary: as in summary.json.
+        results: the tables.
+        tracked: the experiment's run, closed.
+        output: the experiment's folder.
+        configs: folder of the stages' configs.
+        first: folder of the first part, whose checkpoint is shown as an example.
+    """
+    checkpoint = output / first / "models" / "model.pt"
+    inference = shlex.quote(str(Path(configs, "inference.json")))
+    predict = f"{program('python')} -m monai.bundle run --config_file {inference}"
+    lines = [
+        "",
+        f"experiment finished on {data_kind(summary['synthetic'], summary['leaks'])}",
+        f"  subjects           {_subjects(summary, results)}",
+        *(f"  {label:<19}{value}" for label, value in _reconstruction(summary).items()),
+        "",
+        *_columns(_headline_rows(results)),
+        "",
+        f"  {_explained(results)}",
+        *(f"  ! {caveat}" for caveat in results.caveats),
+        "",
+        f"  time               {summary['seconds']:.0f} s",
+        f"  page               {output / 'results.md'}",
+        f"  figures            {output / 'figures'}, {output}/repeat_*/figures",
+        f"  checkpoints        {output}/repeat_*/models",
+        f"  every prediction   {output / 'predictions.csv'}",
+        f"  summary            {output / 'summary.json'}",
+        "",
+        "see the runs:        " + ui_command(tracked.tracking_uri),
+        "                     " + tracked.address,
+        f"predict new scans:   {predict} --checkpoint {shlex.quote(str(checkpoint))} --dataset_dir VOLUME_OR_FOLDER",
+        "",
+        DISCLAIMER,
+    ]
+    print("\n".join(lines), flush=True)
+
+
+def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Results, output: Path) -> None:
+    """Write the page and the figures, and put everything into the experiment's MLflow run.
+
+    Args:
+        tracked: the experiment's run, open.
+        summary: as in summary.json.
+        results: the tables.
+        output: the experiment's folder; results.md and the folder `figures` are written there.
+    """
+    page = results_page(summary, results)
+    with replacing(output / "results.md") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    tracked.describe(page, {"data": "synthetic" if summary["synthetic"] else "real", "leaks": str(summary["leaks"])})
+    metrics: dict[str, float] = {}
+    for name, spread in summary["metrics"].items():
+        metrics |= {f"{name}_mean": spread["mean"], f"{name}_sd": spread["sd"]}
+    for score, row in results.scores.loc[NETWORK].iterrows():
+        metrics |= {f"test_{score}_{part}": float(row[part]) for part in ("mean", "sd", "low", "high")}
+    for method in results.methods[1:]:
+        metrics |= {f"{method}_{score}_mean": float(results.scores.loc[(method, score), "mean"]) for score in _HEADLINE}
+    tracked.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)})
+    tables = ("predictions", "scores", "comparisons", "subgroups", "reconstruction")
+    for path in (output / name for name in ("summary.json", "results.md", *(f"{table}.csv" for table in tables))):
+        if path.is_file():
+            tracked.log_file(path)
+    for name, figure in _figures(summary, results).items():
+        path = output / "figures" / f"{name}.png"
+        figures.save_figure(figure, path)
+        tracked.log_file(path, "figures")
+
+
+def results_page(summary: Mapping[str, Any], results: Results) -> str:
+    """The results as Markdown: MLflow's description of the run, and results.md.
+
+    Args:
+        summary: as in summary.json.
+        results: the tables.
+    """
+    parts = [
+        f"# Results on {data_kind(summary['synthetic'], summary['leaks'])}",
+        f"{_subjects(summary, results)}. {DISCLAIMER}",
+        "\n".join(f"- **{caveat.split(':')[0]}**:{caveat.partition(':')[2]}" for caveat in results.caveats),
+        "## Methods on the same test sets",
+        _markdown(_headline_rows(results)),
+        _explained(results),
+        "## All scores",
+        _markdown(_score_rows(results)),
+        "Mean and 95 % interval over resampled subjects; SD over repeats of splits and weights in results' scores.csv.",
+        _comparison_section(results),
+        _subgroup_section(results),
+        "## Reconstruction of the test images",
+        _markdown(_reconstruction_rows(results)),
+        "Means over the test images. In the brain: pixels above 0.03 of the image's range. The code of the autoencoder "
+        "is larger than the image: its PSNR is no measure of compression.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _subjects(summary: Mapping[str, Any], results: Results) -> str:
+    ours = pooled(results.of(NETWORK))
+    patients = int(ours.labels.sum())
+    sets = ", ".join(f"{summary['subjects'][name]} {name}" for name in SETS)
+    repeats, folds = summary["repeats"], summary["folds"]
+    scheme = f"{repeats} x {folds} folds" if folds > 1 else f"{repeats} hold-out repeat{'s' * (repeats > 1)}"
+    return f"{len(ours.labels)} tested ({patients} AD, {len(ours.labels) - patients} HC), {scheme} of {sets}"
+
+
+def _reconstruction(summary: Mapping[str, Any]) -> dict[str, str]:
+    told = {}
+    for name, label in _RECONSTRUCTION.items():
+        spread = summary["metrics"][name]
+        sd = f" ± {spread['sd']:.2f}" if math.isfinite(spread["sd"]) else ""
+        told[label] = f"{spread['mean']:.2f}{sd} dB"
+    return told
+
+
+def _headline_rows(results: Results) -> list[list[str]]:
+    several = len(results.methods) > 1
+    rows = [["method", *(_LABELS[name] for name in _HEADLINE), *(["p accuracy", "p AUC"] if several else [])]]
+    for method in results.methods:
+        scores = results.scores.loc[method]
+        row = [readable(method), *(_with_interval(scores.loc[name]) for name in _HEADLINE)]
+        if several:
+            row += [_p_value(results.comparisons, method, name) for name in ("accuracy", "auc")]
+        rows.append(row)
+    return rows
+
+
+def _score_rows(results: Results) -> list[list[str]]:
+    rows = [["score", *(readable(method) for method in results.methods)]]
+    for name, label in _LABELS.items():
+        rows.append([label, *(_with_interval(results.scores.loc[(method, name)]) for method in results.methods)])
+    return rows
+
+
+def _reconstruction_rows(results: Results) -> list[list[str]]:
+    rows = [["code", "numbers in it", "per pixel", "PSNR", "PSNR in the brain", "SSIM", "SSIM in the brain"]]
+    for name, row in results.reconstruction.iterrows():
+        decibels = [f"{row[column]:.2f} dB" for column in ("psnr", "psnr_brain")]
+        similar = [f"{row[column]:.3f}" for column in ("ssim", "ssim_brain")]
+        rows.append([str(name), f"{row['code_size']:,.0f}", f"{row['per_pixel']:.3g}", *decibels, *similar])
+    return rows
+
+
+def _comparison_section(results: Results) -> str:
+    if results.comparisons.empty:
+        return ""
+    rows = [["against", "score", "difference", "95 % interval", "p, corrected t", "p, paired", "paired test"]]
+    for (method, score), row in results.comparisons.iterrows():  # type: ignore[misc]  # the index has two levels
+        interval = f"{_signed(row['low'])} to {_signed(row['high'])}"
+        tested = [_p(row["p_corrected_t"]), _p(row["p_paired"]), row["paired_test"]]
+        rows.append([readable(method), _LABELS[score], _signed(row["difference"]), interval, *tested])
+    text = (
+        "Positive differences: the network is better. Corrected t: Nadeau and Bengio (2003) over the folds of all "
+        "repeats, training included. Paired: exact McNemar (accuracy) and DeLong (AUC) on each subject's mean "
+        "prediction, the trained networks as given. No correction for comparing with several methods."
+    )
+    return f"## Is the difference real?\n\n{_markdown(rows)}\n\n{text}"
+
+
+def _subgroup_section(results: Results) -> str:
+    if results.subgroups.empty:
+        return ""
+    rows = [["group", "subjects", "AD", "score", "mean and 95 % interval"]]
+    for row in results.subgroups.to_dict("records"):
+        group = f"{row['by'].upper() if row['by'] == 'cdr' else row['by']} {row['group']}"
+        score = _LABELS[row["score"]]
+        rows.append([group, str(row["subjects"]), str(row["patients"]), score, _with_interval(row)])
+    text = "The network's. AUC of a CDR grade is against all of CDR 0. Small groups: read the interval, not the mean."
+    return f"## For whom\n\n{_markdown(rows)}\n\n{text}"
+
+
+def _explained(results: Results) -> str:
+    text = "95 % intervals over resampled subjects"
+    if len(results.methods) == 1:
+        return text + "; compare with simpler methods by with_baselines.yaml"
+    few = _by_paired_test(results.comparisons)
+    test = "McNemar's and DeLong's test" if few else "Nadeau and Bengio's corrected t test"
+    return f"{text}; p: {test} against the network, two-sided"
+
+
+def _by_paired_test(comparisons: pd.DataFrame) -> bool:
+    return bool(comparisons["p_corrected_t"].isna().all())
+
+
+def _p_value(comparisons: pd.DataFrame, method: str, score: str) -> str:
+    if method == NETWORK:
+        return ""
+    return _p(comparisons.loc[(method, score), "p_paired" if _by_paired_test(comparisons) else "p_corrected_t"])
+
+
+def _p(value: float) -> str:
+    return "-" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    if math.isnan(row["mean"]):
+        return "undefined"
+    return f"{row['mean']:.3f}" + ("" if math.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]")
+
+
+def _signed(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:+.3f}"
+
+
+def readable(method: str) -> str:
+    """The name of a method as people read it: `linear_svm` is "linear SVM"."""
+    words = [{"svm": "SVM", "rbf": "RBF", "pca": "PCA", "cnn": "CNN"}.get(w, w) for w in method.split("_")]
+    return " ".join(words)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        ("  " + "   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))).rstrip()
+        for row in rows
+    ]
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
+
+
+def _figures(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
+    note = SYNTHETIC_NOTE if summary["synthetic"] else ""
+    note = f"LEAKY. {note}".strip() if summary["leaks"] else note
+    rng = np.random.default_rng(0)
+    ours = results.of(NETWORK)
+    summaries = {readable(method): results.scores.loc[method] for method in results.methods}
+    record = pooled(ours)
+    drawn = {
+        "roc": result_figures.roc_with_band(roc_band(ours, rng), results.scores.loc[NETWORK], note=note),
+        "calibration": result_figures.reliability_diagram(record.labels, record.mean_predictions()[0], note=note),
+        "methods": result_figures.forest_plot(summaries, note=note, reference=_PAPER),
+    }
+    if (
+        not results.subgroups.empty
+        and ((results.subgroups["by"] == "cdr") & (results.subgroups["score"] == "auc")).any()
+    ):
+        drawn["auc_by_cdr"] = result_figures.auc_by_grade(results.subgroups, note=note)
+    if summary["parts"] > 1:
+        shown = {_LABELS[name]: summary["values"][f"test_{name}"] for name in _HEADLINE}
+        drawn["repeats"] = figures.repeats(shown, note=note, reference={"accuracy": 0.7466, "F1 (AD)": 0.66})
+    return drawn

@@ -1,0 +1,58 @@
+"""The record of an experiment: what every method said of every tested subject, in one table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from monai_cae.files import replacing
+
+NETWORK = "network"
+COLUMNS = ("method", "subject", "repeat", "fold", "label", "probability", "threshold", "cdr", "age", "sex")
+
+
+def pool(results: Sequence[Mapping[str, Any]], output: Path) -> pd.DataFrame:
+    """Read the test predictions of all parts, and write them as one table, `output/predictions.csv`.
+
+    Args:
+        results: what the parts left, see `protocol`.
+        output: the experiment's folder.
+
+    Returns:
+        A row per method and tested subject, see `COLUMNS` and `monai_cae.evaluation.pooled`. A subject with several
+        scans in a part has the mean of their probabilities.
+    """
+    tables = [
+        table.assign(method=method, repeat=part["repeat"], fold=part["fold"], threshold=threshold)
+        for part in results
+        for method, table, threshold in _tables(part, output / part["folder"])
+    ]
+    record = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
+    with replacing(output / "predictions.csv") as temporary:
+        record.to_csv(temporary, index=False)
+    return record
+
+
+def _tables(part: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, pd.DataFrame, float]]:
+    items = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))["test"]
+    people = {item["subject"]: {key: item.get(key) for key in ("cdr", "age", "sex")} for item in items}
+    about = pd.DataFrame.from_dict(people, orient="index")
+    for method in (NETWORK, *part["variants"]):
+        threshold = part["steps"][method]["results"]["evaluate"]["threshold"]
+        yield method, _read(folder / _place(method) / "predictions.csv", about), threshold
+    for method in part["baselines"]:
+        yield method, _read(folder / "baselines" / f"{method}.csv", about), 0.5
+
+
+def _place(method: str) -> str:
+    return "" if method == NETWORK else f"variants/{method}"
+
+
+def _read(path: Path, about: pd.DataFrame) -> pd.DataFrame:
+    table = pd.read_csv(path, dtype={"subject": str})
+    by_subject = table.groupby("subject", sort=False).agg(label=("label", "first"), probability=("probability", "mean"))
+    return by_subject.join(about).reset_index(names="subject")

@@ -1,0 +1,158 @@
+"""From the record of predictions to tables: how good each method is, how sure that is, and which differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from monai_cae.evaluation import mean_and_sd
+from monai_cae.evaluation.subgroups import subgroup_table
+from monai_cae.evaluation.summary import compare, summarise
+from monai_cae.experiment.record import NETWORK
+from monai_cae.files import replacing
+
+ENOUGH_REPEATS = 5  # the paper's; an SD of four is off by a third, one time in three
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of an experiment.
+
+    Attributes:
+        record: see `record.pool`.
+        scores: index (method, score), columns of `monai_cae.evaluation.summary.summarise`.
+        comparisons: index (against, score), columns of `monai_cae.evaluation.summary.compare`: the network
+            against each.
+        subgroups: the network's, see `monai_cae.evaluation.subgroups`.
+        reconstruction: autoencoder and trivial codecs, means over the parts.
+        caveats: what a reader has to know before a number is quoted.
+        summary: all of it as plain data, for summary.json.
+    """
+
+    record: pd.DataFrame
+    scores: pd.DataFrame
+    comparisons: pd.DataFrame
+    subgroups: pd.DataFrame
+    reconstruction: pd.DataFrame
+    caveats: list[str]
+    summary: dict[str, Any]
+
+    @property
+    def methods(self) -> list[str]:
+        """The network first, then the others in the order of the settings."""
+        return list(dict.fromkeys(self.record["method"]))
+
+    def of(self, method: str) -> pd.DataFrame:
+        """The predictions of one method."""
+        return self.record[self.record["method"] == method]
+
+
+def compute(
+    record: pd.DataFrame, results: Sequence[Mapping[str, Any]], output: Path, *, seed: int, seen_before: int
+) -> Results:
+    """Score and compare all methods, and write the tables beside the record.
+
+    Args:
+        record: see `record.pool`.
+        results: what the parts left, see `protocol`.
+        output: scores.csv, comparisons.csv, subgroups.csv and reconstruction.csv are written there.
+        seed: of the bootstrap.
+        seen_before: how many earlier experiments have scored the same test sets.
+    """
+    by_method = {method: rows.drop(columns="method") for method, rows in record.groupby("method", sort=False)}
+    ours = by_method[NETWORK]
+    scores = {method: summarise(rows, np.random.default_rng(seed)) for method, rows in by_method.items()}
+    n_train, n_test = (float(np.mean([part["subjects"][name] for part in results])) for name in ("training", "test"))
+    comparisons = {
+        method: compare(ours, rows, np.random.default_rng(seed), n_train, n_test)
+        for method, rows in by_method.items()
+        if method != NETWORK
+    }
+    tables = {
+        "scores": pd.concat(scores, names=["method"]),
+        "comparisons": pd.concat(comparisons, names=["against"]) if comparisons else pd.DataFrame(),
+        "subgroups": _subgroups(ours, seed),
+        "reconstruction": _reconstruction(results, output),
+    }
+    for name, table in tables.items():
+        if not table.empty:
+            with replacing(output / f"{name}.csv") as temporary:
+                table.to_csv(temporary, float_format="%.5g", index=name != "subgroups")
+    caveats = _caveats(record, results, tables["scores"], seen_before)
+    return Results(record, **tables, caveats=caveats, summary=_summary(tables, results, caveats))
+
+
+def _subgroups(ours: pd.DataFrame, seed: int) -> pd.DataFrame:
+    graded = ours["cdr"].notna()
+    told_by_cdr = graded.all() and ((ours["cdr"] > 0) == (ours["label"] == 1)).all()
+    by = [name for name in ("cdr", "age", "sex") if (told_by_cdr if name == "cdr" else ours[name].notna().any())]
+    return subgroup_table(ours, np.random.default_rng(seed), by=by) if by else pd.DataFrame()
+
+
+def _reconstruction(results: Sequence[Mapping[str, Any]], output: Path) -> pd.DataFrame:
+    tables = [pd.read_csv(output / part["folder"] / "reconstruction.csv") for part in results]
+    together = pd.concat(tables, ignore_index=True)
+    return together.groupby("reconstruction", sort=False).mean()
+
+
+def _caveats(
+    record: pd.DataFrame, results: Sequence[Mapping[str, Any]], scores: pd.DataFrame, seen_before: int
+) -> list[str]:
+    leaks = sum(part["steps"][NETWORK]["results"]["evaluate"]["leaks"] for part in results)
+    repeats = record["repeat"].nunique()
+    ours = record[record["method"] == NETWORK]
+    found = []
+    if leaks:
+        found.append(f"LEAKY: {leaks} leaks between the sets, the scores are worthless.")
+    if seen_before:
+        times = "once" if seen_before == 1 else f"{seen_before} times"
+        found.append(
+            f"TEST SETS SEEN BEFORE: {times}, by earlier experiments here with the same test subjects. Choosing the "
+            "best of several by its test score tunes on the test set, and the score is then too good."
+        )
+    if repeats < ENOUGH_REPEATS:
+        what = "one repeat" if repeats == 1 else f"{repeats} repeats"
+        found.append(f"FEW REPEATS: {what} of splits and weights; what others would give is hardly known.")
+    for score in ("accuracy", "auc"):
+        row = scores.loc[(NETWORK, score)]
+        if row["note"]:
+            found.append(f"{score}: {row['note']}.")
+    for method, rows in record.groupby("method", sort=False):
+        taken = (rows["probability"] >= rows["threshold"]).groupby([rows["repeat"], rows["fold"]]).nunique()
+        if (taken == 1).any() and method not in ("majority",):
+            which = f"in {(taken == 1).sum()} of {len(taken)} test sets"
+            found.append(f"DEAD CLASSIFIER: {method} puts everybody into one class {which}.")
+    if ours["probability"].nunique() == 1:
+        found.append("The network's probability is the same for everybody: it has learned nothing.")
+    return found
+
+
+def _summary(
+    tables: Mapping[str, pd.DataFrame], results: Sequence[Mapping[str, Any]], caveats: Sequence[str]
+) -> dict[str, Any]:
+    evaluated = [part["steps"][NETWORK]["results"]["evaluate"] for part in results]
+    reconstructed = {}
+    for name in ("test_mse", "test_psnr", "test_psnr_brain", "test_ssim", "test_ssim_brain"):
+        mean, sd = mean_and_sd([np.nan if one[name] is None else one[name] for one in evaluated])
+        reconstructed[name] = {"mean": mean, "sd": sd}
+    return {
+        "caveats": list(caveats),
+        "metrics": reconstructed,
+        "scores": _nested(tables["scores"]),
+        "comparisons": _nested(tables["comparisons"]),
+        "subgroups": tables["subgroups"].to_dict("records"),
+        "reconstruction": tables["reconstruction"].to_dict("index"),
+    }
+
+
+def _nested(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    nested: dict[str, dict[str, Any]] = {}
+    for row in table.reset_index().to_dict("records") if len(table) else ():
+        outer, inner = (row.pop(name) for name in list(row)[:2])
+        nested.setdefault(outer, {})[inner] = row
+    return nested
