@@ -4,6 +4,8 @@ from monai_cae.data.audit import Audit, Finding, audit_sets, hash_subject
 from monai_cae.data.certify import audit_training, certify_datalist, hashed_subjects
 from monai_cae.data.check import CohortCheck, ScanCheck, check_cohort
 from monai_cae.data.cohort import PAPER_TABLE_1, Cohort, balance, load_cohort, select_cohort, table_1
+from monai_cae.data.covariates import inference_items, with_covariates
+from monai_cae.data.labelled import labelled_items
 from monai_cae.data.layouts import Found, find_images, read_scans
 from monai_cae.data.leakage import LeakageDemo, leakage_demo
 from monai_cae.data.phantom import is_synthetic, write_phantom
@@ -39,7 +41,9 @@ __all__ = [
     "find_images",
     "hash_subject",
     "hashed_subjects",
+    "inference_items",
     "is_synthetic",
+    "labelled_items",
     "leakage_demo",
     "load_cohort",
     "load_sets",
@@ -50,6 +54,7 @@ __all__ = [
     "select_cohort",
     "split_cohort",
     "table_1",
+    "with_covariates",
     "write_datalist",
     "write_phantom",
 ]

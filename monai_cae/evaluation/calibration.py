@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from monai_cae.errors import MonaiCaeError
@@ -117,6 +118,26 @@ def calibration_line(
         design = np.column_stack((np.ones(len(labels)), (log_odds - log_odds.mean()) / spread))
         slope[overlap] = _fit_logistic(design, np.zeros(len(labels)), labels, counts[overlap])[:, 1] / spread
     return CalibrationLine(slope, intercept)
+
+
+def fitted_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Find the number that logits should be divided by, by the smallest log loss (Guo et al. 2017).
+
+    Args:
+        labels: True classes of shape `(n,)`, 0 = HC, 1 = AD, of subjects that the network was not trained on.
+        logits: Predicted log-odds of AD, shape `(n,)`.
+
+    Returns:
+        Temperature between 0.05 and 20; the latter for logits that say nothing about the labels.
+    """
+    truth, odds = np.asarray(labels, dtype=np.float64), np.asarray(logits, dtype=np.float64)
+
+    def loss(log_temperature: float) -> float:
+        scaled = odds / np.exp(log_temperature)
+        return float(np.mean(np.logaddexp(0, scaled) - truth * scaled))
+
+    ends = (np.log(0.05), np.log(20))
+    return float(np.exp(minimize_scalar(loss, bounds=ends, method="bounded", options={"xatol": 1e-6}).x))
 
 
 def _bin_members(probabilities: NDArray[np.float64], bins: int) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from monai_cae.training.tracking import TrackedRun
 from monai_cae.training.workflow import executed_config, find_mistake
 
 STAGES = ("pretrain", "train", "evaluate")
+CLASSIFIER = "classifier"  # settings of both stages that build it
 BASELINES = "baselines"
 _NOT_COMPARED = ("output_dir", "datalist", "pretrained", "parent_run_id", "tracking_uri", "experiment_name")
 Settings = dict[str, Any]
@@ -60,14 +61,19 @@ class Plan:
             elsewhere["pretrained"] = str(folder / "models" / "autoencoder.pt")
         return {
             **{name: value for name, value in self.shared.items() if name in known},
-            **self.stages.get(stage, {}),
+            **_of_stage(self.stages, stage),
             **elsewhere,
-            **changed.get(stage, {}),
+            **_of_stage(changed, stage),
             "output_dir": str(folder / "variants" / variant if variant else folder),
             "split": {**self.shared["split"], "fold": part.fold},
             "seed": part.seed,
             **self.tracked,
         }
+
+
+def _of_stage(settings: Mapping[str, Mapping[str, Any]], stage: str) -> Settings:
+    both = settings.get(CLASSIFIER, {}) if stage in ("train", "evaluate") else {}
+    return {**both, **settings.get(stage, {})}
 
 
 def run_experiment(
@@ -95,7 +101,7 @@ def run_experiment(
         repeats: how often (the paper: five times).
         seed: of the first repeat.
         shared: settings handed to every stage that has them: evaluate.json has no max_epochs, for instance.
-        stages: stage -> settings of that stage alone.
+        stages: stage -> settings of that stage alone; those under "classifier" are for train and evaluate.
         variants: name -> stage -> settings that differ; the classifier is trained and tested with them on the same
             splits, from the same autoencoder unless the variant has settings for pretrain.
         baselines: models of baselines.json that are fitted on the same splits.
@@ -149,8 +155,9 @@ def _check_names(
 ) -> None:
     for where, given in (("stages", stages), *((f"variants {name}", changed) for name, changed in variants.items())):
         for stage in given:
-            if stage not in STAGES and not (where == "stages" and stage == BASELINES):
-                raise MonaiCaeError(f"unknown stage {stage!r} under {where}: it must be one of {', '.join(STAGES)}")
+            known = (*STAGES, CLASSIFIER, *([BASELINES] if where == "stages" else []))
+            if stage not in known:
+                raise MonaiCaeError(f"unknown stage {stage!r} under {where}: it must be one of {', '.join(known)}")
     twice = [name for name in (NETWORK, *variants) if [NETWORK, *variants, *baselines].count(name) > 1]
     if twice:
         raise MonaiCaeError(f"{twice[0]!r} names two methods: give the variant another name")

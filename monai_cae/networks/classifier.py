@@ -12,19 +12,21 @@ from monai_cae.errors import MonaiCaeError
 
 
 class EncoderClassifier(nn.Module):
-    """Encoder, flatten, dense layers, one logit.
+    """Encoder, pooling or none, dense layers, one logit.
 
-    The paper's head: dense 256 + ReLU + dropout 0.2, dense 128 + ReLU, dense 1. With a 176 x 176 slice this has 63.76
-    million parameters; the 723,905 of the paper's Table II are the autoencoder's.
+    The paper's head: no pooling, dense 256 + ReLU + dropout 0.2, dense 128 + ReLU, dense 1. With a 176 x 176 slice this
+    has 63.76 million parameters; the 723,905 of the paper's Table II are the autoencoder's.
 
     Args:
         encoder: module with `out_channels` and `downsampling`, e.g. `ConvEncoder`.
-        spatial_size: size of the input image; each must be divisible by `encoder.downsampling`.
-        hidden: widths of the dense layers.
+        spatial_size: size of the input image; without pooling each must be divisible by `encoder.downsampling`.
+        hidden: widths of the dense layers; none makes a logistic regression on the code.
         dropout: probability after the first dense layer.
+        pooling: the code is averaged down to so many places along each axis (1: one mean per channel); 0 keeps it.
+        covariates: so many numbers about the subject, such as age, add to the logit, each with a weight of its own.
 
     Raises:
-        MonaiCaeError: a spatial size that the encoder cannot halve evenly.
+        MonaiCaeError: a spatial size that the encoder cannot halve evenly, or that pooling would not make smaller.
     """
 
     def __init__(
@@ -34,28 +36,36 @@ class EncoderClassifier(nn.Module):
         spatial_size: Sequence[int] = (176, 176),
         hidden: Sequence[int] = (256, 128),
         dropout: float = 0.2,
+        pooling: int = 0,
+        covariates: int = 0,
     ) -> None:
         super().__init__()
         downsampling, out_channels = int(encoder.downsampling), int(encoder.out_channels)  # type: ignore[arg-type]
-        if any(size % downsampling for size in spatial_size):
+        code_size = [size // downsampling for size in spatial_size]
+        if not 0 <= pooling <= min(code_size):
+            raise MonaiCaeError(f"pooling must be from 0 to the code's size {tuple(code_size)}, not {pooling}")
+        if not pooling and any(size % downsampling for size in spatial_size):
             raise MonaiCaeError(
                 f"spatial_size must be divisible by {downsampling} (the encoder's pooling), "
                 f"not {tuple(spatial_size)}: choose another image_size"
             )
-        features = out_channels * math.prod(size // downsampling for size in spatial_size)
+        features = out_channels * math.prod([pooling] * len(code_size) if pooling else code_size)
         self.encoder = encoder
-        self.head = _head(features, hidden, dropout)
+        pools = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
+        self.pool = pools[len(code_size)](pooling) if pooling else nn.Identity()
+        self.head = Head(_dense(features, hidden, dropout), covariates)
         self.encoder_frozen = False
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
         """
         Args:
             image: shape `(N, in_channels, H, W[, D])`, values in [0, 1].
+            covariates: shape `(N, covariates)`, scaled as in training; without them everybody is taken to be average.
 
         Returns:
             Logits of AD, shape `(N, 1)`; the probability is their sigmoid.
         """
-        return self.head(self.encoder(image))
+        return self.head(self.pool(self.encoder(image)), covariates)
 
     def freeze_encoder(self, frozen: bool = True) -> None:
         """Stop (or resume) learning in the encoder: its weights and its batch-norm statistics."""
@@ -74,11 +84,47 @@ class EncoderClassifier(nn.Module):
         return self
 
 
-def _head(features: int, hidden: Sequence[int], dropout: float) -> nn.Sequential:
+class Head(nn.Sequential):
+    """Dense layers on a code, to which covariates may add: the logit is theirs plus a weighted sum of the covariates.
+
+    Args:
+        layers: from a flattened or unflattened code to one logit.
+        covariates: how many numbers add to it; their weights start at 0.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], covariates: int = 0) -> None:
+        super().__init__(*layers)
+        self.covariate_weight = nn.Parameter(torch.zeros(covariates)) if covariates else None
+
+    def forward(self, code: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
+        """
+        Args:
+            code: shape `(N, ...)`.
+            covariates: shape `(N, covariates)`; None adds nothing.
+
+        Returns:
+            Logits, shape `(N, 1)`.
+        """
+        for layer in self:
+            code = layer(code)
+        if self.covariate_weight is not None and covariates is not None:
+            code = code + (covariates * self.covariate_weight).sum(dim=1, keepdim=True)
+        return code
+
+    def scale(self, factor: float) -> None:
+        """Multiply the logits by a number, in the weights that make them."""
+        last = self[len(self) - 1]
+        with torch.no_grad():
+            for weight in (*last.parameters(), self.covariate_weight):
+                if weight is not None:
+                    weight.mul_(factor)
+
+
+def _dense(features: int, hidden: Sequence[int], dropout: float) -> list[nn.Module]:
     layers: list[nn.Module] = [nn.Flatten()]
     for index, width in enumerate(hidden):
         layers += [nn.Linear(features, width), nn.ReLU(inplace=True)]
         if index == 0:
             layers.append(nn.Dropout(dropout))
         features = width
-    return nn.Sequential(*layers, nn.Linear(features, 1))
+    return [*layers, nn.Linear(features, 1)]

@@ -79,10 +79,11 @@ def export_network(
             files = write_random_volumes(Path(folder), *sizes)
         shape = tuple(_image(preprocess, files[0]).shape)
         exported = Path(folder) / out.name
-        _write(opened, DEFINITIONS[network], weights, exported, shape)
-        images = (_image(preprocess, file) for file in progress(files))
-        differences = largest_differences(eager, _exported(exported), images, network)
         with replacing(out, _ADVICE) as temporary:
+            temporary.touch()  # before the work: MONAI's writers tell of a closed folder in another way
+            _write(opened, DEFINITIONS[network], weights, exported, shape)
+            images = (_image(preprocess, file) for file in progress(files))
+            differences = largest_differences(eager, _exported(exported), images, network)
             shutil.copyfile(exported, temporary)
             parity = Parity(
                 file=out.name,

@@ -13,8 +13,9 @@ from monai_cae.training.baselines import (
     report_baselines,
 )
 from monai_cae.training.batches import reconstruction_batch, with_pretrained
+from monai_cae.training.calibration import Calibration
 from monai_cae.training.encoding import EncodedDataset
-from monai_cae.training.freezing import EncoderFreezing
+from monai_cae.training.freezing import EncoderFreezing, learning_steps
 from monai_cae.training.handlers import BestCheckpoint, BestWriting, EpochProgress, StopWhenWorse
 from monai_cae.training.inferers import PrecisionInferer
 from monai_cae.training.loaders import ResidentLoader
@@ -41,6 +42,7 @@ __all__ = [
     "BestCheckpoint",
     "BestWriting",
     "BrainPSNR",
+    "Calibration",
     "ClassificationScore",
     "DarkPixels",
     "EncodedDataset",
@@ -67,6 +69,7 @@ __all__ = [
     "fitting_items",
     "is_first",
     "join_processes",
+    "learning_steps",
     "leave_processes",
     "local_device",
     "prepare",

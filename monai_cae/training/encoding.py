@@ -21,6 +21,7 @@ class EncodedDataset(Dataset):
         encoder: frozen; evaluated in evaluation mode.
         inferer: calls the encoder, as it calls the network in training.
         batch_size: images per call.
+        pool: makes the code smaller before it is kept.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class EncodedDataset(Dataset):
         encoder: nn.Module,
         inferer: Callable[[torch.Tensor, nn.Module], torch.Tensor],
         batch_size: int = 32,
+        pool: nn.Module | None = None,
     ) -> None:
         self.dataset = dataset
         self.encoder = encoder
         self.inferer = inferer
         self.batch_size = batch_size
+        self.pool = pool or nn.Identity()
         self._codes: list[torch.Tensor] = []
 
     def __len__(self) -> int:
@@ -54,5 +57,5 @@ class EncodedDataset(Dataset):
             for start in range(0, len(self), self.batch_size):  # a DataLoader would draw from the global generator
                 numbers = range(start, min(start + self.batch_size, len(self)))
                 images = torch.stack([torch.as_tensor(self.dataset[number]["image"]) for number in numbers])
-                self._codes += list(self.inferer(images.to(device), self.encoder).flatten(1))
+                self._codes += list(self.pool(self.inferer(images.to(device), self.encoder)).flatten(1))
         self.encoder.train(training)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from ignite.engine import Engine, Events
 
+from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import EncoderClassifier
+from monai_cae.training.handlers import BestCheckpoint
 
 
 class EncoderFreezing:
@@ -28,3 +33,26 @@ class EncoderFreezing:
     def __call__(self, engine: Engine) -> None:
         """Set the encoder before the first iteration."""
         self.network.freeze_encoder(self.frozen)
+
+
+def learning_steps(learn: str, frozen: Engine, everything: Engine, best: BestCheckpoint) -> list[Callable[[], Any]]:
+    """What a classifier's training consists of, in order.
+
+    Args:
+        learn: "both" for the paper's two stages, the second from the best weights of the first; "head" for the first
+            alone; "all" for the second alone, from whatever weights the network has.
+        frozen: trainer of the dense layers.
+        everything: trainer of the whole network.
+        best: keeps the weights.
+
+    Raises:
+        MonaiCaeError: another word.
+    """
+    steps: dict[str, list[Callable[[], Any]]] = {
+        "both": [frozen.run, best.restore, everything.run],
+        "head": [frozen.run],
+        "all": [everything.run],
+    }
+    if learn not in steps:
+        raise MonaiCaeError(f"learn must be one of {', '.join(steps)}, not {learn!r}")
+    return steps[learn]

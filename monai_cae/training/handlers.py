@@ -80,6 +80,11 @@ class BestCheckpoint:
         self.write()
         self.network.load_state_dict(self._weights)
 
+    def replace(self) -> None:
+        """Take the network's present weights for the best ones, and write them."""
+        self._keep()
+        self.write()
+
     def _keep(self) -> None:
         state = self.network.state_dict()
         if not self._weights:

@@ -29,7 +29,7 @@ from monai_cae.training.workflow import find_mistake
 FILES = {
     "LICENSE", "SHA256SUMS", "docs/README.md", "docs/data_license.txt", "models/model.pt", "models/autoencoder.pt",
     "configs/logging.conf", "configs/metadata.json", "configs/pretrain.json", "configs/train.json",
-    "configs/evaluate.json", "configs/inference.json", "configs/multi_gpu_train.json",
+    "configs/evaluate.json", "configs/baselines.json", "configs/inference.json", "configs/multi_gpu_train.json",
 }  # fmt: skip
 
 

@@ -1,0 +1,99 @@
+"""What the table says of a subject beside the image, as numbers for a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_cae.data.scan import Scan
+from monai_cae.data.tables import read_table
+from monai_cae.errors import MonaiCaeError
+
+Item = dict[str, Any]
+Scales = Mapping[str, Sequence[float]]
+_MALE = {"F": 0.0, "M": 1.0}
+_TELLS_THE_LABEL = ("cdr", "label")
+
+
+def with_covariates(items: Sequence[Item], covariates: Scales) -> list[Item]:
+    """Items of a datalist with their covariates as a list of numbers, `(value - centre) / scale`.
+
+    Args:
+        items: with the table's columns, as `load_sets` gives them; `sex` counts as 0 for F and 1 for M.
+        covariates: name -> (centre, scale), both fixed, so that nothing is fitted to anybody. A value that is missing
+            counts as the centre.
+
+    Returns:
+        The items, each with `covariates`; unchanged when there are none.
+
+    Raises:
+        MonaiCaeError: a centre and scale that are none, CDR or the label, or a column that no item has.
+    """
+    for name, scale in covariates.items():
+        _check(name, scale)
+        if items and all(_value(item, name) is None for item in items):
+            known = sorted({key for item in items for key in item if _value(item, key) is not None})
+            raise MonaiCaeError(
+                f"covariates: no scan has {name!r} in its table row; there are {', '.join(known) or 'none'}: "
+                "correct the name, or leave it out"
+            )
+    if not covariates:
+        return list(items)
+    return [{**item, "covariates": _scaled(item, covariates)} for item in items]
+
+
+def inference_items(images: Sequence[Path], table: str, covariates: Scales) -> list[Item]:
+    """Items for prediction: the images, with the covariates of the table's rows where a network takes some.
+
+    A row belongs to the image whose file name starts with its ID.
+
+    Args:
+        images: paths.
+        table: a subjects' table; "" for none, and then everybody is taken to be average, which is said.
+        covariates: see `with_covariates`.
+
+    Raises:
+        MonaiCaeError: an image without a row, or what `read_table` and `with_covariates` refuse.
+    """
+    items: list[Item] = [{"image": str(path), "file": str(path)} for path in images]
+    if not covariates:
+        return items
+    if not table:
+        print(f"no --table: {', '.join(covariates)} are taken to be average for everybody", flush=True)
+        return [{**item, "covariates": np.zeros(len(covariates), np.float32)} for item in items]
+    scans = sorted(read_table(table), key=lambda scan: -len(scan.name))
+    known = [{**item, **_row(path, scans, table)} for item, path in zip(items, images, strict=True)]
+    return [
+        {**item, "covariates": full["covariates"]}
+        for item, full in zip(items, with_covariates(known, covariates), strict=True)
+    ]
+
+
+def _row(path: Path, scans: Sequence[Scan], table: str) -> Item:
+    for scan in scans:
+        if path.name.startswith((scan.name, scan.subject)):
+            return {"age": scan.age, "sex": scan.sex, **scan.covariates}
+    raise MonaiCaeError(f"{table} has no row whose ID begins the name of {path}: add one, or leave the file out")
+
+
+def _check(name: str, scale: Any) -> None:
+    if name.lower() in _TELLS_THE_LABEL:
+        raise MonaiCaeError(f"covariates: {name} is what the network is to find out; leave it out")
+    numbers = isinstance(scale, (list, tuple)) and len(scale) == 2 and all(isinstance(v, (int, float)) for v in scale)
+    if not numbers or scale[1] <= 0:
+        raise MonaiCaeError(f"covariates: {name} needs [centre, scale] with a scale above 0, not {scale!r}")
+
+
+def _value(item: Item, name: str) -> float | None:
+    value = item.get(name)
+    if name == "sex":
+        return _MALE.get(str(value))
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _scaled(item: Item, covariates: Scales) -> np.ndarray:
+    values = [(_value(item, name), centre, scale) for name, (centre, scale) in covariates.items()]
+    return np.array([0.0 if v is None else (v - centre) / scale for v, centre, scale in values], dtype=np.float32)

@@ -1,0 +1,42 @@
+"""Fewer labelled subjects, or labels that mean nothing: what a result is compared with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from monai_cae.errors import MonaiCaeError
+
+Item = dict[str, Any]
+
+
+def labelled_items(
+    items: Sequence[Item], *, share: float = 1.0, permute_labels: bool = False, seed: int = 0
+) -> list[Item]:
+    """The items that a classifier learns from.
+
+    Args:
+        items: of a set, with `subject` and `label`.
+        share: keep this share of each class's subjects, at least one; a larger share has everybody of a smaller one,
+            so that a learning curve adds subjects and exchanges none.
+        permute_labels: deal the subjects' labels out anew by chance: whatever is then found is chance, or a leak.
+        seed: decides who is kept and which label goes where.
+
+    Raises:
+        MonaiCaeError: a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise MonaiCaeError(f"training_share must be above 0 and at most 1, not {share}")
+    label = {item["subject"]: item["label"] for item in items}
+    order = np.random.default_rng(seed).permutation(sorted(label))
+    kept = set()
+    for one_class in set(label.values()):
+        members = [str(subject) for subject in order if label[subject] == one_class]
+        kept.update(members[: max(1, math.ceil(share * len(members)))])
+    if permute_labels:
+        subjects = sorted(label)
+        label = dict(zip(order.tolist(), [label[subject] for subject in subjects], strict=True))
+    return [{**item, "label": label[item["subject"]]} for item in items if item["subject"] in kept]
