@@ -42,9 +42,7 @@ _PAPER = {"accuracy": 0.7466}
 _RECONSTRUCTION = {"test_psnr": "PSNR", "test_psnr_brain": "PSNR in the brain"}
 
 
-def print_results(
-    summary: Mapping[str, Any], results: Results, tracked: TrackedRun, output: Path, configs: str, first: str
-) -> None:
+def print_results(summary: Mapping[str, Any], results: Results, tracked: TrackedRun, output: Path, first: str) -> None:
     """Print what was found, what has to be known about it, and what to do next.
 
     Args:
@@ -52,12 +50,9 @@ def print_results(
         results: the tables.
         tracked: the experiment's run, closed.
         output: the experiment's folder.
-        configs: folder of the stages' configs.
-        first: folder of the first part, whose checkpoint is shown as an example.
+        first: folder of the first part, whose network is packaged in the example.
     """
-    checkpoint = output / first / "models" / "model.pt"
-    inference = shlex.quote(str(Path(configs, "inference.json")))
-    predict = f"{program('python')} -m monai.bundle run --config_file {inference}"
+    command, run = program("monai-cae"), shlex.quote(str(output / first))
     lines = [
         "",
         f"experiment finished on {data_kind(summary['synthetic'], summary['leaks'])}",
@@ -78,7 +73,10 @@ def print_results(
         "",
         "see the runs:        " + ui_command(tracked.tracking_uri),
         "                     " + tracked.address,
-        f"predict new scans:   {predict} --checkpoint {shlex.quote(str(checkpoint))} --dataset_dir VOLUME_OR_FOLDER",
+        f"predict new scans:   {command} package cae.zip --output_dir {run}",
+        f"                     {command} bundle cae --from cae.zip",
+        f"                     {program('python')} -m monai.bundle run --config_file cae/configs/inference.json "
+        "--dataset_dir VOLUME_OR_FOLDER",
         "",
         DISCLAIMER,
     ]
@@ -97,7 +95,11 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
     page = results_page(summary, results)
     with replacing(output / "results.md") as temporary:
         temporary.write_text(page, encoding="utf-8")
-    tracked.describe(page, {"data": "synthetic" if summary["synthetic"] else "real", "leaks": str(summary["leaks"])})
+    head = page[: page.index("## All scores")]  # MLflow cuts a description after 8,000 characters
+    tracked.describe(
+        f"{head}All scores: results.md.",
+        {"data": "synthetic" if summary["synthetic"] else "real", "leaks": str(summary["leaks"])},
+    )
     metrics: dict[str, float] = {}
     for name, spread in summary["metrics"].items():
         metrics |= {f"{name}_mean": spread["mean"], f"{name}_sd": spread["sd"]}
@@ -286,7 +288,20 @@ def _figures(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
         and ((results.subgroups["by"] == "cdr") & (results.subgroups["score"] == "auc")).any()
     ):
         drawn["auc_by_cdr"] = result_figures.auc_by_grade(results.subgroups, note=note)
+    curve = _learning_curve(results)
+    if len(curve) > 1:
+        drawn["learning_curve"] = result_figures.learning_curve({"Network": curve}, "auc", note=note, reference=0.5)
     if summary["parts"] > 1:
         shown = {_LABELS[name]: summary["values"][f"test_{name}"] for name in _HEADLINE}
         drawn["repeats"] = figures.repeats(shown, note=note, reference={"accuracy": 0.7466, "F1 (AD)": 0.66})
     return drawn
+
+
+def _learning_curve(results: Results) -> pd.DataFrame:
+    """The network's AUC and that of its variants on fewer training subjects, by their number."""
+    shares = {NETWORK: 1.0, **results.shares}
+    rows = [
+        {"subjects": share * results.training_subjects, **results.scores.loc[(method, "auc")][["mean", "low", "high"]]}
+        for method, share in shares.items()
+    ]
+    return pd.DataFrame(rows)

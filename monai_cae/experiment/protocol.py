@@ -50,6 +50,14 @@ class Plan:
     baselines: Sequence[str]
     tracked: Mapping[str, str]
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """The variants that learn from fewer labelled subjects and are otherwise the network: the learning curve."""
+        only = {name: changed["train"] for name, changed in self.variants.items() if list(changed) == ["train"]}
+        return {
+            name: changed["training_share"] for name, changed in only.items() if list(changed) == ["training_share"]
+        }
+
     def settings(self, part: Part, stage: str, variant: str = "") -> Settings:
         """What overrides the stage's config, of the network itself or of a variant, which lies in its own folder and
         shares datalist and, unless it changes the pretraining, autoencoder."""
@@ -146,7 +154,7 @@ def run_experiment(
         summary |= {**computed.summary, "seconds": time.perf_counter() - started}
         write_json(output / "summary.json", summary)
         log_results(tracked, summary, computed, output)
-    print_results(summary, computed, tracked, output, configs, first=parts[0].folder)
+    print_results(summary, computed, tracked, output, first=parts[0].folder)
     return summary
 
 
@@ -238,6 +246,7 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
         "steps": {name: {key: one[key] for key in ("results", "seconds")} for name, one in steps.items()},
         "subjects": {name: len({item["subject"] for item in sets[name]}) for name in SETS},
         "variants": list(plan.variants),
+        "shares": plan.shares,
         "baselines": list(plan.baselines),
         "tested": sorted({item["subject"] for item in sets["test"]}),
     }

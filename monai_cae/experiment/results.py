@@ -30,6 +30,8 @@ class Results:
             against each.
         subgroups: the network's, see `monai_cae.evaluation.subgroups`.
         reconstruction: autoencoder and trivial codecs, means over the parts.
+        training_subjects: mean number over the parts.
+        shares: variant -> share of the training subjects whose labels it learned from, where that is all it changes.
         caveats: what a reader has to know before a number is quoted.
         summary: all of it as plain data, for summary.json.
     """
@@ -39,6 +41,8 @@ class Results:
     comparisons: pd.DataFrame
     subgroups: pd.DataFrame
     reconstruction: pd.DataFrame
+    training_subjects: float
+    shares: Mapping[str, float]
     caveats: list[str]
     summary: dict[str, Any]
 
@@ -84,7 +88,15 @@ def compute(
             with replacing(output / f"{name}.csv") as temporary:
                 table.to_csv(temporary, float_format="%.5g", index=name != "subgroups")
     caveats = _caveats(record, results, tables["scores"], seen_before)
-    return Results(record, **tables, caveats=caveats, summary=_summary(tables, results, caveats))
+    shares = results[0]["shares"]
+    return Results(
+        record,
+        **tables,
+        training_subjects=n_train,
+        shares=shares,
+        caveats=caveats,
+        summary=_summary(tables, results, caveats),
+    )
 
 
 def _subgroups(ours: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -122,14 +134,20 @@ def _caveats(
         row = scores.loc[(NETWORK, score)]
         if row["note"]:
             found.append(f"{score}: {row['note']}.")
-    for method, rows in record.groupby("method", sort=False):
-        taken = (rows["probability"] >= rows["threshold"]).groupby([rows["repeat"], rows["fold"]]).nunique()
-        if (taken == 1).any() and method not in ("majority",):
-            which = f"in {(taken == 1).sum()} of {len(taken)} test sets"
-            found.append(f"DEAD CLASSIFIER: {method} puts everybody into one class {which}.")
+    dead = [method for method, rows in record.groupby("method", sort=False) if _one_class_only(rows)]
+    if NETWORK in dead:
+        found.append("DEAD CLASSIFIER: in at least one test set the network puts everybody into one class.")
+    others = [method for method in dead if method not in (NETWORK, "majority")]
+    if others:
+        found.append(f"Everybody in one class, in at least one test set: {', '.join(others)}.")
     if ours["probability"].nunique() == 1:
         found.append("The network's probability is the same for everybody: it has learned nothing.")
     return found
+
+
+def _one_class_only(rows: pd.DataFrame) -> bool:
+    taken = (rows["probability"] >= rows["threshold"]).groupby([rows["repeat"], rows["fold"]])
+    return bool((taken.nunique() == 1).any())
 
 
 def _summary(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ class EncoderClassifier(nn.Module):
         hidden: widths of the dense layers; none makes a logistic regression on the code.
         dropout: probability after the first dense layer.
         pooling: the code is averaged down to so many places along each axis (1: one mean per channel); 0 keeps it.
-        covariates: so many numbers about the subject, such as age, add to the logit, each with a weight of its own.
+        covariates: names of numbers about the subject, such as age, that add to the logit, each with its own weight.
 
     Raises:
         MonaiCaeError: a spatial size that the encoder cannot halve evenly, or that pooling would not make smaller.
@@ -37,7 +37,7 @@ class EncoderClassifier(nn.Module):
         hidden: Sequence[int] = (256, 128),
         dropout: float = 0.2,
         pooling: int = 0,
-        covariates: int = 0,
+        covariates: Collection[str] = (),
     ) -> None:
         super().__init__()
         downsampling, out_channels = int(encoder.downsampling), int(encoder.out_channels)  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ class EncoderClassifier(nn.Module):
         self.encoder = encoder
         pools = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
         self.pool = pools[len(code_size)](pooling) if pooling else nn.Identity()
-        self.head = Head(_dense(features, hidden, dropout), covariates)
+        self.head = Head(_dense(features, hidden, dropout), len(covariates))
         self.encoder_frozen = False
 
     def forward(self, image: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:

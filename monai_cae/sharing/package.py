@@ -108,6 +108,8 @@ def _configs(run: Run, shipped: dict[str, dict[str, Any]]) -> dict[str, dict[str
         else carried_over(config, run.configs["evaluate"], shipped["evaluate"])
         for name, config in shipped.items()
     }
+    if not isinstance(configs["inference"]["threshold"], (int, float)):  # chosen on the validation subjects
+        configs["inference"]["threshold"] = run.results["threshold"]
     configs["evaluate"] |= {"checkpoint": _EVALUATED["classifier"], "pretrained": _EVALUATED["autoencoder"]}
     return configs
 

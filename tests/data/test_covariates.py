@@ -1,0 +1,97 @@
+"""Numbers of the table beside the image, and which labels are learned from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monai_cae.data import inference_items, labelled_items, with_covariates
+from monai_cae.errors import MonaiCaeError
+
+ITEMS = [
+    {"image": "a", "subject": "A", "label": 0, "age": 83.0, "sex": "F", "Educ": 2.0},
+    {"image": "b", "subject": "B", "label": 1, "age": 75.0, "sex": "M"},
+    {"image": "c", "subject": "C", "label": 1, "sex": "M", "Educ": 4.0},
+]
+SCALES = {"age": [75, 8], "sex": [0, 1], "Educ": [3, 2]}
+
+
+def test_covariates_are_scaled_and_a_blank_counts_as_the_centre():
+    found = [item["covariates"].tolist() for item in with_covariates(ITEMS, SCALES)]
+    assert found == [[1.0, 0.0, -0.5], [0.0, 1.0, 0.0], [0.0, 1.0, 0.5]]
+
+
+def test_without_covariates_items_stay_as_they_are():
+    assert with_covariates(ITEMS, {}) == ITEMS
+
+
+@pytest.mark.parametrize(
+    ("scales", "message"),
+    [
+        ({"agee": [75, 8]}, "no scan has 'agee' in its table row; there are Educ, age, label, sex"),
+        ({"cdr": [0, 1]}, "cdr is what the network is to find out"),
+        ({"CDR": [0, 1]}, "CDR is what the network is to find out"),
+        ({"age": [75, 0]}, "age needs \\[centre, scale\\] with a scale above 0"),
+        ({"age": 75}, "age needs \\[centre, scale\\]"),
+        ({"age": ["old", 8]}, "age needs \\[centre, scale\\]"),
+    ],
+)
+def test_covariates_that_cannot_be(scales, message):
+    with pytest.raises(MonaiCaeError, match=message):
+        with_covariates(ITEMS, scales)
+
+
+def test_new_scans_get_the_row_whose_id_begins_their_name(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("ID,M/F,Age,CDR\nS1,F,67,0\nS10,M,83,0\n")
+    images = [Path("x/S10_scan.nii.gz"), Path("x/S1_scan.nii.gz")]
+    found = inference_items(images, str(table), {"age": [75, 8], "sex": [0, 1]})
+    assert [item["covariates"].tolist() for item in found] == [[1.0, 1.0], [-1.0, 0.0]]
+    assert [item["file"] for item in found] == [str(image) for image in images]
+    with pytest.raises(MonaiCaeError, match="no row whose ID begins the name of x/T1.nii"):
+        inference_items([Path("x/T1.nii")], str(table), {"age": [75, 8]})
+
+
+def test_without_a_table_everybody_is_average_and_that_is_said(capsys):
+    found = inference_items([Path("a.nii")], "", {"age": [75, 8], "sex": [0, 1]})
+    assert found[0]["covariates"].tolist() == [0.0, 0.0]
+    assert "no --table: age, sex are taken to be average for everybody" in capsys.readouterr().out
+    assert inference_items([Path("a.nii")], "", {}) == [{"image": "a.nii", "file": "a.nii"}]
+
+
+PEOPLE = [{"subject": f"S{n:02d}", "label": int(n % 4 == 0), "image": str(n)} for n in range(40)]
+
+
+def subjects(items):
+    return {item["subject"] for item in items}
+
+
+@pytest.mark.parametrize(("share", "patients", "controls"), [(0.1, 1, 3), (0.25, 3, 8), (0.5, 5, 15), (1.0, 10, 30)])
+def test_share_is_of_each_class(share, patients, controls):
+    counts = Counter(item["label"] for item in labelled_items(PEOPLE, share=share, seed=3))
+    assert counts == {1: patients, 0: controls}
+
+
+def test_larger_shares_have_everybody_of_smaller_ones():
+    shares = [subjects(labelled_items(PEOPLE, share=share, seed=5)) for share in (0.2, 0.4, 0.8, 1.0)]
+    assert shares[0] < shares[1] < shares[2] < shares[3] == subjects(PEOPLE)
+    assert shares[0] != subjects(labelled_items(PEOPLE, share=0.2, seed=6))
+
+
+def test_permuted_labels_are_dealt_to_subjects_and_keep_their_number():
+    twice = [*PEOPLE, *({**item, "image": "again"} for item in PEOPLE)]  # two scans each
+    permuted = labelled_items(twice, permute_labels=True, seed=1)
+    label = {item["subject"]: item["label"] for item in permuted}
+    assert all(label[item["subject"]] == item["label"] for item in permuted) and len(permuted) == 80
+    assert Counter(label.values()) == {1: 10, 0: 30}
+    agreement = np.mean([label[item["subject"]] == item["label"] for item in PEOPLE])
+    assert 0.4 < agreement < 0.85  # 0.625 by chance
+    assert permuted == labelled_items(twice, permute_labels=True, seed=1)
+
+
+def test_a_share_of_nothing_is_refused():
+    with pytest.raises(MonaiCaeError, match="training_share must be above 0 and at most 1, not 0"):
+        labelled_items(PEOPLE, share=0)
