@@ -61,6 +61,10 @@ def test_every_config_is_run_by_a_test():
         "multi_gpu_train.json",
         "experiment.yaml",
         "with_phantom.yaml",
+        "with_best.yaml",  # by tests/experiment/test_protocol.py, as the next two
+        "with_baselines.yaml",
+        "with_learning_curve.yaml",
+        "with_networks.yaml",  # by tests/test_networks_overlay.py
     }
     found = {path.name for path in CONFIGS.rglob("*") if path.suffix in (".json", ".yaml")}
     assert found == run_here | {"metadata.json"}

@@ -48,10 +48,18 @@ def write_discs(root: Path, subjects: int = 24, first: int = 0) -> Path:
         folder = root / f"disc{1 + index // 12}" / name / "PROCESSED" / "MPRAGE" / "T88_111"
         write_pair(folder / f"{name}_mpr_n{3 + index % 4}_anon_111_t88_masked_gfc.img", volume(index, index % 2))
         rows.append(
-            {"ID": name, "M/F": "FM"[index // 2 % 2], "Age": 60 + index, "CDR": (0, 0.5)[index % 2], "MMSE": "N/A"}
+            {
+                "ID": name,
+                "M/F": "FM"[index // 2 % 2],
+                "Age": 60 + index,
+                "Educ": 1 + index % 5,
+                "CDR": (0, 0.5)[index % 2],
+                "MMSE": "N/A",
+                "nWBV": 0.7 + index % 7 / 100,
+            }
         )
     with (root / "oasis_cross-sectional.csv").open("w", encoding="utf-8-sig", newline="") as file:
-        table = csv.DictWriter(file, ["ID", "M/F", "Age", "CDR", "MMSE"])
+        table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
     return root

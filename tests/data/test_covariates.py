@@ -51,7 +51,7 @@ def test_new_scans_get_the_row_whose_id_begins_their_name(tmp_path):
     found = inference_items(images, str(table), {"age": [75, 8], "sex": [0, 1]})
     assert [item["covariates"].tolist() for item in found] == [[1.0, 1.0], [-1.0, 0.0]]
     assert [item["file"] for item in found] == [str(image) for image in images]
-    with pytest.raises(MonaiCaeError, match="no row whose ID begins the name of x/T1.nii"):
+    with pytest.raises(MonaiCaeError, match=r"no row whose ID begins the name of x/T1.nii"):
         inference_items([Path("x/T1.nii")], str(table), {"age": [75, 8]})
 
 

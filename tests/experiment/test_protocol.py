@@ -1,0 +1,189 @@
+"""The experiment as a whole: what is run, kept, resumed, compared and doubted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from sklearn.metrics import roc_auc_score
+
+from monai_cae.training.workflow import find_mistake
+
+HEAD = {"network_def#pooling": 1, "network_def#hidden": []}
+VARIANTS = {
+    "pooled": {"classifier": {**HEAD, "covariates": {"age": [70, 8]}}, "train": {"learn": "head", "calibrate": True}},
+    "half": {"train": {"training_share": 0.5}},
+}
+OPTIONS = {
+    "repeats": 2,
+    "seed": 7,
+    "max_epochs": 1,
+    "experiment_name": "methods",
+    "split#kind": "kfold",
+    "split#folds": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def run(run_bundle, discs, tmp_path_factory):
+    """Two repeats of two folds, with a variant, a smaller training set and two baselines."""
+    output = tmp_path_factory.mktemp("methods")
+    run_bundle("experiment.yaml", discs, output, **OPTIONS, variants=VARIANTS, baselines=["majority", "dark_pixels"])
+    return output
+
+
+def record(output: Path) -> pd.DataFrame:
+    return pd.read_csv(output / "predictions.csv", dtype={"subject": str})
+
+
+def mistake(call, *args, **options) -> str:
+    with pytest.raises(Exception) as raised:
+        call(*args, **options)
+    return str(find_mistake(raised.value))
+
+
+def test_record_has_every_method_on_everybody_in_every_repeat(run):
+    table = record(run)
+    assert list(table["method"].unique()) == ["network", "pooled", "half", "majority", "dark_pixels"]
+    for (_, repeat), rows in table.groupby(["method", "repeat"]):
+        assert rows["subject"].nunique() == len(rows) == 24, repeat
+    sets = json.loads((run / "repeat_2" / "fold_1" / "datalist.json").read_text())
+    ages = {item["subject"]: (item["age"], item["sex"], item["cdr"], item["label"]) for item in sets["test"]}
+    rows = table[(table["method"] == "half") & (table["repeat"] == 2) & (table["fold"] == 1)].set_index("subject")
+    assert {s: (r["age"], r["sex"], r["cdr"], r["label"]) for s, r in rows.iterrows()} == ages
+
+
+def test_scores_are_means_over_repeats_of_the_pooled_folds(run):
+    table, summary = record(run), json.loads((run / "summary.json").read_text())
+    for method in ("network", "dark_pixels"):
+        repeats = [rows for _, rows in table[table["method"] == method].groupby("repeat")]
+        aucs = [roc_auc_score(rows["label"], rows["probability"]) for rows in repeats]
+        right = [np.mean((rows["probability"] >= 0.5) == rows["label"]) for rows in repeats]
+        assert summary["scores"][method]["auc"]["mean"] == pytest.approx(np.mean(aucs), abs=1e-6)
+        assert summary["scores"][method]["accuracy"]["mean"] == pytest.approx(np.mean(right))
+    against = summary["comparisons"]["dark_pixels"]["accuracy"]
+    assert against["difference"] == pytest.approx(
+        summary["scores"]["network"]["accuracy"]["mean"] - summary["scores"]["dark_pixels"]["accuracy"]["mean"]
+    )
+    assert against["trials"] == 4
+
+
+def test_page_tables_and_figures_are_on_disk_and_in_mlflow(run, tracking_uri):
+    client = MlflowClient(tracking_uri)
+    parent = client.get_run(json.loads((run / "experiment.json").read_text())["run_id"])
+    logged = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    tables = {f"{name}.csv" for name in ("predictions", "scores", "comparisons", "subgroups", "reconstruction")}
+    assert tables | {"results.md", "summary.json", "figures"} <= logged
+    figures = {Path(item.path).stem for item in client.list_artifacts(parent.info.run_id, "figures")}
+    assert figures == {"roc", "calibration", "methods", "auc_by_cdr", "repeats", "learning_curve"}
+    assert "| dark pixels |" in parent.data.tags["mlflow.note.content"]
+    page = (run / "results.md").read_text()
+    assert "FEW REPEATS" in page and "half size" in page and "CDR 0.5" in page
+    assert parent.data.metrics["test_auc_mean"] == pytest.approx(
+        json.loads((run / "summary.json").read_text())["scores"]["network"]["auc"]["mean"]
+    )
+
+
+def test_learning_curve_halves_the_labels_of_each_class(run):
+    config = json.loads((run / "repeat_1" / "fold_1" / "variants" / "half" / "config_train.json").read_text())
+    assert config["training_share"] == 0.5
+    steps = json.loads((run / "repeat_1" / "fold_1" / "steps.json").read_text())
+    assert steps["half"]["settings"]["train"]["training_share"] == 0.5
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    """The finished experiment, to be changed."""
+    return Path(shutil.copytree(run, tmp_path / "copy"))
+
+
+def test_resuming_does_only_what_is_left_and_gives_the_same_numbers(run, copy, run_bundle, discs, capsys):
+    lost = copy / "repeat_2" / "fold_2"
+    steps = json.loads((lost / "steps.json").read_text())
+    (lost / "steps.json").write_text(json.dumps({name: steps[name] for name in ("network", "pooled")}))
+    shutil.rmtree(lost / "variants" / "half")
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("model.pt")}
+    options = {**OPTIONS, "variants": VARIANTS, "baselines": ["majority", "dark_pixels"], "resume": True}
+    run_bundle("experiment.yaml", discs, copy, **options)
+    printed = capsys.readouterr().out
+    assert printed.count("done before") == 4 * 4 - 2
+    written = [path for path in copy.rglob("model.pt") if path.stat().st_mtime_ns != before.get(path)]
+    assert written == [lost / "variants" / "half" / "models" / "model.pt"]
+    pd.testing.assert_frame_equal(record(copy), record(run))
+    ids = [json.loads((folder / "experiment.json").read_text())["run_id"] for folder in (copy, run)]
+    assert ids[0] == ids[1]
+
+
+def test_resuming_with_other_settings_is_refused(copy, run_bundle, discs):
+    options = {**OPTIONS, "variants": VARIANTS, "baselines": ["majority", "dark_pixels"], "resume": True}
+    said = mistake(run_bundle, "experiment.yaml", discs, copy, **(options | {"max_epochs": 2}))
+    assert "has network finished with max_epochs 1, not 2: choose another --output_dir" in said
+
+
+def test_a_method_added_later_is_all_that_runs(copy, run_bundle, discs, capsys):
+    later = {**VARIANTS, "scratch": {"train": {"pretrained": "none"}}}
+    options = {**OPTIONS, "variants": later, "baselines": ["majority", "dark_pixels"], "resume": True}
+    run_bundle("experiment.yaml", discs, copy, **options)
+    assert capsys.readouterr().out.count("done before") == 4 * 4
+    assert "scratch" in set(record(copy)["method"])
+
+
+def test_the_shipped_recipe_and_its_overlays(run_bundle, discs, tmp_path, capsys):
+    overlays = ["with_best.yaml", "with_baselines.yaml", "with_learning_curve.yaml"]
+    short = {"stages#train#max_epochs": 3, "repeats": 1, "max_epochs": 1}
+    run_bundle(["experiment.yaml", *overlays], discs, tmp_path / "out", **short)
+    assert "experiment finished" in capsys.readouterr().out
+    methods = ["network", "random_weights", "permuted_labels", "quarter", "half", "three_quarters"]
+    assert list(record(tmp_path / "out")["method"].unique())[:6] == methods
+    assert record(tmp_path / "out")["method"].nunique() == 6 + 9
+    config = json.loads((tmp_path / "out" / "repeat_1" / "config_evaluate.json").read_text())
+    assert config["network_def"]["pooling"] == 1 and config["network_def"]["hidden"] == []
+    results = json.loads((tmp_path / "out" / "repeat_1" / "results_train.json").read_text())
+    assert results["epochs"] == 3  # of the head alone
+
+
+def test_test_sets_scored_twice_are_told(run, run_bundle, discs, tmp_path, capsys):
+    run_bundle("experiment.yaml", discs, tmp_path / "again", **{**OPTIONS, "batch_size": 6})
+    assert "TEST SETS SEEN BEFORE" in capsys.readouterr().out
+    assert "TEST SETS SEEN BEFORE" not in (run / "results.md").read_text()
+
+
+MISTAKES = {
+    "stage": ({"stages": {"trian": {}}}, "unknown stage 'trian' under stages"),
+    "variant's stage": ({"variants": {"a": {"tain": {}}}}, "unknown stage 'tain' under variants a"),
+    "taken name": ({"variants": {"network": {}}}, "'network' names two methods"),
+    "baseline's name": ({"variants": {"majority": {}}, "baselines": ["majority"]}, "'majority' names two methods"),
+    "folder": ({"variants": {"a/b": {}}}, "variant 'a/b' names a folder"),
+    "setting": ({"variants": {"a": {"train": {"learnrate": 1}}}}, "unknown setting --learnrate"),
+    "baseline": ({"baselines": ["magic"]}, "unknown model magic"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes(name, run_bundle, discs, tmp_path):
+    options, message = MISTAKES[name]
+    assert message in mistake(
+        run_bundle, "experiment.yaml", discs, tmp_path / "out", repeats=1, max_epochs=1, **options
+    )
+
+
+def test_leak_and_dead_classifier_are_doubts(tmp_path):
+    from monai_cae.evaluation.summary import summarise
+    from monai_cae.experiment.results import _caveats
+
+    rows = [
+        {"method": "network", "subject": f"S{n}", "repeat": r, "fold": 1, "label": n % 2, "probability": 0.6,
+         "threshold": 0.5}
+        for r in range(5) for n in range(40)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    evaluated = {"steps": {"network": {"results": {"evaluate": {"leaks": 2}}}}}
+    scores = pd.concat({"network": summarise(table, np.random.default_rng(0), resamples=50)}, names=["method"])
+    said = " ".join(_caveats(table, [evaluated], scores, seen_before=3))
+    assert "LEAKY: 2 leaks" in said and "DEAD CLASSIFIER" in said and "3 times" in said
+    assert "FEW REPEATS" not in said
