@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -90,6 +91,28 @@ def _parser() -> argparse.ArgumentParser:
     _add_slice(leakage)
     leakage.add_argument("path", type=Path, nargs="?", help="cohort folder with volumes (default: a synthetic one)")
     leakage.add_argument("--out", type=Path, default=Path("leakage.png"), help="the figure (default: leakage.png)")
+
+    compare = command("compare", _compare, "compare finished runs on the same test subjects: accuracy, AUC, tests")
+    compare.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="MLflow run (ID or name), folder of an experiment, or predictions.csv; with :METHOD one method of it. The "
+        "first is compared with each other one",
+    )
+    compare.add_argument(
+        "--tracking_uri", "--tracking-uri", default="", help="MLflow's store (default: MLFLOW_TRACKING_URI)"
+    )
+    compare.add_argument("--out", type=Path, help="folder for comparison.md, comparison.csv and comparison.png")
+    compare.add_argument("--method", default="", help="of experiments that are given without one (default: network)")
+    compare.add_argument(
+        "--train_subjects",
+        "--train-subjects",
+        type=float,
+        default=0,
+        metavar="N",
+        help="how many each network was trained on, for the corrected t test over folds and repeats",
+    )
 
     export = command("export", _export, "write a network as TorchScript or ONNX, and prove that it agrees with PyTorch")
     export.add_argument(
@@ -206,7 +229,10 @@ def _datalist(options: argparse.Namespace) -> int:
             root=options.path,
             synthetic=cohort.synthetic,
             made_from={"dataset_dir": str(options.path.resolve())},
-            recipe={**rules, **split, "fold": fold, "plane": options.plane},
+            recipe={
+                **{**rules, **split, "fold": fold, "plane": options.plane},
+                **{"layout": cohort.layout, "left_out": dict(cohort.left_out)},
+            },
         )
         print(f"{path}: " + ", ".join(f"{len(scans)} {name}" for name, scans in sets.items()))
         leaks += len(_run_audit(path, options.path, path.parent, options).leaks)
@@ -353,6 +379,28 @@ def _show_leakage(path: Path, options: argparse.Namespace) -> None:
     print(f"  split by image    {demo.by_image:.3f}   (neighbouring slices of one subject on both sides: a leak)")
     print(f"  split by subject  {demo.by_subject:.3f}   (chance: {demo.chance:.3f})")
     print(f"figure: {options.out}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    if len(options.runs) < 2:
+        raise MonaiCaeError("give two or more runs, folders or files to compare")
+    if options.train_subjects < 0:
+        raise MonaiCaeError(f"--train_subjects must be a number of subjects, not {options.train_subjects:g}")
+    from monai_cae.experiment.comparing import (
+        compare_predictions,
+        comparison_lines,
+        read_predictions,
+        write_comparison,
+    )
+
+    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    read = [read_predictions(run, tracking_uri=uri, method=options.method) for run in options.runs]
+    comparison = compare_predictions(read, train_subjects=options.train_subjects)
+    print("\n".join(comparison_lines(comparison)))
+    if options.out:
+        for path in write_comparison(comparison, options.out):
+            print(f"written: {path}")
+    print(DISCLAIMER)
 
 
 def _export(options: argparse.Namespace) -> None:

@@ -157,6 +157,20 @@ def test_leakage_demo_needs_nothing(tmp_path, capsys):
     assert (tmp_path / "leak.png").is_file()
 
 
+def test_compare_says_whether_two_tables_differ(tmp_path, capsys):
+    rows = {"good": [0.1, 0.2, 0.8, 0.9], "bad": [0.8, 0.2, 0.3, 0.9]}
+    for name, probabilities in rows.items():
+        lines = [f"s{place},{place // 2},{value}" for place, value in enumerate(probabilities)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["subject,label,probability", *lines]))
+    assert main(["compare", *(str(tmp_path / f"{name}.csv") for name in rows)]) == 0
+    out = capsys.readouterr().out
+    assert "4 subjects (2 AD, 2 HC)" in out and "not a medical device" in out
+    # right: 4 and 2 of 4; pairs in order: 4 and 3 of 4; of two disagreements both for the first: p = 1/2
+    assert out.count("+0.500") == 1 and out.count("+0.250") == 1 and "0.500 (McNemar)" in out
+    assert main(["compare", str(tmp_path / "good.csv")]) == 1
+    assert capsys.readouterr().err == "error: give two or more runs, folders or files to compare\n"
+
+
 def test_rules_and_columns_of_a_users_own_table(tmp_path, capsys):
     table = tmp_path / "mine.csv"
     table.write_text("RID;DX;years\n1;AD;70\n2;CN;71\n3;MCI;72\n4;;73\n")

@@ -80,7 +80,8 @@ def load_sets(
         chosen = load_cohort(root, plane=plane, **cohort_options)
         check_images([scan.image for scan in chosen.scans], plane=plane, slice_index=slice_index)
         sets = split_cohort(chosen, seed=seed, **split_options)
-        write_datalist(datalist, sets, root=root, synthetic=chosen.synthetic, made_from=made_from)
+        recipe = {"layout": chosen.layout, "left_out": dict(chosen.left_out)}
+        write_datalist(datalist, sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
     return read_datalist(datalist, root, made_from=made_from, allow_leaks=allow_leaks)
 
 

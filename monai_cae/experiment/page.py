@@ -16,6 +16,7 @@ from monai_cae.data.splits import SETS
 from monai_cae.evaluation import figures, result_figures
 from monai_cae.evaluation.curves import roc_band
 from monai_cae.evaluation.pooled import pooled
+from monai_cae.experiment.card import experiment_card
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.files import replacing
@@ -90,7 +91,7 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         tracked: the experiment's run, open.
         summary: as in summary.json.
         results: the tables.
-        output: the experiment's folder; results.md and the folder `figures` are written there.
+        output: the experiment's folder; results.md, model_card.md and the folder `figures` are written there.
     """
     page = results_page(summary, results)
     with replacing(output / "results.md") as temporary:
@@ -116,6 +117,9 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         path = output / "figures" / f"{name}.png"
         figures.save_figure(figure, path)
         tracked.log_file(path, "figures")
+    with replacing(output / "model_card.md") as temporary:
+        temporary.write_text(experiment_card(summary, results, output), encoding="utf-8")
+    tracked.log_file(output / "model_card.md")
 
 
 def results_page(summary: Mapping[str, Any], results: Results) -> str:

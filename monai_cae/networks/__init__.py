@@ -1,7 +1,8 @@
-"""The paper's networks as plain modules, 2D and 3D; they know nothing of data or training."""
+"""The paper's networks as plain modules, 2D and 3D, and two encoders more; they know nothing of data or training."""
 
 from monai_cae.networks.autoencoder import ConvAutoencoder, ConvDecoder, ConvEncoder
 from monai_cae.networks.classifier import EncoderClassifier
+from monai_cae.networks.imagenet import ResNet50Encoder, VGG16Encoder
 from monai_cae.networks.weights import load_weights, save_weights, trained_on
 
 __all__ = [
@@ -9,6 +10,8 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "EncoderClassifier",
+    "ResNet50Encoder",
+    "VGG16Encoder",
     "load_weights",
     "save_weights",
     "trained_on",

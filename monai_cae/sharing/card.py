@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae import __version__
+from monai_cae.data.splits import SETS
+from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.intervals import wilson_interval
 from monai_cae.sharing.runs import Run
 
+EXPERIMENT_CARD = Path("docs", "model_card_experiment.md")
 SYNTHETIC = "SYNTHETIC DATA, NOT REAL MRI"
 _PAPER = ("CDR > 0", "CDR == 0")
 _VERSIONS = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
@@ -25,6 +29,38 @@ def warning(run: Run) -> str:
     synthetic = f"{SYNTHETIC}: nothing about people follows from it. " if run.synthetic else ""
     leaky = f"LEAKY: {run.leaks} found between the sets, the scores are worthless. " if run.leaks else ""
     return (synthetic + leaky).strip()
+
+
+def experiment_card(run: Run) -> str:
+    """The model card of the experiment that has the run as one of its parts; "" for a run on its own.
+
+    Raises:
+        MonaiCaeError: the card, which people may have written in, names a subject of the run.
+    """
+    here = run.folder.resolve()
+    for folder in here.parents:
+        card, summary = folder / "model_card.md", folder / "summary.json"
+        if not (card.is_file() and summary.is_file()):
+            continue
+        try:
+            parts = {part["folder"] for part in json.loads(summary.read_text(encoding="utf-8"))["results"]}
+            text = card.read_text(encoding="utf-8")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise MonaiCaeError(f"{summary} or {card} is not readable ({error}): run the experiment again") from error
+        if here.relative_to(folder).as_posix() in parts:
+            _refuse_names(text, card, here / "datalist.json")
+            return text
+    return ""
+
+
+def _refuse_names(text: str, card: Path, datalist: Path) -> None:
+    """A subject called 12 can't be told from a number, OAS1_0012 can."""
+    sets = json.loads(datalist.read_text(encoding="utf-8"))
+    subjects = {str(item["subject"]) for name in SETS for item in sets[name]}
+    words = set(re.findall(r"[\w.-]*\w", text))
+    named = sorted(words & {name for name in subjects if re.search(r"[^\W\d]", name) and re.search(r"\d", name)})
+    if named:
+        raise MonaiCaeError(f"{card} names subject {named[0]}: take it out, a package is made to be shared")
 
 
 def data_source(run: Run, shipped: Mapping[str, Any], given: str = "") -> str:
@@ -96,7 +132,13 @@ def _resized(metadata: dict[str, Any], shipped: Mapping[str, Any], config: Mappi
 
 
 def model_card(
-    run: Run, config: Mapping[str, Any], shipped: str, *, source: str, weights: Mapping[Path, tuple[int, int]]
+    run: Run,
+    config: Mapping[str, Any],
+    shipped: str,
+    *,
+    source: str,
+    weights: Mapping[Path, tuple[int, int]],
+    experiment: bool = False,
 ) -> str:
     """The package's docs/README.md.
 
@@ -106,9 +148,11 @@ def model_card(
         shipped: the bundle's own card, whose general sections are taken over.
         source: see `data_source`.
         weights: file -> numbers in it, bytes.
+        experiment: the package carries the card of the run's experiment too.
     """
     sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", shipped, re.MULTILINE | re.DOTALL))
     said = warning(run)
+    whole = f"\n\nThis is one run of an experiment: see {EXPERIMENT_CARD.name} for all of it." if experiment else ""
     parts = [
         "# Model card: CAE and classifier on one brain MRI slice, weights of one run",
         f"**{said}**" if said else "",
@@ -116,7 +160,7 @@ def model_card(
         f"## Model\n{_model(config, weights)}",
         f"## Data\n{_data(run, source)}",
         f"## Leak audit\n{_audit(run)}",
-        f"## Scores on the test set\n{_scores(run)}",
+        f"## Scores on the test set\n{_scores(run)}{whole}",
         *(f"## {name}\n{sections[name].strip()}" for name in _SHARED_SECTIONS),
         f"## Run\n{_COMMANDS}",
     ]

@@ -35,6 +35,8 @@ def build_network(bundle: Bundle, network: str) -> nn.Module:
 
 def _build(bundle: Bundle, value: Any) -> Any:
     if isinstance(value, dict):
+        if "_target_" not in value:
+            return {name: _build(bundle, member) for name, member in value.items()}
         if value.get("_target_") not in _NETWORKS:
             raise MonaiCaeError(f"{value.get('_target_')} is no network of monai-cae")
         arguments = {name: _build(bundle, member) for name, member in value.items() if not name.startswith("_")}

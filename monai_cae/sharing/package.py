@@ -16,7 +16,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing, sha256_of
 from monai_cae.folders import bundle_folder
 from monai_cae.sharing.bundle import CHECKPOINTS, open_bundle
-from monai_cae.sharing.card import data_source, model_card, run_metadata
+from monai_cae.sharing.card import EXPERIMENT_CARD, data_source, experiment_card, model_card, run_metadata
 from monai_cae.sharing.executed import as_defaults, carried_over
 from monai_cae.sharing.runs import Run, read_run
 from monai_cae.sharing.unpack import SUMS, check_files, fitted_network
@@ -44,7 +44,8 @@ def package_run(output_dir: str | Path, path: str | Path, *, data: str = "", wei
     """Write a run as a MONAI bundle that needs nothing else than this package to be installed.
 
     In it are the weights that evaluate.json has tested, configs with the run's settings as defaults and no path of this
-    machine, metadata.json and a model card with the run's numbers, LICENSE, and SHA256SUMS. No image, no subject ID.
+    machine, metadata.json and a model card with the run's numbers, the card of its experiment where it is part of one,
+    LICENSE, and SHA256SUMS. No image, no subject ID.
     The same run gives the same bytes under the same name.
 
     Args:
@@ -92,7 +93,11 @@ def _fill(folder: Path, run: Run, data: str, weights_url: str) -> None:
         for network, path in CHECKPOINTS.items()
     }
     card = (ours / "docs" / "README.md").read_text(encoding="utf-8")
-    _write(folder / "docs" / "README.md", model_card(run, predict, card, source=source, weights=weights))
+    whole = experiment_card(run)
+    if whole:
+        _write(folder / EXPERIMENT_CARD, whole)
+    written = model_card(run, predict, card, source=source, weights=weights, experiment=bool(whole))
+    _write(folder / "docs" / "README.md", written)
     large = [path for path, (_, size) in weights.items() if size > LARGE]
     if weights_url and large:
         _write(folder / "large_files.yml", _large_files(folder, large, weights_url))

@@ -121,16 +121,22 @@ def _print_summary(stage: str, run: TrackedRun, results: Mapping[str, Any], outp
     for name, value in results.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "leaks":
             unit = next((unit for part, unit in _UNITS.items() if part in name), "")
-            lines.append(f"  {name:<22}{value:.4g}{unit}")
+            lines.append(f"  {name:<24}{value:.4g}{unit}")
     lines += [
-        f"  {'figures':<22}{output / 'figures'}",
-        f"  {'checkpoints':<22}{output / 'models'}",
-        f"  {'MLflow':<22}{ui_command(run.tracking_uri)}",
-        f"  {'':<22}{run.address}",
+        *(f"  {what:<24}{folder}" for what, folder in _written(stage, output).items() if folder.is_dir()),
+        f"  {'MLflow':<24}{ui_command(run.tracking_uri)}",
+        f"  {'':<24}{run.address}",
     ]
     if next_config:
-        lines.append(f"  {'next':<22}{next_command(next_config)}")
+        lines.append(f"  {'next':<24}{next_command(next_config)}")
     print("\n".join(["", *lines, f"  {DISCLAIMER}"]), flush=True)
+
+
+def _written(stage: str, output: Path) -> dict[str, Path]:
+    if stage == "baselines":
+        return {"predictions": output / "baselines"}
+    trained = {} if stage == "evaluate" else {"checkpoints": output / "models"}
+    return {"figures": output / "figures", **trained}
 
 
 def next_command(config: str) -> str:

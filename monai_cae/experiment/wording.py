@@ -1,0 +1,70 @@
+"""How results are written: scores and methods by their names, numbers with their intervals, tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+LABELS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "f1": "F1 (AD)",
+    "mcc": "MCC",
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "brier": "Brier",
+    "ece": "ECE",
+    "calibration_slope": "calibration slope",
+    "calibration_intercept": "calibration intercept",
+}
+_SPELT = {"svm": "SVM", "rbf": "RBF", "pca": "PCA", "cnn": "CNN"}
+
+
+def readable(method: str) -> str:
+    """The name of a method as people read it: `linear_svm` is "linear SVM"."""
+    return " ".join(_SPELT.get(word, word) for word in method.split("_"))
+
+
+def is_number(value: Any) -> bool:
+    """Not None, as JSON has it, and not nan."""
+    return value is not None and math.isfinite(value)
+
+
+def with_interval(row: Mapping[str, Any]) -> str:
+    """`mean`, and `low` to `high` where there is an interval: "0.750 [0.631, 0.846]"."""
+    if not is_number(row["mean"]):
+        return "undefined"
+    return f"{row['mean']:.3f}" + (f" [{row['low']:.3f}, {row['high']:.3f}]" if is_number(row["low"]) else "")
+
+
+def difference_with_interval(row: Mapping[str, Any]) -> str:
+    """`difference`, and `low` to `high` where there is an interval, all with their signs."""
+    if not is_number(row["difference"]):
+        return "undefined"
+    ends = f" [{row['low']:+.3f}, {row['high']:+.3f}]" if is_number(row["low"]) else ""
+    return f"{row['difference']:+.3f}{ends}"
+
+
+def p_value(value: float | None) -> str:
+    """Three decimals, and "-" where there is none."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table for the terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        ("  " + "   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))).rstrip()
+        for row in rows
+    ]
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, whose first row is the head."""
+    head, *body = (f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])

@@ -1,0 +1,241 @@
+"""The experiment's model card: its numbers are the experiment's, it names nobody, and it invents no answer."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+from tiny import write_discs
+
+from monai_cae.cli import main
+from monai_cae.errors import MonaiCaeError
+from monai_cae.experiment.card import experiment_card
+from monai_cae.experiment.results import compute
+
+OPTIONS = {"repeats": 2, "seed": 3, "max_epochs": 1, "experiment_name": "cards", "cohort#sessions": "first"}
+ALWAYS_OPEN = {1, 2, 3, 4, 5, 6, 11, 15, 16, 18, 21, 31, 33, 34, 39, 42, 43, 44}
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Path:
+    """26 scans: 3 without a CDR, 11 patients and 12 controls, so that one of these is not chosen."""
+    root = write_discs(tmp_path_factory.mktemp("discs"), subjects=26)
+    path = root / "oasis_cross-sectional.csv"
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for number in (1, 3, 4):
+        rows[number]["CDR"] = ""
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(run_bundle, cohort, tmp_path_factory) -> Path:
+    """A finished experiment with a variant and a baseline; not to be changed."""
+    output = tmp_path_factory.mktemp("experiment")
+    variants = {"scratch": {"train": {"pretrained": "none"}}}
+    run_bundle("experiment.yaml", cohort, output, **OPTIONS, variants=variants, baselines=["dark_pixels"])
+    return output
+
+
+@pytest.fixture(scope="module")
+def card(run) -> str:
+    return (run / "model_card.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def copy(run, tmp_path) -> Path:
+    """The finished experiment, to be changed."""
+    return Path(shutil.copytree(run, tmp_path / "copy"))
+
+
+def section(card: str, title: str) -> str:
+    return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", card, re.MULTILINE | re.DOTALL).group(1)
+
+
+def rows(text: str) -> list[list[str]]:
+    """Of all tables in a text, without their rules."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def summary_of(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def card_of(folder: Path, **changed: object) -> str:
+    """The card of a finished experiment whose summary says something else."""
+    summary = summary_of(folder) | changed
+    record = pd.read_csv(folder / "predictions.csv", dtype={"subject": str})
+    computed = compute(record, summary["results"], folder, seed=3, seen_before=0)
+    return experiment_card(summary, computed, folder)
+
+
+def shown(row: dict) -> str:
+    if row["mean"] is None:
+        return "undefined"
+    return f"{row['mean']:.3f}" + ("" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]")
+
+
+def test_scores_are_those_of_the_summary(run, card):
+    scores = summary_of(run)["scores"]
+    names = {"accuracy": "accuracy", "AUC": "auc", "sensitivity": "sensitivity", "F1 (AD)": "f1", "MCC": "mcc"}
+    told = {row[0]: row[1] for row in rows(section(card, "Scores of the network"))}
+    assert {name: told[name] for name in names} == {name: shown(scores["network"][key]) for name, key in names.items()}
+    told = {row[0]: row[1] for row in rows(section(card, "Calibration"))}
+    calibration = {"Brier": "brier", "ECE": "ece", "calibration slope": "calibration_slope"}
+    assert {name: told[name] for name in calibration} == {
+        name: shown(scores["network"][key]) for name, key in calibration.items()
+    }
+    record = pd.read_csv(run / "predictions.csv")
+    ours = record[record["method"] == "network"]
+    aucs = [roc_auc_score(one["label"], one["probability"]) for _, one in ours.groupby("repeat")]
+    assert f"AUC {sum(aucs) / 2:.3f}" in next(row[2] for row in claim(card) if row[0] == "37")
+
+
+def test_subgroups_and_comparisons_are_those_of_the_summary(run, card):
+    summary = summary_of(run)
+    told = [[row[1], row[2], row[4]] for row in rows(section(card, "Subgroups"))[1:]]
+    assert told == [[str(one["subjects"]), str(one["patients"]), shown(one)] for one in summary["subgroups"]]
+    told = {(row[0], row[1]): row for row in rows(section(card, "Against other methods"))[1:]}
+    assert {method for method, _ in told} == {"scratch", "dark pixels"}
+    for method, name in (("scratch", "scratch"), ("dark_pixels", "dark pixels")):
+        row, expected = told[(name, "AUC")], summary["comparisons"][method]["auc"]
+        assert row[2] == shown(summary["scores"][method]["auc"])
+        assert row[3].startswith(f"{expected['difference']:+.3f}")
+        assert row[4].endswith("(DeLong)")
+    for caveat in summary["caveats"]:
+        assert f"- {caveat}" in section(card, "Caveats")
+
+
+def test_flow_adds_up_and_says_who_is_left_out_and_why(run, cohort, card):
+    lines = section(card, "Data").splitlines()
+    assert "26 found (OASIS-1 discs)" in lines and " +--> 4 left out" in lines
+    assert any(re.fullmatch(r" \|\s+3 scans without a label .*", line) for line in lines)
+    assert any(re.fullmatch(r" \|\s+1 controls not chosen \(oldest\)", line) for line in lines)
+    assert "22 scans of 22 subjects take part (11 AD, 11 HC)" in lines
+    sets = json.loads((run / "repeat_1" / "datalist.json").read_text())
+    counted = {name: len(sets[name]) for name in ("training", "validation", "test")}
+    told = {name: int(re.search(rf"--> {name}\s+(\d+) subjects", "\n".join(lines)).group(1)) for name in counted}
+    assert told == counted and sum(told.values()) == 22
+    tested = pd.read_csv(run / "predictions.csv")["subject"].nunique()
+    assert any(line.startswith(f"{tested} subjects tested (") and "2 repeats of a hold-out" in line for line in lines)
+    assert "3 scans without a label left out" in next(row[2] for row in claim(card) if row[0] == "12")
+
+
+def claim(card: str) -> list[list[str]]:
+    return rows(section(card, "CLAIM 2024"))[1:]
+
+
+def test_every_item_of_claim_is_there_once_and_none_is_invented(card):
+    items = claim(card)
+    assert [row[0] for row in items] == [str(number) for number in range(1, 45)]
+    assert all(len(row) == 3 and row[1] and row[2] for row in items)
+    still_open = {int(row[0]) for row in items if row[2].startswith("open:")}
+    assert still_open == ALWAYS_OPEN | {7, 13}
+    assert f"{44 - len(still_open)} of 44 are answered" in card and f"{len(still_open)} are open" in card
+    # the six blocks of the checklist, by an item of each
+    by_number = {int(row[0]): row[1] for row in items}
+    names = {8: "inclusion", 20: "disjoint", 27: "ensembling", 33: "external", 36: "per partition", 44: "funding"}
+    assert all(word in by_number[number] for number, word in names.items())
+
+
+def test_settings_are_the_runs(card):
+    told = {row[0]: row[1:] for row in rows(section(card, "Model and settings"))}
+    assert told["image_size"] == ["16", "16", "16"] and told["max_epochs"] == ["1", "1", ""]
+    by_number = {int(row[0]): row[2] for row in claim(card)}
+    assert "encoder from the autoencoder" in by_number[24] and "seeds 3 to 4" in by_number[19]
+    assert "axial slice 11" in by_number[10] and "16 x 16" in by_number[9]
+
+
+def test_what_the_classifier_sees_beside_the_slice_is_said(copy):
+    path = copy / "repeat_1" / "config_train.json"
+    config = json.loads(path.read_text())
+    config |= {"covariates": {"age": [70, 8]}, "pretrained": "none"}
+    config["network_def"]["encoder"] = {"_target_": "some.ResNet50Encoder", "weights": "/home/me/resnet50.pth"}
+    path.write_text(json.dumps(config))
+    card = card_of(copy)
+    assert "axial slice 11 of a volume and age, nothing else" in section(card, "Limits")
+    by_number = {int(row[0]): row[2] for row in claim(card)}
+    assert "encoder=ResNet50Encoder" in by_number[22] and "with age from the table" in by_number[22]
+    assert "encoder from resnet50.pth" in by_number[24] and "/home/me" not in card
+
+
+def test_nobody_is_named_and_no_folder_of_this_machine(run, cohort, card):
+    subjects = set(pd.read_csv(run / "predictions.csv")["subject"])
+    sets = json.loads((run / "repeat_2" / "datalist.json").read_text())
+    subjects |= {item["subject"] for name in ("training", "validation", "test") for item in sets[name]}
+    assert len(subjects) == 22 and not [name for name in subjects if name in card]
+    assert str(run) not in card and str(cohort) not in card and "OAS1_" not in card
+
+
+def test_real_data_without_a_leak_has_no_label(card):
+    assert card.startswith("# Model card") and "not a medical device" in card.splitlines()[2]
+    assert "SYNTHETIC" not in card and "LEAKY" not in card
+
+
+def test_synthetic_and_leaky_results_are_labelled_first_thing(copy):
+    first, second = (card_of(copy, **changed).splitlines()[0] for changed in ({"synthetic": True}, {"leaks": 2}))
+    assert first.startswith("**SYNTHETIC DATA, NOT REAL MRI") and "LEAKY" not in first
+    assert second.startswith("**LEAKY: 2 found between the sets, the scores are worthless") and "SYNTH" not in second
+    both = card_of(copy, synthetic=True, leaks=2)
+    assert re.match(r"\*\*SYNTHETIC DATA.*LEAKY: 2", both)
+    by_number = {int(row[0]): row[2] for row in claim(both)}
+    assert "synthetic" in by_number[7] and "LEAKY" in by_number[20]
+    assert "The images are synthetic" in section(both, "Limits")
+
+
+def test_a_given_datalist_leaves_more_open(copy):
+    path = copy / "repeat_1" / "datalist.json"
+    content = json.loads(path.read_text())
+    for name in ("made_from", "recipe"):
+        del content[name]
+    path.write_text(json.dumps(content))
+    card = card_of(copy)
+    still_open = {int(row[0]) for row in claim(card) if row[2].startswith("open:")}
+    assert still_open == ALWAYS_OPEN | {7, 8, 12, 13, 14, 17, 19, 35}
+    assert "found: not recorded" in card and "whose rule is not recorded" in card
+
+
+def test_a_missing_file_is_one_line(copy):
+    (copy / "repeat_1" / "audit.json").unlink()
+    with pytest.raises(MonaiCaeError, match="the model card needs it"):
+        card_of(copy)
+
+
+def test_card_is_in_mlflow_with_the_results(run, tracking_uri):
+    from mlflow import MlflowClient
+
+    run_id = json.loads((run / "experiment.json").read_text())["run_id"]
+    assert "model_card.md" in {item.path for item in MlflowClient(tracking_uri).list_artifacts(run_id)}
+
+
+def test_package_of_a_part_carries_the_card_unless_it_names_somebody(copy, card, tmp_path, capsys):
+    def package(name: str) -> int:
+        return main(["package", str(tmp_path / name), "--output_dir", str(copy / "repeat_1")])
+
+    assert package("one.zip") == 0
+    with zipfile.ZipFile(tmp_path / "one.zip") as archive:
+        assert archive.read("one/docs/model_card_experiment.md").decode() == card
+        assert "model_card_experiment.md" in archive.read("one/docs/README.md").decode()
+    assert main(["package", str(tmp_path / "one.zip"), "--check"]) == 0
+    subject = json.loads((copy / "repeat_1" / "datalist.json").read_text())["test"][0]["subject"]
+    (copy / "model_card.md").write_text(f"{card}\n{subject} was wrong.\n")
+    capsys.readouterr()
+    assert package("two.zip") == 1
+    assert f"names subject {subject}" in capsys.readouterr().err and not (tmp_path / "two.zip").exists()
+    (copy / "model_card.md").unlink()
+    assert package("three.zip") == 0
+    with zipfile.ZipFile(tmp_path / "three.zip") as archive:
+        assert "three/docs/model_card_experiment.md" not in archive.namelist()
+        assert "model_card_experiment" not in archive.read("three/docs/README.md").decode()
