@@ -231,8 +231,18 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
     for variant in ("", *plan.variants):
         if variant:
             print(f"  variant {variant}", flush=True)
-        name, needed = variant or NETWORK, stages_of(variant)
-        steps[name] = step(name, needed, partial(run_stages, needed))
+        needed = stages_of(variant)
+        pretraining = {stage: needed.pop(stage) for stage in STAGES[:1] if stage in needed}
+        done_stages = {}
+        if pretraining:  # a step of its own, the longest: another classifier can be tried on the same autoencoder
+            name = f"{variant}/{STAGES[0]}" if variant else STAGES[0]
+            done_stages = step(name, pretraining, partial(run_stages, pretraining))
+        classified = step(variant or NETWORK, needed, partial(run_stages, needed))
+        both = (done_stages, classified) if done_stages else (classified,)
+        steps[variant or NETWORK] = {
+            "results": {stage: results for one in both for stage, results in one["results"].items()},
+            "seconds": sum(one["seconds"] for one in both),
+        }
     if plan.baselines:
         settings = {**plan.settings(part, BASELINES), "only": list(plan.baselines)}
         run = partial(_run, plan.configs, BASELINES, settings)

@@ -8,13 +8,14 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
 from tqdm import tqdm
 
+from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import save_weights
 from monai_cae.training.parallel import is_first
 
@@ -33,9 +34,10 @@ class BestCheckpoint:
         metric: name in `engine.state.metrics`; lower is better.
         trained_on: hashed IDs of the subjects in the training, kept in the file.
         every: seconds from one writing to the next; a process that is killed loses no more than that of the best.
+        keep: "best", or "last" to take every epoch for better than those before it.
 
     Attributes:
-        best: the metrics of the best epoch.
+        best: the metrics of the epoch that is kept.
     """
 
     def __init__(
@@ -45,7 +47,11 @@ class BestCheckpoint:
         metric: str,
         trained_on: Sequence[str] = (),
         every: float = 10.0,
+        keep: Literal["best", "last"] = "best",
     ) -> None:
+        if keep not in ("best", "last"):
+            raise MonaiCaeError(f"keep must be best or last, not {keep!r}")
+        self.keep = keep
         self.trained_on = trained_on
         self.network = network
         self.path = Path(path)
@@ -62,7 +68,7 @@ class BestCheckpoint:
 
     def __call__(self, engine: Engine) -> None:
         """Keep the weights if this is the best so far."""
-        if not self.best or engine.state.metrics[self.metric] < self.best[self.metric]:
+        if self.keep == "last" or not self.best or engine.state.metrics[self.metric] < self.best[self.metric]:
             self.best = dict(engine.state.metrics)
             self._keep()
         if time.monotonic() - self._written_at >= self.every:

@@ -149,8 +149,9 @@ def _report_training(
     run: TrackedRun, checkpoint: BestCheckpoint, output_dir: str, stage: str, drawn: dict[str, Figure], note: str
 ) -> dict[str, float]:
     value = checkpoint.best[checkpoint.metric]
-    best_epoch = next(epoch for epoch, other in run.history[checkpoint.metric] if other == value)
-    marks = {**run.marks, "best": best_epoch}
+    of_value = [epoch for epoch, other in run.history[checkpoint.metric] if other == value]
+    best_epoch = of_value[0] if checkpoint.keep == "best" else run.epoch
+    marks = {**run.marks, "best" if checkpoint.keep == "best" else "kept": best_epoch}
     drawn["training_curves"] = figures.training_curves(run.history, marks=marks, note=note)
     _save(run, output_dir, stage, drawn)
     run.log_metrics({f"best_{name}": value for name, value in checkpoint.best.items()})

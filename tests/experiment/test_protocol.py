@@ -105,13 +105,13 @@ def copy(run, tmp_path) -> Path:
 def test_resuming_does_only_what_is_left_and_gives_the_same_numbers(run, copy, run_bundle, discs, capsys):
     lost = copy / "repeat_2" / "fold_2"
     steps = json.loads((lost / "steps.json").read_text())
-    (lost / "steps.json").write_text(json.dumps({name: steps[name] for name in ("network", "pooled")}))
+    (lost / "steps.json").write_text(json.dumps({name: steps[name] for name in ("pretrain", "network", "pooled")}))
     shutil.rmtree(lost / "variants" / "half")
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("model.pt")}
     options = {**OPTIONS, "variants": VARIANTS, "baselines": ["majority", "dark_pixels"], "resume": True}
     run_bundle("experiment.yaml", discs, copy, **options)
     printed = capsys.readouterr().out
-    assert printed.count("done before") == 4 * 4 - 2
+    assert printed.count("done before") == 5 * 4 - 2
     written = [path for path in copy.rglob("model.pt") if path.stat().st_mtime_ns != before.get(path)]
     assert written == [lost / "variants" / "half" / "models" / "model.pt"]
     pd.testing.assert_frame_equal(record(copy), record(run))
@@ -122,14 +122,14 @@ def test_resuming_does_only_what_is_left_and_gives_the_same_numbers(run, copy, r
 def test_resuming_with_other_settings_is_refused(copy, run_bundle, discs):
     options = {**OPTIONS, "variants": VARIANTS, "baselines": ["majority", "dark_pixels"], "resume": True}
     said = mistake(run_bundle, "experiment.yaml", discs, copy, **(options | {"max_epochs": 2}))
-    assert "has network finished with max_epochs 1, not 2: choose another --output_dir" in said
+    assert "has pretrain finished with max_epochs 1, not 2: choose another --output_dir" in said
 
 
 def test_a_method_added_later_is_all_that_runs(copy, run_bundle, discs, capsys):
     later = {**VARIANTS, "scratch": {"train": {"pretrained": "none"}}}
     options = {**OPTIONS, "variants": later, "baselines": ["majority", "dark_pixels"], "resume": True}
     run_bundle("experiment.yaml", discs, copy, **options)
-    assert capsys.readouterr().out.count("done before") == 4 * 4
+    assert capsys.readouterr().out.count("done before") == 5 * 4
     assert "scratch" in set(record(copy)["method"])
 
 
