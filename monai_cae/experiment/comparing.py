@@ -367,7 +367,7 @@ def _predictions(
 def _read(path: Path, given: str) -> pd.DataFrame:
     try:
         # as texts: pandas would take a subject called NA for a blank, and 007 for 7
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
     except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise MonaiCaeError(f"{given} is not a readable csv file ({reason})") from error

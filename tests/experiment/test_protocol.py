@@ -138,9 +138,9 @@ def test_the_shipped_recipe_and_its_overlays(run_bundle, discs, tmp_path, capsys
     short = {"stages#train#max_epochs": 3, "repeats": 1, "max_epochs": 1}
     run_bundle(["experiment.yaml", *overlays], discs, tmp_path / "out", **short)
     assert "experiment finished" in capsys.readouterr().out
-    methods = ["network", "random_weights", "permuted_labels", "quarter", "half", "three_quarters"]
-    assert list(record(tmp_path / "out")["method"].unique())[:6] == methods
-    assert record(tmp_path / "out")["method"].nunique() == 6 + 9
+    methods = ["network", "image_only", "random_weights", "permuted_labels", "quarter", "half", "three_quarters"]
+    assert list(record(tmp_path / "out")["method"].unique())[:7] == methods
+    assert record(tmp_path / "out")["method"].nunique() == 7 + 9
     config = json.loads((tmp_path / "out" / "repeat_1" / "config_evaluate.json").read_text())
     assert config["network_def"]["pooling"] == 1 and config["network_def"]["hidden"] == []
     results = json.loads((tmp_path / "out" / "repeat_1" / "results_train.json").read_text())
