@@ -34,7 +34,7 @@ CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
 _STAGES = ("pretrain", "train", "evaluate")
 _SETTINGS = (
     "plane", "slice_index", "image_size", "channels", "batch_size", "max_epochs", "patience", "learning_rate",
-    "precision", "augment", "learn", "training_share", "permute_labels", "calibrate", "covariates", "threshold",
+    "precision", "augment", "learn", "keep", "training_share", "permute_labels", "calibrate", "covariates", "threshold",
 )  # fmt: skip
 _PACKAGES = ("monai-cae", "monai", "torch", "pytorch-ignite", "scikit-learn", "numpy", "nibabel")
 _ADDRESS = "https://doi.org/10.1148/ryai.240300"

@@ -137,12 +137,18 @@ def _model(facts: Facts) -> list[tuple[str, str]]:
         ),
         (
             "choice of the final model",
-            f"the epoch that was best on the validation set, patience {facts.setting('patience', 'train')} epochs; "
-            "the test set takes no part"
+            f"autoencoder: {_kept(facts, 'pretrain')}; classifier: {_kept(facts, 'train')}; the test set takes no part"
             + ("; but see Caveats: test sets seen before" if _seen(facts) else ""),
         ),
         ("ensembling", "none; every part's network is scored on its own"),
     ]  # fmt: skip
+
+
+def _kept(facts: Facts, stage: str) -> str:
+    patience = f"patience {facts.setting('patience', stage)} epochs"
+    if facts.setting("keep", stage) == "last":
+        return f"the last epoch, {patience}"
+    return f"the epoch of the lowest validation loss, {patience}"
 
 
 def _seen(facts: Facts) -> bool:

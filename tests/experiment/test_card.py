@@ -161,13 +161,15 @@ def test_settings_are_the_runs(card):
 def test_what_the_classifier_sees_beside_the_slice_is_said(copy):
     path = copy / "repeat_1" / "config_train.json"
     config = json.loads(path.read_text())
-    config |= {"covariates": {"age": [70, 8]}, "pretrained": "none"}
+    config |= {"covariates": {"age": [70, 8]}, "pretrained": "none", "keep": "last"}
     config["network_def"]["encoder"] = {"_target_": "some.ResNet50Encoder", "weights": "/home/me/resnet50.pth"}
     path.write_text(json.dumps(config))
     card = card_of(copy)
     assert "axial slice 11 of a volume and age, nothing else" in section(card, "Limits")
     by_number = {int(row[0]): row[2] for row in claim(card)}
     assert "encoder=ResNet50Encoder" in by_number[22] and "with age from the table" in by_number[22]
+    assert "autoencoder: the epoch of the lowest validation loss" in by_number[26]
+    assert "classifier: the last epoch" in by_number[26]
     assert "encoder from resnet50.pth" in by_number[24] and "/home/me" not in card
 
 
