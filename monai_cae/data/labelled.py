@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ def labelled_items(
         items: of a set, with `subject` and `label`.
         share: keep this share of each class's subjects, at least one; a larger share has everybody of a smaller one,
             so that a learning curve adds subjects and exchanges none.
-        permute_labels: deal the subjects' labels out anew by chance: whatever is then found is chance, or a leak.
+        permute_labels: deal the subjects' labels out anew, by chance but for one thing: patients and controls get label
+            1 equally often, so that not even by chance the new labels resemble the true ones. What is still found is
+            chance, or a leak.
         seed: decides who is kept and which label goes where.
 
     Raises:
@@ -37,6 +40,15 @@ def labelled_items(
         members = [str(subject) for subject in order if label[subject] == one_class]
         kept.update(members[: max(1, math.ceil(share * len(members)))])
     if permute_labels:
-        subjects = sorted(label)
-        label = dict(zip(order.tolist(), [label[subject] for subject in subjects], strict=True))
+        label = _dealt_out(label, seed)
     return [{**item, "label": label[item["subject"]]} for item in items if item["subject"] in kept]
+
+
+def _dealt_out(label: Mapping[str, int], seed: int) -> dict[str, int]:
+    """As many labels of each kind as before, in equal shares among those who were of one kind."""
+    rng = np.random.default_rng([seed, zlib.crc32("\n".join(sorted(label)).encode())])  # each fold has its own deal
+    patients, controls = (rng.permutation(sorted(s for s in label if label[s] == kind)) for kind in (1, 0))
+    among_patients = round(len(patients) ** 2 / len(label))
+    among_controls = len(patients) - among_patients
+    chosen = {*patients[:among_patients].tolist(), *controls[:among_controls].tolist()}
+    return {subject: int(subject in chosen) for subject in label}
