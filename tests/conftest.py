@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ import pytest
 from tiny import CONFIGS, TINY, UNTRAINED, write_discs
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+if (worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))) and hasattr(os, "sched_setaffinity"):
+    # a core per worker: threads of several that wait for each other on the same cores take ten times as long
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[int(worker[1]) % len(cores)]})
 
 
 @pytest.fixture(scope="session")
