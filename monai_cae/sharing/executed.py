@@ -50,8 +50,10 @@ def carried_over(config: Mapping[str, Any], executed: Mapping[str, Any], shipped
     """
     carried = copy.deepcopy(dict(config))
     for place, value in _changes(executed, shipped):
-        before = _get(config, place)
-        if before is not _ABSENT and before == _get(shipped, place) and not _is_own(place, value):
+        # an argument or covariate that the bundle lacks is added where what it is added to is shipped alike
+        owner = place if _get(config, place) is not _ABSENT else place[:-1]
+        alike = bool(owner) and _get(config, owner) == _get(shipped, owner) is not _ABSENT
+        if alike and not _is_own(place, value):
             _put(carried, place, copy.deepcopy(value))
     return carried
 
