@@ -32,6 +32,8 @@ def with_covariates(items: Sequence[Item], covariates: Scales) -> list[Item]:
     Raises:
         MonaiCaeError: a centre and scale that are none, CDR or the label, or a column that no item has.
     """
+    if not isinstance(covariates, Mapping):
+        raise MonaiCaeError(f"covariates must be name: [centre, scale], such as {{age: [75, 8]}}, not {covariates!r}")
     for name, scale in covariates.items():
         _check(name, scale)
         if items and all(_value(item, name) is None for item in items):

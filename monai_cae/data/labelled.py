@@ -31,8 +31,8 @@ def labelled_items(
     Raises:
         MonaiCaeError: a share outside (0, 1].
     """
-    if not 0 < share <= 1:
-        raise MonaiCaeError(f"training_share must be above 0 and at most 1, not {share}")
+    if not isinstance(share, (int, float)) or not 0 < share <= 1:
+        raise MonaiCaeError(f"training_share must be above 0 and at most 1, not {share!r}")
     label = {item["subject"]: item["label"] for item in items}
     order = np.random.default_rng(seed).permutation(sorted(label))
     kept = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +19,13 @@ from monai_cae.evaluation.pooled import pooled
 from monai_cae.experiment.card import experiment_card
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
+from monai_cae.experiment.wording import LABELS, columns, markdown, p_value, readable, with_interval
 from monai_cae.files import replacing
 from monai_cae.training.reports import SYNTHETIC_NOTE
 from monai_cae.training.stages import DISCLAIMER, data_kind
 from monai_cae.training.tracking import TrackedRun, program, ui_command
 
 _HEADLINE = ("accuracy", "auc", "f1")
-_LABELS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "f1": "F1 (AD)",
-    "mcc": "MCC",
-    "auc": "AUC",
-    "average_precision": "average precision",
-    "brier": "Brier",
-    "ece": "ECE",
-    "calibration_slope": "calibration slope",
-    "calibration_intercept": "calibration intercept",
-}
 _PAPER = {"accuracy": 0.7466}
 _RECONSTRUCTION = {"test_psnr": "PSNR", "test_psnr_brain": "PSNR in the brain"}
 
@@ -60,7 +47,7 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         f"  subjects           {_subjects(summary, results)}",
         *(f"  {label:<19}{value}" for label, value in _reconstruction(summary).items()),
         "",
-        *_columns(_headline_rows(results)),
+        *columns(_headline_rows(results)),
         "",
         f"  {_explained(results)}",
         *(f"  ! {caveat}" for caveat in results.caveats),
@@ -134,15 +121,15 @@ def results_page(summary: Mapping[str, Any], results: Results) -> str:
         f"{_subjects(summary, results)}. {DISCLAIMER}",
         "\n".join(f"- **{caveat.split(':')[0]}**:{caveat.partition(':')[2]}" for caveat in results.caveats),
         "## Methods on the same test sets",
-        _markdown(_headline_rows(results)),
+        markdown(_headline_rows(results)),
         _explained(results),
         "## All scores",
-        _markdown(_score_rows(results)),
+        markdown(_score_rows(results)),
         "Mean and 95 % interval over resampled subjects; SD over repeats of splits and weights in results' scores.csv.",
         _comparison_section(results),
         _subgroup_section(results),
         "## Reconstruction of the test images",
-        _markdown(_reconstruction_rows(results)),
+        markdown(_reconstruction_rows(results)),
         "Means over the test images. In the brain: pixels above 0.03 of the image's range. The code of the autoencoder "
         "is larger than the image: its PSNR is no measure of compression.",
     ]
@@ -169,10 +156,10 @@ def _reconstruction(summary: Mapping[str, Any]) -> dict[str, str]:
 
 def _headline_rows(results: Results) -> list[list[str]]:
     several = len(results.methods) > 1
-    rows = [["method", *(_LABELS[name] for name in _HEADLINE), *(["p accuracy", "p AUC"] if several else [])]]
+    rows = [["method", *(LABELS[name] for name in _HEADLINE), *(["p accuracy", "p AUC"] if several else [])]]
     for method in results.methods:
         scores = results.scores.loc[method]
-        row = [readable(method), *(_with_interval(scores.loc[name]) for name in _HEADLINE)]
+        row = [readable(method), *(with_interval(scores.loc[name]) for name in _HEADLINE)]
         if several:
             row += [_p_value(results.comparisons, method, name) for name in ("accuracy", "auc")]
         rows.append(row)
@@ -181,8 +168,8 @@ def _headline_rows(results: Results) -> list[list[str]]:
 
 def _score_rows(results: Results) -> list[list[str]]:
     rows = [["score", *(readable(method) for method in results.methods)]]
-    for name, label in _LABELS.items():
-        rows.append([label, *(_with_interval(results.scores.loc[(method, name)]) for method in results.methods)])
+    for name, label in LABELS.items():
+        rows.append([label, *(with_interval(results.scores.loc[(method, name)]) for method in results.methods)])
     return rows
 
 
@@ -201,14 +188,14 @@ def _comparison_section(results: Results) -> str:
     rows = [["against", "score", "difference", "95 % interval", "p, corrected t", "p, paired", "paired test"]]
     for (method, score), row in results.comparisons.iterrows():  # type: ignore[misc]  # the index has two levels
         interval = f"{_signed(row['low'])} to {_signed(row['high'])}"
-        tested = [_p(row["p_corrected_t"]), _p(row["p_paired"]), row["paired_test"]]
-        rows.append([readable(method), _LABELS[score], _signed(row["difference"]), interval, *tested])
+        tested = [p_value(row["p_corrected_t"]), p_value(row["p_paired"]), row["paired_test"]]
+        rows.append([readable(method), LABELS[score], _signed(row["difference"]), interval, *tested])
     text = (
         "Positive differences: the network is better. Corrected t: Nadeau and Bengio (2003) over the folds of all "
         "repeats, training included. Paired: exact McNemar (accuracy) and DeLong (AUC) on each subject's mean "
         "prediction, the trained networks as given. No correction for comparing with several methods."
     )
-    return f"## Is the difference real?\n\n{_markdown(rows)}\n\n{text}"
+    return f"## Is the difference real?\n\n{markdown(rows)}\n\n{text}"
 
 
 def _subgroup_section(results: Results) -> str:
@@ -217,10 +204,10 @@ def _subgroup_section(results: Results) -> str:
     rows = [["group", "subjects", "AD", "score", "mean and 95 % interval"]]
     for row in results.subgroups.to_dict("records"):
         group = f"{row['by'].upper() if row['by'] == 'cdr' else row['by']} {row['group']}"
-        score = _LABELS[row["score"]]
-        rows.append([group, str(row["subjects"]), str(row["patients"]), score, _with_interval(row)])
+        score = LABELS[row["score"]]
+        rows.append([group, str(row["subjects"]), str(row["patients"]), score, with_interval(row)])
     text = "The network's. AUC of a CDR grade is against all of CDR 0. Small groups: read the interval, not the mean."
-    return f"## For whom\n\n{_markdown(rows)}\n\n{text}"
+    return f"## For whom\n\n{markdown(rows)}\n\n{text}"
 
 
 def _explained(results: Results) -> str:
@@ -239,40 +226,11 @@ def _by_paired_test(comparisons: pd.DataFrame) -> bool:
 def _p_value(comparisons: pd.DataFrame, method: str, score: str) -> str:
     if method == NETWORK:
         return ""
-    return _p(comparisons.loc[(method, score), "p_paired" if _by_paired_test(comparisons) else "p_corrected_t"])
-
-
-def _p(value: float) -> str:
-    return "-" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _with_interval(row: Mapping[str, Any]) -> str:
-    if math.isnan(row["mean"]):
-        return "undefined"
-    return f"{row['mean']:.3f}" + ("" if math.isnan(row["low"]) else f" [{row['low']:.3f}, {row['high']:.3f}]")
+    return p_value(comparisons.loc[(method, score), "p_paired" if _by_paired_test(comparisons) else "p_corrected_t"])
 
 
 def _signed(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:+.3f}"
-
-
-def readable(method: str) -> str:
-    """The name of a method as people read it: `linear_svm` is "linear SVM"."""
-    words = [{"svm": "SVM", "rbf": "RBF", "pca": "PCA", "cnn": "CNN"}.get(w, w) for w in method.split("_")]
-    return " ".join(words)
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        ("  " + "   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))).rstrip()
-        for row in rows
-    ]
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])
 
 
 def _figures(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
@@ -296,7 +254,7 @@ def _figures(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
     if len(curve) > 1:
         drawn["learning_curve"] = result_figures.learning_curve({"Network": curve}, "auc", note=note, reference=0.5)
     if summary["parts"] > 1:
-        shown = {_LABELS[name]: summary["values"][f"test_{name}"] for name in _HEADLINE}
+        shown = {LABELS[name]: summary["values"][f"test_{name}"] for name in _HEADLINE}
         drawn["repeats"] = figures.repeats(shown, note=note, reference={"accuracy": 0.7466, "F1 (AD)": 0.66})
     return drawn
 

@@ -124,6 +124,7 @@ def run_experiment(
         MonaiCaeError: a setting that a stage does not have, a finished step of other settings, or whatever a stage
             refuses.
     """
+    _check_types(stages, variants, baselines)
     _check_names(stages, variants, baselines)
     output = Path(output_dir).resolve()
     started = time.perf_counter()
@@ -156,6 +157,14 @@ def run_experiment(
         log_results(tracked, summary, computed, output)
     print_results(summary, computed, tracked, output, first=parts[0].folder)
     return summary
+
+
+def _check_types(stages: Any, variants: Any, baselines: Any) -> None:
+    for name, value in (("stages", stages), ("variants", variants)):
+        if not isinstance(value, Mapping) or not all(isinstance(member, Mapping) for member in value.values()):
+            raise MonaiCaeError(f"{name} must be settings by name, such as {{train: {{max_epochs: 9}}}}, not {value!r}")
+    if isinstance(baselines, str) or not all(isinstance(name, str) for name in baselines):
+        raise MonaiCaeError(f"baselines must be a list of names, such as \"['majority','table']\", not {baselines!r}")
 
 
 def _check_names(
@@ -206,7 +215,7 @@ def _run(configs: str, stage: str, settings: Mapping[str, Any], item: str = "run
 def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
     """The network, the variants and the baselines on one split; each is a step that is recorded when it is done."""
     path = plan.output / part.folder / "steps.json"
-    done = json.loads(path.read_text(encoding="utf-8")) if resume and path.is_file() else {}
+    done = _read(path) if resume and path.is_file() else {}
 
     def step(name: str, needed: Mapping[str, Settings], run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         compared = {stage: _compared(settings) for stage, settings in needed.items()}
@@ -282,7 +291,17 @@ def _refuse_other_settings(
 
 def _run_id_in(output: Path) -> str:
     path = output / "experiment.json"
-    return str(json.loads(path.read_text(encoding="utf-8"))["run_id"]) if path.is_file() else ""
+    return str(_read(path).get("run_id", "")) if path.is_file() else ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        content = error
+    if not isinstance(content, dict):
+        raise MonaiCaeError(f"{path} is not what an experiment writes: delete it to have its part done again")
+    return content
 
 
 def _summary_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

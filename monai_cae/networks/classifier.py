@@ -42,8 +42,8 @@ class EncoderClassifier(nn.Module):
         super().__init__()
         downsampling, out_channels = int(encoder.downsampling), int(encoder.out_channels)  # type: ignore[arg-type]
         code_size = [size // downsampling for size in spatial_size]
-        if not 0 <= pooling <= min(code_size):
-            raise MonaiCaeError(f"pooling must be from 0 to the code's size {tuple(code_size)}, not {pooling}")
+        if not isinstance(pooling, int) or not 0 <= pooling <= min(code_size):
+            raise MonaiCaeError(f"pooling must be from 0 to the code's size {tuple(code_size)}, not {pooling!r}")
         if not pooling and any(size % downsampling for size in spatial_size):
             raise MonaiCaeError(
                 f"spatial_size must be divisible by {downsampling} (the encoder's pooling), "

@@ -125,6 +125,14 @@ def test_resuming_with_other_settings_is_refused(copy, run_bundle, discs):
     assert "has pretrain finished with max_epochs 1, not 2: choose another --output_dir" in said
 
 
+def test_a_truncated_record_is_named(copy, run_bundle, discs):
+    path = copy / "repeat_1" / "fold_1" / "steps.json"
+    path.write_text(path.read_text()[:100])
+    options = {**OPTIONS, "variants": VARIANTS, "baselines": ["majority", "dark_pixels"], "resume": True}
+    said = mistake(run_bundle, "experiment.yaml", discs, copy, **options)
+    assert f"{path} is not what an experiment writes: delete it" in said
+
+
 def test_a_method_added_later_is_all_that_runs(copy, run_bundle, discs, capsys):
     later = {**VARIANTS, "scratch": {"train": {"pretrained": "none"}}}
     options = {**OPTIONS, "variants": later, "baselines": ["majority", "dark_pixels"], "resume": True}
@@ -159,6 +167,8 @@ MISTAKES = {
     "taken name": ({"variants": {"network": {}}}, "'network' names two methods"),
     "baseline's name": ({"variants": {"majority": {}}, "baselines": ["majority"]}, "'majority' names two methods"),
     "folder": ({"variants": {"a/b": {}}}, "variant 'a/b' names a folder"),
+    "variants' type": ({"variants": "half"}, "variants must be settings by name"),
+    "baselines' type": ({"baselines": "majority"}, "baselines must be a list of names"),
     "setting": ({"variants": {"a": {"train": {"learnrate": 1}}}}, "unknown setting --learnrate"),
     "baseline": ({"baselines": ["magic"]}, "unknown model magic"),
 }
