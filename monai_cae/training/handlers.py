@@ -33,7 +33,7 @@ class BestCheckpoint:
         path: the file.
         metric: name in `engine.state.metrics`; lower is better.
         trained_on: hashed IDs of the subjects in the training, kept in the file.
-        every: seconds from one writing to the next; a process that is killed loses no more than that of the best.
+        every: seconds from one writing to the next, so that a process that is killed leaves the best so far.
         keep: "best", or "last" to take every epoch for better than those before it.
 
     Attributes:
@@ -91,6 +91,18 @@ class BestCheckpoint:
         self._keep()
         self.write()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a stage needs to go on: the best epoch's metrics and weights."""
+        return {"best": dict(self.best), "weights": dict(self._weights)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Args: state: as `state_dict` gives it."""
+        self.best = dict(state["best"])
+        if state["weights"]:
+            self._keep()  # tensors on the network's device
+            for name, tensor in state["weights"].items():
+                self._weights[name].copy_(tensor)
+
     def _keep(self) -> None:
         state = self.network.state_dict()
         if not self._weights:
@@ -134,6 +146,7 @@ class StopWhenWorse:
         self.validator = validator
         self.metric = metric
         self.patience = patience
+        self._stopping: EarlyStopping | None = None
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the trainer to stop."""
@@ -141,9 +154,18 @@ class StopWhenWorse:
         def score(_: Engine) -> float:
             return -self.validator.state.metrics.get(self.metric, math.inf)  # none before the first validation
 
-        stopping = EarlyStopping(self.patience, score, engine)
-        stopping.logger.setLevel(logging.WARNING)  # the progress bar says it
-        engine.add_event_handler(Events.EPOCH_COMPLETED, stopping)
+        self._stopping = EarlyStopping(self.patience, score, engine)
+        self._stopping.logger.setLevel(logging.WARNING)  # the progress bar says it
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._stopping)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many epochs have been worse, than what."""
+        return dict(self._stopping.state_dict()) if self._stopping else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Args: state: as `state_dict` gives it."""
+        if self._stopping:
+            self._stopping.load_state_dict(state)
 
 
 class EpochProgress:

@@ -41,7 +41,7 @@ def default_tracking_uri(output_dir: str) -> str:
 
 
 class TrackedRun:
-    """One MLflow run, open inside a `with` block; it ends FINISHED, or FAILED (KILLED on Ctrl-C) after an error.
+    """One MLflow run, open inside a `with` block; it ends FINISHED, FAILED after an error, KILLED by Ctrl-C or SIGTERM.
 
     MONAI's MLFlowHandler can't nest runs, finds its run by name, and leaves crashed ones RUNNING; this talks to
     MlflowClient.
@@ -122,7 +122,8 @@ class TrackedRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._send()
-        status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
+        ended = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit))
+        status = "FINISHED" if kind is None else "KILLED" if ended else "FAILED"
         self._client.set_terminated(self.run_id, status)
         self._client = None
 
