@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from ignite.engine import Engine, Events
@@ -18,6 +18,9 @@ from tqdm import tqdm
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import save_weights
 from monai_cae.training.parallel import is_first
+
+if TYPE_CHECKING:
+    from monai_cae.training.resuming import Resuming
 
 
 class BestCheckpoint:
@@ -140,13 +143,14 @@ class StopWhenWorse:
         validator: runs before this handler in every epoch.
         metric: name in the validator's metrics; lower is better.
         patience: epochs without an improvement before the trainer stops.
+        resuming: a point to resume from has the count, too; None where there are no such points.
     """
 
-    def __init__(self, validator: Engine, metric: str, patience: int) -> None:
+    def __init__(self, validator: Engine, metric: str, patience: int, resuming: Resuming | None = None) -> None:
         self.validator = validator
         self.metric = metric
         self.patience = patience
-        self._stopping: EarlyStopping | None = None
+        self.resuming = resuming
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the trainer to stop."""
@@ -154,18 +158,11 @@ class StopWhenWorse:
         def score(_: Engine) -> float:
             return -self.validator.state.metrics.get(self.metric, math.inf)  # none before the first validation
 
-        self._stopping = EarlyStopping(self.patience, score, engine)
-        self._stopping.logger.setLevel(logging.WARNING)  # the progress bar says it
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._stopping)
-
-    def state_dict(self) -> dict[str, Any]:
-        """How many epochs have been worse, than what."""
-        return dict(self._stopping.state_dict()) if self._stopping else {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Args: state: as `state_dict` gives it."""
-        if self._stopping:
-            self._stopping.load_state_dict(state)
+        stopping = EarlyStopping(self.patience, score, engine)
+        stopping.logger.setLevel(logging.WARNING)  # the progress bar says it
+        engine.add_event_handler(Events.EPOCH_COMPLETED, stopping)
+        if self.resuming is not None:
+            self.resuming.stopping[engine] = stopping
 
 
 class EpochProgress:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import EarlyStopping
 from monai.engines import SupervisedTrainer
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import read_checkpoint, write_checkpoint
 from monai_cae.training.ending import Ending
-from monai_cae.training.handlers import BestCheckpoint, StopWhenWorse
+from monai_cae.training.handlers import BestCheckpoint
 from monai_cae.training.parallel import is_first
 from monai_cae.training.tracking import TrackedRun
 
@@ -68,6 +69,7 @@ class Resuming:
         self.resume = resume
         self.every = every
         self.trainers: dict[str, _Trainer] = {}
+        self.stopping: dict[Engine, EarlyStopping] = {}
         self.seconds = 0.0  # that earlier starts of the stage have taken
         self._config: Mapping[str, Any] = {}
         self._ending: Ending | None = None  # none while the stage is not run by `run_steps`: in federated learning
@@ -204,18 +206,16 @@ class ResumePoints:
         resuming: writes them.
         name: of this trainer among those of the stage.
         validator: its latest metrics go on to be compared with.
-        stopping: its count goes on.
     """
 
-    def __init__(self, resuming: Resuming, name: str, validator: Engine, stopping: StopWhenWorse) -> None:
+    def __init__(self, resuming: Resuming, name: str, validator: Engine) -> None:
         self.resuming = resuming
         self.name = name
         self.validator = validator
-        self.stopping = stopping
 
     def attach(self, engine: SupervisedTrainer) -> None:
         """Args: engine: the trainer."""
-        self.resuming.trainers[self.name] = _Trainer(engine, self.validator, self.stopping)
+        self.resuming.trainers[self.name] = _Trainer(engine, self.validator, self.resuming.stopping.get(engine))
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -229,14 +229,14 @@ class _Trainer:
 
     engine: SupervisedTrainer
     validator: Engine
-    stopping: StopWhenWorse
+    stopping: EarlyStopping | None
 
     def state_dict(self) -> State:
         return {
             "iteration": self.engine.state.iteration,
             "epoch": self.engine.state.epoch,
             "optimizer": self.engine.optimizer.state_dict(),
-            "stopping": self.stopping.state_dict(),
+            "stopping": dict(self.stopping.state_dict()) if self.stopping else {},
             "validated": dict(self.validator.state.metrics),
             "drawn": {name: generator.get_state() for name, generator in self._generators().items()},
         }
@@ -245,7 +245,8 @@ class _Trainer:
         self.engine.state.iteration = state["iteration"]
         self.engine.state.epoch = state["epoch"]
         self.engine.optimizer.load_state_dict(state["optimizer"])
-        self.stopping.load_state_dict(state["stopping"])
+        if self.stopping:
+            self.stopping.load_state_dict(state["stopping"])
         self.validator.state.metrics = dict(state["validated"])
         if is_first():  # other processes draw otherwise
             for name, generator in self._generators().items():
