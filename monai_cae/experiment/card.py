@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from monai_cae import DISCLAIMER
 from monai_cae.data import make_task
 from monai_cae.data.splits import SETS
 from monai_cae.errors import MonaiCaeError
@@ -173,7 +174,7 @@ def experiment_card(summary: Mapping[str, Any], results: Results, output: Path) 
     still_open = sum(row[2].startswith(OPEN) for row in answers)
     sections = {
         "": f"**{facts.said}**" if facts.said else "",
-        "# Model card of an experiment": "**Research software, not a medical device.** Written by monai-cae "
+        "# Model card of an experiment": f"**{DISCLAIMER}** Written by monai-cae "
         f"{version('monai-cae')} from what the run has left; what it can't know is marked *open*.",
         "## Intended use": "Research on representation learning and on classifying single MRI slices; a baseline that "
         "other methods are compared with on the same subjects.",

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from monai_cae import DISCLAIMER
 from monai_cae.data.splits import SETS
 from monai_cae.evaluation import figures, result_figures
 from monai_cae.evaluation.curves import roc_band
@@ -22,7 +23,7 @@ from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import LABELS, columns, markdown, p_value, readable, with_interval
 from monai_cae.files import replacing
 from monai_cae.training.reports import SYNTHETIC_NOTE
-from monai_cae.training.stages import DISCLAIMER, data_kind
+from monai_cae.training.stages import data_kind
 from monai_cae.training.tracking import TrackedRun, program, ui_command
 
 _HEADLINE = ("accuracy", "auc", "f1")

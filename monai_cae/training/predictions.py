@@ -14,10 +14,10 @@ import torch
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
+from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import threshold_for
 from monai_cae.files import replacing
-from monai_cae.training.stages import DISCLAIMER
 
 
 class PredictionTable:

@@ -12,13 +12,13 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from monai_cae import DISCLAIMER
 from monai_cae.evaluation.audit_page import audit_page
 from monai_cae.files import replacing, sha256_of
 from monai_cae.training.parallel import is_first
 from monai_cae.training.tracking import TrackedRun, program, ui_command
 from monai_cae.training.workflow import bundle_root, executed_config, resolved_settings
 
-DISCLAIMER = "Research software, not a medical device."
 _UNITS = {"psnr": " dB", "seconds": " s"}
 
 
