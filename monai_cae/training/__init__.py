@@ -9,6 +9,7 @@ from monai_cae.training.baselines import (
     Pixels,
     TableColumns,
     UnitNormScaler,
+    check_models,
     fitting_items,
     report_baselines,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "UnitNormScaler",
     "become_replica",
     "bundle_root",
+    "check_models",
     "compare_codecs",
     "default_tracking_uri",
     "fitting_items",

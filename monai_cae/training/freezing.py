@@ -11,6 +11,8 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import EncoderClassifier
 from monai_cae.training.handlers import BestCheckpoint
 
+LEARN = ("both", "head", "all")
+
 
 class EncoderFreezing:
     """Freeze or free the encoder when a trainer starts: the paper's two stages (section III-C) are two trainers.
@@ -53,6 +55,6 @@ def learning_steps(learn: str, frozen: Engine, everything: Engine, best: BestChe
         "head": [frozen.run],
         "all": [everything.run],
     }
-    if learn not in steps:
-        raise MonaiCaeError(f"learn must be one of {', '.join(steps)}, not {learn!r}")
+    if learn not in LEARN:
+        raise MonaiCaeError(f"learn must be one of {', '.join(LEARN)}, not {learn!r}")
     return steps[learn]
