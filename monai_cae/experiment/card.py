@@ -5,6 +5,7 @@ Everything in it is counts, settings and scores; no subject is named, so that th
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from monai_cae.experiment.wording import (
     readable,
     with_interval,
 )
+from monai_cae.files import replacing
 
 CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
 _STAGES = ("pretrain", "train", "evaluate")
@@ -194,6 +196,30 @@ def experiment_card(summary: Mapping[str, Any], results: Results, output: Path) 
         "## TRIPOD+AI": TRIPOD,
     }
     return "\n\n".join(f"{title}\n\n{text}".strip() for title, text in sections.items() if text) + "\n"
+
+
+def write_card(path: Path, card: str) -> Path:
+    """Write a card with its hash in a comment, unless the file there is no longer as it was written: then beside it.
+
+    Args:
+        path: model_card.md.
+        card: the text.
+
+    Returns:
+        What was written: `path`, or model_card.new.md where its author has edited `path`.
+    """
+    if path.is_file():
+        text, _, mark = path.read_text(encoding="utf-8").rpartition("\n<!-- ")
+        if f"<!-- {mark}" != _mark(text):
+            print(f"{path} has been edited and stays: the new card is {path.stem}.new.md", flush=True)
+            path = path.with_name(f"{path.stem}.new.md")
+    with replacing(path) as temporary:
+        temporary.write_text(f"{card}\n{_mark(card)}", encoding="utf-8")
+    return path
+
+
+def _mark(card: str) -> str:
+    return f"<!-- written by monai-cae; sha256 of the text above: {hashlib.sha256(card.encode()).hexdigest()} -->\n"
 
 
 def _read(path: Path) -> dict[str, Any]:
