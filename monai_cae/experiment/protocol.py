@@ -60,7 +60,7 @@ def run_experiment(
         MonaiCaeError: a setting that a stage does not have, a finished step of other settings, or whatever a stage
             refuses.
     """
-    _check_types(stages, variants, baselines)
+    _check_types(shared["split"], stages, variants, baselines)
     _check_names(stages, variants, baselines)
     output = Path(output_dir).resolve()
     started = time.perf_counter()
@@ -101,7 +101,9 @@ def run_experiment(
     return summary
 
 
-def _check_types(stages: Any, variants: Any, baselines: Any) -> None:
+def _check_types(split: Any, stages: Any, variants: Any, baselines: Any) -> None:
+    if not isinstance(split, Mapping):
+        raise MonaiCaeError(f"split must be settings, such as --split#kind kfold, not {split!r}")
     for name, value in (("stages", stages), ("variants", variants)):
         if not isinstance(value, Mapping) or not all(isinstance(member, Mapping) for member in value.values()):
             raise MonaiCaeError(f"{name} must be settings by name, such as {{train: {{max_epochs: 9}}}}, not {value!r}")
@@ -128,7 +130,7 @@ def _check_names(
     if twice:
         raise MonaiCaeError(f"{twice[0]!r} names two methods: give the variant another name")
     for name in variants:
-        if not name.replace("_", "").replace("-", "").isalnum():
+        if not str(name).replace("_", "").replace("-", "").isalnum():
             raise MonaiCaeError(f"variant {name!r} names a folder: use letters, digits, - and _ only")
 
 

@@ -188,6 +188,7 @@ MISTAKES = {
     "baseline's name": ({"variants": {"majority": {}}, "baselines": ["majority"]}, "'majority' names two methods"),
     "folder": ({"variants": {"a/b": {}}}, "variant 'a/b' names a folder"),
     "variants' type": ({"variants": "half"}, "variants must be settings by name"),
+    "split's type": ({"split": "kfold"}, "split must be settings, such as --split#kind kfold"),
     "baselines' type": ({"baselines": "majority"}, "baselines must be a list of names"),
     "stage's settings": ({"variants": {"a": {"train": 3}}}, "train under variants a must be settings"),
     "stage's name": ({"variants": {"pretrain": {}}}, "variant 'pretrain' has the name of a stage"),
