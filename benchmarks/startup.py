@@ -19,7 +19,7 @@ from functools import partial
 
 from report import Row, alternate, finish
 
-LAYERS = "monai_cae.data, monai_cae.networks, monai_cae.training, monai_cae.evaluation, monai_cae.experiment"
+LAYERS = "monai_cae.data, monai_cae.networks, monai_cae.training, monai_cae.evaluation, monai_cae.experiment.protocol"
 IMPORTS = f"""
 import time
 marks = [time.perf_counter()]

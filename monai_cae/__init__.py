@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from monai_cae.sharing import load_encoder as load_encoder
 
 __version__ = "0.1.0"
+DISCLAIMER = "Research software, not a medical device."
 _LAYERS = ("data", "networks", "training", "evaluation", "experiment", "sharing")
 _SHARED = ("load_encoder",)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from monai_cae import __version__
+from monai_cae import DISCLAIMER, __version__
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 from monai_cae.folders import copy_bundle
@@ -20,7 +20,6 @@ from monai_cae.folders import copy_bundle
 if TYPE_CHECKING:
     from monai_cae.data import Audit, Cohort
 
-DISCLAIMER = "Research software, not a medical device."
 _LAYOUTS = "cohort folder (OASIS-1 discs, BIDS, Clinica CAPS, a folder with a table), or a datalist (.json)"
 
 
@@ -386,12 +385,8 @@ def _compare(options: argparse.Namespace) -> None:
         raise MonaiCaeError("give two or more runs, folders or files to compare")
     if options.train_subjects < 0:
         raise MonaiCaeError(f"--train_subjects must be a number of subjects, not {options.train_subjects:g}")
-    from monai_cae.experiment.comparing import (
-        compare_predictions,
-        comparison_lines,
-        read_predictions,
-        write_comparison,
-    )
+    from monai_cae.experiment.comparing import compare_predictions, comparison_lines, write_comparison
+    from monai_cae.experiment.finished import read_predictions
 
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     read = [read_predictions(run, tracking_uri=uri, method=options.method) for run in options.runs]

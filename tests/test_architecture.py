@@ -52,7 +52,22 @@ def test_every_module_belongs_to_a_layer():
     }
 
 
-def test_help_and_import_need_no_torch():
-    code = "import sys, monai_cae, monai_cae.cli\ntry: monai_cae.cli.main(['--help'])\nexcept SystemExit: pass\n"
-    code += "assert not {'torch', 'monai', 'mlflow'} & sys.modules.keys()"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+def imports_torch(code: str) -> bool:
+    """Whether a new Python has imported one of the heavy packages after that."""
+    code += "\nimport sys; print(bool({'torch', 'monai', 'mlflow'} & sys.modules.keys()))"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return run.stdout.splitlines()[-1] != "False"
+
+
+def test_help_needs_no_torch():
+    assert not imports_torch("import monai_cae.cli\ntry: monai_cae.cli.main(['--help'])\nexcept SystemExit: pass")
+
+
+def test_comparing_finished_runs_needs_no_torch(tmp_path):
+    rows = ["subject,label,probability", "a,0,0.3", "b,1,0.6", "c,0,0.4", "d,1,0.2"]
+    files = [tmp_path / "ours.csv", tmp_path / "theirs.csv"]
+    for path in files:
+        path.write_text("\n".join(rows))
+    command = ["compare", *map(str, files), "--out", str(tmp_path / "out")]
+    assert not imports_torch(f"import monai_cae.cli\nassert monai_cae.cli.main({command!r}) == 0")
+    assert (tmp_path / "out" / "comparison.png").is_file()

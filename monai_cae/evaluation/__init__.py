@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from monai_cae.evaluation.metrics import (
     BRAIN_THRESHOLD,
+    CRITERIA,
     classification_metrics,
     mean_and_sd,
     predicted_classes,
@@ -17,6 +18,7 @@ from monai_cae.evaluation.metrics import (
 
 __all__ = [
     "BRAIN_THRESHOLD",
+    "CRITERIA",
     "classification_metrics",
     "mean_and_sd",
     "predicted_classes",

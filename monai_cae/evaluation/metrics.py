@@ -70,6 +70,9 @@ def predicted_classes(probabilities: ArrayLike, threshold: float = 0.5) -> NDArr
     return (np.asarray(probabilities) >= threshold).astype(np.int64)
 
 
+CRITERIA = ("youden", "accuracy", "f1")  # by which a threshold can be chosen
+
+
 def threshold_for(
     labels: ArrayLike, probabilities: ArrayLike, by: Literal["youden", "accuracy", "f1"] = "youden"
 ) -> float:
@@ -88,6 +91,8 @@ def threshold_for(
     Raises:
         MonaiCaeError: For input that `classification_metrics` refuses, a missing class, or an unknown criterion.
     """
+    if by not in CRITERIA:
+        raise MonaiCaeError(f"by must be one of {', '.join(CRITERIA)}, not {by!r}.")
     truth, scores = checked_scores(labels, probabilities)
     patients, controls = int(truth.sum()), int((truth == 0).sum())
     if not patients or not controls:
@@ -104,8 +109,6 @@ def threshold_for(
         "accuracy": (found + controls - alarms) / len(truth),
         "f1": 2 * found / (found + alarms + patients),
     }
-    if by not in criteria:
-        raise MonaiCaeError(f"by must be one of {', '.join(criteria)}, not {by!r}.")
     best = candidates[criteria[by] >= criteria[by].max() - 1e-12]
     return float(best[np.argmin(np.abs(best - 0.5))])
 

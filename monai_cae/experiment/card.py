@@ -5,6 +5,7 @@ Everything in it is counts, settings and scores; no subject is named, so that th
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from monai_cae import DISCLAIMER
 from monai_cae.data import make_task
 from monai_cae.data.splits import SETS
 from monai_cae.errors import MonaiCaeError
@@ -29,6 +31,7 @@ from monai_cae.experiment.wording import (
     readable,
     with_interval,
 )
+from monai_cae.files import replacing
 
 CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
 _STAGES = ("pretrain", "train", "evaluate")
@@ -173,7 +176,7 @@ def experiment_card(summary: Mapping[str, Any], results: Results, output: Path) 
     still_open = sum(row[2].startswith(OPEN) for row in answers)
     sections = {
         "": f"**{facts.said}**" if facts.said else "",
-        "# Model card of an experiment": "**Research software, not a medical device.** Written by monai-cae "
+        "# Model card of an experiment": f"**{DISCLAIMER}** Written by monai-cae "
         f"{version('monai-cae')} from what the run has left; what it can't know is marked *open*.",
         "## Intended use": "Research on representation learning and on classifying single MRI slices; a baseline that "
         "other methods are compared with on the same subjects.",
@@ -193,6 +196,30 @@ def experiment_card(summary: Mapping[str, Any], results: Results, output: Path) 
         "## TRIPOD+AI": TRIPOD,
     }
     return "\n\n".join(f"{title}\n\n{text}".strip() for title, text in sections.items() if text) + "\n"
+
+
+def write_card(path: Path, card: str) -> Path:
+    """Write a card with its hash in a comment, unless the file there is no longer as it was written: then beside it.
+
+    Args:
+        path: model_card.md.
+        card: the text.
+
+    Returns:
+        What was written: `path`, or model_card.new.md where its author has edited `path`.
+    """
+    if path.is_file():
+        text, _, mark = path.read_text(encoding="utf-8").rpartition("\n<!-- ")
+        if f"<!-- {mark}" != _mark(text):
+            print(f"{path} has been edited and stays: the new card is {path.stem}.new.md", flush=True)
+            path = path.with_name(f"{path.stem}.new.md")
+    with replacing(path) as temporary:
+        temporary.write_text(f"{card}\n{_mark(card)}", encoding="utf-8")
+    return path
+
+
+def _mark(card: str) -> str:
+    return f"<!-- written by monai-cae; sha256 of the text above: {hashlib.sha256(card.encode()).hexdigest()} -->\n"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,17 +12,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from monai_cae import DISCLAIMER
 from monai_cae.data.splits import SETS
 from monai_cae.evaluation import figures, result_figures
 from monai_cae.evaluation.curves import roc_band
 from monai_cae.evaluation.pooled import pooled
-from monai_cae.experiment.card import experiment_card
+from monai_cae.experiment.card import experiment_card, write_card
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import LABELS, columns, markdown, p_value, readable, with_interval
 from monai_cae.files import replacing
 from monai_cae.training.reports import SYNTHETIC_NOTE
-from monai_cae.training.stages import DISCLAIMER, data_kind
+from monai_cae.training.stages import data_kind
 from monai_cae.training.tracking import TrackedRun, program, ui_command
 
 _HEADLINE = ("accuracy", "auc", "f1")
@@ -104,9 +105,7 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         path = output / "figures" / f"{name}.png"
         figures.save_figure(figure, path)
         tracked.log_file(path, "figures")
-    with replacing(output / "model_card.md") as temporary:
-        temporary.write_text(experiment_card(summary, results, output), encoding="utf-8")
-    tracked.log_file(output / "model_card.md")
+    tracked.log_file(write_card(output / "model_card.md", experiment_card(summary, results, output)))
 
 
 def results_page(summary: Mapping[str, Any], results: Results) -> str:
@@ -125,7 +124,7 @@ def results_page(summary: Mapping[str, Any], results: Results) -> str:
         _explained(results),
         "## All scores",
         markdown(_score_rows(results)),
-        "Mean and 95 % interval over resampled subjects; SD over repeats of splits and weights in results' scores.csv.",
+        "Mean and 95 % interval over resampled subjects; SD over repeats of splits and weights in scores.csv.",
         _comparison_section(results),
         _subgroup_section(results),
         "## Reconstruction of the test images",

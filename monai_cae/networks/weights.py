@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -69,7 +70,7 @@ def read_checkpoint(path: str | Path, advice: str = "name another file") -> Any:
         with warnings.catch_warnings():  # PyTorch warns of pickles before it refuses them
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, KeyError, ValueError) as error:
         raise MonaiCaeError(f"{path} is not a PyTorch checkpoint of plain weights: {advice}") from error
 
 

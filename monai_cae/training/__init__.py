@@ -10,6 +10,7 @@ from monai_cae.training.baselines import (
     Pixels,
     TableColumns,
     UnitNormScaler,
+    check_models,
     fitting_items,
     report_baselines,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "UnitNormScaler",
     "become_replica",
     "bundle_root",
+    "check_models",
     "compare_codecs",
     "default_tracking_uri",
     "fitting_items",

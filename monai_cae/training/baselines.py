@@ -278,15 +278,15 @@ class Baselines:
         test: Dataset,
         output_dir: str,
     ) -> None:
-        self._all = dict(models)
-        self.models = _chosen(self._all, only)
         self.fitting, self.test = _items(fitting), _items(test)
+        self.models = check_models(models, only, self.fitting)
         self.folder = Path(output_dir, "baselines")
         self.probabilities: dict[str, NDArray[np.float64]] = {}
         if len(set(_labels(self.fitting))) < 2:
             raise MonaiCaeError("the training and validation subjects are all of one class: no model can be fitted")
         for name, model in self.models.items():
-            self._check(name, model["features"])
+            if isinstance(model["features"], EncoderCodes):
+                self._load(name, model["features"])
 
     def run(self) -> None:
         """Fit, predict and write, model by model."""
@@ -310,28 +310,14 @@ class Baselines:
         labels = _labels(self.test)
         return {name: classification_metrics(labels, values) for name, values in self.probabilities.items()}
 
-    def _check(self, name: str, features: Features) -> None:
-        if isinstance(features, EncoderCodes):
-            if not features.checkpoint.is_file():
-                raise MonaiCaeError(
-                    f"{name} needs an autoencoder, and there is none at {features.checkpoint}: run pretrain.json with "
-                    "the same --output_dir first, or name one with --pretrained"
-                    + self._without(lambda other: isinstance(other, EncoderCodes))
-                )
-            features.load()
-        if isinstance(features, TableColumns):
-            found = features(self.fitting)
-            empty = set(found.columns[found.isna().all()])
-            if empty:
-                raise MonaiCaeError(
-                    f"{name} needs the column {' and '.join(sorted(empty))}, which no training or validation subject "
-                    "has: add it to the table and make the datalist anew"
-                    + self._without(lambda other: isinstance(other, TableColumns) and bool(empty & {*other.columns}))
-                )
-
-    def _without(self, excluded: Callable[[Features], bool]) -> str:
-        left = [name for name, model in self.models.items() if not excluded(model["features"])]
-        return f", or leave such models out: --only {','.join(left)}" if left else ""
+    def _load(self, name: str, features: EncoderCodes) -> None:
+        if not features.checkpoint.is_file():
+            raise MonaiCaeError(
+                f"{name} needs an autoencoder, and there is none at {features.checkpoint}: run pretrain.json with "
+                "the same --output_dir first, or name one with --pretrained"
+                + _without(self.models, lambda other: isinstance(other, EncoderCodes))
+            )
+        features.load()
 
     def _write(self, name: str) -> None:
         probabilities = self.probabilities[name]
@@ -385,6 +371,42 @@ def baselines_table(metrics: Mapping[str, Mapping[str, float]], data: str) -> st
     lines = [f"\ntest subjects, {data}", f"  {'model':<{width}}accuracy   F1 (AD)       AUC"]
     lines += [f"  {n:<{width}}{m['accuracy']:8.3f}  {m['f1']:8.3f}  {m['auc']:8.3f}" for n, m in metrics.items()]
     return "\n".join(lines)
+
+
+def check_models(
+    models: Mapping[str, Mapping[str, Any]], only: str | Sequence[str], fitting: Sequence[Item]
+) -> dict[str, Mapping[str, Any]]:
+    """The models that are to be run, looked at as far as that needs neither images nor an autoencoder.
+
+    Args:
+        models, only: see `Baselines`.
+        fitting: items of the fitting subjects; their images are not looked at.
+
+    Raises:
+        MonaiCaeError: an unknown or impossible model, or a table's column that nobody has.
+    """
+    chosen = _chosen(models, only)
+    for name, model in chosen.items():
+        empty = _empty_columns(model["features"], fitting)
+        if empty:
+            raise MonaiCaeError(
+                f"{name} needs the column {' and '.join(sorted(empty))}, which no training or validation subject "
+                "has: add it to the table and make the datalist anew"
+                + _without(chosen, lambda other: bool(_empty_columns(other, fitting)))
+            )
+    return chosen
+
+
+def _empty_columns(features: Features, items: Sequence[Item]) -> set[str]:
+    if not isinstance(features, TableColumns):
+        return set()
+    found = features(items)
+    return set(found.columns[found.isna().all()])
+
+
+def _without(models: Mapping[str, Mapping[str, Any]], excluded: Callable[[Features], bool]) -> str:
+    left = [name for name, model in models.items() if not excluded(model["features"])]
+    return f", or leave such models out: --only {','.join(left)}" if left else ""
 
 
 def _chosen(models: Mapping[str, Mapping[str, Any]], only: str | Sequence[str]) -> dict[str, Mapping[str, Any]]:

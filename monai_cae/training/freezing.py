@@ -13,6 +13,8 @@ from monai_cae.training.calibration import Calibration
 from monai_cae.training.handlers import BestCheckpoint
 from monai_cae.training.regression import PenalisedRegression
 
+LEARN = ("both", "head", "all", "regression")
+
 
 class EncoderFreezing:
     """Freeze or free the encoder when a trainer starts: the paper's two stages (section III-C) are two trainers.
@@ -66,8 +68,8 @@ def learning_steps(
         "all": [everything.run],
         "regression": [regression.run],
     }
-    if learn not in steps:
-        raise MonaiCaeError(f"learn must be one of {', '.join(steps)}, not {learn!r}")
+    if learn not in LEARN:
+        raise MonaiCaeError(f"learn must be one of {', '.join(LEARN)}, not {learn!r}")
     if learn == "regression" and calibration.enabled:
         raise MonaiCaeError(
             "calibrate needs validation subjects that were not fitted, and learn regression fits them: its penalty "

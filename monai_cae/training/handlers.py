@@ -22,6 +22,8 @@ from monai_cae.training.parallel import is_first
 if TYPE_CHECKING:
     from monai_cae.training.resuming import Resuming
 
+KEEP = ("best", "last")
+
 
 class BestCheckpoint:
     """Keep the weights of the epoch with the lowest value of a metric, in one file that is replaced atomically.
@@ -52,8 +54,8 @@ class BestCheckpoint:
         every: float = 10.0,
         keep: Literal["best", "last"] = "best",
     ) -> None:
-        if keep not in ("best", "last"):
-            raise MonaiCaeError(f"keep must be best or last, not {keep!r}")
+        if keep not in KEEP:
+            raise MonaiCaeError(f"keep must be one of {', '.join(KEEP)}, not {keep!r}")
         self.keep = keep
         self.trained_on = trained_on
         self.network = network

@@ -14,10 +14,10 @@ import torch
 from ignite.engine import Engine, Events
 from tqdm import tqdm
 
+from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation import threshold_for
+from monai_cae.evaluation import CRITERIA, threshold_for
 from monai_cae.files import replacing
-from monai_cae.training.stages import DISCLAIMER
 
 
 class PredictionTable:
@@ -38,6 +38,9 @@ class PredictionTable:
         columns: what was collected, by name; a few dozen bytes per case.
         threshold: the number, once the evaluator has started.
         seconds: from the start of the evaluator to its end, reading included.
+
+    Raises:
+        MonaiCaeError: a threshold that is none.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class PredictionTable:
         threshold: float | Literal["youden", "accuracy", "f1"] = 0.5,
         validation: PredictionTable | None = None,
     ) -> None:
+        if not (threshold in CRITERIA if isinstance(threshold, str) else 0 <= threshold <= 1):
+            raise MonaiCaeError(f"threshold must be from 0 to 1, or one of {', '.join(CRITERIA)}, not {threshold!r}")
         self.path = Path(path)
         self.keys = keys
         self.threshold = 0.5 if isinstance(threshold, str) else threshold

@@ -13,6 +13,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.audit_page import audit_page
 from monai_cae.files import only_writer, replacing, sha256_of
@@ -22,7 +23,6 @@ from monai_cae.training.resuming import Resuming, refuse_other_config
 from monai_cae.training.tracking import TrackedRun, program, ui_command
 from monai_cae.training.workflow import bundle_root, executed_config, resolved_settings
 
-DISCLAIMER = "Research software, not a medical device."
 _UNITS = {"psnr": " dB", "seconds": " s"}
 
 

@@ -23,6 +23,8 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.training.freezing import LEARN
+from monai_cae.training.handlers import KEEP
 from monai_cae.training.machine import use_machine
 
 # What MONAI looks up by name (monai/bundle/properties.py), runs or exports, though no other item refers to it.
@@ -35,6 +37,8 @@ _REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
 _POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "image_size", "repeats")
 _GROUPS = ("cohort", "split")
 _POSITIVE_NUMBERS = ("learning_rate",)
+_TRUE_OR_FALSE = ("allow_leaks", "augment", "calibrate", "deterministic", "permute_labels", "resume")
+_WORDS = {"learn": LEARN, "keep": KEEP}
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 _PLAIN = (str, int, float, bool, torch.device)
 
@@ -177,6 +181,10 @@ def _check_value(name: str, value: Any) -> None:
         raise MonaiCaeError(f"{name} must be a whole number above 0, not {value!r}")
     if name in _POSITIVE_NUMBERS and not (isinstance(value, (int, float)) and value > 0):
         raise MonaiCaeError(f"{name} must be a number above 0, not {value!r}")
+    if name in _TRUE_OR_FALSE and not isinstance(value, bool) and value not in _BOOLEANS:  # any text counts as true
+        raise MonaiCaeError(f"{name} must be true or false, not {value!r}")
+    if value not in _WORDS.get(name, (value,)):
+        raise MonaiCaeError(f"{name} must be one of {', '.join(_WORDS[name])}, not {value!r}")
     if name == "device":
         _check_device(str(value))
 

@@ -16,7 +16,7 @@ from tiny import write_discs
 
 from monai_cae.cli import main
 from monai_cae.errors import MonaiCaeError
-from monai_cae.experiment.card import experiment_card
+from monai_cae.experiment.card import experiment_card, write_card
 from monai_cae.experiment.results import compute
 
 OPTIONS = {"repeats": 2, "seed": 3, "max_epochs": 1, "experiment_name": "cards", "cohort#sessions": "first"}
@@ -241,3 +241,15 @@ def test_package_of_a_part_carries_the_card_unless_it_names_somebody(copy, card,
     with zipfile.ZipFile(tmp_path / "three.zip") as archive:
         assert "three/docs/model_card_experiment.md" not in archive.namelist()
         assert "model_card_experiment" not in archive.read("three/docs/README.md").decode()
+
+
+def test_a_card_that_its_author_has_edited_stays(tmp_path, capsys):
+    path = tmp_path / "model_card.md"
+    assert write_card(path, "# Card\n\nfirst\n") == path
+    assert write_card(path, "# Card\n\nsecond\n") == path and "second" in path.read_text()
+    assert not capsys.readouterr().out
+    edited = path.read_text().replace("second", "what only the author knows")
+    path.write_text(edited)
+    other = write_card(path, "# Card\n\nthird\n")
+    assert path.read_text() == edited and other.name == "model_card.new.md" and "third" in other.read_text()
+    assert "has been edited and stays" in capsys.readouterr().out

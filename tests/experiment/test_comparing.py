@@ -16,7 +16,8 @@ from sklearn.metrics import roc_auc_score
 from monai_cae.cli import main
 from monai_cae.evaluation.comparison_figure import comparison_figure
 from monai_cae.evaluation.curves import roc_band
-from monai_cae.experiment.comparing import compare_predictions, read_predictions
+from monai_cae.experiment.comparing import compare_predictions
+from monai_cae.experiment.finished import read_predictions
 
 LABELS = np.repeat([0, 1], 12)
 

@@ -23,17 +23,23 @@ OPTIONS = {
     "repeats": 2,
     "seed": 7,
     "max_epochs": 1,
-    "experiment_name": "methods",
     "split#kind": "kfold",
     "split#folds": 2,
 }
+
+
+def all_options(run: Path, **changed: object) -> dict:
+    """Each time the fixture runs, as it may twice in one worker, in an MLflow experiment of its own: what counts as
+    seen before must not depend on the order of the tests."""
+    methods = {"variants": VARIANTS, "baselines": ["majority", "dark_pixels"]}
+    return {**OPTIONS, "experiment_name": run.name, **methods, **changed}
 
 
 @pytest.fixture(scope="module")
 def run(run_bundle, discs, tmp_path_factory):
     """Two repeats of two folds, with a variant, a smaller training set and two baselines."""
     output = tmp_path_factory.mktemp("methods")
-    run_bundle("experiment.yaml", discs, output, **OPTIONS, variants=VARIANTS, baselines=["majority", "dark_pixels"])
+    run_bundle("experiment.yaml", discs, output, **all_options(output))
     return output
 
 
@@ -108,7 +114,7 @@ def test_resuming_does_only_what_is_left_and_gives_the_same_numbers(run, copy, r
     (lost / "steps.json").write_text(json.dumps({name: steps[name] for name in ("pretrain", "network", "pooled")}))
     shutil.rmtree(lost / "variants" / "half")
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("model.pt")}
-    options = {**OPTIONS, "variants": VARIANTS, "baselines": ["majority", "dark_pixels"], "resume": True}
+    options = all_options(run, resume=True)
     run_bundle("experiment.yaml", discs, copy, **options)
     printed = capsys.readouterr().out
     assert printed.count("done before") == 5 * 4 - 2
@@ -119,23 +125,35 @@ def test_resuming_does_only_what_is_left_and_gives_the_same_numbers(run, copy, r
     assert ids[0] == ids[1]
 
 
-def test_resuming_with_other_settings_is_refused(copy, run_bundle, discs):
-    options = {**OPTIONS, "variants": VARIANTS, "baselines": ["majority", "dark_pixels"], "resume": True}
+def test_resuming_with_other_settings_is_refused(run, copy, run_bundle, discs, tracking_uri):
+    options = all_options(run, resume=True)
     said = mistake(run_bundle, "experiment.yaml", discs, copy, **(options | {"max_epochs": 2}))
     assert "has pretrain finished with max_epochs 1, not 2: choose another --output_dir" in said
+    before = MlflowClient(tracking_uri).get_run(json.loads((copy / "experiment.json").read_text())["run_id"])
+    assert before.info.status == "FINISHED"
 
 
-def test_a_truncated_record_is_named(copy, run_bundle, discs):
+def test_runs_say_whose_they_are(run, tracking_uri):
+    client = MlflowClient(tracking_uri)
+    parent = client.get_run(json.loads((run / "experiment.json").read_text())["run_id"])
+    nested = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    one = {each.info.run_name: each.data.tags for each in nested}["repeat_2/fold_1 half evaluate"]
+    assert {key: one[key] for key in ("method", "repeat", "fold", "stage")} == {
+        "method": "half", "repeat": "2", "fold": "1", "stage": "evaluate"
+    }  # fmt: skip
+
+
+def test_a_truncated_record_is_named(run, copy, run_bundle, discs):
     path = copy / "repeat_1" / "fold_1" / "steps.json"
     path.write_text(path.read_text()[:100])
-    options = {**OPTIONS, "variants": VARIANTS, "baselines": ["majority", "dark_pixels"], "resume": True}
+    options = all_options(run, resume=True)
     said = mistake(run_bundle, "experiment.yaml", discs, copy, **options)
     assert f"{path} is not what an experiment writes: delete it" in said
 
 
-def test_a_method_added_later_is_all_that_runs(copy, run_bundle, discs, capsys):
+def test_a_method_added_later_is_all_that_runs(run, copy, run_bundle, discs, capsys):
     later = {**VARIANTS, "scratch": {"train": {"pretrained": "none"}}}
-    options = {**OPTIONS, "variants": later, "baselines": ["majority", "dark_pixels"], "resume": True}
+    options = all_options(run, variants=later, resume=True)
     run_bundle("experiment.yaml", discs, copy, **options)
     assert capsys.readouterr().out.count("done before") == 5 * 4
     assert "scratch" in set(record(copy)["method"])
@@ -156,7 +174,9 @@ def test_the_shipped_recipe_and_its_overlays(run_bundle, discs, tmp_path, capsys
 
 
 def test_test_sets_scored_twice_are_told(run, run_bundle, discs, tmp_path, capsys):
-    run_bundle("experiment.yaml", discs, tmp_path / "again", **{**OPTIONS, "batch_size": 6})
+    run_bundle(
+        "experiment.yaml", discs, tmp_path / "again", **{**OPTIONS, "experiment_name": run.name, "batch_size": 6}
+    )
     assert "TEST SETS SEEN BEFORE" in capsys.readouterr().out
     assert "TEST SETS SEEN BEFORE" not in (run / "results.md").read_text()
 
@@ -168,10 +188,37 @@ MISTAKES = {
     "baseline's name": ({"variants": {"majority": {}}, "baselines": ["majority"]}, "'majority' names two methods"),
     "folder": ({"variants": {"a/b": {}}}, "variant 'a/b' names a folder"),
     "variants' type": ({"variants": "half"}, "variants must be settings by name"),
+    "split's type": ({"split": "kfold"}, "split must be settings, such as --split#kind kfold"),
     "baselines' type": ({"baselines": "majority"}, "baselines must be a list of names"),
-    "setting": ({"variants": {"a": {"train": {"learnrate": 1}}}}, "unknown setting --learnrate"),
-    "baseline": ({"baselines": ["magic"]}, "unknown model magic"),
+    "stage's settings": ({"variants": {"a": {"train": 3}}}, "train under variants a must be settings"),
+    "stage's name": ({"variants": {"pretrain": {}}}, "variant 'pretrain' has the name of a stage"),
+    "setting": ({"variants": {"a": {"train": {"learnrate": 1}}}}, "variant a, train: unknown setting --learnrate"),
+    "baseline": ({"baselines": ["magic"]}, "baselines: --only names the unknown model magic"),
 }
+
+LATE = {  # each would be met only after a training
+    "word": ({"train": {"learn": "body"}}, "train: learn must be one of both, head, all, not 'body'"),
+    "true or false": ({"train": {"calibrate": "yes"}}, "train: calibrate must be true or false, not 'yes'"),
+    "threshold": ({"evaluate": {"threshold": "youdin"}}, "evaluate: threshold must be from 0 to 1, or one of youden"),
+    "pooling": ({"classifier": {"network_def#pooling": 99}}, "train: pooling must be from 0 to the code's size"),
+    "argument": ({"classifier": {"network_def#poling": 1}}, "unexpected keyword argument 'poling'"),
+    "covariate": ({"classifier": {"covariates": {"weight": [70, 9]}}}, "no scan has 'weight' in its table row"),
+    "share": ({"train": {"training_share": 7}}, "train: training_share must be above 0"),
+    "no weights": ({"train": {"pretrained": "/nowhere.pt"}}, "train: no pretrained autoencoder at /nowhere.pt"),
+    "encoder's weights": (
+        {"classifier": {"network_def#encoder": {"_target_": "monai_cae.networks.VGG16Encoder", "weights": "no.pth"}}},
+        "no.pth",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_a_variants_mistake_is_told_before_the_first_training(name, run_bundle, discs, tmp_path):
+    variant, message = LATE[name]
+    said = mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", repeats=1, variants={"a": variant})
+    assert said.startswith("variant a, ") and message in said
+    assert not (tmp_path / "out" / "experiment.json").exists()
+    assert not list((tmp_path / "out").rglob("*.pt"))
 
 
 @pytest.mark.parametrize("name", MISTAKES)
