@@ -13,6 +13,7 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from monai_cae.data.splits import SETS
+from monai_cae.delivery import send_below
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.page import log_results, print_results
 from monai_cae.experiment.record import NETWORK, pool
@@ -133,6 +134,7 @@ def run_experiment(
         experiment_name=experiment_name,
         stage="experiment",
         resumed_run_id=_run_id_in(output) if resume else "",
+        output_dir=str(output),
     )
     parts = _parts(repeats, seed, shared)
     where = {"tracking_uri": tracking_uri, "experiment_name": experiment_name, "parent_run_id": "pending"}
@@ -155,6 +157,7 @@ def run_experiment(
         summary |= {**computed.summary, "seconds": time.perf_counter() - started}
         write_json(output / "summary.json", summary)
         log_results(tracked, summary, computed, output)
+    send_below(output, tracking_uri)
     print_results(summary, computed, tracked, output, first=parts[0].folder)
     return summary
 
@@ -317,6 +320,7 @@ def _summary_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _seen_before(tracked: TrackedRun, results: Sequence[Mapping[str, Any]]) -> int:
-    """How many other finished experiments have scored the same test sets; this one is marked as having done so."""
+def _seen_before(tracked: TrackedRun, results: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many other finished experiments have scored the same test sets, None where MLflow does not answer; this one
+    is marked as having done so."""
     return tracked.mark_and_count("test_sets", [part["tested"] for part in results])

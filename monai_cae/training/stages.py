@@ -15,7 +15,7 @@ from monai.bundle import ConfigParser
 from monai_cae.evaluation.audit_page import audit_page
 from monai_cae.files import replacing, sha256_of
 from monai_cae.training.parallel import is_first
-from monai_cae.training.tracking import TrackedRun, program, ui_command
+from monai_cae.training.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.workflow import bundle_root, executed_config, resolved_settings
 
 DISCLAIMER = "Research software, not a medical device."
@@ -124,9 +124,9 @@ def _print_summary(stage: str, run: TrackedRun, results: Mapping[str, Any], outp
             lines.append(f"  {name:<24}{value:.4g}{unit}")
     lines += [
         *(f"  {what:<24}{folder}" for what, folder in _written(stage, output).items() if folder.is_dir()),
-        f"  {'MLflow':<24}{ui_command(run.tracking_uri)}",
-        f"  {'':<24}{run.address}",
     ]
+    seen, at = where_to_see(run, output)
+    lines += [f"  {'MLflow':<24}{seen}", f"  {'':<24}{at}"]
     if next_config:
         lines.append(f"  {'next':<24}{next_command(next_config)}")
     print("\n".join(["", *lines, f"  {DISCLAIMER}"]), flush=True)
