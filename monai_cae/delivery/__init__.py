@@ -3,12 +3,10 @@
 from monai_cae.delivery.delivery import Delivery, milliseconds
 from monai_cae.delivery.operations import MOST_METRICS
 from monai_cae.delivery.sending import batch, send_below, sync, sync_hint
-from monai_cae.delivery.store import LIMIT_SECONDS, PAUSE_SECONDS, Store, StoreAway, StoreRefuses, without_credentials
+from monai_cae.delivery.store import Store, StoreAway, StoreRefuses, without_credentials
 
 __all__ = [
-    "LIMIT_SECONDS",
     "MOST_METRICS",
-    "PAUSE_SECONDS",
     "Delivery",
     "Store",
     "StoreAway",

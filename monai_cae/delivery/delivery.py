@@ -10,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tqdm import tqdm
+
+from monai_cae.delivery import limits
 from monai_cae.delivery.kept import OFFLINE, UNSENT, Kept, kept_in
 from monai_cae.delivery.operations import (
     FILES,
@@ -21,7 +24,7 @@ from monai_cae.delivery.operations import (
     lane,
 )
 from monai_cae.delivery.sending import Sent, ask_for, broken_off, make_run, send_all, send_kept
-from monai_cae.delivery.store import LIMIT_SECONDS, PAUSE_SECONDS, Store, StoreAway, StoreRefuses
+from monai_cae.delivery.store import Store, StoreAway, StoreRefuses
 from monai_cae.errors import MonaiCaeError
 
 T = TypeVar("T")
@@ -30,8 +33,8 @@ T = TypeVar("T")
 class Delivery:
     """Tells MLflow what a run has to say, in order, and never ends the run once it has begun.
 
-    A store that does not answer lets the run wait for `LIMIT_SECONDS` at most, and is then left alone for
-    `PAUSE_SECONDS`. What it would have got, and later what it refuses, is kept in `output_dir/unsent`.
+    A store that does not answer lets the run wait for `limits.WAIT_SECONDS` at most, and is then left alone for
+    `limits.PAUSE_SECONDS`. What it would have got, and later what it refuses, is kept in `output_dir/unsent`.
 
     Args:
         store: where to.
@@ -180,7 +183,7 @@ class Delivery:
         if not self._begun:
             about = {"tracking_uri": self.store.shown, "name": self.name, "experiment": self.experiment}
             if self._kept.begin(**about):
-                print(f"note: {broken_off(self._kept)}", flush=True)
+                tqdm.write(f"note: {broken_off(self._kept)}")
             self._begun = True
         self._kept.add(operation, source)
 
@@ -189,11 +192,11 @@ class Delivery:
         if self.store.paused(which) and not at_once:
             return
         try:
-            sent = send_kept(self.store, self._kept, LIMIT_SECONDS, own=True)
+            sent = send_kept(self.store, self._kept, limits.WAIT_SECONDS, own=True)
         except MonaiCaeError as damaged:
-            print(f"note: {damaged}", flush=True)
+            tqdm.write(f"note: {damaged}")
             sent = Sent(behind=self._behind)
-        self._next_try = time.monotonic() + PAUSE_SECONDS
+        self._next_try = time.monotonic() + limits.PAUSE_SECONDS
         if sent.run_id:
             self.run_id, self.experiment_id = sent.run_id, sent.experiment_id or self.experiment_id
         if sent.refused:
@@ -204,7 +207,7 @@ class Delivery:
             elif sent.away and not sent.busy:
                 self.store.pause(one)
         if sent.run_id and not sent.behind:
-            print(f"MLflow at {self.store.shown} answers again: {self.name}: {sent.content} sent", flush=True)
+            tqdm.write(f"MLflow at {self.store.shown} answers again: {self.name}: {sent.content} sent")
         self._behind = sent.behind
         self._begun = self._kept.path.is_file()
 
@@ -212,20 +215,18 @@ class Delivery:
         if not self.store.known_away(which):
             what = "does not answer" if which == RECORDS else "does not take files"
             command = f"monai-cae sync {shlex.quote(str(self.output_dir))}"
-            print(
+            tqdm.write(
                 f"MLflow at {self.store.shown} {what} ({away}): training goes on; what it has not got is kept in "
-                f"{self.output_dir / UNSENT} and sent when it is back, or by: {command}",
-                flush=True,
+                f"{self.output_dir / UNSENT} and sent when it is back, or by: {command}"
             )
         self.store.pause(which)
 
     def _note_refused(self, reason: str) -> None:
         if not self._refused:
             self._refused = True
-            print(
+            tqdm.write(
                 f"MLflow at {self.store.shown} refuses some of {self.name} ({reason}): training goes on; it is kept in "
-                f"{self.output_dir / UNSENT}",
-                flush=True,
+                f"{self.output_dir / UNSENT}"
             )
 
     def _mistake(self, refused: StoreRefuses) -> MonaiCaeError:

@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from monai_cae.delivery import limits
 from monai_cae.delivery.kept import OFFLINE, UNSENT, Journal, Kept, kept_below
 from monai_cae.delivery.operations import (
     FILES,
@@ -26,10 +27,10 @@ from monai_cae.delivery.operations import (
     lane,
     perform,
 )
-from monai_cae.delivery.store import LIMIT_SECONDS, REQUEST_SECONDS, SEND_SECONDS, Store, StoreAway, StoreRefuses
+from monai_cae.delivery.store import Store, StoreAway, StoreRefuses
 from monai_cae.errors import MonaiCaeError
 
-_LEAST = 1.0  # seconds left to begin something in
+_LEAST = 0.1  # of the wait; with less left, nothing is begun
 
 
 class _Busy(StoreAway):
@@ -94,7 +95,7 @@ def _make_parent(client: Any, store: Store, parent: str, near: Path) -> str:
     for folder in (near, *near.parents):
         kept = Kept(folder / UNSENT / parent)
         if kept.path.is_file():
-            with _alone(kept, REQUEST_SECONDS):
+            with _alone(kept, limits.REQUEST_SECONDS):
                 return _settle(client, store, kept, kept.read())[0]
     print(f"note: {parent}, which a run is nested under, is not kept near {near}: the run gets no parent", flush=True)
     return ""
@@ -160,7 +161,7 @@ def _send_all(store: Store, kept: Kept, journal: Journal, sent: Sent, deadline: 
         for lines, operation in _merged(pending):
             left = deadline - time.monotonic()
             try:
-                if left < _LEAST:
+                if left < _LEAST * limits.WAIT_SECONDS:
                     sent.behind = sent.behind | {which}
                     break
                 ask_for(store, operation, journal.run_id, _source(kept, operation), left)
@@ -257,11 +258,11 @@ def send_all(folders: Iterable[Kept], store: Store) -> None:
 
     A damaged journal is left for `monai-cae sync` to tell.
     """
-    deadline = time.monotonic() + LIMIT_SECONDS
+    deadline = time.monotonic() + limits.WAIT_SECONDS
     for kept in folders:
         left = deadline - time.monotonic()
         try:
-            if left < _LEAST or kept.read().tracking_uri != store.shown:
+            if left < _LEAST * limits.WAIT_SECONDS or kept.read().tracking_uri != store.shown:
                 continue
             sent = send_kept(store, kept, left)
         except (MonaiCaeError, FileNotFoundError):
@@ -312,9 +313,9 @@ def sync(folder: Path, tracking_uri: str = "") -> Iterator[str]:
                 continue
             runs += 1
             uri = tracking_uri or journal.tracking_uri
-            store = stores.setdefault(uri, Store(uri, SEND_SECONDS))
+            store = stores.setdefault(uri, Store(uri, limits.SYNC_SECONDS))
             if uri not in down:
-                sent = send_kept(store, kept, wait=2 * LIMIT_SECONDS)
+                sent = send_kept(store, kept, wait=2 * limits.WAIT_SECONDS)
                 yield from _told(kept, journal, sent)
                 reason = _reason(kept, store, sent)
                 if RECORDS in sent.behind and not (sent.refused or sent.busy):
@@ -326,7 +327,8 @@ def sync(folder: Path, tracking_uri: str = "") -> Iterator[str]:
             reasons.append(str(error))
     left = [reason for reason in reasons if reason]
     if left:
-        raise MonaiCaeError(f"kept below {folder}, {len(left)} not all sent: {'; '.join(dict.fromkeys(left))}")
+        what = f"{len(left)} run{'s' * (len(left) > 1)} kept below {folder}"
+        raise MonaiCaeError(f"not all sent of {what}: {'; '.join(dict.fromkeys(left))}")
     yield f"nothing is left to send below {folder}" if runs else f"there is nothing to send below {folder}"
 
 

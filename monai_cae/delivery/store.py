@@ -15,19 +15,15 @@ from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from monai_cae.delivery import limits
 from monai_cae.errors import MonaiCaeError
-
-REQUEST_SECONDS = 5  # of silence, after which MLflow's client gives a request up
-LIMIT_SECONDS = 10.0  # a run waits no longer for its store, at a time, whatever it is that hangs
-PAUSE_SECONDS = 30.0  # and asks no store again sooner that has let it wait
-OPEN_SECONDS = 120.0  # for a database: MLflow makes a new one in about 10 s
-SEND_SECONDS = 60.0  # `monai-cae sync`, which keeps no training waiting, gives one operation
 
 # MLflow's own are 120 s for a request, 7 retries with growing pauses, and as long as a server's Retry-After says.
 _SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_SECONDS),
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(limits.REQUEST_SECONDS),
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password, if there is one in it; our summary has it
 }
 # MLflow would report its own usage to its makers from the machine that holds the patients' images.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -51,7 +47,7 @@ class Store:
 
     Args:
         tracking_uri: `sqlite:///...` or a server's `http(s)://...`.
-        seconds: longest wait for one answer.
+        seconds: longest wait for one answer, where it is not a run's `WAIT_SECONDS`.
 
     Raises:
         MonaiCaeError: a kind of store that MLflow does not have.
@@ -60,7 +56,7 @@ class Store:
         shown: the address without user name and password.
     """
 
-    def __init__(self, tracking_uri: str, seconds: float = LIMIT_SECONDS) -> None:
+    def __init__(self, tracking_uri: str, seconds: float | None = None) -> None:
         if not tracking_uri.startswith(_SCHEMES):
             raise MonaiCaeError(
                 f"tracking_uri must be sqlite:///FILE or http(s)://SERVER, not {without_credentials(tracking_uri)!r}: "
@@ -68,7 +64,7 @@ class Store:
             )
         self.uri = tracking_uri
         self.shown = without_credentials(tracking_uri)
-        self.seconds = seconds
+        self.seconds = limits.WAIT_SECONDS if seconds is None else seconds
         self._client: Any = None
 
     def ask(
@@ -102,7 +98,7 @@ class Store:
 
     def pause(self, lane: str) -> None:
         """Remember, for every run of this process, that the store is away."""
-        _paused_until[self.uri, lane] = time.monotonic() + PAUSE_SECONDS
+        _paused_until[self.uri, lane] = time.monotonic() + limits.PAUSE_SECONDS
 
     def resume(self, lane: str) -> None:
         """Forget it: the store has answered, or is to be asked once more."""
@@ -128,7 +124,7 @@ class Store:
         if self.uri.startswith(("http://", "https://")):
             return MlflowClient(self.uri)
         again = any(uri == self.uri for uri, _ in _paused_until)
-        return _within(limit if again else max(limit, OPEN_SECONDS), partial(MlflowClient, self.uri))
+        return _within(limit if again else max(limit, limits.OPEN_SECONDS), partial(MlflowClient, self.uri))
 
 
 def without_credentials(tracking_uri: str) -> str:
@@ -148,7 +144,7 @@ def _prepare_file(database: Path) -> None:
     if not database.exists():
         print(f"making the MLflow database {database} (once, about 10 s)", flush=True)
         return
-    connection = sqlite3.connect(database, timeout=REQUEST_SECONDS)
+    connection = sqlite3.connect(database, timeout=limits.REQUEST_SECONDS)
     try:
         connection.execute("PRAGMA schema_version")
     except sqlite3.OperationalError:
@@ -194,7 +190,7 @@ def _meaning(error: Exception, store: Store) -> Exception:
 def _in_short(text: str) -> str:
     """The few words that matter in an error of requests, urllib3 or SQLAlchemy."""
     if "timed out" in text or "timeout" in text.lower():
-        return f"no answer within {REQUEST_SECONDS} s"
+        return f"no answer within {limits.REQUEST_SECONDS} s"
     if code := re.search(r"too many (\d+) error responses|error code (\d+)|^(\d{3}) \w+ Error", text):
         return f"it answers with error {code[1] or code[2] or code[3]}"
     if errno := re.search(r"\[Errno -?\d+\] ([^'\")\]]+)", text):
