@@ -4,12 +4,13 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO := demo
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint faults bench clean
 
 help:
 	@echo "make demo   synthetic cohort -> pretrain -> train -> evaluate, a few minutes on two cores"
 	@echo "make test   the test suite"
 	@echo "make lint   ruff and mypy"
+	@echo "make faults tries every fault of docs/reliability.md (kills, full disks, dead servers ...) and writes its table"
 	@echo "make bench  all benchmarks, quick, and one table of what is claimed; sets up Keras in .venv-keras to compare with"
 	@echo "make clean  remove .venv and the demo's output"
 
@@ -32,6 +33,9 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+faults: $(STAMP)
+	@$(BIN)/python tools/faults.py
 
 KERAS := .venv-keras/bin/python
 $(KERAS): benchmarks/keras/requirements.txt

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -9,14 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from monai_cae.errors import MonaiCaeError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TEMPORARY = ".*-unfinished-*"  # as `replacing` names files while they are written
 
 
 @contextmanager
 def replacing(path: str | Path, advice: str = "choose another --output_dir") -> Iterator[Path]:
     """Give a temporary name beside `path`, and rename it to `path` once the block has ended without an error.
 
-    Folders are made as needed; after an error the temporary file is removed and an older `path` is as it was.
+    Folders are made as needed; after an error the temporary file is removed and an older `path` is as it was. What was
+    written is on the disk before the name is, so that a power failure leaves the old file or the new one.
 
     Args:
         path: the file.
@@ -26,16 +33,49 @@ def replacing(path: str | Path, advice: str = "choose another --output_dir") -> 
         MonaiCaeError: the folder or the file can't be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")  # keeps the suffix, which tells some writers the format
+    temporary = path.with_name(f".{os.getpid()}-unfinished-{path.name}")  # the suffix tells some writers the format
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno in _FULL:
+            advice = "free some space; what was there before is whole"
         raise MonaiCaeError(f"can't write {path} ({error.strerror or error}): {advice}") from error
+
+
+@contextmanager
+def only_writer(folder: str | Path) -> Iterator[None]:
+    """Let no other process that asks for the same write to a folder during the block; leftovers of one that was killed
+    are removed first.
+
+    The operating system drops the lock with the process, however that ends; the file `.lock` stays.
+
+    Raises:
+        MonaiCaeError: another process has the folder, or it can't be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise MonaiCaeError(
+            f"another process is writing to {folder}: wait until it has ended, or choose another --output_dir"
+        ) from error
+    except OSError as error:
+        raise MonaiCaeError(f"can't write {folder} ({error.strerror or error}): choose another --output_dir") from error
+    try:
+        for leftover in (*folder.glob(_TEMPORARY), *folder.glob(f"*/{_TEMPORARY}")):
+            leftover.unlink()
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
@@ -48,7 +88,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         MonaiCaeError: `path` is there and is not an empty folder, or it can't be written.
     """
     path = Path(path).absolute()
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".{os.getpid()}-unfinished-{path.name}")
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise MonaiCaeError(f"{path} is there and is not an empty folder: choose another, or delete it")

@@ -20,6 +20,12 @@ if (worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", "")
     os.sched_setaffinity(0, {cores[int(worker[1]) % len(cores)]})
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a fault's mark says goes into the report, from which tools/faults.py makes its table."""
+    for item in items:
+        item.user_properties += [("fault", list(mark.args)) for mark in item.iter_markers("fault")]
+
+
 @pytest.fixture(scope="session")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 subjects, not to be changed by a test."""

@@ -25,7 +25,7 @@ from monai_cae.training.workflow import executed_config, find_mistake
 STAGES = ("pretrain", "train", "evaluate")
 CLASSIFIER = "classifier"  # settings of both stages that build it
 BASELINES = "baselines"
-_NOT_COMPARED = ("output_dir", "datalist", "pretrained", "parent_run_id", "tracking_uri", "experiment_name")
+_NOT_COMPARED = ("output_dir", "datalist", "pretrained", "parent_run_id", "tracking_uri", "experiment_name", "resume")
 Settings = dict[str, Any]
 
 

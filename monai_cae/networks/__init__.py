@@ -3,7 +3,7 @@
 from monai_cae.networks.autoencoder import ConvAutoencoder, ConvDecoder, ConvEncoder
 from monai_cae.networks.classifier import EncoderClassifier
 from monai_cae.networks.imagenet import ResNet50Encoder, VGG16Encoder
-from monai_cae.networks.weights import load_weights, save_weights, trained_on
+from monai_cae.networks.weights import load_weights, read_checkpoint, save_weights, trained_on, write_checkpoint
 
 __all__ = [
     "ConvAutoencoder",
@@ -13,6 +13,8 @@ __all__ = [
     "ResNet50Encoder",
     "VGG16Encoder",
     "load_weights",
+    "read_checkpoint",
     "save_weights",
     "trained_on",
+    "write_checkpoint",
 ]

@@ -15,7 +15,7 @@ from monai.networks.nets.resnet import ResNet, get_inplanes
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.networks.weights import _first_misfit, _read
+from monai_cae.networks.weights import _first_misfit, read_checkpoint
 
 # Of the RGB images in [0, 1] that torchvision's models were trained on.
 _MEAN = (0.485, 0.456, 0.406)
@@ -155,7 +155,7 @@ def _load_imagenet(encoder: nn.Module, path: str, ignored: str) -> None:
         raise MonaiCaeError(
             f"no ImageNet weights at {path}: check the path, or leave it empty to start from random weights"
         )
-    state: Any = _read(file)
+    state: Any = read_checkpoint(file)
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise MonaiCaeError(f"{path} holds something else than one network's weights: name another file")
     ours = encoder.state_dict()

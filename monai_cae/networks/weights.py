@@ -37,8 +37,40 @@ def save_weights(
     given = weights.state_dict() if isinstance(weights, nn.Module) else weights
     state: Any = OrderedDict(given)
     state._metadata = {**getattr(given, "_metadata", {}), _TRAINED_ON: {"subjects": sorted(set(trained_on))}}
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    write_checkpoint(state, path)
+
+
+def write_checkpoint(content: Any, path: str | Path) -> None:
+    """Write tensors and plain values with `torch.save`, atomically.
+
+    Raises:
+        MonaiCaeError: the file can't be written, by a full disk for instance.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # PyTorch tells of its own confusion after it
+                raise error.__context__ from error
+            raise
+
+
+def read_checkpoint(path: str | Path, advice: str = "name another file") -> Any:
+    """Read what `torch.save` has written, as data.
+
+    Args:
+        path: the file.
+        advice: what the user should do where it can't be read.
+
+    Raises:
+        MonaiCaeError: something else than tensors and plain values, or a broken file.
+    """
+    try:
+        with warnings.catch_warnings():  # PyTorch warns of pickles before it refuses them
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise MonaiCaeError(f"{path} is not a PyTorch checkpoint of plain weights: {advice}") from error
 
 
 def trained_on(path: str | Path) -> list[str]:
@@ -46,7 +78,7 @@ def trained_on(path: str | Path) -> list[str]:
     them."""
     if not Path(path).is_file():
         return []
-    metadata = getattr(_read(Path(path)), "_metadata", {})
+    metadata = getattr(read_checkpoint(path), "_metadata", {})
     return list(metadata.get(_TRAINED_ON, {}).get("subjects", []))
 
 
@@ -67,7 +99,7 @@ def load_weights(network: Network, path: str | Path, part: str = "") -> Network:
     path = Path(path)
     if not path.is_file():
         raise MonaiCaeError(f"no checkpoint at {path}: check the path, or train one first")
-    state = _read(path)
+    state = read_checkpoint(path)
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise MonaiCaeError(f"{path} holds something else than one network's weights: name another file")
     if part:
@@ -81,15 +113,6 @@ def load_weights(network: Network, path: str | Path, part: str = "") -> Network:
         )
     network.load_state_dict(dict(state))
     return network
-
-
-def _read(path: Path) -> Any:
-    try:
-        with warnings.catch_warnings():  # PyTorch warns of pickles before it refuses them
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise MonaiCaeError(f"{path} is not a PyTorch checkpoint of plain weights: name another file") from error
 
 
 def _first_misfit(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> str:

@@ -32,8 +32,10 @@ from monai_cae.training.parallel import (
 from monai_cae.training.predictions import PredictionProgress, PredictionTable, print_predictions
 from monai_cae.training.reading import ReadAheadLoader
 from monai_cae.training.reports import compare_codecs, report_autoencoder, report_classifier, report_test
+from monai_cae.training.resuming import ResumePoints, Resuming
 from monai_cae.training.stages import run_stage
 from monai_cae.training.tracking import EpochTracking, TrackedRun, default_tracking_uri
+from monai_cae.training.watching import LossWatch
 from monai_cae.training.workflow import bundle_root, prepare
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "EpochProgress",
     "EpochTracking",
     "InnerFolds",
+    "LossWatch",
     "ParallelInferer",
     "Pixels",
     "PrecisionInferer",
@@ -58,6 +61,8 @@ __all__ = [
     "PredictionTable",
     "ReadAheadLoader",
     "ResidentLoader",
+    "ResumePoints",
+    "Resuming",
     "StopWhenWorse",
     "TableColumns",
     "TrackedRun",

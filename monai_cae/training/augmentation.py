@@ -64,8 +64,7 @@ class BatchAugmentation:
             The batch with changed images, of the same shape and range.
         """
         image: torch.Tensor = batch["image"]
-        if self._generator is None:
-            self._generator = torch.Generator(image.device).manual_seed(self.seed)
+        self.generator(image.device)
         grid = functional.affine_grid(self._affine(image), list(image.shape), align_corners=False)
         image = functional.grid_sample(image, grid.to(image.dtype), align_corners=False)
         if self.gamma:
@@ -75,6 +74,12 @@ class BatchAugmentation:
                 image.shape, generator=self._generator, device=image.device, dtype=image.dtype
             )
         return {**batch, "image": image.clamp(0, 1)}
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """What the amounts are drawn with, on the device of the images."""
+        if self._generator is None:
+            self._generator = torch.Generator(device).manual_seed(self.seed)
+        return self._generator
 
     def _affine(self, image: torch.Tensor) -> torch.Tensor:
         """From output to input positions, shape `(N, 2, 3)`; x runs along the last axis, both from -1 to 1."""

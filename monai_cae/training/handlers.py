@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from ignite.engine import Engine, Events
@@ -18,6 +18,9 @@ from tqdm import tqdm
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import save_weights
 from monai_cae.training.parallel import is_first
+
+if TYPE_CHECKING:
+    from monai_cae.training.resuming import Resuming
 
 
 class BestCheckpoint:
@@ -33,7 +36,7 @@ class BestCheckpoint:
         path: the file.
         metric: name in `engine.state.metrics`; lower is better.
         trained_on: hashed IDs of the subjects in the training, kept in the file.
-        every: seconds from one writing to the next; a process that is killed loses no more than that of the best.
+        every: seconds from one writing to the next, so that a process that is killed leaves the best so far.
         keep: "best", or "last" to take every epoch for better than those before it.
 
     Attributes:
@@ -91,6 +94,18 @@ class BestCheckpoint:
         self._keep()
         self.write()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a stage needs to go on: the best epoch's metrics and weights."""
+        return {"best": dict(self.best), "weights": dict(self._weights)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Args: state: as `state_dict` gives it."""
+        self.best = dict(state["best"])
+        if state["weights"]:
+            self._keep()  # tensors on the network's device
+            for name, tensor in state["weights"].items():
+                self._weights[name].copy_(tensor)
+
     def _keep(self) -> None:
         state = self.network.state_dict()
         if not self._weights:
@@ -128,12 +143,14 @@ class StopWhenWorse:
         validator: runs before this handler in every epoch.
         metric: name in the validator's metrics; lower is better.
         patience: epochs without an improvement before the trainer stops.
+        resuming: a point to resume from has the count, too; None where there are no such points.
     """
 
-    def __init__(self, validator: Engine, metric: str, patience: int) -> None:
+    def __init__(self, validator: Engine, metric: str, patience: int, resuming: Resuming | None = None) -> None:
         self.validator = validator
         self.metric = metric
         self.patience = patience
+        self.resuming = resuming
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the trainer to stop."""
@@ -144,6 +161,8 @@ class StopWhenWorse:
         stopping = EarlyStopping(self.patience, score, engine)
         stopping.logger.setLevel(logging.WARNING)  # the progress bar says it
         engine.add_event_handler(Events.EPOCH_COMPLETED, stopping)
+        if self.resuming is not None:
+            self.resuming.stopping[engine] = stopping
 
 
 class EpochProgress:

@@ -30,6 +30,9 @@ class ResidentLoader(DataLoader):
         sampler: as for `torch.utils.data.DataLoader`.
         generator, drop_last: as for `torch.utils.data.DataLoader`.
 
+    Attributes:
+        order: of the running epoch, the positions in the data set that each batch is made of.
+
     Raises:
         MonaiCaeError: the data set's transforms are random; they would be drawn once and then stay. Or a batch that
             does not divide among the processes.
@@ -53,13 +56,15 @@ class ResidentLoader(DataLoader):
         _refuse_random(getattr(dataset, "transform", None))
         self.device = torch.device(device)
         self.augmentation = augmentation
+        self.order: list[list[int]] = []
         self._resident: Batch | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # engines only iterate
         if self._resident is None:
             self._resident = self._collate()
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # the seed of DataLoader's workers
-        for indices in self.batch_sampler or ():
+        self.order = list(self.batch_sampler or ())  # all of it now: what is drawn at its end must not wait
+        for indices in self.order:
             where = torch.as_tensor(indices, device=self.device)
             batch = {
                 key: value.index_select(0, where) if isinstance(value, torch.Tensor) else [value[i] for i in indices]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.audit_page import audit_page
-from monai_cae.files import replacing, sha256_of
+from monai_cae.files import only_writer, replacing, sha256_of
+from monai_cae.training.ending import Ended, Ending
 from monai_cae.training.parallel import is_first
+from monai_cae.training.resuming import Resuming, refuse_other_config
 from monai_cae.training.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.workflow import bundle_root, executed_config, resolved_settings
 
@@ -32,6 +36,7 @@ def run_stage(
     audit: Mapping[str, Any],
     steps: Sequence[Callable[[], Any]],
     report: Callable[[], Mapping[str, Any]],
+    resuming: Resuming | None = None,
     next_config: str = "",
 ) -> dict[str, Any]:
     """Run the steps of a stage inside its MLflow run, write its results and executed config, and print a summary.
@@ -47,45 +52,118 @@ def run_stage(
         audit: of the sets, see `monai_cae.data.audit_training`; written as audit.json and audit.html.
         steps: called in turn.
         report: called when they are done; gives the stage's results.
+        resuming: has the steps go on where they were ended; None for a stage that starts anew every time.
         next_config: config file of the bundle that the summary names as the next to run; "" for none.
 
     Returns:
         The results, with the seconds that steps and report took and the MLflow run's ID; nothing in other processes
         than the first.
+
+    Raises:
+        MonaiCaeError: another process writes to `output_dir`, or what is to be resumed had other settings.
+        Ended: SIGTERM has come.
     """
+    config, output = executed_config(), Path(output_dir)
     if not is_first():
-        for step in steps:
-            step()
+        with Ending(later=resuming is not None) as ending:
+            _run_steps(steps, ending, resuming, config)
         return {}
-    config = executed_config()
-    with run:
-        run.log_params(resolved_settings())
-        leaks = int(audit["leaks"])
-        run.describe(
-            f"{data_kind(synthetic, leaks)}. {DISCLAIMER}",
-            {"data": "synthetic" if synthetic else "real", "leaks": str(leaks)},
-        )
-        run.log_json(config, "config.json")
-        run.log_file(datalist)
-        _write_audit(run, Path(output_dir), audit)
+    with only_writer(output), Ending(later=resuming is not None) as ending:
+        if resuming is not None and resuming.resume and not resuming.path.is_file():
+            finished = _finished(stage, output, config)
+            if finished:
+                print(f"{stage} is finished in {output}: nothing is left to do", flush=True)
+                if not run.parent_run_id:
+                    _print_summary(stage, run, finished, output, next_config)
+                return finished
+        going_on = resuming is not None and resuming.open(config)
+        if not going_on:
+            (output / f"results_{stage}.json").unlink(missing_ok=True)
         started = time.perf_counter()
-        results: dict[str, Any] = {"stage": stage, "synthetic": synthetic, "leaks": leaks}
+        try:
+            with run:
+                if not run.resumed_run_id:
+                    _log_beginning(run, output, config, datalist, synthetic, audit)
+                results: dict[str, Any] = {"stage": stage, "synthetic": synthetic, "leaks": int(audit["leaks"])}
+                _run_steps(steps, ending, resuming)
+                results.update(report())
+                before = resuming.seconds if resuming is not None else 0
+                results["seconds"] = before + time.perf_counter() - started
+                run.log_metrics({"seconds": results["seconds"]})
+                results |= {"run_id": run.run_id, "weights": _hashes()}
+                write_json(output / f"config_{stage}.json", config)
+                write_json(output / f"results_{stage}.json", results)
+        except (Ended, KeyboardInterrupt):
+            if resuming is not None and resuming.path.is_file():
+                print(f"{stage} was ended: the same command with --resume true goes on", file=sys.stderr, flush=True)
+            raise
+        if resuming is not None:
+            resuming.close()
+        if not run.parent_run_id:
+            _print_summary(stage, run, results, output, next_config)
+        if ending.requested:
+            ending.end()
+    return results
+
+
+def _run_steps(
+    steps: Sequence[Callable[[], Any]],
+    ending: Ending,
+    resuming: Resuming | None,
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    if resuming is None:
         for step in steps:
             step()
-        results.update(report())
-        results["seconds"] = time.perf_counter() - started
-        run.log_metrics({"seconds": results["seconds"]})
-        results["run_id"] = run.run_id
-        results["weights"] = {
-            name: sha256_of(path)
-            for name in ("pretrained", "checkpoint")
-            if (path := Path(resolved_settings().get(name, ""))).is_file()
-        }
-        write_json(Path(output_dir, f"config_{stage}.json"), config)
-        write_json(Path(output_dir, f"results_{stage}.json"), results)
-    if not run.parent_run_id:
-        _print_summary(stage, run, results, Path(output_dir), next_config)
-    return results
+    else:
+        if config is not None:
+            resuming.open(config)
+        resuming.run_steps(steps, ending)
+
+
+def _log_beginning(
+    run: TrackedRun,
+    output: Path,
+    config: Mapping[str, Any],
+    datalist: str,
+    synthetic: bool,
+    audit: Mapping[str, Any],
+) -> None:
+    run.log_params(resolved_settings())
+    leaks = int(audit["leaks"])
+    run.describe(
+        f"{data_kind(synthetic, leaks)}. {DISCLAIMER}",
+        {"data": "synthetic" if synthetic else "real", "leaks": str(leaks)},
+    )
+    run.log_json(config, "config.json")
+    run.log_file(datalist)
+    _write_audit(run, output, audit)
+
+
+def _finished(stage: str, output: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The results of the stage, if it has been finished here with this config and weights; otherwise nothing.
+
+    Raises:
+        MonaiCaeError: it was finished with other settings, or its files are not its own any more.
+    """
+    results, before = (output / f"{what}_{stage}.json" for what in ("results", "config"))
+    if not results.is_file() or not before.is_file():
+        return {}
+    try:
+        found, known = (json.loads(path.read_text(encoding="utf-8")) for path in (results, before))
+        weights = dict(found["weights"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise MonaiCaeError(f"{results} is not what {stage} writes: --resume false has it done anew") from error
+    refuse_other_config(known, config, output)
+    if weights != _hashes():
+        raise MonaiCaeError(f"the weights in {output} are not those that {results} is about: give --resume false")
+    return dict(found)
+
+
+def _hashes() -> dict[str, str]:
+    """SHA-256 of the weights that the running stage reads and writes, by the name of the setting."""
+    paths = {name: Path(resolved_settings().get(name, "")) for name in ("pretrained", "checkpoint")}
+    return {name: sha256_of(path) for name, path in paths.items() if path.is_file()}
 
 
 def data_kind(synthetic: bool, leaks: int = 0) -> str:
@@ -124,11 +202,10 @@ def _print_summary(stage: str, run: TrackedRun, results: Mapping[str, Any], outp
             lines.append(f"  {name:<24}{value:.4g}{unit}")
     lines += [
         *(f"  {what:<24}{folder}" for what, folder in _written(stage, output).items() if folder.is_dir()),
+        *(f"  {label:<24}{line}" for label, line in zip(("MLflow", ""), where_to_see(run, output), strict=False)),
     ]
-    seen, at = where_to_see(run, output)
-    lines += [f"  {'MLflow':<24}{seen}", f"  {'':<24}{at}"]
     if next_config:
-        lines.append(f"  {'next':<24}{next_command(next_config)}")
+        lines.append(f"  {'next':<24}{next_command(stage, next_config)}")
     print("\n".join(["", *lines, f"  {DISCLAIMER}"]), flush=True)
 
 
@@ -139,12 +216,30 @@ def _written(stage: str, output: Path) -> dict[str, Path]:
     return {"figures": output / "figures", **trained}
 
 
-def next_command(config: str) -> str:
-    """The command for another config of the running bundle, with the settings of this run that differ from its own."""
+def next_command(stage: str, config: str) -> str:
+    """The command for another config of the running bundle, with the settings that were changed in this run and mean
+    the same there: those that both configs ship with one default."""
     ours = resolved_settings()  # none where a ConfigParser alone evaluates the config, which knows no folder
-    path = Path(bundle_root() if ours else "", "configs", config)
-    theirs = ConfigParser.load_config_file(str(path)) if ours else {}
-    raw = executed_config()
-    changed = {name: ours[name] for name in ours if name in theirs and theirs[name] != raw[name]}
+    folder = Path(bundle_root() if ours else "", "configs")
+    shipped, theirs = ({}, {}) if not ours else (_shipped(folder / f"{stage}.json"), _shipped(folder / config))
+    executed = executed_config()
+    changed = {
+        name: value
+        for name, value in ours.items()
+        if name != "resume"
+        and _setting(shipped, name) == _setting(theirs, name) is not None
+        and _setting(executed, name) != _setting(theirs, name)
+    }
     options = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in changed.items())
-    return f"{program('python')} -m monai.bundle run training --config_file {shlex.quote(str(path))} {options}".strip()
+    command = f"{program('python')} -m monai.bundle run training --config_file {shlex.quote(str(folder / config))}"
+    return f"{command} {options}".strip()
+
+
+def _shipped(path: Path) -> dict[str, Any]:
+    return dict(ConfigParser.load_config_file(str(path))) if path.is_file() else {}
+
+
+def _setting(config: Mapping[str, Any], name: str) -> Any:
+    group, _, member = name.partition("#")
+    value = config.get(group)
+    return value.get(member) if member and isinstance(value, Mapping) else value

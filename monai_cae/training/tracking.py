@@ -36,7 +36,7 @@ def default_tracking_uri(output_dir: str) -> str:
 
 
 class TrackedRun:
-    """One MLflow run, open inside a `with` block; it ends FINISHED, or FAILED (KILLED on Ctrl-C) after an error.
+    """One MLflow run, open inside a `with` block; it ends FINISHED, FAILED after an error, KILLED by Ctrl-C or SIGTERM.
 
     MONAI's MLFlowHandler can't nest runs, finds its run by name, and leaves crashed ones RUNNING; this talks to
     MlflowClient. An MLflow that is away, at the start or later, does not end the block, and lets it wait for 10 s at
@@ -107,7 +107,8 @@ class TrackedRun:
     ) -> None:
         self._send()
         self._open = False
-        status = "FINISHED" if kind is None else "KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED"
+        ended = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit))
+        status = "FINISHED" if kind is None else "KILLED" if ended else "FAILED"
         self._way.tell({"do": "end", "status": status, "time": milliseconds()})
         self._way.close(last=not self.parent_run_id)
 
@@ -231,11 +232,11 @@ def ui_command(tracking_uri: str) -> str:
 
 
 def where_to_see(run: TrackedRun, folder: Path) -> list[str]:
-    """Two lines of a summary: how to see the runs, or how to send what MLflow has not got of those below a folder."""
+    """Lines of a summary: how to see the runs, or how to send what MLflow has not got of those below a folder."""
     command = sync_hint(folder, program("monai-cae"))
     if command:
         return [command, f"sends what MLflow at {without_credentials(run.tracking_uri)} has not got yet"]
-    return [ui_command(run.tracking_uri), run.address]
+    return [ui_command(run.tracking_uri), *([run.address] if run.run_id else [])]
 
 
 def program(name: str) -> str:

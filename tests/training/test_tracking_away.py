@@ -121,6 +121,10 @@ def test_nothing_is_kept_while_mlflow_answers(server, track, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.fault(
+    "MLflow down from start to end, then `monai-cae sync`",
+    "page complete, with the training's times; a second `sync` says that there is nothing",
+)
 def test_down_for_the_whole_run_and_sent_by_hand(server, track, tmp_path, experiment, capsys):
     server.stop()
     started = time.time()
@@ -149,6 +153,10 @@ def test_down_for_the_whole_run_and_sent_by_hand(server, track, tmp_path, experi
     assert "nothing to send" in capsys.readouterr().out
 
 
+@pytest.mark.fault(
+    "MLflow dies, answers 500 or 503 with `Retry-After: 3600`, hangs, or answers a byte at a time; then it is back",
+    "page complete, every metric once; one line when it went, one when it came back",
+)
 @pytest.mark.parametrize("fault", ["dead", "500", "503", "hang", "drip"])
 def test_away_in_the_middle_and_back(server, track, tmp_path, experiment, capsys, fault):
     with track() as run:
@@ -170,6 +178,7 @@ def test_away_in_the_middle_and_back(server, track, tmp_path, experiment, capsys
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.fault("MLflow down at the start, back before the end", "page complete, nothing kept")
 def test_back_before_a_run_that_began_offline_ends(server, track, tmp_path, experiment):
     server.stop()
     with track() as run:
@@ -181,6 +190,9 @@ def test_back_before_a_run_that_began_offline_ends(server, track, tmp_path, expe
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.fault(
+    "MLflow down or hanging for a whole experiment", "asked twice in all; after `sync` all pages complete and nested"
+)
 @pytest.mark.parametrize("fault", ["dead", "hang"])
 def test_experiment_of_three_stages_asks_twice(server, track, tmp_path, experiment, fault, monkeypatch):
     monkeypatch.setattr(limits, "PAUSE_SECONDS", 1000.0)
@@ -210,6 +222,7 @@ def test_experiment_of_three_stages_asks_twice(server, track, tmp_path, experime
     assert page(server, runs["experiment"])["loss"] == [(0, 9.0)]
 
 
+@pytest.mark.fault("the experiment began without MLflow, a stage with it", "nested under the right run")
 def test_stage_of_an_offline_experiment_finds_its_parent_when_mlflow_is_back(server, track, tmp_path, experiment):
     server.stop()
     with track("experiment") as parent:
@@ -238,6 +251,7 @@ def test_a_later_stage_sends_what_an_earlier_one_kept(server, track, tmp_path, e
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.fault("MLflow's artifact store fails", "metrics are there at once, files after `sync`")
 def test_broken_artifact_store_holds_up_no_metrics(server, track, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(limits, "PAUSE_SECONDS", 1000.0)
     server.break_down("files")
@@ -254,6 +268,7 @@ def test_broken_artifact_store_holds_up_no_metrics(server, track, tmp_path, caps
     assert_complete(page(server, run.run_id))
 
 
+@pytest.mark.fault("a run that began without MLflow is resumed", "one run with all of it")
 @pytest.mark.parametrize("sent_before", [False, True])
 def test_resumed_under_its_offline_name(server, track, tmp_path, experiment, sent_before):
     server.stop()
@@ -294,6 +309,9 @@ def test_sent_run_is_resumed_by_its_offline_name(server, track, tmp_path, experi
     assert_complete(page(server, resumed.run_id))
 
 
+@pytest.mark.fault(
+    "MLflow dies during `sync`, after 1 to 11 requests", "the next `sync` completes the page, every metric once"
+)
 @pytest.mark.parametrize("requests", range(1, 12, 2))
 def test_sync_that_is_broken_off_goes_on(server, track, tmp_path, experiment, requests):
     server.stop()
@@ -309,6 +327,7 @@ def test_sync_that_is_broken_off_goes_on(server, track, tmp_path, experiment, re
     assert run.run_id.startswith("offline-")
 
 
+@pytest.mark.fault("`sync` while the run is open", "nothing lost, nothing twice")
 def test_sync_during_a_run_takes_nothing_from_it(server, track, tmp_path, experiment, monkeypatch):
     monkeypatch.setattr(limits, "PAUSE_SECONDS", 1000.0)
     server.stop()
@@ -337,6 +356,7 @@ def two_kept(server, track, tmp_path) -> list[Path]:
     return journals
 
 
+@pytest.mark.fault("a journal that breaks off in its last line", "told; the rest is sent")
 def test_last_line_that_breaks_off_is_told_and_the_rest_sent(server, two_kept, tmp_path, experiment):
     content = two_kept[0].read_bytes()
     two_kept[0].write_bytes(content[:-20])
@@ -350,6 +370,10 @@ def test_last_line_that_breaks_off_is_told_and_the_rest_sent(server, two_kept, t
     assert list(sync(tmp_path)) == [f"there is nothing to send below {tmp_path}"]
 
 
+@pytest.mark.fault(
+    "a journal that is damaged or forged elsewhere",
+    "one line with file and line; other runs are sent; no file outside its folder is read",
+)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -397,6 +421,7 @@ def test_no_such_store(tmp_path):
         pass
 
 
+@pytest.mark.fault("the run is deleted in MLflow during training", "training goes on; `sync` names what was refused")
 def test_run_that_is_deleted_in_mlflow_goes_on_training(server, track, tmp_path, capsys):
     with track() as run:
         MlflowClient(server.uri).delete_run(run.run_id)
@@ -438,6 +463,7 @@ def test_what_mlflow_knows_of_earlier_runs_is_not_known_without_it(server, track
     assert tags[0] != tags[1]  # the second's is that of ["b"], sent when MLflow was back
 
 
+@pytest.mark.fault("the SQLite database is locked", "kept, then sent")
 def test_locked_database(tracking_uri, tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "WAIT_SECONDS", 1.5)
     monkeypatch.setattr(limits, "PAUSE_SECONDS", 0.0)
