@@ -15,6 +15,7 @@ from monai_cae.errors import MonaiCaeError
 Item = dict[str, Any]
 Scales = Mapping[str, Sequence[float]]
 _MALE = {"F": 0.0, "M": 1.0}
+_SQUARE = "^2"
 _TELLS_THE_LABEL = ("cdr", "label")
 
 
@@ -24,7 +25,7 @@ def with_covariates(items: Sequence[Item], covariates: Scales) -> list[Item]:
     Args:
         items: with the table's columns, as `load_sets` gives them; `sex` counts as 0 for F and 1 for M.
         covariates: name -> (centre, scale), both fixed, so that nothing is fitted to anybody. A value that is missing
-            counts as the centre.
+            counts as the centre. `NAME^2` is the square of the scaled value of the column NAME.
 
     Returns:
         The items, each with `covariates`; unchanged when there are none.
@@ -82,7 +83,7 @@ def _row(path: Path, scans: Sequence[Scan], table: str) -> Item:
 
 
 def _check(name: str, scale: Any) -> None:
-    if name.lower() in _TELLS_THE_LABEL:
+    if name.removesuffix(_SQUARE).lower() in _TELLS_THE_LABEL:
         raise MonaiCaeError(f"covariates: {name} is what the network is to find out; leave it out")
     numbers = isinstance(scale, (list, tuple)) and len(scale) == 2 and all(isinstance(v, (int, float)) for v in scale)
     if not numbers or scale[1] <= 0:
@@ -90,12 +91,17 @@ def _check(name: str, scale: Any) -> None:
 
 
 def _value(item: Item, name: str) -> float | None:
-    value = item.get(name)
-    if name == "sex":
+    column = name.removesuffix(_SQUARE)
+    value = item.get(column)
+    if column == "sex":
         return _MALE.get(str(value))
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _scaled(item: Item, covariates: Scales) -> np.ndarray:
-    values = [(_value(item, name), centre, scale) for name, (centre, scale) in covariates.items()]
-    return np.array([0.0 if v is None else (v - centre) / scale for v, centre, scale in values], dtype=np.float32)
+    numbers = []
+    for name, (centre, scale) in covariates.items():
+        value = _value(item, name)
+        scaled = 0.0 if value is None else (value - centre) / scale
+        numbers.append(scaled**2 if name.endswith(_SQUARE) else scaled)
+    return np.array(numbers, dtype=np.float32)

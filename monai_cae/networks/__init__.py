@@ -2,6 +2,7 @@
 
 from monai_cae.networks.autoencoder import ConvAutoencoder, ConvDecoder, ConvEncoder
 from monai_cae.networks.classifier import EncoderClassifier
+from monai_cae.networks.histogram import IntensityHistogram
 from monai_cae.networks.imagenet import ResNet50Encoder, VGG16Encoder
 from monai_cae.networks.weights import load_weights, read_checkpoint, save_weights, trained_on, write_checkpoint
 
@@ -10,6 +11,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "EncoderClassifier",
+    "IntensityHistogram",
     "ResNet50Encoder",
     "VGG16Encoder",
     "load_weights",

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.networks.histogram import IntensityHistogram
 
 
 class EncoderClassifier(nn.Module):
@@ -23,6 +24,7 @@ class EncoderClassifier(nn.Module):
         hidden: widths of the dense layers; none makes a logistic regression on the code.
         dropout: probability after the first dense layer.
         pooling: the code is averaged down to so many places along each axis (1: one mean per channel); 0 keeps it.
+        histogram: bins of an `IntensityHistogram` of the image that the dense layers see beside the code; 0 for none.
         covariates: names of numbers about the subject, such as age, that add to the logit, each with its own weight.
 
     Raises:
@@ -37,6 +39,7 @@ class EncoderClassifier(nn.Module):
         hidden: Sequence[int] = (256, 128),
         dropout: float = 0.2,
         pooling: int = 0,
+        histogram: int = 0,
         covariates: Collection[str] = (),
     ) -> None:
         super().__init__()
@@ -53,7 +56,8 @@ class EncoderClassifier(nn.Module):
         self.encoder = encoder
         pools = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
         self.pool = pools[len(code_size)](pooling) if pooling else nn.Identity()
-        self.head = Head(_dense(features, hidden, dropout), len(covariates))
+        self.histogram = IntensityHistogram(histogram) if histogram else None
+        self.head = Head(_dense(features + histogram, hidden, dropout), len(covariates))
         self.encoder_frozen = False
 
     def forward(self, image: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
@@ -65,7 +69,22 @@ class EncoderClassifier(nn.Module):
         Returns:
             Logits of AD, shape `(N, 1)`; the probability is their sigmoid.
         """
-        return self.head(self.pool(self.encoder(image)), covariates)
+        return self.head(self.summarise(self.encoder(image), image), covariates)
+
+    def summarise(self, code: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """What the dense layers see of an image.
+
+        Args:
+            code: of the image, as the encoder gives it.
+            image: as for `forward`.
+
+        Returns:
+            The pooled code, and the histogram where there is one, in one dimension: shape `(N, features)`.
+        """
+        seen = self.pool(code).flatten(1)
+        if self.histogram is not None:
+            seen = torch.cat([seen, self.histogram(image).to(seen.dtype)], dim=1)
+        return seen
 
     def freeze_encoder(self, frozen: bool = True) -> None:
         """Stop (or resume) learning in the encoder: its weights and its batch-norm statistics."""

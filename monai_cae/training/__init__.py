@@ -5,6 +5,7 @@ from monai_cae.training.baselines import (
     Baselines,
     DarkPixels,
     EncoderCodes,
+    Histograms,
     InnerFolds,
     Pixels,
     TableColumns,
@@ -31,6 +32,7 @@ from monai_cae.training.parallel import (
 )
 from monai_cae.training.predictions import PredictionProgress, PredictionTable, print_predictions
 from monai_cae.training.reading import ReadAheadLoader
+from monai_cae.training.regression import PenalisedRegression
 from monai_cae.training.reports import compare_codecs, report_autoencoder, report_classifier, report_test
 from monai_cae.training.resuming import ResumePoints, Resuming
 from monai_cae.training.stages import run_stage
@@ -52,9 +54,11 @@ __all__ = [
     "EncoderFreezing",
     "EpochProgress",
     "EpochTracking",
+    "Histograms",
     "InnerFolds",
     "LossWatch",
     "ParallelInferer",
+    "PenalisedRegression",
     "Pixels",
     "PrecisionInferer",
     "PredictionProgress",

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import classification_metrics, predicted_classes
 from monai_cae.files import replacing
-from monai_cae.networks import ConvAutoencoder, load_weights
+from monai_cae.networks import ConvAutoencoder, IntensityHistogram, load_weights
 from monai_cae.training.inferers import PrecisionInferer
 from monai_cae.training.stages import data_kind
 from monai_cae.training.tracking import TrackedRun
@@ -119,6 +119,27 @@ class DarkPixels:
         """
         dark = [[float((np.asarray(item["image"]) < self.below).mean())] for item in items]
         return np.array(dark, dtype=np.float64)
+
+
+class Histograms:
+    """The histogram of the brain's intensities, see `monai_cae.networks.IntensityHistogram`.
+
+    Args:
+        bins: how many features.
+    """
+
+    def __init__(self, bins: int = 16) -> None:
+        self.histogram = IntensityHistogram(bins)
+
+    def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:
+        """
+        Args:
+            items: `n` items with `image`, shape `(C, H, W)`, in [0, 1].
+
+        Returns:
+            Shape `(n, bins)`.
+        """
+        return torch.cat([self.histogram(_images([item])) for item in items]).double().numpy()
 
 
 class EncoderCodes:

@@ -21,7 +21,7 @@ class EncodedDataset(Dataset):
         encoder: frozen; evaluated in evaluation mode.
         inferer: calls the encoder, as it calls the network in training.
         batch_size: images per call.
-        pool: makes the code smaller before it is kept.
+        summarise: makes of codes and their images what is kept; None keeps the codes.
     """
 
     def __init__(
@@ -30,13 +30,13 @@ class EncodedDataset(Dataset):
         encoder: nn.Module,
         inferer: Callable[[torch.Tensor, nn.Module], torch.Tensor],
         batch_size: int = 32,
-        pool: nn.Module | None = None,
+        summarise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self.dataset = dataset
         self.encoder = encoder
         self.inferer = inferer
         self.batch_size = batch_size
-        self.pool = pool or nn.Identity()
+        self.summarise = summarise
         self._codes: list[torch.Tensor] = []
 
     def __len__(self) -> int:
@@ -57,5 +57,7 @@ class EncodedDataset(Dataset):
             for start in range(0, len(self), self.batch_size):  # a DataLoader would draw from the global generator
                 numbers = range(start, min(start + self.batch_size, len(self)))
                 images = torch.stack([torch.as_tensor(self.dataset[number]["image"]) for number in numbers])
-                self._codes += list(self.pool(self.inferer(images.to(device), self.encoder)).flatten(1))
+                images = images.to(device)
+                code = self.inferer(images, self.encoder)
+                self._codes += list((self.summarise(code, images) if self.summarise else code).flatten(1))
         self.encoder.train(training)

@@ -152,7 +152,8 @@ def _report_training(
     of_value = [epoch for epoch, other in run.history[checkpoint.metric] if other == value]
     best_epoch = of_value[0] if checkpoint.keep == "best" else run.epoch
     marks = {**run.marks, "best" if checkpoint.keep == "best" else "kept": best_epoch}
-    drawn["training_curves"] = figures.training_curves(run.history, marks=marks, note=note)
+    if run.epoch > 1:
+        drawn["training_curves"] = figures.training_curves(run.history, marks=marks, note=note)
     _save(run, output_dir, stage, drawn)
     run.log_metrics({f"best_{name}": value for name, value in checkpoint.best.items()})
     return {**checkpoint.best, "best_epoch": best_epoch, "epochs": run.epoch}

@@ -23,6 +23,11 @@ def test_covariates_are_scaled_and_a_blank_counts_as_the_centre():
     assert found == [[1.0, 0.0, -0.5], [0.0, 1.0, 0.0], [0.0, 1.0, 0.5]]
 
 
+def test_squares_are_of_the_scaled_value_and_blank_is_nothing():
+    found = [item["covariates"].tolist() for item in with_covariates(ITEMS, {"age^2": [71, 4], "Educ^2": [3, 2]})]
+    assert found == [[9.0, 0.25], [1.0, 0.0], [0.0, 0.25]]
+
+
 def test_without_covariates_items_stay_as_they_are():
     assert with_covariates(ITEMS, {}) == ITEMS
 
@@ -32,6 +37,7 @@ def test_without_covariates_items_stay_as_they_are():
     [
         ({"agee": [75, 8]}, "no scan has 'agee' in its table row; there are Educ, age, label, sex"),
         ({"cdr": [0, 1]}, "cdr is what the network is to find out"),
+        ({"cdr^2": [0, 1]}, "cdr\\^2 is what the network is to find out"),
         ({"CDR": [0, 1]}, "CDR is what the network is to find out"),
         ({"age": [75, 0]}, "age needs \\[centre, scale\\] with a scale above 0"),
         ({"age": 75}, "age needs \\[centre, scale\\]"),

@@ -36,11 +36,17 @@ def test_logits_that_are_wrong_are_cooled_down_to_nothing():
 
 def test_steps_by_word():
     frozen, everything, best = (SimpleNamespace(run=name, restore=f"{name} restored") for name in ("f", "e", "b"))
-    assert learning_steps("both", frozen, everything, best) == ["f", "b restored", "e"]
-    assert learning_steps("head", frozen, everything, best) == ["f"]
-    assert learning_steps("all", frozen, everything, best) == ["e"]
-    with pytest.raises(MonaiCaeError, match="learn must be one of both, head, all, not 'body'"):
-        learning_steps("body", frozen, everything, best)
+    regression, calibration = SimpleNamespace(run="r"), SimpleNamespace(run="c", enabled=False)
+
+    def steps(learn: str) -> list[str]:
+        return learning_steps(learn, frozen, everything, best, regression, calibration)
+
+    assert steps("both") == ["f", "b restored", "e", "c"]
+    assert steps("head") == ["f", "c"]
+    assert steps("all") == ["e", "c"]
+    assert steps("regression") == ["r", "c"]
+    with pytest.raises(MonaiCaeError, match="learn must be one of both, head, all, regression, not 'none'"):
+        steps("none")
 
 
 @pytest.fixture
