@@ -126,6 +126,15 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("folder", type=Path, help="new or empty folder")
     bundle.add_argument("--from", dest="package", type=Path, metavar="PACKAGE", help="zip of `monai-cae package`")
 
+    sync = command("sync", _sync, "send to MLflow what runs have kept while it was away; exit status 1 if it still is")
+    sync.add_argument("output_dir", type=Path, help="of a training or an experiment, or a folder around several")
+    sync.add_argument(
+        "--tracking_uri",
+        "--tracking-uri",
+        default="",
+        help="MLflow's store (default: MLFLOW_TRACKING_URI, else the one that each run was meant for)",
+    )
+
     package = command("package", _package, "make a MONAI bundle with weights, numbers and model card of a finished run")
     package.add_argument("package", type=Path, help="new file: NAME.zip")
     package.add_argument("--output_dir", "--output-dir", type=Path, metavar="RUN", help="the run's output_dir")
@@ -431,6 +440,14 @@ def _bundle(options: argparse.Namespace) -> None:
 
         bundle = unpack(options.package, options.folder)
         print(f"{bundle.metadata.get('name')}: checked and unpacked to {options.folder}\n{_next_of(options.folder)}")
+
+
+def _sync(options: argparse.Namespace) -> None:
+    from monai_cae.delivery import sync
+
+    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    for line in sync(options.output_dir, uri):
+        print(line, flush=True)
 
 
 def _package(options: argparse.Namespace) -> None:

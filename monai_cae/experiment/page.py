@@ -24,7 +24,7 @@ from monai_cae.experiment.wording import LABELS, columns, markdown, p_value, rea
 from monai_cae.files import replacing
 from monai_cae.training.reports import SYNTHETIC_NOTE
 from monai_cae.training.stages import data_kind
-from monai_cae.training.tracking import TrackedRun, program, ui_command
+from monai_cae.training.tracking import TrackedRun, program, where_to_see
 
 _HEADLINE = ("accuracy", "auc", "f1")
 _PAPER = {"accuracy": 0.7466}
@@ -42,6 +42,7 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         first: folder of the first part, whose network is packaged in the example.
     """
     command, run = program("monai-cae"), shlex.quote(str(output / first))
+    seen, at = where_to_see(tracked, output)
     lines = [
         "",
         f"experiment finished on {data_kind(summary['synthetic'], summary['leaks'])}",
@@ -60,8 +61,8 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         f"  every prediction   {output / 'predictions.csv'}",
         f"  summary            {output / 'summary.json'}",
         "",
-        "see the runs:        " + ui_command(tracked.tracking_uri),
-        "                     " + tracked.address,
+        f"see the runs:        {seen}",
+        f"                     {at}",
         f"predict new scans:   {command} package cae.zip --output_dir {run}",
         f"                     {command} bundle cae --from cae.zip",
         f"                     {program('python')} -m monai.bundle run --config_file cae/configs/inference.json "

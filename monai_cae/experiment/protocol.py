@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae.data.splits import SETS
+from monai_cae.delivery import send_below
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import check_steps, evaluate
 from monai_cae.experiment.page import log_results, print_results
@@ -110,6 +111,7 @@ def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool) -> di
         experiment_name=plan.tracked["experiment_name"],
         stage="experiment",
         resumed_run_id=_run_id_in(output) if resume else "",
+        output_dir=str(output),
     )
     with tracked:
         write_json(output / "experiment.json", {"run_id": tracked.run_id})
@@ -129,6 +131,7 @@ def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool) -> di
         write_json(output / "summary.json", summary)
         log_results(tracked, summary, computed, output)
         write_json(output / "experiment.json", {"run_id": tracked.run_id, "finished": True})
+    send_below(output, plan.tracked["tracking_uri"])
     print_results(summary, computed, tracked, output, first=parts[0].folder)
     return summary
 
@@ -216,6 +219,7 @@ def _summary_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _seen_before(tracked: TrackedRun, results: Sequence[Mapping[str, Any]]) -> int:
-    """How many other finished experiments have scored the same test sets; this one is marked as having done so."""
+def _seen_before(tracked: TrackedRun, results: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many other finished experiments have scored the same test sets, None where MLflow does not answer; this one
+    is marked as having done so."""
     return tracked.mark_and_count("test_sets", [part["tested"] for part in results])

@@ -20,7 +20,7 @@ from monai_cae.files import only_writer, replacing, sha256_of
 from monai_cae.training.ending import Ended, Ending
 from monai_cae.training.parallel import is_first
 from monai_cae.training.resuming import Resuming, refuse_other_config
-from monai_cae.training.tracking import TrackedRun, program, ui_command
+from monai_cae.training.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.workflow import bundle_root, executed_config, resolved_settings
 
 _UNITS = {"psnr": " dB", "seconds": " s"}
@@ -202,8 +202,7 @@ def _print_summary(stage: str, run: TrackedRun, results: Mapping[str, Any], outp
             lines.append(f"  {name:<24}{value:.4g}{unit}")
     lines += [
         *(f"  {what:<24}{folder}" for what, folder in _written(stage, output).items() if folder.is_dir()),
-        f"  {'MLflow':<24}{ui_command(run.tracking_uri)}",
-        *([f"  {'':<24}{run.address}"] if run.run_id else []),
+        *(f"  {label:<24}{line}" for label, line in zip(("MLflow", ""), where_to_see(run, output), strict=False)),
     ]
     if next_config:
         lines.append(f"  {'next':<24}{next_command(stage, next_config)}")

@@ -244,3 +244,6 @@ def test_leak_and_dead_classifier_are_doubts(tmp_path):
     said = " ".join(_caveats(table, [evaluated], scores, seen_before=3))
     assert "LEAKY: 2 leaks" in said and "DEAD CLASSIFIER" in said and "3 times" in said
     assert "FEW REPEATS" not in said
+    said = " ".join(_caveats(table, [evaluated], scores, seen_before=None))
+    assert "whether earlier experiments scored the same test subjects is not known" in said
+    assert "SEEN BEFORE" not in " ".join(_caveats(table, [evaluated], scores, seen_before=0))
