@@ -115,17 +115,17 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     export = command("export", _export, "write a network as TorchScript or ONNX, and prove that it agrees with PyTorch")
-    export.add_argument(
-        "bundle", type=Path, help="folder with configs/ and models/; its configs are executed: trust it"
-    )
+    export.add_argument("bundle", type=Path, help="folder with configs/ and models/; its inference.json is executed")
     export.add_argument("out", type=Path, help="file to write: OUT.ts or OUT.onnx; a report comes beside it")
     export.add_argument("--network", default="classifier", help="classifier or autoencoder (default: classifier)")
     export.add_argument("--checkpoint", type=Path, help="its weights (default: model.pt or autoencoder.pt in models/)")
     export.add_argument("--volumes", type=Path, help="volumes to compare on (default: random ones)")
+    _add_trust(export)
 
     bundle = command("bundle", _bundle, "copy the MONAI bundle, or unpack a package, to a folder of your own")
     bundle.add_argument("folder", type=Path, help="new or empty folder")
     bundle.add_argument("--from", dest="package", type=Path, metavar="PACKAGE", help="zip of `monai-cae package`")
+    _add_trust(bundle)
 
     package = command("package", _package, "make a MONAI bundle with weights, numbers and model card of a finished run")
     package.add_argument("package", type=Path, help="new file: NAME.zip")
@@ -133,7 +133,13 @@ def _parser() -> argparse.ArgumentParser:
     package.add_argument("--data", default="", help="where its images come from, for the model card")
     package.add_argument("--weights-url", default="", help="where the weights will be published, for large_files.yml")
     package.add_argument("--check", action="store_true", help="check a package, zip or unpacked, instead of making it")
+    _add_trust(package)
     return parser
+
+
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    text = "accept configs that are not monai-cae's own; they can run any program"
+    parser.add_argument("--trust", action="store_true", help=text)
 
 
 def _add_slice(parser: argparse.ArgumentParser) -> None:
@@ -405,8 +411,11 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     from monai_cae.sharing import export_network
+    from monai_cae.sharing.screening import screen_executed
 
-    names = ("network", "checkpoint", "volumes")
+    names = ("network", "checkpoint", "volumes", "trust")
+    if options.trust:
+        _print_trusted([str(doubt) for doubt in screen_executed(options.bundle)])
     parity = export_network(
         options.bundle,
         options.out,
@@ -434,16 +443,19 @@ def _bundle(options: argparse.Namespace) -> None:
     else:
         from monai_cae.sharing import unpack
 
-        bundle = unpack(options.package, options.folder)
-        print(f"{bundle.metadata.get('name')}: checked and unpacked to {options.folder}\n{_next_of(options.folder)}")
+        bundle = unpack(options.package, options.folder, trust=options.trust)
+        print(f"{bundle.name}: checked and unpacked to {options.folder}")
+        _print_trusted(bundle.doubts)
+        print(_next_of(options.folder))
 
 
 def _package(options: argparse.Namespace) -> None:
     from monai_cae.sharing import check_package, package_run
 
     if options.check:
-        bundle = check_package(options.package)
-        print(f"{bundle.metadata.get('name')}: {options.package} is whole, and its weights fit its configs")
+        bundle = check_package(options.package, trust=options.trust)
+        print(f"{bundle.name}: {options.package} is whole, and its weights fit its configs")
+        _print_trusted(bundle.doubts)
         print(_next_of(options.package))
         return
     if options.output_dir is None:
@@ -451,7 +463,16 @@ def _package(options: argparse.Namespace) -> None:
     made = package_run(options.output_dir, options.package, data=options.data, weights_url=options.weights_url)
     print(f"{made.path}: {made.size / 1e6:.1f} MB, of a run on {made.run.kind}\nsha256: {made.sha256}")
     print("in it: weights, configs, metadata, model card, hashes; no image, no subject ID")
+    if made.doubts:
+        print(f"whoever unpacks it needs --trust: {len(made.doubts)} of its settings are not monai-cae's own:")
+        print("\n".join(f"  {doubt}" for doubt in made.doubts))
     print(_next_of(made.path))
+
+
+def _print_trusted(doubts: Sequence[str]) -> None:
+    if doubts:
+        count = "1 place" if len(doubts) == 1 else f"{len(doubts)} places, the first"
+        print(f"trusted: what monai-cae does not ship runs as it is ({count}: {doubts[0]})")
 
 
 def _next_of(package: Path) -> str:
