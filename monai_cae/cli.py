@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     check = command("check", _check, "look at every scan of a cohort before training: headers, slices, orientation")
     _add_slice(check)
     check.add_argument("path", type=Path, help=f"{_LAYOUTS}, or a folder of images without a table")
+    _add_hash_ids(check)
     check.add_argument("--out", type=Path, default=Path("check"), help="folder for contact sheets (default: check)")
 
     cohort = command("cohort", _cohort, "print who takes part, beside the paper's Table I")
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
     datalist = command("datalist", _datalist, "split a cohort by subject into a MONAI datalist, with its audit")
     _add_cohort(datalist)
+    _add_hash_ids(datalist)
     datalist.add_argument("--out", type=Path, default=Path("datalist"), help="folder to write (default: datalist)")
     datalist.add_argument("--kind", default="holdout", help="holdout or kfold (default: holdout)")
     datalist.add_argument("--folds", type=int, default=5, help="of kfold (default: 5)")
@@ -85,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--dataset-dir", type=Path, help="what its image paths are relative to (default: as recorded)")
     audit.add_argument("--checkpoint", type=Path, nargs="*", default=[], help="pretrained weights in use")
     audit.add_argument("--no-pixels", action="store_true", help="do not read the images")
+    _add_hash_ids(audit)
     audit.add_argument("--out", type=Path, help="folder for audit.json and audit.html (default: beside the datalist)")
 
     leakage = command("leakage-demo", _leakage, "what splitting slices instead of subjects does to an accuracy")
@@ -142,7 +145,14 @@ def _add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trust", action="store_true", help=text)
 
 
+def _add_hash_ids(parser: argparse.ArgumentParser) -> None:
+    text = "keyed hashes instead of subject IDs in whatever is printed and drawn"
+    parser.add_argument("--hash-ids", "--hash_ids", action="store_true", help=text)
+
+
 def _add_slice(parser: argparse.ArgumentParser) -> None:
+    text = "take images that a table or datalist names outside the folder"
+    parser.add_argument("--allow-outside", "--allow_outside", action="store_true", help=text)
     parser.add_argument("--plane", default="axial", help="axial, coronal or sagittal (default: axial)")
     parser.add_argument("--slice-index", type=int, default=106, help="counted from 1 (default: 106, the paper's)")
 
@@ -187,7 +197,8 @@ def _phantom(options: argparse.Namespace) -> None:
 def _cohort(options: argparse.Namespace) -> None:
     from monai_cae.data import load_cohort
 
-    cohort = load_cohort(options.path, plane=options.plane, **_cohort_options(options))
+    allowed = {"allow_outside": options.allow_outside}
+    cohort = load_cohort(options.path, plane=options.plane, **allowed, **_cohort_options(options))
     _print_cohort(cohort, options.path)
 
 
@@ -217,7 +228,7 @@ def _datalist(options: argparse.Namespace) -> int:
     from monai_cae.data import check_images, load_cohort, split_cohort, write_datalist
 
     rules = _cohort_options(options)
-    cohort = load_cohort(options.path, plane=options.plane, **rules)
+    cohort = load_cohort(options.path, plane=options.plane, allow_outside=options.allow_outside, **rules)
     _print_cohort(cohort, options.path)
     check_images([scan.image for scan in cohort.scans], plane=options.plane, slice_index=options.slice_index)
     names = ("kind", "folds", "test_fraction", "val_fraction", "stratify", "seed")
@@ -289,7 +300,9 @@ def _run_audit(
 ) -> Audit:
     from monai_cae.data import audit_sets, certify_datalist, read_datalist
 
-    sets = read_datalist(path, dataset_dir, allow_leaks=True)
+    sets = read_datalist(
+        path, dataset_dir, allow_leaks=True, allow_outside=options.allow_outside, hash_ids=options.hash_ids
+    )
     number = len(sets.training) + len(sets.validation) + len(sets.test)
     audit = audit_sets(
         sets.training,
@@ -300,6 +313,7 @@ def _run_audit(
         pixels=pixels,
         synthetic=sets.synthetic,
         pretrained_on=seen,
+        name_files=not options.hash_ids,
         progress=_progress("audit", "image", number),
     )
     _write_audit(audit.to_dict(), folder)
@@ -322,14 +336,17 @@ def _write_audit(audit: Mapping[str, Any], folder: Path) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from monai_cae.data import check_cohort, find_images, is_synthetic, read_scans
+    from monai_cae.data.pseudonyms import pseudonym
     from monai_cae.evaluation import figures, sheets
 
     try:
-        found = read_scans(options.path, plane=options.plane)
+        found = read_scans(options.path, plane=options.plane, allow_outside=options.allow_outside)
         images = [(scan.name, scan.image) for scan in found.scans if scan.image is not None]
     except MonaiCaeError as error:  # the scans can be looked at all the same, and a broken one may be the reason
         images = [(path.name, path) for path in find_images(options.path)]
         print(f"note: not read as a cohort, every image there is looked at ({error})")
+    if options.hash_ids:
+        images = [(pseudonym(name), path) for name, path in images]
     result = check_cohort(
         images,
         plane=options.plane,

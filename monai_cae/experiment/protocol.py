@@ -15,7 +15,7 @@ from monai.bundle import ConfigWorkflow
 from monai_cae.data.splits import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.page import log_results, print_results
-from monai_cae.experiment.record import NETWORK, pool
+from monai_cae.experiment.record import NETWORK, pool, read_sets
 from monai_cae.experiment.results import compute
 from monai_cae.training.stages import write_json
 from monai_cae.training.tracking import TrackedRun
@@ -256,7 +256,7 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
         settings = {**plan.settings(part, BASELINES), "only": list(plan.baselines)}
         run = partial(_run, plan.configs, BASELINES, settings)
         steps[BASELINES] = step(BASELINES, {BASELINES: settings}, run)
-    sets = json.loads((plan.output / part.folder / "datalist.json").read_text(encoding="utf-8"))
+    sets = read_sets(plan.output / part.folder, bool(plan.shared["hash_ids"]))
     return {
         "folder": part.folder,
         "repeat": part.repeat,
@@ -267,6 +267,7 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
         "variants": list(plan.variants),
         "shares": plan.shares,
         "baselines": list(plan.baselines),
+        "hash_ids": bool(plan.shared["hash_ids"]),
         "tested": sorted({item["subject"] for item in sets["test"]}),
     }
 
