@@ -25,7 +25,9 @@ def require_inside(image: str | PurePath, folder: Path, what: str, allow_outside
     named = PurePath(image)
     roots = (folder.absolute(), folder.resolve())
     inside = not named.is_absolute() or any(named.is_relative_to(root) for root in roots)
-    if not allow_outside and (not inside or ".." in named.parts):
+    if ".." in named.parts:  # of a link to elsewhere, `link/..` is elsewhere too
+        inside = inside and (folder / named).resolve().is_relative_to(folder.resolve())
+    if not allow_outside and not inside:
         raise MonaiCaeError(
             f"{what} names {str(image)!a}, outside {folder}: correct it, or allow it with --allow_outside true if you "
             "trust whoever wrote the file"

@@ -38,26 +38,6 @@ def with_pseudonyms(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**item, "subject": pseudonym(item["subject"])} for item in items]
 
 
-def shareable(datalist: Mapping[str, Any], sets: Iterable[str]) -> dict[str, Any]:
-    """A datalist without anything that names a person: pseudonyms, no image paths, whose names contain IDs, no folder.
-
-    Args:
-        datalist: its content.
-        sets: names of the sets in it.
-    """
-    made_from = {key: value for key, value in (datalist.get("made_from") or {}).items() if key != "dataset_dir"}
-    kept = ("label", "subject", "session", "cdr", "age", "sex")
-    return {
-        "description": "subject IDs are replaced by keyed hashes, image paths are left out (hash_ids)",
-        "synthetic": bool(datalist.get("synthetic", False)),
-        "made_from": made_from,
-        **{
-            name: [{k: v for k, v in item.items() if k in kept} for item in with_pseudonyms(datalist[name])]
-            for name in sets
-        },
-    }
-
-
 def key_file() -> Path:
     """Where the key is when `MONAI_CAE_ID_KEY` is not set."""
     home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"

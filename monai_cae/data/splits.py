@@ -321,6 +321,15 @@ def read_datalist(
     return Sets(**shown, synthetic=bool(content.get("synthetic", False)), hashed=hash_ids)
 
 
+def shareable(sets: Sets) -> dict[str, Any]:
+    """The sets as a datalist for others: no image paths, which contain IDs, and no folder of this machine."""
+    kept = ("label", "subject", "session", "cdr", "age", "sex")
+    content: dict[str, Any] = {"description": "without image paths", "synthetic": sets.synthetic}
+    for name in SETS:
+        content[name] = [{key: item[key] for key in kept if key in item} for item in getattr(sets, name)]
+    return content
+
+
 def _shown(value: Any) -> str:
     return "none" if value in ("", None) else str(value)
 

@@ -12,8 +12,6 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from monai_cae.data.pseudonyms import shareable
-from monai_cae.data.splits import SETS
 from monai_cae.evaluation.audit_page import audit_page
 from monai_cae.files import replacing, sha256_of
 from monai_cae.training.parallel import is_first
@@ -35,7 +33,7 @@ def run_stage(
     steps: Sequence[Callable[[], Any]],
     report: Callable[[], Mapping[str, Any]],
     next_config: str = "",
-    hash_ids: bool = False,
+    shared_datalist: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run the steps of a stage inside its MLflow run, write its results and executed config, and print a summary.
 
@@ -51,7 +49,7 @@ def run_stage(
         steps: called in turn.
         report: called when they are done; gives the stage's results.
         next_config: config file of the bundle that the summary names as the next to run; "" for none.
-        hash_ids: the datalist in MLflow has pseudonyms instead of subject IDs, and no image paths.
+        shared_datalist: what MLflow gets in place of the datalist, see `monai_cae.data.shareable`.
 
     Returns:
         The results, with the seconds that steps and report took and the MLflow run's ID; nothing in other processes
@@ -70,7 +68,10 @@ def run_stage(
             {"data": "synthetic" if synthetic else "real", "leaks": str(leaks)},
         )
         run.log_json(config, "config.json")
-        _log_datalist(run, Path(datalist), hash_ids)
+        if shared_datalist is None:
+            run.log_file(datalist)
+        else:
+            run.log_json(shared_datalist, "datalist.json")
         _write_audit(run, Path(output_dir), audit)
         started = time.perf_counter()
         results: dict[str, Any] = {"stage": stage, "synthetic": synthetic, "leaks": leaks}
@@ -96,13 +97,6 @@ def data_kind(synthetic: bool, leaks: int = 0) -> str:
     """What every summary calls its data."""
     kind = "SYNTHETIC data, not real MRI" if synthetic else "real data"
     return f"{kind}, LEAKY: {leaks} found between the sets, the scores are worthless" if leaks else kind
-
-
-def _log_datalist(run: TrackedRun, datalist: Path, hash_ids: bool) -> None:
-    if hash_ids:
-        run.log_json(shareable(json.loads(datalist.read_text(encoding="utf-8")), SETS), "datalist.json")
-    else:
-        run.log_file(datalist)
 
 
 def _write_audit(run: TrackedRun, output: Path, audit: Mapping[str, Any]) -> None:
