@@ -353,6 +353,8 @@ def _check(options: argparse.Namespace) -> int:
         slice_index=options.slice_index,
         progress=_progress("check", "scan", len(images)),
     )
+    if options.hash_ids:
+        result = result.without_files()
     synthetic = is_synthetic(options.path) if options.path.is_dir() else False
     pages = sheets.contact_sheet(
         [scan.thumbnail for scan in result.scans],
