@@ -11,7 +11,7 @@ from monai_cae.data.leakage import LeakageDemo, leakage_demo
 from monai_cae.data.phantom import is_synthetic, write_phantom
 from monai_cae.data.readers import SliceReader, check_images
 from monai_cae.data.scan import Scan
-from monai_cae.data.splits import Sets, load_sets, read_datalist, split_cohort, write_datalist
+from monai_cae.data.splits import Sets, load_sets, read_datalist, shareable, split_cohort, write_datalist
 from monai_cae.data.tables import read_table
 from monai_cae.data.tasks import TASKS, Task, make_task
 from monai_cae.data.transforms import SelectSlice, SelectSliced
@@ -52,6 +52,7 @@ __all__ = [
     "read_scans",
     "read_table",
     "select_cohort",
+    "shareable",
     "split_cohort",
     "table_1",
     "with_covariates",

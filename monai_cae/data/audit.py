@@ -100,6 +100,7 @@ def audit_sets(
     pixels: bool = True,
     synthetic: bool = False,
     pretrained_on: Sequence[str] = (),
+    name_files: bool = True,
     progress: _Progress | None = None,
 ) -> Audit:
     """Look for subjects, files and images that two sets share, and for sets that differ in class, age or sex.
@@ -115,6 +116,7 @@ def audit_sets(
         pixels: read every slice, which takes most of the time; 9 KB of memory per image.
         synthetic: handed on.
         pretrained_on: `hash_subject` of every subject that a pretrained checkpoint has seen.
+        name_files: name files that were found twice; their names contain the subjects' IDs.
         progress: wraps the iterable of images, e.g. tqdm.
 
     Raises:
@@ -129,7 +131,7 @@ def audit_sets(
     report = _Report()
     _check_subjects(report, everyone)
     _check_pretraining(report, members["test"], pretrained_on)
-    _check_files(report, everyone)
+    _check_files(report, everyone, name_files)
     _check_pixels(report, everyone, SliceReader(plane, slice_index), pixels, progress)
     _check_labels(report, everyone)
     _check_balance(report, everyone)
@@ -147,10 +149,11 @@ def hash_subject(subject: str) -> str:
     The name is taken in lower case, without spaces around it and without a session at its end. A name for lists, not
     protection: whoever can guess the subjects' names can hash them.
     """
-    return sha256(f"monai-cae subject:{_person(subject)}".encode()).hexdigest()[:16]
+    return sha256(f"monai-cae subject:{person(subject)}".encode()).hexdigest()[:16]
 
 
-def _person(subject: str) -> str:
+def person(subject: str) -> str:
+    """One spelling for all scans of a person: no session at the end, no spaces around, lower case."""
     return _SESSION.sub("", subject.strip()).casefold()
 
 
@@ -181,7 +184,7 @@ def _member(set_name: str, number: int, item: Mapping[str, Any]) -> _Member:
     return _Member(
         set=set_name,
         subject=subject,
-        person=_person(subject),
+        person=person(subject),
         session=str(item.get("session") or ""),
         path=os.fspath(image),
         label=int(label),
@@ -267,13 +270,13 @@ def _check_pretraining(report: _Report, test: list[_Member], pretrained_on: Sequ
     )
 
 
-def _check_files(report: _Report, everyone: list[_Member]) -> None:
+def _check_files(report: _Report, everyone: list[_Member], name_files: bool) -> None:
     found = []
     for group in _groups(everyone, (_file_identity(member.path) for member in everyone)):
         names = _sets_of(group)
         where = " and in ".join(names) if len(names) > 1 else f"{names[0]} {len(group)} times"
         message = f"the file of subject {group[0].subject} in {where}"
-        found.append((len(names) > 1, message, [f"{member.set}: {member.path}" for member in group]))
+        found.append((len(names) > 1, message, [f"{m.set}: {m.path}" if name_files else m.name for m in group]))
     report.add(
         "Same file",
         "one file under two names (symbolic or hard link) or listed twice; within one set a warning",

@@ -39,6 +39,7 @@ def audit_training(
         slice_index=slice_index,
         synthetic=sets.synthetic,
         pretrained_on=pretrained_on,
+        name_files=not sets.hashed,
     )
     if audit.leaks and not allow_leaks:
         more = f" (and {len(audit.leaks) - 1} more)" if len(audit.leaks) > 1 else ""

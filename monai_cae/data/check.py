@@ -10,7 +10,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,15 @@ class CohortCheck:
     def suspicious(self) -> list[ScanCheck]:
         """The scans with a problem."""
         return [scan for scan in self.scans if scan.problems]
+
+    def without_files(self) -> CohortCheck:
+        """The same without the names of files, which contain the subjects' IDs."""
+        hidden = []
+        for scan in self.scans:
+            file = str(scan.path.parent / scan.path.name.partition(".")[0])
+            problems = tuple(problem.replace(file, scan.name) for problem in scan.problems)
+            hidden.append(replace(scan, path=Path(scan.name), problems=problems))
+        return replace(self, scans=hidden)
 
     def to_dict(self) -> dict[str, Any]:
         """The same for a JSON file, without the pictures."""

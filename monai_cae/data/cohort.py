@@ -61,18 +61,19 @@ def load_cohort(
     label_column: str = "",
     controls: str = "oldest",
     sessions: str = "first",
+    allow_outside: bool = False,
 ) -> Cohort:
     """Read a cohort in whatever layout, and select the scans that take part.
 
     Args:
-        dataset_dir, table, plane, columns: see `read_scans`.
+        dataset_dir, table, plane, columns, allow_outside: see `read_scans`.
         task, positive, negative, label_column: which scans are patients and which controls, see `make_task`.
         controls, sessions: see `select_cohort`.
 
     Raises:
         MonaiCaeError: what `read_scans`, `make_task` and `select_cohort` refuse.
     """
-    found = read_scans(dataset_dir, table=table, plane=plane, columns=columns)
+    found = read_scans(dataset_dir, table=table, plane=plane, columns=columns, allow_outside=allow_outside)
     chosen = make_task(task, positive, negative, label_column)
     cohort = select_cohort(found.scans, task=chosen, controls=controls, sessions=sessions)
     return dataclasses.replace(

@@ -16,6 +16,8 @@ import numpy as np
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from monai_cae.data.cohort import Cohort, load_cohort
+from monai_cae.data.outside import require_inside
+from monai_cae.data.pseudonyms import with_pseudonyms
 from monai_cae.data.readers import check_images
 from monai_cae.data.scan import Scan
 from monai_cae.errors import MonaiCaeError
@@ -33,12 +35,14 @@ class Sets:
     Attributes:
         training, validation, test: the three sets, whole subjects each.
         synthetic: the images are a phantom's, not real MRI.
+        hashed: subjects have pseudonyms, see `monai_cae.data.pseudonyms`.
     """
 
     training: list[Item]
     validation: list[Item]
     test: list[Item]
     synthetic: bool = False
+    hashed: bool = False
 
 
 def load_sets(
@@ -51,6 +55,8 @@ def load_sets(
     slice_index: int = 106,
     seed: int = 0,
     allow_leaks: bool = False,
+    allow_outside: bool = False,
+    hash_ids: bool = False,
 ) -> Sets:
     """The three sets, read from the datalist; where there is none yet, it is made from the cohort first.
 
@@ -63,12 +69,14 @@ def load_sets(
         slice_index: 1-based; every image must have that slice.
         seed: see `split_cohort`.
         allow_leaks: accept a given datalist with a subject in two sets.
+        allow_outside: accept images outside dataset_dir, see `monai_cae.data.outside.require_inside`.
+        hash_ids: give every subject a pseudonym, and so in whatever is made of the sets; the file keeps the IDs.
 
     Raises:
         MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, a missing image, or what
             `load_cohort`, `split_cohort` and `check_images` refuse.
     """
-    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane"})
+    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane", "allow_outside"})
     split_options = _known_options("split", split, split_cohort, without={"seed"})
     root, datalist = Path(dataset_dir), Path(datalist)
     if cohort_options["table"]:
@@ -77,12 +85,13 @@ def load_sets(
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
     made_from["plane"] = plane if (root / plane).is_dir() else ""
     if not datalist.exists():
-        chosen = load_cohort(root, plane=plane, **cohort_options)
+        chosen = load_cohort(root, plane=plane, allow_outside=allow_outside, **cohort_options)
         check_images([scan.image for scan in chosen.scans], plane=plane, slice_index=slice_index)
         sets = split_cohort(chosen, seed=seed, **split_options)
         recipe = {"layout": chosen.layout, "left_out": dict(chosen.left_out)}
         write_datalist(datalist, sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
-    return read_datalist(datalist, root, made_from=made_from, allow_leaks=allow_leaks)
+    allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside}
+    return read_datalist(datalist, root, made_from=made_from, hash_ids=hash_ids, **allowed)
 
 
 def _known_options(
@@ -272,6 +281,8 @@ def read_datalist(
     *,
     made_from: Mapping[str, Any] | None = None,
     allow_leaks: bool = False,
+    allow_outside: bool = False,
+    hash_ids: bool = False,
 ) -> Sets:
     """Read a datalist and check that it can be trusted.
 
@@ -280,10 +291,11 @@ def read_datalist(
         dataset_dir: what its image paths are relative to.
         made_from: the settings of this run; a datalist that records other ones is refused.
         allow_leaks: accept a subject in two sets.
+        allow_outside, hash_ids: see `load_sets`.
 
     Raises:
-        MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label other than 0 and 1, a
-            missing image.
+        MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label other than 0 and 1, an
+            image that is missing or outside dataset_dir.
     """
     path = Path(path)
     content = _read_json(path)
@@ -296,7 +308,7 @@ def read_datalist(
             )
     # not load_decathlon_datalist: it makes a path of every value that happens to name a file, of subject IDs too
     root = _folder(Path(dataset_dir)).absolute()
-    sets = {name: [_located(item, root, name, path) for item in content[name]] for name in SETS}
+    sets = {name: [_located(item, root, name, path, allow_outside) for item in content[name]] for name in SETS}
     owner: dict[str, str] = {}
     for name, items in sets.items():
         for item in items:
@@ -305,7 +317,17 @@ def read_datalist(
                     f"{path}: subject {item['subject']} is in {owner[item['subject']]} and in {name}: "
                     "a subject may be in one set only, or the result is worthless"
                 )
-    return Sets(**sets, synthetic=bool(content.get("synthetic", False)))
+    shown = {name: with_pseudonyms(items) for name, items in sets.items()} if hash_ids else sets
+    return Sets(**shown, synthetic=bool(content.get("synthetic", False)), hashed=hash_ids)
+
+
+def shareable(sets: Sets) -> dict[str, Any]:
+    """The sets as a datalist for others: no image paths, which contain IDs, and no folder of this machine."""
+    kept = ("label", "subject", "session", "cdr", "age", "sex")
+    content: dict[str, Any] = {"description": "without image paths", "synthetic": sets.synthetic}
+    for name in SETS:
+        content[name] = [{key: item[key] for key in kept if key in item} for item in getattr(sets, name)]
+    return content
 
 
 def _shown(value: Any) -> str:
@@ -326,13 +348,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return given
 
 
-def _located(item: Any, root: Path, name: str, path: Path) -> Item:
+def _located(item: Any, root: Path, name: str, path: Path, allow_outside: bool) -> Item:
     if not (isinstance(item, dict) and isinstance(item.get("image"), str) and isinstance(item.get("subject"), str)):
         raise MonaiCaeError(f"{path}: an item of {name} has no image or no subject: both are needed")
     if item.get("label") not in (0, 1):
         raise MonaiCaeError(
             f"{path}: the label of {item['subject']} is {item.get('label')!r}; it must be 0 (HC) or 1 (AD)"
         )
+    require_inside(item["image"], root, f"{path}: the item of {item['subject']} in {name}", allow_outside)
     image = root / item["image"]
     if not image.is_file():
         raise MonaiCaeError(f"{image} is missing ({path} names it): check --dataset_dir")

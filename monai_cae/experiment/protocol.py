@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from monai_cae.delivery import send_below
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import check_steps, evaluate
 from monai_cae.experiment.page import log_results, print_results
-from monai_cae.experiment.record import NETWORK, pool
+from monai_cae.experiment.record import NETWORK, pool, read_sets
 from monai_cae.experiment.results import compute
 from monai_cae.experiment.steps import BASELINES, CLASSIFIER, STAGES, Part, Plan, parts_of, read_json
 from monai_cae.files import only_writer
@@ -186,7 +185,7 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
         one = by_method.setdefault(step.method, {"results": {}, "seconds": 0.0})
         one["results"] |= done[step.name]["results"]
         one["seconds"] += done[step.name]["seconds"]
-    sets = json.loads((plan.output / part.folder / "datalist.json").read_text(encoding="utf-8"))
+    sets = read_sets(plan.output / part.folder, bool(plan.shared["hash_ids"]))
     return {
         "folder": part.folder,
         "repeat": part.repeat,
@@ -197,6 +196,7 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
         "variants": list(plan.variants),
         "shares": plan.shares,
         "baselines": list(plan.baselines),
+        "hash_ids": bool(plan.shared["hash_ids"]),
         "tested": sorted({item["subject"] for item in sets["test"]}),
     }
 

@@ -38,6 +38,7 @@ def run_stage(
     report: Callable[[], Mapping[str, Any]],
     resuming: Resuming | None = None,
     next_config: str = "",
+    shared_datalist: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run the steps of a stage inside its MLflow run, write its results and executed config, and print a summary.
 
@@ -54,6 +55,7 @@ def run_stage(
         report: called when they are done; gives the stage's results.
         resuming: has the steps go on where they were ended; None for a stage that starts anew every time.
         next_config: config file of the bundle that the summary names as the next to run; "" for none.
+        shared_datalist: what MLflow gets in place of the datalist, see `monai_cae.data.shareable`.
 
     Returns:
         The results, with the seconds that steps and report took and the MLflow run's ID; nothing in other processes
@@ -83,7 +85,7 @@ def run_stage(
         try:
             with run:
                 if not run.resumed_run_id:
-                    _log_beginning(run, output, config, datalist, synthetic, audit)
+                    _log_beginning(run, output, config, shared_datalist or datalist, synthetic, audit)
                 results: dict[str, Any] = {"stage": stage, "synthetic": synthetic, "leaks": int(audit["leaks"])}
                 _run_steps(steps, ending, resuming)
                 results.update(report())
@@ -125,7 +127,7 @@ def _log_beginning(
     run: TrackedRun,
     output: Path,
     config: Mapping[str, Any],
-    datalist: str,
+    datalist: str | Mapping[str, Any],
     synthetic: bool,
     audit: Mapping[str, Any],
 ) -> None:
@@ -136,7 +138,10 @@ def _log_beginning(
         {"data": "synthetic" if synthetic else "real", "leaks": str(leaks)},
     )
     run.log_json(config, "config.json")
-    run.log_file(datalist)
+    if isinstance(datalist, str):
+        run.log_file(datalist)
+    else:
+        run.log_json(datalist, "datalist.json")
     _write_audit(run, output, audit)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from monai_cae.data import Found, Scan, find_images, read_scans
+from monai_cae.errors import MonaiCaeError
 
 T88 = "PROCESSED/MPRAGE/T88_111"
 ROWS = [("OAS1_0001_MR1", "F", 74, 0), ("OAS1_0002_MR1", "M", 80, 0.5), ("OAS1_0002_MR2", "M", 80, 0.5)]
@@ -144,7 +145,7 @@ def test_plain_folder_whose_table_names_the_images(tmp_path, header):
     touch(root / "a" / "one.nii", root / "two.hdr", root / "two.img", away, root / "p4.nii", root / "nobody.nii")
     lines = ["p1;a/one.nii", "p2;two.img", f"p3;{away}", "p4;n/a"]
     (root / "t.csv").write_text("\n".join([f"ID;{header}", *lines]))
-    found = read_scans(root)
+    found = read_scans(root, allow_outside=True)
     expected = [root / "a" / "one.nii", root / "two.hdr", away, root / "p4.nii"]
     assert [scan.image for scan in found.scans] == expected
     assert (found.layout, found.left_out) == ("plain folder", {"images without a row in the table": 1})
@@ -163,11 +164,12 @@ def test_columns_reach_the_table(tmp_path):
     ("name", "message"),
     [
         ("gone.nii", r"plain/gone\.nii is missing: the table names it for b"),
-        ("/nowhere/gone.nii", r"^/nowhere/gone\.nii is missing: the table names it for b"),
+        ("/nowhere/gone.nii", r"^the table's row of b names '/nowhere/gone\.nii', outside .*--allow_outside true"),
+        ("x/../../gone.nii", r"^the table's row of b names 'x/\.\./\.\./gone\.nii', outside .*--allow_outside true"),
         ("folder", r"plain/folder is missing: the table names it for b"),
         ("b.hdr", r"plain/b\.img is missing beside its \.hdr: copy b again"),
     ],
-    ids=["relative", "absolute", "folder", "no-img"],
+    ids=["relative", "absolute", "upwards", "folder", "no-img"],
 )
 def test_image_that_the_table_names_in_vain_is_refused(tmp_path, refused, name, message):
     root = tmp_path / "plain"
@@ -329,7 +331,9 @@ def test_datalist_is_a_cohort(tmp_path):
     ]
     path = tmp_path / "list.json"
     path.write_text(json.dumps({"training": items[:1], "validation": items[1:2], "test": items[2:], "numTest": 1}))
-    found = read_scans(path)
+    with pytest.raises(MonaiCaeError, match=r"list\.json: the item of 3 names '/away/c\.nii\.gz', outside "):
+        read_scans(path)
+    found = read_scans(path, allow_outside=True)
     assert found.layout == "MONAI datalist"
     assert found.scans == [
         Scan("p1", "s", tmp_path / "a.nii.gz", cdr=0.5, age=70, sex="F"),
