@@ -62,8 +62,8 @@ def read_scans(
         columns: see `read_table`.
 
     Raises:
-        MonaiCaeError: nothing there, no table, no images, two images for one scan or two scans for one image, a header
-            without its .img, two layouts in one folder, an unknown plane.
+        MonaiCaeError: nothing there, no table, no images, two images for one scan or two scans for one image, two
+            layouts in one folder, an unknown plane. A file that the table names need not be there: see `find_bad`.
     """
     plane_axis(plane)
     root = Path(dataset_dir)
@@ -267,8 +267,6 @@ def _with_sessions(root: Path, rows: list[Scan], columns: Mapping[str, str] | No
 def _matched(row: Scan, images: Images, root: Path) -> Scan | None:
     if row.file:
         path = Path(row.file) if Path(row.file).is_absolute() else root / row.file
-        if not path.is_file():
-            raise MonaiCaeError(f"{path} is missing: the table names it for {row.name}")
     else:
         bids = _name(_with_prefix("sub-", row.subject), _with_prefix("ses-", row.session))
         found = images.get(row.name) or images.get(bids)
@@ -277,8 +275,6 @@ def _matched(row: Scan, images: Images, root: Path) -> Scan | None:
         path = found
     if path.suffix == ".img":
         path = path.with_suffix(".hdr")
-    if path.suffix == ".hdr" and not path.with_suffix(".img").is_file():
-        raise MonaiCaeError(f"{path.with_suffix('.img')} is missing beside its .hdr: copy {row.name} again")
     return dataclasses.replace(row, image=path)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
+from monai_cae.data.bad_scans import from_record, skipped_lines
 from monai_cae.data.splits import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.page import log_results, print_results
@@ -137,8 +138,11 @@ def run_experiment(
     parts = _parts(repeats, seed, shared)
     where = {"tracking_uri": tracking_uri, "experiment_name": experiment_name, "parent_run_id": "pending"}
     plan = Plan(configs, output, shared, stages, variants, baselines, where)
-    for part in parts:  # all datalists are written, and bad input ends here, before there is a run
-        _run(configs, "pretrain", plan.settings(part, "pretrain"), item="audit")
+    # all datalists are written, and bad input ends here, before there is a run
+    audits = [_run(configs, "pretrain", plan.settings(part, "pretrain"), item="audit") for part in parts]
+    if left_out := from_record(audits[0]["bad_scans"]):
+        total = len(left_out) + sum(one_set["n"] for one_set in audits[0]["sets"].values())
+        print("\n".join(skipped_lines(left_out, total)), flush=True)
     with tracked:
         write_json(output / "experiment.json", {"run_id": tracked.run_id})
         plan = Plan(configs, output, shared, stages, variants, baselines, {**where, "parent_run_id": tracked.run_id})

@@ -19,6 +19,8 @@ from monai_cae.training.tracking import TrackedRun, program, ui_command
 from monai_cae.training.workflow import bundle_root, executed_config, resolved_settings
 
 DISCLAIMER = "Research software, not a medical device."
+_SAID_APART = ("leaks", "scans_left_out")
+_SHOWN = 20
 _UNITS = {"psnr": " dB", "seconds": " s"}
 
 
@@ -60,16 +62,18 @@ def run_stage(
     config = executed_config()
     with run:
         run.log_params(resolved_settings())
-        leaks = int(audit["leaks"])
+        leaks, left_out = int(audit["leaks"]), len(audit["bad_scans"])
         run.describe(
             f"{data_kind(synthetic, leaks)}. {DISCLAIMER}",
-            {"data": "synthetic" if synthetic else "real", "leaks": str(leaks)},
+            {"data": "synthetic" if synthetic else "real", "leaks": str(leaks), "scans_left_out": str(left_out)},
         )
         run.log_json(config, "config.json")
         run.log_file(datalist)
         _write_audit(run, Path(output_dir), audit)
+        if left_out and not run.parent_run_id:
+            _print_left_out(audit["bad_scans"])
         started = time.perf_counter()
-        results: dict[str, Any] = {"stage": stage, "synthetic": synthetic, "leaks": leaks}
+        results: dict[str, Any] = {"stage": stage, "synthetic": synthetic, "leaks": leaks, "scans_left_out": left_out}
         for step in steps:
             step()
         results.update(report())
@@ -86,6 +90,12 @@ def run_stage(
     if not run.parent_run_id:
         _print_summary(stage, run, results, Path(output_dir), next_config)
     return results
+
+
+def _print_left_out(bad: Sequence[Mapping[str, str]]) -> None:
+    lines = [f"  {scan['subject']}: {scan['reason']}" for scan in bad[:_SHOWN]]
+    more = [f"  and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
+    print("\n".join([f"left out, as they can't be used: {len(bad)} scans", *lines, *more]), flush=True)
 
 
 def data_kind(synthetic: bool, leaks: int = 0) -> str:
@@ -119,9 +129,11 @@ def _finite(content: Any) -> Any:
 def _print_summary(stage: str, run: TrackedRun, results: Mapping[str, Any], output: Path, next_config: str) -> None:
     lines = [f"{stage} finished on {data_kind(results['synthetic'], results['leaks'])}"]
     for name, value in results.items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "leaks":
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in _SAID_APART:
             unit = next((unit for part, unit in _UNITS.items() if part in name), "")
             lines.append(f"  {name:<24}{value:.4g}{unit}")
+    if count := results["scans_left_out"]:
+        lines.append(f"  {'scans left out':<24}{count}, as they can't be used: {output / 'audit.html'} says why")
     lines += [
         *(f"  {what:<24}{folder}" for what, folder in _written(stage, output).items() if folder.is_dir()),
         f"  {'MLflow':<24}{ui_command(run.tracking_uri)}",
