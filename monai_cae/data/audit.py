@@ -67,7 +67,7 @@ class Audit:
         checks: name, looks_for, threshold, compared (a number) of unit, findings (a number), passed (None: not done).
         findings: leaks and warnings, in the order of the checks.
         synthetic: the images are a phantom's, not real MRI.
-        bad_scans: scans that can't be used and were left out: subject, image, reason, and the set they are missing from.
+        bad_scans: those that can't be used and were left out: subject, image, reason, and the set they miss from.
     """
 
     sets: dict[str, dict[str, Any]]

@@ -83,8 +83,9 @@ def load_sets(
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
     made_from["plane"] = plane if (root / plane).is_dir() else ""
     if not datalist.exists():
-        slices = {"plane": plane, "slice_index": slice_index}
-        chosen = load_usable_cohort(root, **slices, on_bad_scan=on_bad_scan, **cohort_options)
+        chosen = load_usable_cohort(
+            root, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan, **cohort_options
+        )
         recipe = recipe_of(chosen, root)
         sets = split_cohort(chosen, seed=seed, **split_options)
         write_datalist(datalist, sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)

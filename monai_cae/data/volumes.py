@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from monai_cae.errors import MonaiCaeError
 
 # What a file can make this read. A volume of 1024 x 1024 x 1024 passes, as 7 T and whole-body scans may have. The
-# pixels bound the memory: a few copies of 4 million numbers of 16 bytes at most; test_reader_fuzz.py measures it. The
+# pixels bound the memory: a few copies of 4 million numbers of 8 bytes; test_reader_fuzz.py measures it. The
 # voxels bound the time: nothing is inflated beyond the last of them.
 MAX_SLICE_PIXELS = 2048 * 2048
 MAX_VOXELS = 1024**3
