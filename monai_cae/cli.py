@@ -273,7 +273,7 @@ def _seen_by(checkpoints: Iterable[Path]) -> list[str]:
 def _recorded_dataset_dir(path: Path) -> Path:
     try:
         made_from = json.loads(path.read_text(encoding="utf-8")).get("made_from") or {}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise MonaiCaeError(f"{path} is not a readable datalist: give a MONAI datalist JSON") from error
     return Path(made_from.get("dataset_dir", path.parent))
 

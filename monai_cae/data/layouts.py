@@ -318,5 +318,5 @@ def _datalist_scans(path: Path) -> list[Scan]:
             )
             for item in items
         ]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise MonaiCaeError(f"{path} is no datalist with image, label and subject in every item ({error!r})") from error

@@ -375,7 +375,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MonaiCaeError(f"no datalist at {path}: check --datalist and --output_dir") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MonaiCaeError(f"{path} is not readable JSON ({error}): delete it to have it made anew") from error
     given = content if isinstance(content, dict) else {}
     missing = [name for name in SETS if not isinstance(given.get(name), list) or not given[name]]
