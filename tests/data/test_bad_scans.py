@@ -172,3 +172,9 @@ def test_a_record_that_is_none_is_refused(tmp_path, discs, refused, bad):
     path.write_text(json.dumps(content))
     with refused(r"datalist\.json is no datalist for this \(its recipe: bad_scans is no list"):
         read_datalist(path, discs)
+
+
+def test_a_datalist_nested_too_deep_is_refused(tmp_path, refused):
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with refused(r"deep\.json is not readable JSON"):
+        read_datalist(tmp_path / "deep.json", tmp_path)
