@@ -79,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     datalist.add_argument("--val-fraction", type=float, default=0.2, help="of the rest (default: 0.2)")
     datalist.add_argument("--stratify", default="class", help="class, class+age, class+sex or class+age+sex")
     datalist.add_argument("--seed", type=int, default=0, help="decides the split (default: 0)")
+    datalist.add_argument(
+        "--on-bad-scan",
+        "--on_bad_scan",
+        default="fail",
+        help="fail names all scans that can't be used, skip leaves them out and counts them (default: fail)",
+    )
 
     audit = command("audit", _audit, "look for leaks between the sets of a datalist; exit status 1 if there is one")
     _add_slice(audit)
@@ -233,12 +239,16 @@ def _p(value: float) -> str:
 
 
 def _datalist(options: argparse.Namespace) -> int:
-    from monai_cae.data import check_images, load_cohort, split_cohort, write_datalist
+    from monai_cae.data import load_usable_cohort, recipe_of, skipped_lines, split_cohort, write_datalist
 
     rules = _cohort_options(options)
-    cohort = load_cohort(options.path, plane=options.plane, allow_outside=options.allow_outside, **rules)
+    slices = {"plane": options.plane, "slice_index": options.slice_index}
+    cohort = load_usable_cohort(
+        options.path, **slices, on_bad_scan=options.on_bad_scan, allow_outside=options.allow_outside, **rules
+    )
     _print_cohort(cohort, options.path)
-    check_images([scan.image for scan in cohort.scans], plane=options.plane, slice_index=options.slice_index)
+    if cohort.bad_scans:
+        print("\n".join(["", *skipped_lines(cohort.bad_scans, len(cohort.scans) + len(cohort.bad_scans))]))
     names = ("kind", "folds", "test_fraction", "val_fraction", "stratify", "seed")
     split = {name: getattr(options, name) for name in names}
     leaks = 0
@@ -254,10 +264,7 @@ def _datalist(options: argparse.Namespace) -> int:
             root=options.path,
             synthetic=cohort.synthetic,
             made_from={"dataset_dir": str(options.path.resolve())},
-            recipe={
-                **{**rules, **split, "fold": fold, "plane": options.plane},
-                **{"layout": cohort.layout, "left_out": dict(cohort.left_out)},
-            },
+            recipe={**rules, **split, "fold": fold, "plane": options.plane, **recipe_of(cohort, options.path)},
         )
         print(f"{path}: " + ", ".join(f"{len(scans)} {name}" for name, scans in sets.items()))
         leaks += len(_run_audit(path, options.path, path.parent, options).leaks)
@@ -293,7 +300,7 @@ def _seen_by(checkpoints: Iterable[Path]) -> list[str]:
 def _recorded_dataset_dir(path: Path) -> Path:
     try:
         made_from = json.loads(path.read_text(encoding="utf-8")).get("made_from") or {}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise MonaiCaeError(f"{path} is not a readable datalist: give a MONAI datalist JSON") from error
     return Path(made_from.get("dataset_dir", path.parent))
 
@@ -306,11 +313,14 @@ def _run_audit(
     seen: Sequence[str] = (),
     pixels: bool = True,
 ) -> Audit:
-    from monai_cae.data import audit_sets, certify_datalist, read_datalist
+    from monai_cae.data import audit_sets, certify_datalist, read_datalist, usable_sets
 
     sets = read_datalist(
         path, dataset_dir, allow_leaks=True, allow_outside=options.allow_outside, hash_ids=options.hash_ids
     )
+    if pixels:
+        slices = {"plane": options.plane, "slice_index": options.slice_index}
+        sets = usable_sets(sets, path, **slices, on_bad_scan="fail")
     number = len(sets.training) + len(sets.validation) + len(sets.test)
     audit = audit_sets(
         sets.training,
@@ -322,6 +332,7 @@ def _run_audit(
         synthetic=sets.synthetic,
         pretrained_on=seen,
         name_files=not options.hash_ids,
+        bad_scans=sets.bad_scans,
         progress=_progress("audit", "image", number),
     )
     _write_audit(audit.to_dict(), folder)

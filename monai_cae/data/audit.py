@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from monai_cae.data.bad_scans import recorded
 from monai_cae.data.lookalikes import WAVES, describe, lookalikes, threshold
 from monai_cae.data.readers import SliceReader
+from monai_cae.data.scan import BadScan
 from monai_cae.errors import MonaiCaeError
 
 _Array = NDArray[Any]
@@ -65,12 +67,14 @@ class Audit:
         checks: name, looks_for, threshold, compared (a number) of unit, findings (a number), passed (None: not done).
         findings: leaks and warnings, in the order of the checks.
         synthetic: the images are a phantom's, not real MRI.
+        bad_scans: those that can't be used and were left out: subject, image, reason, and the set they miss from.
     """
 
     sets: dict[str, dict[str, Any]]
     checks: list[dict[str, Any]]
     findings: list[Finding]
     synthetic: bool = False
+    bad_scans: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def leaks(self) -> list[Finding]:
@@ -84,6 +88,7 @@ class Audit:
             "synthetic": self.synthetic,
             "leaks": len(self.leaks),
             "sets": self.sets,
+            "bad_scans": self.bad_scans,
             "checks": self.checks,
             "findings": findings,
             "not_checked": list(NOT_CHECKED),
@@ -101,6 +106,7 @@ def audit_sets(
     synthetic: bool = False,
     pretrained_on: Sequence[str] = (),
     name_files: bool = True,
+    bad_scans: Sequence[BadScan] = (),
     progress: _Progress | None = None,
 ) -> Audit:
     """Look for subjects, files and images that two sets share, and for sets that differ in class, age or sex.
@@ -117,6 +123,7 @@ def audit_sets(
         synthetic: handed on.
         pretrained_on: `hash_subject` of every subject that a pretrained checkpoint has seen.
         name_files: name files that were found twice; their names contain the subjects' IDs.
+        bad_scans: those that were left out, handed on.
         progress: wraps the iterable of images, e.g. tqdm.
 
     Raises:
@@ -140,6 +147,7 @@ def audit_sets(
         checks=report.checks,
         findings=report.findings,
         synthetic=synthetic,
+        bad_scans=recorded(bad_scans),
     )
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_cae.data.planes import plane_axis
-from monai_cae.data.readers import SliceReader, open_volume, volume_shape
+from monai_cae.data.readers import SliceReader
+from monai_cae.data.volumes import find_volume
 from monai_cae.errors import MonaiCaeError
 
 _Array = NDArray[np.float32]
@@ -175,14 +176,11 @@ def check_cohort(
 def _look(name: str, path: Path, reader: SliceReader) -> _Look:
     look = _Look(name, path)
     try:
-        image = open_volume(path)
-        look.shape = volume_shape(image, path)
+        layout = find_volume(str(path)).layout
     except MonaiCaeError as error:
         look.problems.append(f"not readable: {error}")
         return look
-    sizes = [round(float(size), 3) for size in (*image.header.get_zooms()[:3], 1, 1)]
-    look.spacing = (sizes[0], sizes[1], sizes[2])
-    look.affine = np.asarray(image.affine, dtype=np.float64)
+    look.shape, look.spacing, look.affine = layout.shape, layout.spacing, layout.affine
     try:
         array, _ = reader.get_data((path,))
     except MonaiCaeError as error:

@@ -65,8 +65,8 @@ def read_scans(
         allow_outside: take images that the table or datalist names outside the folder, see `require_inside`.
 
     Raises:
-        MonaiCaeError: nothing there, no table, no images, two images for one scan or two scans for one image, a header
-            without its .img, two layouts in one folder, an unknown plane.
+        MonaiCaeError: nothing there, no table, no images, two images for one scan or two scans for one image, two
+            layouts in one folder, an unknown plane. A file that the table names need not be there: see `find_bad`.
     """
     plane_axis(plane)
     root = Path(dataset_dir)
@@ -271,8 +271,6 @@ def _matched(row: Scan, images: Images, root: Path, allow_outside: bool) -> Scan
     if row.file:
         require_inside(row.file, root, f"the table's row of {row.name}", allow_outside)
         path = Path(row.file) if Path(row.file).is_absolute() else root / row.file
-        if not path.is_file():
-            raise MonaiCaeError(f"{path} is missing: the table names it for {row.name}")
     else:
         bids = _name(_with_prefix("sub-", row.subject), _with_prefix("ses-", row.session))
         found = images.get(row.name) or images.get(bids)
@@ -281,8 +279,6 @@ def _matched(row: Scan, images: Images, root: Path, allow_outside: bool) -> Scan
         path = found
     if path.suffix == ".img":
         path = path.with_suffix(".hdr")
-    if path.suffix == ".hdr" and not path.with_suffix(".img").is_file():
-        raise MonaiCaeError(f"{path.with_suffix('.img')} is missing beside its .hdr: copy {row.name} again")
     return dataclasses.replace(row, image=path)
 
 
@@ -330,5 +326,5 @@ def _datalist_scans(path: Path, allow_outside: bool) -> list[Scan]:
         ]
     except MonaiCaeError:
         raise
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise MonaiCaeError(f"{path} is no datalist with image, label and subject in every item ({error!r})") from error

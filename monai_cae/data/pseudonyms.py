@@ -9,10 +9,12 @@ import hmac
 import os
 import secrets
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from monai_cae.data.audit import person
+from monai_cae.data.scan import BadScan
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 
@@ -36,6 +38,13 @@ def pseudonym(subject: str) -> str:
 def with_pseudonyms(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The items of a datalist with pseudonyms for subjects."""
     return [{**item, "subject": pseudonym(item["subject"])} for item in items]
+
+
+def hidden(scan: BadScan, alias: str) -> BadScan:
+    """A scan that can't be used, its subject and the name of its file replaced; the reason may name the file, too."""
+    name = Path(scan.image).name
+    stem = name.partition(".")[0]
+    return replace(scan, subject=alias, image=name.replace(stem, alias), reason=scan.brief.replace(stem, alias))
 
 
 def key_file() -> Path:

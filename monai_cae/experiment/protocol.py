@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cae.data.bad_scans import from_record, skipped_lines
 from monai_cae.data.splits import SETS
 from monai_cae.delivery import send_below
 from monai_cae.errors import MonaiCaeError
@@ -102,8 +103,12 @@ def _finished(plan: Plan, parts: Sequence[Part]) -> dict[str, Any]:
 
 def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool) -> dict[str, Any]:
     output, started = plan.output, time.perf_counter()
-    for part in parts:  # all datalists are written, and bad input ends here, before there is a run
-        evaluate(plan.configs, "pretrain", next(plan.steps(part)).stages["pretrain"], item="audit")
+    # all datalists are written, and bad input ends here, before there is a run
+    first = [next(plan.steps(part)).stages["pretrain"] for part in parts]
+    audits = [evaluate(plan.configs, "pretrain", settings, item="audit") for settings in first]
+    if left_out := from_record(audits[0]["bad_scans"]):
+        total = len(left_out) + sum(one_set["n"] for one_set in audits[0]["sets"].values())
+        print("\n".join(skipped_lines(left_out, total)), flush=True)
     check_steps(plan, parts[0])
     tracked = TrackedRun(
         tracking_uri=plan.tracked["tracking_uri"],

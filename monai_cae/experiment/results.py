@@ -121,6 +121,9 @@ def _caveats(
     found = []
     if leaks:
         found.append(f"LEAKY: {leaks} leaks between the sets, the scores are worthless.")
+    left_out = max(part["steps"][NETWORK]["results"]["evaluate"]["scans_left_out"] for part in results)
+    if left_out:
+        found.append(f"SCANS LEFT OUT: {left_out}, as they can't be used; the audit of each part says which and why.")
     if seen_before is None:
         found.append(
             "TEST SETS PERHAPS SEEN BEFORE: MLflow did not answer, so whether earlier experiments scored the same test "

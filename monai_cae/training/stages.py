@@ -23,6 +23,8 @@ from monai_cae.training.resuming import Resuming, refuse_other_config
 from monai_cae.training.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.workflow import bundle_root, executed_config, resolved_settings
 
+_SAID_APART = ("leaks", "scans_left_out")
+_SHOWN = 20
 _UNITS = {"psnr": " dB", "seconds": " s"}
 
 
@@ -86,7 +88,11 @@ def run_stage(
             with run:
                 if not run.resumed_run_id:
                     _log_beginning(run, output, config, shared_datalist or datalist, synthetic, audit)
+                left_out = audit["bad_scans"]
+                if left_out and not run.parent_run_id:
+                    _print_left_out(left_out)
                 results: dict[str, Any] = {"stage": stage, "synthetic": synthetic, "leaks": int(audit["leaks"])}
+                results["scans_left_out"] = len(left_out)
                 _run_steps(steps, ending, resuming)
                 results.update(report())
                 before = resuming.seconds if resuming is not None else 0
@@ -135,7 +141,11 @@ def _log_beginning(
     leaks = int(audit["leaks"])
     run.describe(
         f"{data_kind(synthetic, leaks)}. {DISCLAIMER}",
-        {"data": "synthetic" if synthetic else "real", "leaks": str(leaks)},
+        {
+            "data": "synthetic" if synthetic else "real",
+            "leaks": str(leaks),
+            "scans_left_out": str(len(audit["bad_scans"])),
+        },
     )
     run.log_json(config, "config.json")
     if isinstance(datalist, str):
@@ -171,6 +181,12 @@ def _hashes() -> dict[str, str]:
     return {name: sha256_of(path) for name, path in paths.items() if path.is_file()}
 
 
+def _print_left_out(bad: Sequence[Mapping[str, str]]) -> None:
+    lines = [f"  {scan['subject']}: {scan['reason']}" for scan in bad[:_SHOWN]]
+    more = [f"  and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
+    print("\n".join([f"left out, as they can't be used: {len(bad)} scans", *lines, *more]), flush=True)
+
+
 def data_kind(synthetic: bool, leaks: int = 0) -> str:
     """What every summary calls its data."""
     kind = "SYNTHETIC data, not real MRI" if synthetic else "real data"
@@ -202,9 +218,11 @@ def _finite(content: Any) -> Any:
 def _print_summary(stage: str, run: TrackedRun, results: Mapping[str, Any], output: Path, next_config: str) -> None:
     lines = [f"{stage} finished on {data_kind(results['synthetic'], results['leaks'])}"]
     for name, value in results.items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "leaks":
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in _SAID_APART:
             unit = next((unit for part, unit in _UNITS.items() if part in name), "")
             lines.append(f"  {name:<24}{value:.4g}{unit}")
+    if count := results["scans_left_out"]:
+        lines.append(f"  {'scans left out':<24}{count}, as they can't be used: {output / 'audit.html'} says why")
     lines += [
         *(f"  {what:<24}{folder}" for what, folder in _written(stage, output).items() if folder.is_dir()),
         *(f"  {label:<24}{line}" for label, line in zip(("MLflow", ""), where_to_see(run, output), strict=False)),

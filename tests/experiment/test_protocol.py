@@ -239,9 +239,10 @@ def test_leak_and_dead_classifier_are_doubts(tmp_path):
         for r in range(5) for n in range(40)
     ]  # fmt: skip
     table = pd.DataFrame(rows)
-    evaluated = {"steps": {"network": {"results": {"evaluate": {"leaks": 2}}}}}
+    evaluated = {"steps": {"network": {"results": {"evaluate": {"leaks": 2, "scans_left_out": 3}}}}}
     scores = pd.concat({"network": summarise(table, np.random.default_rng(0), resamples=50)}, names=["method"])
     said = " ".join(_caveats(table, [evaluated], scores, seen_before=3))
+    assert "SCANS LEFT OUT: 3, as they can't be used" in said
     assert "LEAKY: 2 leaks" in said and "DEAD CLASSIFIER" in said and "3 times" in said
     assert "FEW REPEATS" not in said
     said = " ".join(_caveats(table, [evaluated], scores, seen_before=None))
