@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from monai.bundle import ConfigParser, ConfigWorkflow
 from tiny import CONFIGS, TINY, write_discs
 
+from monai_cae.cli import main
 from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier, save_weights
 from monai_cae.training.workflow import find_mistake
 
@@ -244,6 +245,19 @@ def test_inference_reads_ahead_without_changing_a_prediction(discs, checkpoint, 
     assert np.std(expected) > 0.02 and 0 < positive < 24
     summary = rf"^24 scans in \d+\.\d s \(\d+\.\d per second\): {positive} predicted as AD"
     assert len(re.findall(summary, capsys.readouterr().out, re.MULTILINE)) == 3
+
+
+def test_package_of_an_experiments_run_needs_no_trust(experiment, tmp_path, capsys):
+    package = tmp_path / "cae.zip"
+    assert main(["package", str(package), "--output_dir", str(experiment.output / "repeat_1")]) == 0
+    assert "--trust" not in capsys.readouterr().out
+    assert main(["package", str(package), "--check"]) == 0
+
+
+def test_predictions_may_go_elsewhere(discs, checkpoint, run_bundle, tmp_path):
+    elsewhere = tmp_path / "mine.csv"
+    run_bundle("inference.json", discs, tmp_path / "out", checkpoint=str(checkpoint), predictions=str(elsewhere))
+    assert len(predictions(elsewhere)) == 24
 
 
 def test_inference_in_the_precision_that_is_fast_here(discs, checkpoint, run_bundle, tmp_path):

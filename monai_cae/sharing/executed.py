@@ -17,7 +17,7 @@ _OWN = {
     "experiment_name", "run_name", "parent_run_id", "device", "threads", "num_workers", "allow_leaks",
     "allow_outside",
 }  # fmt: skip
-_OWN_MEMBERS = {("cohort", "table")}
+_OWN_MEMBERS = {("cohort", "table"), ("tracked_run", "tags")}
 _ABSENT = object()
 _PATH = re.compile(r"(?:^|['\"\s(=,])(?:~|~?/\w|[A-Za-z]:[\\/])|\.\.[\\/]|://")
 

@@ -151,6 +151,8 @@ def check_settings(config: dict[str, Any]) -> None:
         MonaiCaeError: naming the setting and, for a misspelt one, the closest that exists.
     """
     read = set(_REFERENCE.findall(json.dumps(config, default=str))) | _LOOKED_UP
+    if "predictions" in config:
+        read.add("output_dir")  # it is read where the predictions go by default
     if "train" in config:
         read.add("max_epochs")  # in federated learning MonaiAlgo writes its local_epochs over the trainer's reference
     names = [name for name in config if not name.startswith(("_", "+"))]
