@@ -35,6 +35,7 @@ from monai_cae.evaluation.style import (
     NUMBER,
     SMALL,
     VERMILLION,
+    capital,
     empty_figure,
     readable,
     tidy,
@@ -242,7 +243,10 @@ def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, threshold: flo
 
 
 def repeats(
-    values: Mapping[str, Sequence[float]], note: str = "", reference: Mapping[str, float] | None = None
+    values: Mapping[str, Sequence[float]],
+    note: str = "",
+    reference: Mapping[str, float] | None = None,
+    reference_name: str = "reference",
 ) -> Figure:
     """Show a score per repeat of the experiment as dots, beside them their mean and standard deviation.
 
@@ -250,6 +254,7 @@ def repeats(
         values: One value per repeat by metric name, such as `{"accuracy": [0.74, ...]}`; one axis serves all.
         note: Footer line.
         reference: Values to compare with, drawn dashed, such as the paper's `{"accuracy": 0.7466, "f1": 0.66}`.
+        reference_name: What these are, such as "paper".
 
     Raises:
         MonaiCaeError: If there is no metric, a metric without a value, or a reference for a metric not in `values`.
@@ -271,8 +276,10 @@ def repeats(
         if name in reference:
             dashes: dict[str, Any] = {"colors": INK, "linestyles": "dashed", "linewidth": 1.2}
             line = axis.hlines(reference[name], place - 0.38, place + 0.38, **dashes)
-            names[-1] += f"\nreference {reference[name]:.3f}"
-    handles: dict[str, Any] = {"One repeat": dots, "Mean ± SD": bar} | ({"Reference": line} if reference else {})
+            names[-1] += f"\ndashed: {reference[name]:.3f}"
+    handles: dict[str, Any] = {"One repeat": dots, "Mean ± SD": bar} | (
+        {capital(reference_name): line} if reference else {}
+    )
     place_above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": len(handles)}
     axis.legend(list(handles.values()), list(handles), **place_above, **LEGEND)
     axis.set_xticks(range(len(values)), names)

@@ -1,4 +1,4 @@
-"""How an experiment is told: on the terminal, as a page in Markdown, in MLflow, in figures."""
+"""How an experiment is told: on the terminal, as a page in Markdown, in MLflow."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from monai_cae import DISCLAIMER
 from monai_cae.data.splits import SETS
-from monai_cae.evaluation import figures, result_figures
-from monai_cae.evaluation.curves import roc_band
+from monai_cae.evaluation.figures import save_figure
 from monai_cae.evaluation.pooled import pooled
 from monai_cae.experiment.card import experiment_card, write_card
+from monai_cae.experiment.drawing import drawings
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
-from monai_cae.experiment.wording import LABELS, columns, markdown, p_value, readable, with_interval
+from monai_cae.experiment.wording import HEADLINE, LABELS, columns, markdown, p_value, readable, with_interval
 from monai_cae.files import replacing
-from monai_cae.training.reports import SYNTHETIC_NOTE
 from monai_cae.training.stages import data_kind
 from monai_cae.training.tracking import TrackedRun, program, ui_command
 
-_HEADLINE = ("accuracy", "auc", "f1")
-_PAPER = {"accuracy": 0.7466}
 _RECONSTRUCTION = {"test_psnr": "PSNR", "test_psnr_brain": "PSNR in the brain"}
 
 
@@ -95,15 +90,15 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
     for score, row in results.scores.loc[NETWORK].iterrows():
         metrics |= {f"test_{score}_{part}": float(row[part]) for part in ("mean", "sd", "low", "high")}
     for method in results.methods[1:]:
-        metrics |= {f"{method}_{score}_mean": float(results.scores.loc[(method, score), "mean"]) for score in _HEADLINE}
+        metrics |= {f"{method}_{score}_mean": float(results.scores.loc[(method, score), "mean"]) for score in HEADLINE}
     tracked.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)})
     tables = ("predictions", "scores", "comparisons", "subgroups", "reconstruction")
     for path in (output / name for name in ("summary.json", "results.md", *(f"{table}.csv" for table in tables))):
         if path.is_file():
             tracked.log_file(path)
-    for name, figure in _figures(summary, results).items():
+    for name, figure in drawings(summary, results).items():
         path = output / "figures" / f"{name}.png"
-        figures.save_figure(figure, path)
+        save_figure(figure, path)
         tracked.log_file(path, "figures")
     tracked.log_file(write_card(output / "model_card.md", experiment_card(summary, results, output)))
 
@@ -155,10 +150,10 @@ def _reconstruction(summary: Mapping[str, Any]) -> dict[str, str]:
 
 def _headline_rows(results: Results) -> list[list[str]]:
     several = len(results.methods) > 1
-    rows = [["method", *(LABELS[name] for name in _HEADLINE), *(["p accuracy", "p AUC"] if several else [])]]
+    rows = [["method", *(LABELS[name] for name in HEADLINE), *(["p accuracy", "p AUC"] if several else [])]]
     for method in results.methods:
         scores = results.scores.loc[method]
-        row = [readable(method), *(with_interval(scores.loc[name]) for name in _HEADLINE)]
+        row = [readable(method), *(with_interval(scores.loc[name]) for name in HEADLINE)]
         if several:
             row += [_p_value(results.comparisons, method, name) for name in ("accuracy", "auc")]
         rows.append(row)
@@ -230,39 +225,3 @@ def _p_value(comparisons: pd.DataFrame, method: str, score: str) -> str:
 
 def _signed(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:+.3f}"
-
-
-def _figures(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
-    note = SYNTHETIC_NOTE if summary["synthetic"] else ""
-    note = f"LEAKY. {note}".strip() if summary["leaks"] else note
-    rng = np.random.default_rng(0)
-    ours = results.of(NETWORK)
-    summaries = {readable(method): results.scores.loc[method] for method in results.methods}
-    record = pooled(ours)
-    drawn = {
-        "roc": result_figures.roc_with_band(roc_band(ours, rng), results.scores.loc[NETWORK], note=note),
-        "calibration": result_figures.reliability_diagram(record.labels, record.mean_predictions()[0], note=note),
-        "methods": result_figures.forest_plot(summaries, note=note, reference=_PAPER),
-    }
-    if (
-        not results.subgroups.empty
-        and ((results.subgroups["by"] == "cdr") & (results.subgroups["score"] == "auc")).any()
-    ):
-        drawn["auc_by_cdr"] = result_figures.auc_by_grade(results.subgroups, note=note)
-    curve = _learning_curve(results)
-    if len(curve) > 1:
-        drawn["learning_curve"] = result_figures.learning_curve({"Network": curve}, "auc", note=note, reference=0.5)
-    if summary["parts"] > 1:
-        shown = {LABELS[name]: summary["values"][f"test_{name}"] for name in _HEADLINE}
-        drawn["repeats"] = figures.repeats(shown, note=note, reference={"accuracy": 0.7466, "F1 (AD)": 0.66})
-    return drawn
-
-
-def _learning_curve(results: Results) -> pd.DataFrame:
-    """The network's AUC and that of its variants on fewer training subjects, by their number."""
-    shares = {NETWORK: 1.0, **results.shares}
-    rows = [
-        {"subjects": share * results.training_subjects, **results.scores.loc[(method, "auc")][["mean", "low", "high"]]}
-        for method, share in shares.items()
-    ]
-    return pd.DataFrame(rows)

@@ -277,7 +277,11 @@ def test_confusion_matrix_threshold_and_missing_class() -> None:
 
 
 def test_repeats() -> None:
-    axis = axes(figures.repeats({"accuracy": [0.7, 0.8, 0.75], "f1": [0.6]}, reference={"accuracy": 0.7466}))[0]
+    axis = axes(
+        figures.repeats(
+            {"accuracy": [0.7, 0.8, 0.75], "f1": [0.6]}, reference={"accuracy": 0.7466}, reference_name="paper's"
+        )
+    )[0]
     dots = [line.get_ydata().tolist() for line in axis.lines if line.get_marker() == "o"]
     means = [line.get_ydata() for line in axis.lines if line.get_marker() == "D"]
     assert dots == [[0.7, 0.8, 0.75], [0.6]]
@@ -286,7 +290,8 @@ def test_repeats() -> None:
     assert bar == pytest.approx([0.75 - 0.05, 0.75 + 0.05])
     assert dashed == pytest.approx([0.7466, 0.7466])
     names = [label.get_text() for label in axis.get_xticklabels()]
-    assert names == ["Accuracy\n0.750 ± 0.050\nreference 0.747", "F1\n0.600"]
+    assert names == ["Accuracy\n0.750 ± 0.050\ndashed: 0.747", "F1\n0.600"]
+    assert axis.get_legend().get_texts()[-1].get_text() == "Paper's"
 
 
 @pytest.mark.parametrize(
