@@ -18,10 +18,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from monai.bundle import ConfigParser, ConfigWorkflow
-from tiny import CONFIGS, TINY, write_discs
+from tiny import CONFIGS, TINY, mistake, write_discs
 
 from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier, save_weights
-from monai_cae.training.workflow import find_mistake
 
 EPOCH_METRICS = {
     "pretrain": {"train_loss", "val_mse", "val_psnr", "val_psnr_brain"},
@@ -451,16 +450,6 @@ def test_shared_settings_have_the_same_default_everywhere():
         for key in experiment["run"][0]["shared"]:
             if key in stage and key not in ("device", "precision"):
                 assert stage[key] == experiment[key], (name, key)
-
-
-def mistake(run) -> str:
-    """The one line that a user sees."""
-    with pytest.raises(Exception) as error:  # MONAI wraps it
-        run()
-    found = find_mistake(error.value)
-    assert found is not None, error.value
-    assert "\n" not in str(found)
-    return str(found)
 
 
 @pytest.mark.parametrize(

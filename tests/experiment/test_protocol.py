@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
+from tiny import mistake
 
-from monai_cae.training.workflow import find_mistake
+from monai_cae.experiment.drawing import drawings
+from monai_cae.experiment.results import compute
 
 HEAD = {"network_def#pooling": 1, "network_def#hidden": []}
 VARIANTS = {
@@ -45,12 +48,6 @@ def run(run_bundle, discs, tmp_path_factory):
 
 def record(output: Path) -> pd.DataFrame:
     return pd.read_csv(output / "predictions.csv", dtype={"subject": str})
-
-
-def mistake(call, *args, **options) -> str:
-    with pytest.raises(Exception) as raised:
-        call(*args, **options)
-    return str(find_mistake(raised.value))
 
 
 def test_record_has_every_method_on_everybody_in_every_repeat(run):
@@ -90,9 +87,27 @@ def test_page_tables_and_figures_are_on_disk_and_in_mlflow(run, tracking_uri):
     assert "| dark pixels |" in parent.data.tags["mlflow.note.content"]
     page = (run / "results.md").read_text()
     assert "FEW REPEATS" in page and "half size" in page and "CDR 0.5" in page
-    assert parent.data.metrics["test_auc_mean"] == pytest.approx(
-        json.loads((run / "summary.json").read_text())["scores"]["network"]["auc"]["mean"]
-    )
+    scores = json.loads((run / "summary.json").read_text())["scores"]
+    assert parent.data.metrics["test_auc_mean"] == pytest.approx(scores["network"]["auc"]["mean"])
+    grouped = {name.partition("/")[2] for name in parent.data.metrics if name.startswith("auc/")}
+    assert grouped == {"network", "pooled", "half", "majority", "dark_pixels"}
+    assert parent.data.metrics["auc/dark_pixels"] == pytest.approx(scores["dark_pixels"]["auc"]["mean"])
+    told = {"cohort.task": "paper", "split.kind": "kfold", "split.folds": "2", "seed": "7"}
+    assert told.items() <= parent.data.params.items()
+    assert not {"cohort", "split"} & parent.data.params.keys()
+
+
+def test_figures_show_the_numbers_of_the_tables(run):
+    summary = json.loads((run / "summary.json").read_text())
+    drawn = drawings(summary, compute(record(run), summary["results"], run, seed=7, seen_before=0))
+    ours = record(run).query("method == 'network'")
+    aucs = [roc_auc_score(rows["label"], rows["probability"]) for _, rows in ours.groupby("repeat")]
+    dots = [line.get_ydata().tolist() for line in drawn["repeats"].axes[0].lines if line.get_marker() == "o"]
+    assert dots[1] == pytest.approx(aucs)  # two, of the folds together, not four
+    scores = summary["scores"]["network"]
+    assert f"{scores['auc']['mean']:.3f}" in drawn["repeats"].axes[0].get_xticklabels()[1].get_text()
+    assert f"ECE {scores['ece']['mean']:.3f}" in drawn["calibration"].axes[0].get_title()
+    assert "paper, other subjects: 0.747" in [text.get_text() for text in drawn["methods"].axes[0].texts]
 
 
 def test_learning_curve_halves_the_labels_of_each_class(run):
@@ -118,6 +133,8 @@ def test_resuming_does_only_what_is_left_and_gives_the_same_numbers(run, copy, r
     run_bundle("experiment.yaml", discs, copy, **options)
     printed = capsys.readouterr().out
     assert printed.count("done before") == 5 * 4 - 2
+    for names in re.findall(r"^  (?:figures|checkpoints) +(.*)", printed, re.MULTILINE):
+        assert all(list(copy.glob(str(Path(name).relative_to(copy)))) for name in names.split(", ")), names
     written = [path for path in copy.rglob("model.pt") if path.stat().st_mtime_ns != before.get(path)]
     assert written == [lost / "variants" / "half" / "models" / "model.pt"]
     pd.testing.assert_frame_equal(record(copy), record(run))
@@ -161,16 +178,17 @@ def test_a_method_added_later_is_all_that_runs(run, copy, run_bundle, discs, cap
 
 def test_the_shipped_recipe_and_its_overlays(run_bundle, discs, tmp_path, capsys):
     overlays = ["with_best.yaml", "with_baselines.yaml", "with_learning_curve.yaml"]
-    short = {"stages#train#max_epochs": 3, "repeats": 1, "max_epochs": 1}
-    run_bundle(["experiment.yaml", *overlays], discs, tmp_path / "out", **short)
+    run_bundle(["experiment.yaml", *overlays], discs, tmp_path / "out", repeats=1, max_epochs=1)
     assert "experiment finished" in capsys.readouterr().out
-    methods = ["network", "image_only", "random_weights", "permuted_labels", "quarter", "half", "three_quarters"]
-    assert list(record(tmp_path / "out")["method"].unique())[:7] == methods
-    assert record(tmp_path / "out")["method"].nunique() == 7 + 9
+    recipe = ["network", "image_only", "without_code", "without_histogram"]
+    others = ["random_weights", "permuted_labels", "quarter", "half", "three_quarters"]
+    methods = list(record(tmp_path / "out")["method"].unique())
+    assert methods[:9] == recipe + others
+    assert len(methods) == 9 + 11
     config = json.loads((tmp_path / "out" / "repeat_1" / "config_evaluate.json").read_text())
     assert config["network_def"]["pooling"] == 1 and config["network_def"]["hidden"] == []
     results = json.loads((tmp_path / "out" / "repeat_1" / "results_train.json").read_text())
-    assert results["epochs"] == 3  # of the head alone
+    assert "fitted_loss" in results and results["epochs"] == 1  # a regression has no epochs to count
 
 
 def test_test_sets_scored_twice_are_told(run, run_bundle, discs, tmp_path, capsys):
@@ -244,3 +262,5 @@ def test_leak_and_dead_classifier_are_doubts(tmp_path):
     said = " ".join(_caveats(table, [evaluated], scores, seen_before=3))
     assert "LEAKY: 2 leaks" in said and "DEAD CLASSIFIER" in said and "3 times" in said
     assert "FEW REPEATS" not in said
+    others = pd.concat([table, table.assign(method="image_only"), table.assign(method="linear_svm", probability=0.2)])
+    assert "in at least one test set: image only, linear SVM." in " ".join(_caveats(others, [evaluated], scores, 0))
