@@ -37,6 +37,7 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         first: folder of the first part, whose network is packaged in the example.
     """
     command, run = program("monai-cae"), shlex.quote(str(output / first))
+    parts = output / "repeat_*" / "fold_*" if summary["folds"] > 1 else output / "repeat_*"
     lines = [
         "",
         f"experiment finished on {data_kind(summary['synthetic'], summary['leaks'])}",
@@ -50,8 +51,8 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         "",
         f"  time               {summary['seconds']:.0f} s",
         f"  page               {output / 'results.md'}",
-        f"  figures            {output / 'figures'}, {output}/repeat_*/figures",
-        f"  checkpoints        {output}/repeat_*/models",
+        f"  figures            {output / 'figures'}, {parts}/figures",
+        f"  checkpoints        {parts}/models",
         f"  every prediction   {output / 'predictions.csv'}",
         f"  summary            {output / 'summary.json'}",
         "",
@@ -89,8 +90,9 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         metrics |= {f"{name}_mean": spread["mean"], f"{name}_sd": spread["sd"]}
     for score, row in results.scores.loc[NETWORK].iterrows():
         metrics |= {f"test_{score}_{part}": float(row[part]) for part in ("mean", "sd", "low", "high")}
-    for method in results.methods[1:]:
-        metrics |= {f"{method}_{score}_mean": float(results.scores.loc[(method, score), "mean"]) for score in HEADLINE}
+    for score in HEADLINE:  # MLflow draws what has one name before the slash side by side
+        means = results.scores.xs(score, level="score")["mean"]
+        metrics |= {f"{score}/{method}": float(means[method]) for method in results.methods}
     tracked.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)})
     tables = ("predictions", "scores", "comparisons", "subgroups", "reconstruction")
     for path in (output / name for name in ("summary.json", "results.md", *(f"{table}.csv" for table in tables))):

@@ -115,7 +115,7 @@ def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool) -> di
         write_json(output / "experiment.json", {"run_id": tracked.run_id})
         plan = plan.under(tracked.run_id)
         if not tracked.resumed_run_id:
-            tracked.log_params({"repeats": parts[-1].repeat, "seed": seed, **plan.shared})
+            tracked.log_params({"repeats": parts[-1].repeat, "seed": seed, **_one_by_one(plan.shared)})
         tracked.log_json(executed_config(), "config.json")
         results = []
         for number, part in enumerate(parts, start=1):
@@ -196,6 +196,15 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
         "baselines": list(plan.baselines),
         "tested": sorted({item["subject"] for item in sets["test"]}),
     }
+
+
+def _one_by_one(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in groups named as on the command line, `cohort#task`, as the stages log them."""
+    single: dict[str, Any] = {}
+    for name, value in settings.items():
+        members = {f"{name}#{member}": one for member, one in value.items()} if isinstance(value, Mapping) else {}
+        single |= members or {name: value}
+    return single
 
 
 def _run_id_in(output: Path) -> str:
