@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     check = command("check", _check, "look at every scan of a cohort before training: headers, slices, orientation")
     _add_slice(check)
     check.add_argument("path", type=Path, help=f"{_LAYOUTS}, or a folder of images without a table")
+    _add_hash_ids(check)
     check.add_argument("--out", type=Path, default=Path("check"), help="folder for contact sheets (default: check)")
 
     cohort = command("cohort", _cohort, "print who takes part, beside the paper's Table I")
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
     datalist = command("datalist", _datalist, "split a cohort by subject into a MONAI datalist, with its audit")
     _add_cohort(datalist)
+    _add_hash_ids(datalist)
     datalist.add_argument("--out", type=Path, default=Path("datalist"), help="folder to write (default: datalist)")
     datalist.add_argument("--kind", default="holdout", help="holdout or kfold (default: holdout)")
     datalist.add_argument("--folds", type=int, default=5, help="of kfold (default: 5)")
@@ -77,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     datalist.add_argument("--val-fraction", type=float, default=0.2, help="of the rest (default: 0.2)")
     datalist.add_argument("--stratify", default="class", help="class, class+age, class+sex or class+age+sex")
     datalist.add_argument("--seed", type=int, default=0, help="decides the split (default: 0)")
+    datalist.add_argument(
+        "--on-bad-scan",
+        "--on_bad_scan",
+        default="fail",
+        help="fail names all scans that can't be used, skip leaves them out and counts them (default: fail)",
+    )
 
     audit = command("audit", _audit, "look for leaks between the sets of a datalist; exit status 1 if there is one")
     _add_slice(audit)
@@ -84,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--dataset-dir", type=Path, help="what its image paths are relative to (default: as recorded)")
     audit.add_argument("--checkpoint", type=Path, nargs="*", default=[], help="pretrained weights in use")
     audit.add_argument("--no-pixels", action="store_true", help="do not read the images")
+    _add_hash_ids(audit)
     audit.add_argument("--out", type=Path, help="folder for audit.json and audit.html (default: beside the datalist)")
 
     leakage = command("leakage-demo", _leakage, "what splitting slices instead of subjects does to an accuracy")
@@ -114,17 +123,26 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     export = command("export", _export, "write a network as TorchScript or ONNX, and prove that it agrees with PyTorch")
-    export.add_argument(
-        "bundle", type=Path, help="folder with configs/ and models/; its configs are executed: trust it"
-    )
+    export.add_argument("bundle", type=Path, help="folder with configs/ and models/; its inference.json is executed")
     export.add_argument("out", type=Path, help="file to write: OUT.ts or OUT.onnx; a report comes beside it")
     export.add_argument("--network", default="classifier", help="classifier or autoencoder (default: classifier)")
     export.add_argument("--checkpoint", type=Path, help="its weights (default: model.pt or autoencoder.pt in models/)")
     export.add_argument("--volumes", type=Path, help="volumes to compare on (default: random ones)")
+    _add_trust(export)
 
     bundle = command("bundle", _bundle, "copy the MONAI bundle, or unpack a package, to a folder of your own")
     bundle.add_argument("folder", type=Path, help="new or empty folder")
     bundle.add_argument("--from", dest="package", type=Path, metavar="PACKAGE", help="zip of `monai-cae package`")
+    _add_trust(bundle)
+
+    sync = command("sync", _sync, "send to MLflow what runs have kept while it was away; exit status 1 if it still is")
+    sync.add_argument("output_dir", type=Path, help="of a training or an experiment, or a folder around several")
+    sync.add_argument(
+        "--tracking_uri",
+        "--tracking-uri",
+        default="",
+        help="MLflow's store (default: MLFLOW_TRACKING_URI, else the one that each run was meant for)",
+    )
 
     package = command("package", _package, "make a MONAI bundle with weights, numbers and model card of a finished run")
     package.add_argument("package", type=Path, help="new file: NAME.zip")
@@ -132,10 +150,23 @@ def _parser() -> argparse.ArgumentParser:
     package.add_argument("--data", default="", help="where its images come from, for the model card")
     package.add_argument("--weights-url", default="", help="where the weights will be published, for large_files.yml")
     package.add_argument("--check", action="store_true", help="check a package, zip or unpacked, instead of making it")
+    _add_trust(package)
     return parser
 
 
+def _add_trust(parser: argparse.ArgumentParser) -> None:
+    text = "accept configs that are not monai-cae's own; they can run any program"
+    parser.add_argument("--trust", action="store_true", help=text)
+
+
+def _add_hash_ids(parser: argparse.ArgumentParser) -> None:
+    text = "keyed hashes instead of subject IDs in whatever is printed and drawn"
+    parser.add_argument("--hash-ids", "--hash_ids", action="store_true", help=text)
+
+
 def _add_slice(parser: argparse.ArgumentParser) -> None:
+    text = "take images that a table or datalist names outside the folder"
+    parser.add_argument("--allow-outside", "--allow_outside", action="store_true", help=text)
     parser.add_argument("--plane", default="axial", help="axial, coronal or sagittal (default: axial)")
     parser.add_argument("--slice-index", type=int, default=106, help="counted from 1 (default: 106, the paper's)")
 
@@ -180,7 +211,8 @@ def _phantom(options: argparse.Namespace) -> None:
 def _cohort(options: argparse.Namespace) -> None:
     from monai_cae.data import load_cohort
 
-    cohort = load_cohort(options.path, plane=options.plane, **_cohort_options(options))
+    allowed = {"allow_outside": options.allow_outside}
+    cohort = load_cohort(options.path, plane=options.plane, **allowed, **_cohort_options(options))
     _print_cohort(cohort, options.path)
 
 
@@ -207,12 +239,16 @@ def _p(value: float) -> str:
 
 
 def _datalist(options: argparse.Namespace) -> int:
-    from monai_cae.data import check_images, load_cohort, split_cohort, write_datalist
+    from monai_cae.data import load_usable_cohort, recipe_of, skipped_lines, split_cohort, write_datalist
 
     rules = _cohort_options(options)
-    cohort = load_cohort(options.path, plane=options.plane, **rules)
+    slices = {"plane": options.plane, "slice_index": options.slice_index}
+    cohort = load_usable_cohort(
+        options.path, **slices, on_bad_scan=options.on_bad_scan, allow_outside=options.allow_outside, **rules
+    )
     _print_cohort(cohort, options.path)
-    check_images([scan.image for scan in cohort.scans], plane=options.plane, slice_index=options.slice_index)
+    if cohort.bad_scans:
+        print("\n".join(["", *skipped_lines(cohort.bad_scans, len(cohort.scans) + len(cohort.bad_scans))]))
     names = ("kind", "folds", "test_fraction", "val_fraction", "stratify", "seed")
     split = {name: getattr(options, name) for name in names}
     leaks = 0
@@ -228,10 +264,7 @@ def _datalist(options: argparse.Namespace) -> int:
             root=options.path,
             synthetic=cohort.synthetic,
             made_from={"dataset_dir": str(options.path.resolve())},
-            recipe={
-                **{**rules, **split, "fold": fold, "plane": options.plane},
-                **{"layout": cohort.layout, "left_out": dict(cohort.left_out)},
-            },
+            recipe={**rules, **split, "fold": fold, "plane": options.plane, **recipe_of(cohort, options.path)},
         )
         print(f"{path}: " + ", ".join(f"{len(scans)} {name}" for name, scans in sets.items()))
         leaks += len(_run_audit(path, options.path, path.parent, options).leaks)
@@ -267,7 +300,7 @@ def _seen_by(checkpoints: Iterable[Path]) -> list[str]:
 def _recorded_dataset_dir(path: Path) -> Path:
     try:
         made_from = json.loads(path.read_text(encoding="utf-8")).get("made_from") or {}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise MonaiCaeError(f"{path} is not a readable datalist: give a MONAI datalist JSON") from error
     return Path(made_from.get("dataset_dir", path.parent))
 
@@ -280,9 +313,14 @@ def _run_audit(
     seen: Sequence[str] = (),
     pixels: bool = True,
 ) -> Audit:
-    from monai_cae.data import audit_sets, certify_datalist, read_datalist
+    from monai_cae.data import audit_sets, certify_datalist, read_datalist, usable_sets
 
-    sets = read_datalist(path, dataset_dir, allow_leaks=True)
+    sets = read_datalist(
+        path, dataset_dir, allow_leaks=True, allow_outside=options.allow_outside, hash_ids=options.hash_ids
+    )
+    if pixels:
+        slices = {"plane": options.plane, "slice_index": options.slice_index}
+        sets = usable_sets(sets, path, **slices, on_bad_scan="fail")
     number = len(sets.training) + len(sets.validation) + len(sets.test)
     audit = audit_sets(
         sets.training,
@@ -293,6 +331,8 @@ def _run_audit(
         pixels=pixels,
         synthetic=sets.synthetic,
         pretrained_on=seen,
+        name_files=not options.hash_ids,
+        bad_scans=sets.bad_scans,
         progress=_progress("audit", "image", number),
     )
     _write_audit(audit.to_dict(), folder)
@@ -315,20 +355,25 @@ def _write_audit(audit: Mapping[str, Any], folder: Path) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     from monai_cae.data import check_cohort, find_images, is_synthetic, read_scans
+    from monai_cae.data.pseudonyms import pseudonym
     from monai_cae.evaluation import figures, sheets
 
     try:
-        found = read_scans(options.path, plane=options.plane)
+        found = read_scans(options.path, plane=options.plane, allow_outside=options.allow_outside)
         images = [(scan.name, scan.image) for scan in found.scans if scan.image is not None]
     except MonaiCaeError as error:  # the scans can be looked at all the same, and a broken one may be the reason
         images = [(path.name, path) for path in find_images(options.path)]
         print(f"note: not read as a cohort, every image there is looked at ({error})")
+    if options.hash_ids:
+        images = [(pseudonym(name), path) for name, path in images]
     result = check_cohort(
         images,
         plane=options.plane,
         slice_index=options.slice_index,
         progress=_progress("check", "scan", len(images)),
     )
+    if options.hash_ids:
+        result = result.without_files()
     synthetic = is_synthetic(options.path) if options.path.is_dir() else False
     pages = sheets.contact_sheet(
         [scan.thumbnail for scan in result.scans],
@@ -400,8 +445,11 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     from monai_cae.sharing import export_network
+    from monai_cae.sharing.screening import screen_executed
 
-    names = ("network", "checkpoint", "volumes")
+    names = ("network", "checkpoint", "volumes", "trust")
+    if options.trust:
+        _print_trusted([str(doubt) for doubt in screen_executed(options.bundle)])
     parity = export_network(
         options.bundle,
         options.out,
@@ -429,16 +477,27 @@ def _bundle(options: argparse.Namespace) -> None:
     else:
         from monai_cae.sharing import unpack
 
-        bundle = unpack(options.package, options.folder)
-        print(f"{bundle.metadata.get('name')}: checked and unpacked to {options.folder}\n{_next_of(options.folder)}")
+        bundle = unpack(options.package, options.folder, trust=options.trust)
+        print(f"{bundle.name}: checked and unpacked to {options.folder}")
+        _print_trusted(bundle.doubts)
+        print(_next_of(options.folder))
+
+
+def _sync(options: argparse.Namespace) -> None:
+    from monai_cae.delivery import sync
+
+    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    for line in sync(options.output_dir, uri):
+        print(line, flush=True)
 
 
 def _package(options: argparse.Namespace) -> None:
     from monai_cae.sharing import check_package, package_run
 
     if options.check:
-        bundle = check_package(options.package)
-        print(f"{bundle.metadata.get('name')}: {options.package} is whole, and its weights fit its configs")
+        bundle = check_package(options.package, trust=options.trust)
+        print(f"{bundle.name}: {options.package} is whole, and its weights fit its configs")
+        _print_trusted(bundle.doubts)
         print(_next_of(options.package))
         return
     if options.output_dir is None:
@@ -446,7 +505,16 @@ def _package(options: argparse.Namespace) -> None:
     made = package_run(options.output_dir, options.package, data=options.data, weights_url=options.weights_url)
     print(f"{made.path}: {made.size / 1e6:.1f} MB, of a run on {made.run.kind}\nsha256: {made.sha256}")
     print("in it: weights, configs, metadata, model card, hashes; no image, no subject ID")
+    if made.doubts:
+        print(f"whoever unpacks it needs --trust: {len(made.doubts)} of its settings are not monai-cae's own:")
+        print("\n".join(f"  {doubt}" for doubt in made.doubts))
     print(_next_of(made.path))
+
+
+def _print_trusted(doubts: Sequence[str]) -> None:
+    if doubts:
+        count = "1 place" if len(doubts) == 1 else f"{len(doubts)} places, the first"
+        print(f"trusted: what monai-cae does not ship runs as it is ({count}: {doubts[0]})")
 
 
 def _next_of(package: Path) -> str:

@@ -20,10 +20,11 @@ ALLOWED = {
     "data": BASE,
     "networks": BASE,
     "evaluation": BASE,
-    "training": BASE | {"networks", "evaluation"},
-    "experiment": BASE | {"training", "evaluation", "data"},
+    "delivery": BASE,
+    "training": BASE | {"networks", "evaluation", "delivery"},
+    "experiment": BASE | {"training", "evaluation", "data", "delivery"},
     "sharing": BASE | {"folders", "networks", "training", "evaluation", "data"},
-    "cli": BASE | {"data", "evaluation", "networks", "experiment", "sharing", "folders"},
+    "cli": BASE | {"data", "delivery", "evaluation", "networks", "experiment", "sharing", "folders"},
 }
 
 

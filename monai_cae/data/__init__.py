@@ -1,17 +1,35 @@
 """Which subjects, which slice; knows nothing of networks or training."""
 
 from monai_cae.data.audit import Audit, Finding, audit_sets, hash_subject
+from monai_cae.data.bad_scans import UsableImages, skipped_lines, usable_images
 from monai_cae.data.certify import audit_training, certify_datalist, hashed_subjects
 from monai_cae.data.check import CohortCheck, ScanCheck, check_cohort
-from monai_cae.data.cohort import PAPER_TABLE_1, Cohort, balance, load_cohort, select_cohort, table_1
+from monai_cae.data.cohort import (
+    PAPER_TABLE_1,
+    Cohort,
+    balance,
+    load_cohort,
+    load_usable_cohort,
+    select_cohort,
+    table_1,
+)
 from monai_cae.data.covariates import inference_items, with_covariates
 from monai_cae.data.labelled import labelled_items
 from monai_cae.data.layouts import Found, find_images, read_scans
 from monai_cae.data.leakage import LeakageDemo, leakage_demo
 from monai_cae.data.phantom import is_synthetic, write_phantom
-from monai_cae.data.readers import SliceReader, check_images
-from monai_cae.data.scan import Scan
-from monai_cae.data.splits import Sets, load_sets, read_datalist, split_cohort, write_datalist
+from monai_cae.data.readers import SliceReader
+from monai_cae.data.scan import BadScan, Scan
+from monai_cae.data.splits import (
+    Sets,
+    load_sets,
+    read_datalist,
+    recipe_of,
+    shareable,
+    split_cohort,
+    usable_sets,
+    write_datalist,
+)
 from monai_cae.data.tables import read_table
 from monai_cae.data.tasks import TASKS, Task, make_task
 from monai_cae.data.transforms import SelectSlice, SelectSliced
@@ -20,6 +38,7 @@ __all__ = [
     "PAPER_TABLE_1",
     "TASKS",
     "Audit",
+    "BadScan",
     "Cohort",
     "CohortCheck",
     "Finding",
@@ -32,12 +51,12 @@ __all__ = [
     "Sets",
     "SliceReader",
     "Task",
+    "UsableImages",
     "audit_sets",
     "audit_training",
     "balance",
     "certify_datalist",
     "check_cohort",
-    "check_images",
     "find_images",
     "hash_subject",
     "hashed_subjects",
@@ -47,13 +66,19 @@ __all__ = [
     "leakage_demo",
     "load_cohort",
     "load_sets",
+    "load_usable_cohort",
     "make_task",
     "read_datalist",
     "read_scans",
     "read_table",
+    "recipe_of",
     "select_cohort",
+    "shareable",
+    "skipped_lines",
     "split_cohort",
     "table_1",
+    "usable_images",
+    "usable_sets",
     "with_covariates",
     "write_datalist",
     "write_phantom",

@@ -18,8 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from monai_cae.data.bad_scans import recorded
 from monai_cae.data.lookalikes import WAVES, describe, lookalikes, threshold
 from monai_cae.data.readers import SliceReader
+from monai_cae.data.scan import BadScan
 from monai_cae.errors import MonaiCaeError
 
 _Array = NDArray[Any]
@@ -65,12 +67,14 @@ class Audit:
         checks: name, looks_for, threshold, compared (a number) of unit, findings (a number), passed (None: not done).
         findings: leaks and warnings, in the order of the checks.
         synthetic: the images are a phantom's, not real MRI.
+        bad_scans: those that can't be used and were left out: subject, image, reason, and the set they miss from.
     """
 
     sets: dict[str, dict[str, Any]]
     checks: list[dict[str, Any]]
     findings: list[Finding]
     synthetic: bool = False
+    bad_scans: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def leaks(self) -> list[Finding]:
@@ -84,6 +88,7 @@ class Audit:
             "synthetic": self.synthetic,
             "leaks": len(self.leaks),
             "sets": self.sets,
+            "bad_scans": self.bad_scans,
             "checks": self.checks,
             "findings": findings,
             "not_checked": list(NOT_CHECKED),
@@ -100,6 +105,8 @@ def audit_sets(
     pixels: bool = True,
     synthetic: bool = False,
     pretrained_on: Sequence[str] = (),
+    name_files: bool = True,
+    bad_scans: Sequence[BadScan] = (),
     progress: _Progress | None = None,
 ) -> Audit:
     """Look for subjects, files and images that two sets share, and for sets that differ in class, age or sex.
@@ -115,6 +122,8 @@ def audit_sets(
         pixels: read every slice, which takes most of the time; 9 KB of memory per image.
         synthetic: handed on.
         pretrained_on: `hash_subject` of every subject that a pretrained checkpoint has seen.
+        name_files: name files that were found twice; their names contain the subjects' IDs.
+        bad_scans: those that were left out, handed on.
         progress: wraps the iterable of images, e.g. tqdm.
 
     Raises:
@@ -129,7 +138,7 @@ def audit_sets(
     report = _Report()
     _check_subjects(report, everyone)
     _check_pretraining(report, members["test"], pretrained_on)
-    _check_files(report, everyone)
+    _check_files(report, everyone, name_files)
     _check_pixels(report, everyone, SliceReader(plane, slice_index), pixels, progress)
     _check_labels(report, everyone)
     _check_balance(report, everyone)
@@ -138,6 +147,7 @@ def audit_sets(
         checks=report.checks,
         findings=report.findings,
         synthetic=synthetic,
+        bad_scans=recorded(bad_scans),
     )
 
 
@@ -147,10 +157,11 @@ def hash_subject(subject: str) -> str:
     The name is taken in lower case, without spaces around it and without a session at its end. A name for lists, not
     protection: whoever can guess the subjects' names can hash them.
     """
-    return sha256(f"monai-cae subject:{_person(subject)}".encode()).hexdigest()[:16]
+    return sha256(f"monai-cae subject:{person(subject)}".encode()).hexdigest()[:16]
 
 
-def _person(subject: str) -> str:
+def person(subject: str) -> str:
+    """One spelling for all scans of a person: no session at the end, no spaces around, lower case."""
     return _SESSION.sub("", subject.strip()).casefold()
 
 
@@ -181,7 +192,7 @@ def _member(set_name: str, number: int, item: Mapping[str, Any]) -> _Member:
     return _Member(
         set=set_name,
         subject=subject,
-        person=_person(subject),
+        person=person(subject),
         session=str(item.get("session") or ""),
         path=os.fspath(image),
         label=int(label),
@@ -267,13 +278,13 @@ def _check_pretraining(report: _Report, test: list[_Member], pretrained_on: Sequ
     )
 
 
-def _check_files(report: _Report, everyone: list[_Member]) -> None:
+def _check_files(report: _Report, everyone: list[_Member], name_files: bool) -> None:
     found = []
     for group in _groups(everyone, (_file_identity(member.path) for member in everyone)):
         names = _sets_of(group)
         where = " and in ".join(names) if len(names) > 1 else f"{names[0]} {len(group)} times"
         message = f"the file of subject {group[0].subject} in {where}"
-        found.append((len(names) > 1, message, [f"{member.set}: {member.path}" for member in group]))
+        found.append((len(names) > 1, message, [f"{m.set}: {m.path}" if name_files else m.name for m in group]))
     report.add(
         "Same file",
         "one file under two names (symbolic or hard link) or listed twice; within one set a warning",

@@ -39,6 +39,8 @@ def audit_training(
         slice_index=slice_index,
         synthetic=sets.synthetic,
         pretrained_on=pretrained_on,
+        name_files=not sets.hashed,
+        bad_scans=sets.bad_scans,
     )
     if audit.leaks and not allow_leaks:
         more = f" (and {len(audit.leaks) - 1} more)" if len(audit.leaks) > 1 else ""
@@ -64,6 +66,7 @@ def certify_datalist(path: str | Path, audit: Audit) -> None:
     content["certificate"] = {
         "sets_sha256": sets_digest(content),
         "leaks": len(audit.leaks),
+        "scans_left_out": len(audit.bad_scans),
         "checks": {check["name"]: check["passed"] for check in audit.checks},
     }
     with replacing(path) as temporary:

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_cae.data.planes import plane_axis
-from monai_cae.data.readers import SliceReader, open_volume, volume_shape
+from monai_cae.data.readers import SliceReader
+from monai_cae.data.volumes import find_volume
 from monai_cae.errors import MonaiCaeError
 
 _Array = NDArray[np.float32]
@@ -100,6 +101,15 @@ class CohortCheck:
         """The scans with a problem."""
         return [scan for scan in self.scans if scan.problems]
 
+    def without_files(self) -> CohortCheck:
+        """The same without the names of files, which contain the subjects' IDs."""
+        hidden = []
+        for scan in self.scans:
+            file = str(scan.path.parent / scan.path.name.partition(".")[0])
+            problems = tuple(problem.replace(file, scan.name) for problem in scan.problems)
+            hidden.append(replace(scan, path=Path(scan.name), problems=problems))
+        return replace(self, scans=hidden)
+
     def to_dict(self) -> dict[str, Any]:
         """The same for a JSON file, without the pictures."""
         return {
@@ -166,14 +176,11 @@ def check_cohort(
 def _look(name: str, path: Path, reader: SliceReader) -> _Look:
     look = _Look(name, path)
     try:
-        image = open_volume(path)
-        look.shape = volume_shape(image, path)
+        layout = find_volume(str(path)).layout
     except MonaiCaeError as error:
         look.problems.append(f"not readable: {error}")
         return look
-    sizes = [round(float(size), 3) for size in (*image.header.get_zooms()[:3], 1, 1)]
-    look.spacing = (sizes[0], sizes[1], sizes[2])
-    look.affine = np.asarray(image.affine, dtype=np.float64)
+    look.shape, look.spacing, look.affine = layout.shape, layout.spacing, layout.affine
     try:
         array, _ = reader.get_data((path,))
     except MonaiCaeError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
-from monai_cae.data.layouts import read_scans
+from monai_cae.data.bad_scans import LEFT_OUT, check_on_bad_scan, find_bad, refuse_bad
+from monai_cae.data.layouts import Found, read_scans
 from monai_cae.data.phantom import is_synthetic
-from monai_cae.data.scan import Scan
+from monai_cae.data.scan import BadScan, Scan
 from monai_cae.data.tasks import Task, make_task
 from monai_cae.errors import MonaiCaeError
 
@@ -34,6 +36,7 @@ class Cohort:
         task: the rules of the two classes.
         left_out: why scans do not take part, and how many.
         synthetic: the images are a phantom's, not real MRI.
+        bad_scans: those that were left out as they can't be used.
     """
 
     patients: list[Scan]
@@ -42,6 +45,7 @@ class Cohort:
     task: Task = field(default_factory=Task)
     left_out: Mapping[str, int] = field(default_factory=dict)
     synthetic: bool = False
+    bad_scans: tuple[BadScan, ...] = ()
 
     @property
     def scans(self) -> list[Scan]:
@@ -61,26 +65,80 @@ def load_cohort(
     label_column: str = "",
     controls: str = "oldest",
     sessions: str = "first",
+    allow_outside: bool = False,
 ) -> Cohort:
-    """Read a cohort in whatever layout, and select the scans that take part.
+    """Read a cohort in whatever layout, and select the scans that take part; no image is opened.
 
     Args:
-        dataset_dir, table, plane, columns: see `read_scans`.
+        dataset_dir, table, plane, columns, allow_outside: see `read_scans`.
         task, positive, negative, label_column: which scans are patients and which controls, see `make_task`.
         controls, sessions: see `select_cohort`.
 
     Raises:
         MonaiCaeError: what `read_scans`, `make_task` and `select_cohort` refuse.
     """
-    found = read_scans(dataset_dir, table=table, plane=plane, columns=columns)
+    found = read_scans(dataset_dir, table=table, plane=plane, columns=columns, allow_outside=allow_outside)
     chosen = make_task(task, positive, negative, label_column)
     cohort = select_cohort(found.scans, task=chosen, controls=controls, sessions=sessions)
+    return _complete(cohort, found, dataset_dir)
+
+
+def load_usable_cohort(
+    dataset_dir: str | Path, *, plane: str, slice_index: int, on_bad_scan: str, **options: Any
+) -> Cohort:
+    """`load_cohort`, with every scan that takes part read and found usable.
+
+    With "skip" the selection is made among usable scans: for a broken one the next takes its place, as the rule of
+    the controls has it, and a subject's second scan counts where the first is broken. Only scans that are selected are
+    read.
+
+    Args:
+        dataset_dir, plane: see `load_cohort`.
+        slice_index: see `SliceReader`.
+        on_bad_scan: "fail" names all bad scans of the selection; "skip" leaves them out.
+        **options: the others of `load_cohort`.
+
+    Raises:
+        MonaiCaeError: what `load_cohort` refuses, bad scans, or a class of which none is left.
+    """
+    check_on_bad_scan(on_bad_scan)
+    full = {**_defaults(load_cohort), **options}
+    found = read_scans(dataset_dir, plane=plane, **{name: full[name] for name in ("table", "columns", "allow_outside")})
+    task = make_task(*(full[name] for name in ("task", "positive", "negative", "label_column")))
+    scans, bad = found.scans, list[BadScan]()
+    while True:
+        try:
+            cohort = select_cohort(scans, task=task, controls=full["controls"], sessions=full["sessions"])
+        except MonaiCaeError as error:
+            if not bad:
+                raise
+            raise MonaiCaeError(f"{error}; {len(bad)} were left out as unusable, the first: {bad[0].reason}") from error
+        images = [(scan.name, scan.image) for scan in cohort.scans if scan.image is not None]
+        if not images:
+            raise MonaiCaeError("dataset_dir is a table alone: training needs the folder with the images")
+        worse = find_bad(images, plane=plane, slice_index=slice_index)
+        if on_bad_scan == "fail":
+            refuse_bad(worse, len(images))
+        if not worse:
+            return _complete(cohort, found, dataset_dir, bad)
+        bad += worse
+        broken = {scan.image for scan in worse}
+        scans = [scan for scan in scans if str(scan.image) not in broken]
+
+
+def _complete(cohort: Cohort, found: Found, dataset_dir: str | Path, bad: Sequence[BadScan] = ()) -> Cohort:
+    broken = {LEFT_OUT: len(bad)} if bad else {}
     return dataclasses.replace(
         cohort,
         layout=found.layout,
-        left_out={**found.left_out, **cohort.left_out},
+        left_out={**found.left_out, **broken, **cohort.left_out},
         synthetic=is_synthetic(Path(dataset_dir)),
+        bad_scans=tuple(bad),
     )
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
 
 
 def select_cohort(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from monai_cae.data.outside import require_inside
 from monai_cae.data.planes import plane_axis
 from monai_cae.data.scan import Scan
 from monai_cae.data.tables import SUFFIXES, column_names, find_table, read_table
@@ -45,6 +46,7 @@ def read_scans(
     table: str | Path | None = None,
     plane: str = "axial",
     columns: Mapping[str, str] | None = None,
+    allow_outside: bool = False,
 ) -> Found:
     """Recognise the layout of a cohort by what is there, and read it.
 
@@ -60,15 +62,16 @@ def read_scans(
         table: the table, where it is not in the folder.
         plane: subfolder that a plain folder's images are looked for in first.
         columns: see `read_table`.
+        allow_outside: take images that the table or datalist names outside the folder, see `require_inside`.
 
     Raises:
-        MonaiCaeError: nothing there, no table, no images, two images for one scan or two scans for one image, a header
-            without its .img, two layouts in one folder, an unknown plane.
+        MonaiCaeError: nothing there, no table, no images, two images for one scan or two scans for one image, two
+            layouts in one folder, an unknown plane. A file that the table names need not be there: see `find_bad`.
     """
     plane_axis(plane)
     root = Path(dataset_dir)
     if root.is_file() and root.suffix.lower() == ".json":
-        return Found("MONAI datalist", _datalist_scans(root))
+        return Found("MONAI datalist", _datalist_scans(root, allow_outside))
     if root.is_file() and root.suffix.lower() in SUFFIXES:
         return Found("table alone", read_table(root, columns))
     if not root.is_dir():
@@ -80,7 +83,7 @@ def read_scans(
     rows = read_table(table if table else find_table(root), columns)
     if layout == "BIDS":
         rows = _with_sessions(root, rows, columns)
-    scans = [scan for row in rows if (scan := _matched(row, images, root)) is not None]
+    scans = [scan for row in rows if (scan := _matched(row, images, root, allow_outside)) is not None]
     if not scans:
         raise MonaiCaeError(_nothing_matches(root, plane, rows, images))
     _refuse_shared(scans)
@@ -264,11 +267,10 @@ def _with_sessions(root: Path, rows: list[Scan], columns: Mapping[str, str] | No
     return out
 
 
-def _matched(row: Scan, images: Images, root: Path) -> Scan | None:
+def _matched(row: Scan, images: Images, root: Path, allow_outside: bool) -> Scan | None:
     if row.file:
+        require_inside(row.file, root, f"the table's row of {row.name}", allow_outside)
         path = Path(row.file) if Path(row.file).is_absolute() else root / row.file
-        if not path.is_file():
-            raise MonaiCaeError(f"{path} is missing: the table names it for {row.name}")
     else:
         bids = _name(_with_prefix("sub-", row.subject), _with_prefix("ses-", row.session))
         found = images.get(row.name) or images.get(bids)
@@ -277,8 +279,6 @@ def _matched(row: Scan, images: Images, root: Path) -> Scan | None:
         path = found
     if path.suffix == ".img":
         path = path.with_suffix(".hdr")
-    if path.suffix == ".hdr" and not path.with_suffix(".img").is_file():
-        raise MonaiCaeError(f"{path.with_suffix('.img')} is missing beside its .hdr: copy {row.name} again")
     return dataclasses.replace(row, image=path)
 
 
@@ -302,7 +302,7 @@ def _nothing_matches(root: Path, plane: str, rows: list[Scan], images: Images) -
     )
 
 
-def _datalist_scans(path: Path) -> list[Scan]:
+def _datalist_scans(path: Path, allow_outside: bool) -> list[Scan]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         items = [item for name in ("training", "validation", "test") for item in content.get(name, [])]
@@ -310,6 +310,8 @@ def _datalist_scans(path: Path) -> list[Scan]:
             raise ValueError("no items")
         recorded = (content.get("made_from") or {}).get("dataset_dir")
         base = Path(recorded) if recorded else path.parent
+        for item in items:
+            require_inside(item["image"], base, f"{path}: the item of {item['subject']}", allow_outside)
         return [
             Scan(
                 subject=str(item["subject"]),
@@ -322,5 +324,7 @@ def _datalist_scans(path: Path) -> list[Scan]:
             )
             for item in items
         ]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except MonaiCaeError:
+        raise
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise MonaiCaeError(f"{path} is no datalist with image, label and subject in every item ({error!r})") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from monai_cae.data.cohort import load_cohort
 from monai_cae.data.planes import plane_axis, position
-from monai_cae.data.readers import check_slice, open_volume, volume_shape
+from monai_cae.data.readers import check_slice
 from monai_cae.data.scan import Scan
+from monai_cae.data.volumes import find_volume, read_slices
 from monai_cae.errors import MonaiCaeError
 
 _Array = NDArray[Any]
@@ -99,17 +99,13 @@ def _read_slab(scan: Scan, plane: str, slice_index: int, neighbours: int) -> _Ar
     """Neighbouring slices, averaged to few pixels and scaled to [0, 1] each: (count, height, width)."""
     if scan.image is None:
         raise MonaiCaeError(f"{scan.name} has no image: the demonstration needs the folder with the volumes")
-    image = open_volume(scan.image)
-    shape, axis = volume_shape(image, scan.image), plane_axis(plane)
+    volume, axis = find_volume(str(scan.image)), plane_axis(plane)
+    shape = volume.layout.shape
     middle = position(shape, plane, slice_index, str(scan.image))
     if shape[axis] == 1:
         raise MonaiCaeError(f"{scan.image} has one {plane} slice: the demonstration needs whole volumes, or a slab")
-    wanted: list[Any] = [slice(None)] * 3 + [0] * (len(image.shape) - 3)
-    wanted[axis] = slice(max(0, middle - neighbours), middle + neighbours + 1)
-    try:
-        slab = np.moveaxis(np.asarray(image.dataobj[tuple(wanted[: len(image.shape)])]), axis, 0)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise MonaiCaeError(f"{scan.image} is truncated or broken: copy it again") from error
+    start, stop = max(0, middle - neighbours), min(shape[axis], middle + neighbours + 1)
+    slab = np.moveaxis(read_slices(volume, axis, start, stop), axis, 0)
     for one in slab:
         check_slice(one, f"one of the {plane} slices around {middle + 1} of {scan.image}")
     step = -(-max(slab.shape[1:]) // PIXELS)

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
-from collections import Counter
+import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from monai.config import PathLike
 from monai.data import NibabelReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError, SpatialImage
 
-from monai_cae.data.plain import find_plain, read_plain, three_sizes
 from monai_cae.data.planes import plane_axis, position
+from monai_cae.data.volumes import find_volume, read_slices
 from monai_cae.errors import MonaiCaeError
 
-_BROKEN = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile)
-_Found = tuple[np.ndarray, np.ndarray, int]  # the slice, the volume's affine, the 0-based index
+# Beyond these a slice's brightest value is a broken scale's: squares and sums of float32 would overflow or vanish.
+LEAST_VALUE, LARGEST_VALUE = 1e-15, 1e15
 
 
 class SliceReader(NibabelReader):
@@ -40,9 +34,9 @@ class SliceReader(NibabelReader):
         slice_index: 1-based; an image with a single slice in the plane gives that one.
 
     Raises:
-        MonaiCaeError: an unknown plane; in use: no such file, a broken or truncated one, not a 3D volume, an index
-            outside
-            it, a slice that is empty or has values that are not finite.
+        MonaiCaeError: an unknown plane; in use: no such file, a broken or truncated one or one beyond the limits of
+            `monai_cae.data.volumes`, not a 3D volume, an index outside it, a slice that is empty or has values that are
+            not finite.
     """
 
     def __init__(self, plane: str = "axial", slice_index: int = 106, **kwargs: Any) -> None:
@@ -86,116 +80,29 @@ class SliceReader(NibabelReader):
         return np.stack([one for one, _ in read], axis=-1), {**meta, MetaKeys.ORIGINAL_CHANNEL_DIM: -1}
 
     def _read_slice(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        array, affine, index = self._plainly(name) or self._through_nibabel(Path(name))
+        volume = find_volume(name)
+        index = position(volume.layout.shape, self.plane, self.slice_index, name)
+        array = read_slices(volume, self.axis, index, index + 1)
         check_slice(array, f"{self.plane} slice {index + 1} of {name}")
-        affine[:3, 3] += affine[:3, self.axis] * index
+        affine = volume.layout.affine.copy()
+        with np.errstate(invalid="ignore", over="ignore"):  # a broken header's affine is `monai-cae check`'s to tell
+            affine[:3, 3] += affine[:3, self.axis] * index
         return array, affine
-
-    def _plainly(self, name: str) -> _Found | None:
-        plain = find_plain(name)
-        if plain is None:
-            return None
-        voxels, layout = plain
-        index = position(layout.shape, self.plane, self.slice_index, name)
-        array = read_plain(voxels, layout, self.axis, index)
-        return None if array is None else (array, layout.affine.copy(), index)
-
-    def _through_nibabel(self, path: Path) -> _Found:
-        image = open_volume(path)
-        index = position(volume_shape(image, path), self.plane, self.slice_index, str(path))
-        wanted: list[Any] = [slice(None)] * 3 + [0] * (len(image.shape) - 3)
-        wanted[self.axis] = slice(index, index + 1)
-        try:
-            array = np.asarray(image.dataobj[tuple(wanted[: len(image.shape)])])
-        except _BROKEN as error:
-            raise MonaiCaeError(f"{path} is truncated or broken ({_first_line(error)}): copy it again") from error
-        array = array.reshape(array.shape + (1,) * (3 - array.ndim))
-        return array, np.array(image.affine, dtype=np.float64), index
 
 
 def check_slice(array: np.ndarray, where: str) -> None:
     """
     Raises:
-        MonaiCaeError: the slice has values that are not finite, or is zero everywhere.
+        MonaiCaeError: the slice has values that are not finite or that no scan has, or is zero everywhere.
     """
     if array.dtype.kind in "iu":
         array = array.view(array.dtype.newbyteorder("="))  # zero in any byte order; native numbers need no conversion
-    elif not np.isfinite(array).all():
+        largest = 1.0 if array.any() else 0.0
+    else:
+        largest = float(max(abs(array.max()), abs(array.min())))  # of NaN both are NaN
+    if not math.isfinite(largest):
         raise MonaiCaeError(f"{where} has values that are not finite (NaN or infinite): repair or leave out this scan")
-    if not array.any():
+    if largest == 0:
         raise MonaiCaeError(f"{where} is zero everywhere: choose another slice_index, or leave out this scan")
-
-
-def open_volume(path: Path) -> SpatialImage:
-    """Open a volume without reading its voxels.
-
-    Raises:
-        MonaiCaeError: no such file, a file that is no image, or an uncompressed file shorter than its header says.
-    """
-    if not path.is_file():
-        raise MonaiCaeError(f"no image at {path}: check --dataset_dir")
-    try:
-        image = nib.load(path)
-    except _BROKEN as error:
-        raise MonaiCaeError(f"{path} is not a readable image ({_first_line(error)}): copy it again") from error
-    if not isinstance(image, SpatialImage) or image.get_data_dtype().kind not in "iuf":
-        raise MonaiCaeError(f"{path} is not a volume of real numbers: give a NIfTI or Analyze image")
-    _check_size(image, path)
-    return image
-
-
-def _check_size(image: SpatialImage, path: Path) -> None:
-    voxels = Path(str(image.file_map["image"].filename))
-    if not voxels.is_file():
-        raise MonaiCaeError(f"{voxels} is missing beside its .hdr: copy the scan again")
-    if voxels.suffix.lower() == ".gz":
-        return
-    proxy: Any = image.dataobj
-    needed = proxy.offset + int(np.prod(image.shape, dtype=np.int64)) * image.get_data_dtype().itemsize
-    size = voxels.stat().st_size
-    if size < needed:
-        raise MonaiCaeError(f"{voxels} is truncated: {size} of {needed} bytes: copy it again")
-
-
-def volume_shape(image: SpatialImage, path: Path) -> tuple[int, int, int]:
-    """The three sizes of a volume; trailing axes of size 1 are dropped, missing ones added.
-
-    Raises:
-        MonaiCaeError: more than three dimensions.
-    """
-    shape = three_sizes(image.shape)
-    if shape is None:
-        raise MonaiCaeError(f"{path} is not a 3D volume: its shape is {tuple(int(size) for size in image.shape)}")
-    return shape
-
-
-def check_images(paths: Sequence[Path | None], *, plane: str, slice_index: int) -> None:
-    """Check a cohort before anything is trained: all readable, of one shape, each wanted slice there and not empty.
-
-    Args:
-        paths: image files, one per scan.
-        plane: see `SliceReader`.
-        slice_index: see `SliceReader`.
-
-    Raises:
-        MonaiCaeError: naming the first file that does not fit.
-    """
-    shapes = {path: _shape(path) for path in paths if path is not None}
-    if not shapes:
-        raise MonaiCaeError("dataset_dir is a table alone: training needs the folder with the images")
-    usual, _ = Counter(shapes.values()).most_common(1)[0]
-    for path, shape in shapes.items():
-        if shape != usual:
-            raise MonaiCaeError(f"{path} has the shape {shape}, the other volumes {usual}: leave it out or resample it")
-    reader = SliceReader(plane, slice_index)
-    for path in shapes:
-        reader.get_data((path,))
-
-
-def _shape(path: Path) -> tuple[int, int, int]:
-    plain = find_plain(str(path))
-    return plain[1].shape if plain else volume_shape(open_volume(path), path)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    if not LEAST_VALUE <= largest <= LARGEST_VALUE:
+        raise MonaiCaeError(f"{where} has values up to {largest:.2g}, which no scan has: its header's scale is broken")

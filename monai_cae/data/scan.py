@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,3 +42,25 @@ class Scan:
     def name(self) -> str:
         """Subject and session, as OASIS-1 and BIDS write them: "OAS1_0001_MR1", "sub-01_ses-02"."""
         return f"{self.subject}_{self.session}" if self.session else self.subject
+
+
+@dataclass(frozen=True)
+class BadScan:
+    """A scan that can't be used.
+
+    Attributes:
+        subject: whose it is, with the session where there are several; "" where only the file is known.
+        image: the file.
+        reason: what is wrong, one line that names the file.
+        set: of a given datalist's, the set that it is missing from; "" where it was left out before the split.
+    """
+
+    subject: str
+    image: str
+    reason: str
+    set: str = ""
+
+    @property
+    def brief(self) -> str:
+        """The reason without the folder's name, for what is kept and shared."""
+        return self.reason.replace(f"{Path(self.image).parent}{os.sep}", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 import json
@@ -15,9 +16,11 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from monai_cae.data.cohort import Cohort, load_cohort
-from monai_cae.data.readers import check_images
-from monai_cae.data.scan import Scan
+from monai_cae.data.bad_scans import check_on_bad_scan, find_bad, from_record, recorded, refuse_bad
+from monai_cae.data.cohort import Cohort, load_cohort, load_usable_cohort
+from monai_cae.data.outside import require_inside
+from monai_cae.data.pseudonyms import hidden, pseudonym, with_pseudonyms
+from monai_cae.data.scan import BadScan, Scan
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 
@@ -33,12 +36,16 @@ class Sets:
     Attributes:
         training, validation, test: the three sets, whole subjects each.
         synthetic: the images are a phantom's, not real MRI.
+        hashed: subjects have pseudonyms, see `monai_cae.data.pseudonyms`.
+        bad_scans: those that were left out as they can't be used, before the split or from these sets.
     """
 
     training: list[Item]
     validation: list[Item]
     test: list[Item]
     synthetic: bool = False
+    hashed: bool = False
+    bad_scans: tuple[BadScan, ...] = ()
 
 
 def load_sets(
@@ -51,6 +58,9 @@ def load_sets(
     slice_index: int = 106,
     seed: int = 0,
     allow_leaks: bool = False,
+    allow_outside: bool = False,
+    hash_ids: bool = False,
+    on_bad_scan: str = "fail",
 ) -> Sets:
     """The three sets, read from the datalist; where there is none yet, it is made from the cohort first.
 
@@ -63,12 +73,16 @@ def load_sets(
         slice_index: 1-based; every image must have that slice.
         seed: see `split_cohort`.
         allow_leaks: accept a given datalist with a subject in two sets.
+        allow_outside: accept images outside dataset_dir, see `monai_cae.data.outside.require_inside`.
+        hash_ids: give every subject a pseudonym, and so in whatever is made of the sets; the file keeps the IDs.
+        on_bad_scan: "fail" names every scan that can't be used, "skip" leaves them out: before the split, see
+            `load_usable_cohort`, and from the sets of a datalist that is there.
 
     Raises:
-        MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, a missing image, or what
-            `load_cohort`, `split_cohort` and `check_images` refuse.
+        MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, bad scans, a set or class
+            of which none is left, or what `load_usable_cohort` and `split_cohort` refuse.
     """
-    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane"})
+    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane", "allow_outside"})
     split_options = _known_options("split", split, split_cohort, without={"seed"})
     root, datalist = Path(dataset_dir), Path(datalist)
     if cohort_options["table"]:
@@ -77,12 +91,68 @@ def load_sets(
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
     made_from["plane"] = plane if (root / plane).is_dir() else ""
     if not datalist.exists():
-        chosen = load_cohort(root, plane=plane, **cohort_options)
-        check_images([scan.image for scan in chosen.scans], plane=plane, slice_index=slice_index)
+        chosen = load_usable_cohort(
+            root,
+            plane=plane,
+            slice_index=slice_index,
+            on_bad_scan=on_bad_scan,
+            allow_outside=allow_outside,
+            **cohort_options,
+        )
+        recipe = recipe_of(chosen, root)
         sets = split_cohort(chosen, seed=seed, **split_options)
-        recipe = {"layout": chosen.layout, "left_out": dict(chosen.left_out)}
         write_datalist(datalist, sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
-    return read_datalist(datalist, root, made_from=made_from, allow_leaks=allow_leaks)
+    allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside}
+    found = read_datalist(datalist, root, made_from=made_from, hash_ids=hash_ids, **allowed)
+    return usable_sets(found, datalist, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan)
+
+
+def recipe_of(cohort: Cohort, root: Path) -> dict[str, Any]:
+    """What a datalist records of its cohort: the layout, and who was left out and why."""
+    recipe: dict[str, Any] = {"layout": cohort.layout, "left_out": dict(cohort.left_out)}
+    return recipe | ({"bad_scans": recorded(cohort.bad_scans, _folder(root))} if cohort.bad_scans else {})
+
+
+def usable_sets(sets: Sets, datalist: Path, *, plane: str, slice_index: int, on_bad_scan: str) -> Sets:
+    """The sets of a datalist that is there, with every scan read and found usable.
+
+    Args:
+        sets: as read.
+        datalist: names them in an error.
+        plane, slice_index: see `SliceReader`.
+        on_bad_scan: "fail" names all bad scans; "skip" leaves them out, in memory.
+
+    Raises:
+        MonaiCaeError: bad scans, or a class of which none is left in a set.
+    """
+    check_on_bad_scan(on_bad_scan)
+    items = {name: getattr(sets, name) for name in SETS}
+    images = [(item["subject"], item["image"]) for members in items.values() for item in members]
+    bad = find_bad(images, plane=plane, slice_index=slice_index)
+    if on_bad_scan == "fail":
+        refuse_bad(bad, len(images))
+    if not bad:
+        return sets
+    broken = {scan.image: scan for scan in bad}
+    left_out = [
+        dataclasses.replace(broken[item["image"]], set=name)
+        for name, members in items.items()
+        for item in members
+        if item["image"] in broken
+    ]
+    for name, members in items.items():
+        kept = [item for item in members if item["image"] not in broken]
+        gone = {item["label"] for item in members} - {item["label"] for item in kept}
+        if gone:
+            what = "control" if 0 in gone else "patient"
+            raise MonaiCaeError(
+                f"no usable {what} is left in the {name} set of {datalist}: {len(bad)} of {len(images)} scans can't be "
+                f"used, the first: {bad[0].reason}"
+            )
+        items[name] = kept
+    if sets.hashed:
+        left_out = [hidden(scan, scan.subject) for scan in left_out]
+    return dataclasses.replace(sets, **items, bad_scans=(*sets.bad_scans, *left_out))
 
 
 def _known_options(
@@ -272,6 +342,8 @@ def read_datalist(
     *,
     made_from: Mapping[str, Any] | None = None,
     allow_leaks: bool = False,
+    allow_outside: bool = False,
+    hash_ids: bool = False,
 ) -> Sets:
     """Read a datalist and check that it can be trusted.
 
@@ -280,10 +352,11 @@ def read_datalist(
         dataset_dir: what its image paths are relative to.
         made_from: the settings of this run; a datalist that records other ones is refused.
         allow_leaks: accept a subject in two sets.
+        allow_outside, hash_ids: see `load_sets`.
 
     Raises:
-        MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label other than 0 and 1, a
-            missing image.
+        MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label other than 0 and 1, or
+            an image outside dataset_dir. The images are not looked at.
     """
     path = Path(path)
     content = _read_json(path)
@@ -296,7 +369,7 @@ def read_datalist(
             )
     # not load_decathlon_datalist: it makes a path of every value that happens to name a file, of subject IDs too
     root = _folder(Path(dataset_dir)).absolute()
-    sets = {name: [_located(item, root, name, path) for item in content[name]] for name in SETS}
+    sets = {name: [_located(item, root, name, path, allow_outside) for item in content[name]] for name in SETS}
     owner: dict[str, str] = {}
     for name, items in sets.items():
         for item in items:
@@ -305,7 +378,24 @@ def read_datalist(
                     f"{path}: subject {item['subject']} is in {owner[item['subject']]} and in {name}: "
                     "a subject may be in one set only, or the result is worthless"
                 )
-    return Sets(**sets, synthetic=bool(content.get("synthetic", False)))
+    try:
+        bad = from_record((content.get("recipe") or {}).get("bad_scans", []))
+    except (AttributeError, ValueError) as error:
+        raise MonaiCaeError(f"{path} is no datalist for this (its recipe: {error})") from error
+    shown = {name: with_pseudonyms(items) for name, items in sets.items()} if hash_ids else sets
+    if hash_ids:
+        bad = [hidden(scan, pseudonym(scan.subject)) for scan in bad]
+    synthetic = bool(content.get("synthetic", False))
+    return Sets(**shown, synthetic=synthetic, hashed=hash_ids, bad_scans=tuple(bad))
+
+
+def shareable(sets: Sets) -> dict[str, Any]:
+    """The sets as a datalist for others: no image paths, which contain IDs, and no folder of this machine."""
+    kept = ("label", "subject", "session", "cdr", "age", "sex")
+    content: dict[str, Any] = {"description": "without image paths", "synthetic": sets.synthetic}
+    for name in SETS:
+        content[name] = [{key: item[key] for key in kept if key in item} for item in getattr(sets, name)]
+    return content
 
 
 def _shown(value: Any) -> str:
@@ -317,7 +407,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MonaiCaeError(f"no datalist at {path}: check --datalist and --output_dir") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MonaiCaeError(f"{path} is not readable JSON ({error}): delete it to have it made anew") from error
     given = content if isinstance(content, dict) else {}
     missing = [name for name in SETS if not isinstance(given.get(name), list) or not given[name]]
@@ -326,14 +416,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     return given
 
 
-def _located(item: Any, root: Path, name: str, path: Path) -> Item:
+def _located(item: Any, root: Path, name: str, path: Path, allow_outside: bool) -> Item:
     if not (isinstance(item, dict) and isinstance(item.get("image"), str) and isinstance(item.get("subject"), str)):
         raise MonaiCaeError(f"{path}: an item of {name} has no image or no subject: both are needed")
     if item.get("label") not in (0, 1):
         raise MonaiCaeError(
             f"{path}: the label of {item['subject']} is {item.get('label')!r}; it must be 0 (HC) or 1 (AD)"
         )
-    image = root / item["image"]
-    if not image.is_file():
-        raise MonaiCaeError(f"{image} is missing ({path} names it): check --dataset_dir")
-    return {**item, "image": str(image)}
+    require_inside(item["image"], root, f"{path}: the item of {item['subject']} in {name}", allow_outside)
+    return {**item, "image": str(root / item["image"])}

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import ZipFile
 
 import pandas as pd
 
@@ -22,6 +23,7 @@ ROLES = {
     "sex": ("m/f", "sex", "gender"),
 }
 COVARIATES = ("Educ", "SES", "MMSE", "eTIV", "nWBV", "ASF")
+MAX_XLSX_BYTES = 64 << 20  # unpacked; OASIS-1's table has 200 kB, and openpyxl takes fifty times what it reads
 _PREFERRED = ("oasis_cross-sectional", "participants")
 _SESSION = re.compile(r"^(?P<subject>.+?)_(?P<session>MR\d+)$")
 
@@ -91,6 +93,10 @@ def _read_frame(path: Path) -> pd.DataFrame:
     options = {"dtype": str, "keep_default_na": False}
     try:
         if path.suffix.lower() == ".xlsx":
+            with ZipFile(path) as parts:
+                unpacked = sum(part.file_size for part in parts.infolist())
+            if unpacked > MAX_XLSX_BYTES:
+                raise ValueError(f"it unpacks to {unpacked} bytes, of at most {MAX_XLSX_BYTES}")
             return pd.read_excel(path, **options)
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()

@@ -90,6 +90,7 @@ def audit_page(audit: Mapping[str, Any]) -> str:
 <main>
 <h2>The data</h2>
 {_sets_table(audit["sets"])}
+{_left_out(audit.get("bad_scans", []))}
 <h2>What was looked for</h2>
 {_checks_table(audit["checks"], findings)}
 <h2>What was found</h2>
@@ -102,6 +103,18 @@ a warning is something to explain. Only the comparisons above were made.</footer
 </body>
 </html>
 """
+
+
+def _left_out(bad: Sequence[Mapping[str, Any]]) -> str:
+    if not bad:
+        return "<p class='muted'>No scan was left out as unusable.</p>"
+    rows = [
+        f"<li><b>{escape(str(scan['subject']))}</b>, {escape(str(scan.get('set') or 'before the split'))}: "
+        f"{escape(str(scan['reason']))}<small>{escape(str(scan['image']))}</small></li>"
+        for scan in bad[:SHOWN_FINDINGS]
+    ]
+    more = f"<p>and {len(bad) - SHOWN_FINDINGS:,} more</p>" if len(bad) > SHOWN_FINDINGS else ""
+    return f"<p><b>{_count(len(bad), 'scan')} left out</b>, unusable:</p>\n<ol>\n{chr(10).join(rows)}\n</ol>{more}"
 
 
 def _count(number: int, noun: str) -> str:

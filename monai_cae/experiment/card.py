@@ -278,13 +278,21 @@ def _data(facts: Facts) -> str:
 
 def flow(facts: Facts) -> str:
     """Who was found, left out and why, and put into which set: CONSORT's diagram in letters."""
-    items = [item for name in SETS for item in facts.datalist[name]]
+    listed = [item for name in SETS for item in facts.datalist[name]]
+    since = {(scan["subject"], scan["image"]) for scan in facts.audit["bad_scans"] if scan.get("set")}
+    sets = {
+        name: [item for item in facts.datalist[name] if (item["subject"], Path(item["image"]).name) not in since]
+        for name in SETS
+    }
+    items = [item for members in sets.values() for item in members]
     left_out, layout = facts.recorded.get("left_out"), facts.recorded.get("layout") or "layout not recorded"
     if left_out is None:
         lines = ["found: not recorded by the datalist; nor who was left out"]
     else:
-        lines = [f"{len(items) + sum(left_out.values())} found ({layout})", " |"]
+        lines = [f"{len(listed) + sum(left_out.values())} found ({layout})", " |"]
         lines += [f" +--> {sum(left_out.values())} left out", *(f" |      {n:>5} {why}" for why, n in left_out.items())]
+    if since:
+        lines += [" |", f" +--> {len(since)} scans of the datalist left out, as they can't be used"]
     people = {item["subject"]: item["label"] for item in items}
     patients = sum(people.values())
     lines += [
@@ -293,7 +301,7 @@ def flow(facts: Facts) -> str:
         " |",
     ]
     for name in SETS:
-        one = {item["subject"]: item["label"] for item in facts.datalist[name]}
+        one = {item["subject"]: item["label"] for item in sets[name]}
         known = f"{len(one):>5} subjects ({sum(one.values())} AD, {len(one) - sum(one.values())} HC)"
         lines.append(f" +--> {name:<10} {known}")
     tested = f"{sum(facts.tested)} subjects tested ({facts.tested[0]} AD, {facts.tested[1]} HC)"

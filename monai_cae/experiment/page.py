@@ -21,7 +21,7 @@ from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import HEADLINE, LABELS, columns, markdown, p_value, readable, with_interval
 from monai_cae.files import replacing
 from monai_cae.training.stages import data_kind
-from monai_cae.training.tracking import TrackedRun, program, ui_command
+from monai_cae.training.tracking import TrackedRun, program, where_to_see
 
 _RECONSTRUCTION = {"test_psnr": "PSNR", "test_psnr_brain": "PSNR in the brain"}
 
@@ -38,6 +38,7 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
     """
     command, run = program("monai-cae"), shlex.quote(str(output / first))
     parts = output / "repeat_*" / "fold_*" if summary["folds"] > 1 else output / "repeat_*"
+    seen, at = where_to_see(tracked, output)
     lines = [
         "",
         f"experiment finished on {data_kind(summary['synthetic'], summary['leaks'])}",
@@ -56,8 +57,8 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         f"  every prediction   {output / 'predictions.csv'}",
         f"  summary            {output / 'summary.json'}",
         "",
-        "see the runs:        " + ui_command(tracked.tracking_uri),
-        "                     " + tracked.address,
+        f"see the runs:        {seen}",
+        f"                     {at}",
         f"predict new scans:   {command} package cae.zip --output_dir {run}",
         f"                     {command} bundle cae --from cae.zip",
         f"                     {program('python')} -m monai.bundle run --config_file cae/configs/inference.json "

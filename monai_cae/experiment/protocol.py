@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cae.data.bad_scans import from_record, skipped_lines
 from monai_cae.data.splits import SETS
+from monai_cae.delivery import send_below
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import check_steps, evaluate
 from monai_cae.experiment.page import log_results, print_results
-from monai_cae.experiment.record import NETWORK, pool
+from monai_cae.experiment.record import NETWORK, pool, read_sets
 from monai_cae.experiment.results import compute
 from monai_cae.experiment.steps import BASELINES, CLASSIFIER, STAGES, Part, Plan, parts_of, read_json
 from monai_cae.files import only_writer
@@ -102,14 +103,19 @@ def _finished(plan: Plan, parts: Sequence[Part]) -> dict[str, Any]:
 
 def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool) -> dict[str, Any]:
     output, started = plan.output, time.perf_counter()
-    for part in parts:  # all datalists are written, and bad input ends here, before there is a run
-        evaluate(plan.configs, "pretrain", next(plan.steps(part)).stages["pretrain"], item="audit")
+    # all datalists are written, and bad input ends here, before there is a run
+    first = [next(plan.steps(part)).stages["pretrain"] for part in parts]
+    audits = [evaluate(plan.configs, "pretrain", settings, item="audit") for settings in first]
+    if left_out := from_record(audits[0]["bad_scans"]):
+        total = len(left_out) + sum(one_set["n"] for one_set in audits[0]["sets"].values())
+        print("\n".join(skipped_lines(left_out, total)), flush=True)
     check_steps(plan, parts[0])
     tracked = TrackedRun(
         tracking_uri=plan.tracked["tracking_uri"],
         experiment_name=plan.tracked["experiment_name"],
         stage="experiment",
         resumed_run_id=_run_id_in(output) if resume else "",
+        output_dir=str(output),
     )
     with tracked:
         write_json(output / "experiment.json", {"run_id": tracked.run_id})
@@ -129,6 +135,7 @@ def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool) -> di
         write_json(output / "summary.json", summary)
         log_results(tracked, summary, computed, output)
         write_json(output / "experiment.json", {"run_id": tracked.run_id, "finished": True})
+    send_below(output, plan.tracked["tracking_uri"])
     print_results(summary, computed, tracked, output, first=parts[0].folder)
     return summary
 
@@ -183,7 +190,7 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
         one = by_method.setdefault(step.method, {"results": {}, "seconds": 0.0})
         one["results"] |= done[step.name]["results"]
         one["seconds"] += done[step.name]["seconds"]
-    sets = json.loads((plan.output / part.folder / "datalist.json").read_text(encoding="utf-8"))
+    sets = read_sets(plan.output / part.folder, bool(plan.shared["hash_ids"]))
     return {
         "folder": part.folder,
         "repeat": part.repeat,
@@ -194,6 +201,7 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
         "variants": list(plan.variants),
         "shares": plan.shares,
         "baselines": list(plan.baselines),
+        "hash_ids": bool(plan.shared["hash_ids"]),
         "tested": sorted({item["subject"] for item in sets["test"]}),
     }
 
@@ -225,6 +233,7 @@ def _summary_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _seen_before(tracked: TrackedRun, results: Sequence[Mapping[str, Any]]) -> int:
-    """How many other finished experiments have scored the same test sets; this one is marked as having done so."""
+def _seen_before(tracked: TrackedRun, results: Sequence[Mapping[str, Any]]) -> int | None:
+    """How many other finished experiments have scored the same test sets, None where MLflow does not answer; this one
+    is marked as having done so."""
     return tracked.mark_and_count("test_sets", [part["tested"] for part in results])

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from monai_cae.data.pseudonyms import with_pseudonyms
+from monai_cae.data.splits import SETS
 from monai_cae.files import replacing
 
 NETWORK = "network"
@@ -37,8 +39,14 @@ def pool(results: Sequence[Mapping[str, Any]], output: Path) -> pd.DataFrame:
     return record
 
 
+def read_sets(folder: Path, hash_ids: bool) -> dict[str, list[dict[str, Any]]]:
+    """The sets of a part's datalist, with pseudonyms where its predictions have them."""
+    content = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))
+    return {name: with_pseudonyms(content[name]) if hash_ids else content[name] for name in SETS}
+
+
 def _tables(part: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, pd.DataFrame, float]]:
-    items = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))["test"]
+    items = read_sets(folder, part.get("hash_ids", False))["test"]
     people = {item["subject"]: {key: item.get(key) for key in ("cdr", "age", "sex")} for item in items}
     about = pd.DataFrame.from_dict(people, orient="index")
     for method in (NETWORK, *part["variants"]):

@@ -58,7 +58,7 @@ class Results:
 
 
 def compute(
-    record: pd.DataFrame, results: Sequence[Mapping[str, Any]], output: Path, *, seed: int, seen_before: int
+    record: pd.DataFrame, results: Sequence[Mapping[str, Any]], output: Path, *, seed: int, seen_before: int | None
 ) -> Results:
     """Score and compare all methods, and write the tables beside the record.
 
@@ -67,7 +67,7 @@ def compute(
         results: what the parts left, see `protocol`.
         output: scores.csv, comparisons.csv, subgroups.csv and reconstruction.csv are written there.
         seed: of the bootstrap.
-        seen_before: how many earlier experiments have scored the same test sets.
+        seen_before: how many earlier experiments have scored the same test sets; None where that is not known.
     """
     by_method = {method: rows.drop(columns="method") for method, rows in record.groupby("method", sort=False)}
     ours = by_method[NETWORK]
@@ -114,7 +114,7 @@ def _reconstruction(results: Sequence[Mapping[str, Any]], output: Path) -> pd.Da
 
 
 def _caveats(
-    record: pd.DataFrame, results: Sequence[Mapping[str, Any]], scores: pd.DataFrame, seen_before: int
+    record: pd.DataFrame, results: Sequence[Mapping[str, Any]], scores: pd.DataFrame, seen_before: int | None
 ) -> list[str]:
     leaks = sum(part["steps"][NETWORK]["results"]["evaluate"]["leaks"] for part in results)
     repeats = record["repeat"].nunique()
@@ -122,7 +122,15 @@ def _caveats(
     found = []
     if leaks:
         found.append(f"LEAKY: {leaks} leaks between the sets, the scores are worthless.")
-    if seen_before:
+    left_out = max(part["steps"][NETWORK]["results"]["evaluate"]["scans_left_out"] for part in results)
+    if left_out:
+        found.append(f"SCANS LEFT OUT: {left_out}, as they can't be used; the audit of each part says which and why.")
+    if seen_before is None:
+        found.append(
+            "TEST SETS PERHAPS SEEN BEFORE: MLflow did not answer, so whether earlier experiments scored the same test "
+            "subjects is not known."
+        )
+    elif seen_before:
         times = "once" if seen_before == 1 else f"{seen_before} times"
         found.append(
             f"TEST SETS SEEN BEFORE: {times}, by earlier experiments here with the same test subjects. Choosing the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import struct
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 
 Network = TypeVar("Network", bound=nn.Module)
+_UNREADABLE = (
+    pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError,
+)  # fmt: skip
 _TRAINED_ON = "monai_cae"  # no submodule has this name, so `load_state_dict` passes over it
 
 
@@ -66,11 +70,12 @@ def read_checkpoint(path: str | Path, advice: str = "name another file") -> Any:
     Raises:
         MonaiCaeError: something else than tensors and plain values, or a broken file.
     """
+    _refuse_bomb(Path(path))
     try:
         with warnings.catch_warnings():  # PyTorch warns of pickles before it refuses them
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except _UNREADABLE as error:
         raise MonaiCaeError(f"{path} is not a PyTorch checkpoint of plain weights: {advice}") from error
 
 
@@ -80,7 +85,9 @@ def trained_on(path: str | Path) -> list[str]:
     if not Path(path).is_file():
         return []
     metadata = getattr(read_checkpoint(path), "_metadata", {})
-    return list(metadata.get(_TRAINED_ON, {}).get("subjects", []))
+    ours = metadata.get(_TRAINED_ON) if isinstance(metadata, Mapping) else None
+    subjects = ours.get("subjects") if isinstance(ours, Mapping) else None
+    return [subject for subject in subjects if isinstance(subject, str)] if isinstance(subjects, list) else []
 
 
 def load_weights(network: Network, path: str | Path, part: str = "") -> Network:
@@ -97,7 +104,20 @@ def load_weights(network: Network, path: str | Path, part: str = "") -> Network:
     Raises:
         MonaiCaeError: no such file, a file that holds something else than weights, or weights of another architecture.
     """
-    path = Path(path)
+    state = _fitting(network, Path(path), part)
+    try:
+        network.load_state_dict(dict(state))
+    except RuntimeError as error:  # tensors without numbers, or of a kind that can't be copied
+        raise MonaiCaeError(f"{path} has the right shapes, but not plain numbers in them: name another file") from error
+    return network
+
+
+def check_fit(network: nn.Module, path: str | Path, part: str = "") -> None:
+    """Raise what `load_weights` would; a network on the device "meta" takes no memory for that."""
+    _fitting(network, Path(path), part)
+
+
+def _fitting(network: nn.Module, path: Path, part: str) -> Mapping[str, torch.Tensor]:
     if not path.is_file():
         raise MonaiCaeError(f"no checkpoint at {path}: check the path, or train one first")
     state = read_checkpoint(path)
@@ -112,8 +132,21 @@ def load_weights(network: Network, path: str | Path, part: str = "") -> Network:
             f"{path} holds the weights of another architecture than {type(network).__name__} ({misfit}): "
             "name a checkpoint of this network, or set the network's arguments as they were in its training"
         )
-    network.load_state_dict(dict(state))
-    return network
+    return state
+
+
+def _refuse_bomb(path: Path) -> None:
+    """PyTorch writes its zips uncompressed, and inflates whatever it is given: one of 5 MB can take 5 GB of memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(info.file_size for info in archive.infolist())
+    except (zipfile.BadZipFile, OSError):
+        return  # no zip: an older format, or nothing that PyTorch reads
+    if unpacked > path.stat().st_size:
+        raise MonaiCaeError(
+            f"{path} has {path.stat().st_size:,} bytes and unpacks to {unpacked:,}, which no checkpoint does: do not "
+            "use it"
+        )
 
 
 def _first_misfit(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> str:

@@ -12,6 +12,8 @@ from monai_cae import __version__
 from monai_cae.errors import MonaiCaeError
 
 CHECKPOINTS = {"classifier": Path("models", "model.pt"), "autoencoder": Path("models", "autoencoder.pt")}
+EXECUTED = ("inference.json", "metadata.json")  # what exporting a network hands to MONAI
+MOST_CONFIG_BYTES = 1 << 20
 DEFINITIONS = {"classifier": "network_def", "autoencoder": "autoencoder_def"}  # their names in inference.json
 
 
@@ -22,11 +24,18 @@ class Bundle:
         folder: it has `configs/` and `models/`.
         config: what `configs/inference.json` says, references and expressions as they stand there.
         metadata: what `configs/metadata.json` says.
+        doubts: what screening has found and the user trusts, a line each, see `monai_cae.sharing.screening`.
     """
 
     folder: Path
     config: dict[str, Any]
     metadata: dict[str, Any]
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What metadata.json calls it, fit for a terminal."""
+        return printable(self.metadata.get("name"))
 
     @property
     def config_file(self) -> Path:
@@ -37,6 +46,11 @@ class Bundle:
     def metadata_file(self) -> Path:
         """`configs/metadata.json`."""
         return self.folder / "configs" / "metadata.json"
+
+
+def printable(text: Any) -> str:
+    """Text of a stranger for the terminal and logs: control characters, which could repaint the screen, escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def open_bundle(folder: str | Path) -> Bundle:
@@ -50,17 +64,24 @@ def open_bundle(folder: str | Path) -> Bundle:
     if not folder.is_dir():
         raise MonaiCaeError(f"{folder} is not a folder: give a bundle's folder, with configs/ and models/ in it")
     configs = folder / "configs"
-    bundle = Bundle(folder, _read_json(configs / "inference.json"), _read_json(configs / "metadata.json"))
+    bundle = Bundle(folder, read_json(configs / "inference.json"), read_json(configs / "metadata.json"))
     _check_version(bundle)
     return bundle
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A config as data.
+
+    Raises:
+        MonaiCaeError: no such file, or it is larger than any config, or not a JSON object.
+    """
     if not path.is_file():
         raise MonaiCaeError(f"no {path}: give a bundle's folder, with configs/ and models/ in it")
+    if path.stat().st_size > MOST_CONFIG_BYTES:
+        raise MonaiCaeError(f"{path} has more than {MOST_CONFIG_BYTES >> 20} MB, which no config has: do not use it")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MonaiCaeError(f"{path} is not readable JSON ({error}): take it from the bundle again") from error
     if not isinstance(content, dict):
         raise MonaiCaeError(f"{path} is not a JSON object: take it from the bundle again")
@@ -83,7 +104,7 @@ def _check_version(bundle: Bundle) -> None:
 
 def _major_minor(bundle: Bundle, name: str, version: Any) -> tuple[int, int]:
     # The third number is left to fixes and retrained weights, which any package of the same minor version reads.
-    found = re.match(r"(\d+)\.(\d+)", str(version))
+    found = re.fullmatch(r"(\d+)\.(\d+)[\w.+-]*", str(version), re.ASCII)
     if found is None:
         raise MonaiCaeError(f"{bundle.metadata_file}: {name} must be like 0.1.0, not {version!r}")
     return int(found[1]), int(found[2])

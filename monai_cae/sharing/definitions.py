@@ -2,34 +2,76 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier
-from monai_cae.sharing.bundle import DEFINITIONS, Bundle
+from monai_cae.networks import (
+    ConvAutoencoder,
+    ConvDecoder,
+    ConvEncoder,
+    EncoderClassifier,
+    ResNet50Encoder,
+    VGG16Encoder,
+    load_weights,
+)
+from monai_cae.networks.weights import check_fit
+from monai_cae.sharing.bundle import DEFINITIONS, Bundle, printable
 
 _NETWORKS = {
     f"monai_cae.networks.{network.__name__}": network
-    for network in (ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier)
+    for network in (ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier, ResNet50Encoder, VGG16Encoder)
 }
+_LONGEST = 1000  # of a list
+_UNREADABLE = (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, IndexError, RecursionError, MemoryError)
 
 
-def build_network(bundle: Bundle, network: str) -> nn.Module:
-    """Build "classifier" or "autoencoder" with random weights.
+def load_network(bundle: Bundle, network: str, weights: Path, part: str = "") -> nn.Module:
+    """Build "classifier" or "autoencoder", or a part of it, and load its weights.
 
     Raises:
-        MonaiCaeError: the config defines it otherwise than by this package's networks and plain values.
+        MonaiCaeError: what `check_network` refuses.
     """
+    check_network(bundle, network, weights, part)
+    return load_weights(_built(bundle, network).get_submodule(part), weights, part)
+
+
+def check_network(bundle: Bundle, network: str, weights: Path, part: str = "") -> None:
+    """Compare a config with its weights before the network takes any memory.
+
+    Args:
+        bundle: has the config.
+        network: "classifier" or "autoencoder".
+        weights: the file.
+        part: the submodule that they are loaded into; nothing for all of it.
+
+    Raises:
+        MonaiCaeError: the config defines it otherwise than by this package's networks and plain values, there are no
+            weights, or they are another network's.
+    """
+    with torch.device("meta"):  # shapes, without numbers
+        outline = _built(bundle, network)
+    if part not in dict(outline.named_modules()):
+        raise MonaiCaeError(f"{bundle.config_file}: {DEFINITIONS[network]} has no {part}: it is another bundle's")
+    check_fit(outline.get_submodule(part), weights, part)
+
+
+def _built(bundle: Bundle, network: str) -> nn.Module:
     name = DEFINITIONS[network]
+    if name not in bundle.config:
+        raise MonaiCaeError(f"{bundle.config_file} has no {name}: take the file from the bundle again")
     try:
         built = _build(bundle, bundle.config[name])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except _UNREADABLE as error:
         reason = str(error) if isinstance(error, MonaiCaeError) else f"{type(error).__name__}: {error}"
         raise MonaiCaeError(
-            f"{bundle.config_file}: {name} can't be built as data ({reason}): it is another bundle's"
+            f"{bundle.config_file}: {name} can't be built as data ({printable(reason)}): it is another bundle's"
         ) from error
+    if not isinstance(built, nn.Module):
+        raise MonaiCaeError(f"{bundle.config_file}: {name} is no network: it is another bundle's")
     return built
 
 
@@ -41,10 +83,12 @@ def _build(bundle: Bundle, value: Any) -> Any:
             raise MonaiCaeError(f"{value.get('_target_')} is no network of monai-cae")
         arguments = {name: _build(bundle, member) for name, member in value.items() if not name.startswith("_")}
         return _NETWORKS[value["_target_"]](**arguments)
+    if isinstance(value, list) and len(value) > _LONGEST:
+        raise MonaiCaeError(f"a list of {len(value)} values")
     if isinstance(value, list):
         return [_build(bundle, member) for member in value]
     if isinstance(value, str) and value.startswith("@"):
         return _build(bundle, bundle.config[value[1:]])
-    if isinstance(value, str):
+    if isinstance(value, str) and value:  # nothing is what networks take for "no file of weights"
         raise MonaiCaeError(f"{value!r} is not a plain value")
     return value

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.networks import ConvAutoencoder, ConvEncoder, load_weights
+from monai_cae.networks import ConvEncoder
 from monai_cae.sharing.bundle import CHECKPOINTS, open_bundle
-from monai_cae.sharing.definitions import build_network
+from monai_cae.sharing.definitions import load_network
+from monai_cae.sharing.screening import require_screened, screen_executed
 
 
-def load_encoder(bundle: str | Path) -> ConvEncoder:
+def load_encoder(bundle: str | Path, *, trust: bool = False) -> ConvEncoder:
     """The encoder of a bundle, with its trained weights.
 
     Its channels are those of the bundle's `configs/inference.json`. The weights are the autoencoder's
@@ -22,6 +23,8 @@ def load_encoder(bundle: str | Path) -> ConvEncoder:
 
     Args:
         bundle: the bundle's folder, with `configs/` and `models/`.
+        trust: accept a config that has more than data besides what this package ships, see
+            `monai_cae.sharing.screening`; even then none of it is executed here.
 
     Returns:
         Encoder on the CPU in evaluation mode; its code has the shape `(N, 128, H / 4, W / 4)` or, with other channels,
@@ -30,13 +33,11 @@ def load_encoder(bundle: str | Path) -> ConvEncoder:
         and evaluation mode its batch-norm statistics.
 
     Raises:
-        MonaiCaeError: no such folder, no weights in it, weights of another architecture than the config's, or metadata
-            of a newer version than this package reads.
+        MonaiCaeError: no such folder, no weights in it, a config that is not trusted, weights of another architecture
+            than the config's, or metadata of a newer version than this package reads.
     """
     opened = open_bundle(bundle)
-    network = build_network(opened, "autoencoder")
-    if not isinstance(network, ConvAutoencoder) or not isinstance(network.encoder, ConvEncoder):
-        raise MonaiCaeError(f"{opened.config_file}: autoencoder_def has no ConvEncoder: it is another bundle's")
+    require_screened(opened.folder, screen_executed(opened.folder), trust)
     names = [CHECKPOINTS["autoencoder"], CHECKPOINTS["classifier"]]
     found = [path for path in (opened.folder / name for name in names) if path.is_file()]
     if not found:
@@ -44,4 +45,7 @@ def load_encoder(bundle: str | Path) -> ConvEncoder:
             f"no {names[0]} or {names[1]} in {opened.folder}: train a network, and copy models/ of its --output_dir "
             "there"
         )
-    return load_weights(network.encoder, found[0], part="encoder").eval()
+    encoder = load_network(opened, "autoencoder", found[0], part="encoder").eval()
+    if not isinstance(encoder, ConvEncoder):
+        raise MonaiCaeError(f"{opened.config_file}: autoencoder_def has no ConvEncoder: it is another bundle's")
+    return encoder

@@ -15,10 +15,11 @@ _Place = tuple[Any, ...]
 _OWN = {
     "dataset_dir", "output_dir", "datalist", "predictions", "pretrained", "checkpoint", "tracking_uri",
     "experiment_name", "run_name", "parent_run_id", "device", "threads", "num_workers", "allow_leaks",
+    "allow_outside",
 }  # fmt: skip
 _OWN_MEMBERS = {("cohort", "table")}
 _ABSENT = object()
-_PATH = re.compile(r"(?:^|['\"\s(=,])(?:~|~?/\w|[A-Za-z]:[\\/])|://")
+_PATH = re.compile(r"(?:^|['\"\s(=,])(?:~|~?/\w|[A-Za-z]:[\\/])|\.\.[\\/]|://")
 
 
 def as_written(executed: Mapping[str, Any]) -> Config:
@@ -35,7 +36,7 @@ def as_defaults(executed: Mapping[str, Any], shipped: Mapping[str, Any]) -> Conf
     """
     config = copy.deepcopy(dict(executed))
     for place, value in _changes(executed, shipped):
-        if _is_own(place, value):
+        if is_own(place, value):
             _put(config, place, _get(shipped, place))
     return config
 
@@ -53,7 +54,7 @@ def carried_over(config: Mapping[str, Any], executed: Mapping[str, Any], shipped
         # an argument or covariate that the bundle lacks is added where what it is added to is shipped alike
         owner = place if _get(config, place) is not _ABSENT else place[:-1]
         alike = bool(owner) and _get(config, owner) == _get(shipped, owner) is not _ABSENT
-        if alike and not _is_own(place, value):
+        if alike and not is_own(place, value):
             _put(carried, place, copy.deepcopy(value))
     return carried
 
@@ -69,7 +70,13 @@ def _changes(executed: Any, shipped: Any, place: _Place = ()) -> Iterator[tuple[
         yield place, executed
 
 
-def _is_own(place: _Place, value: Any) -> bool:
+def is_own(place: _Place, value: Any) -> bool:
+    """Whether a setting belongs to the machine or the run that it was made on, by its name or because it is a path.
+
+    Args:
+        place: the names that lead to it.
+        value: what it is set to.
+    """
     return place[0] in _OWN or place[:2] in _OWN_MEMBERS or any(_PATH.search(text) for text in _texts(value))
 
 

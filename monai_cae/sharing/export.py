@@ -26,10 +26,13 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing, sha256_of
 from monai_cae.networks import load_weights
 from monai_cae.sharing.bundle import CHECKPOINTS, DEFINITIONS, Bundle, open_bundle
+from monai_cae.sharing.definitions import check_network
 from monai_cae.sharing.parity import TOLERANCES, Network, Parity, largest_differences, write_random_volumes
+from monai_cae.sharing.screening import require_screened, screen_executed
 from monai_cae.training.workflow import find_mistake
 
 _PACKAGES = {".ts": ("torch", "monai"), ".onnx": ("torch", "monai", "onnx", "onnxscript", "onnxruntime")}
+_LARGEST = 4096  # pixels; random volumes of a size that a stranger chose must not fill the memory
 _ADVICE = "choose another place for the exported file"
 _NOISY = ("monai.bundle.scripts", "torch.onnx._internal.exporter._registration")
 
@@ -41,6 +44,7 @@ def export_network(
     network: str = "classifier",
     checkpoint: str | Path | None = None,
     volumes: str | Path | None = None,
+    trust: bool = False,
     progress: Callable[[Iterable[Path]], Iterable[Path]] = iter,
 ) -> Parity:
     """Write a network as TorchScript or ONNX, and a report of how far it is from PyTorch beside it.
@@ -49,7 +53,7 @@ def export_network(
     as extra files of TorchScript (`monai.data.load_net_with_metadata`), as `metadata_props` of ONNX. The two are
     compared on the CPU in float32, after the preprocessing of inference.json.
 
-    The bundle's configs are executed, as in every run of a bundle: export only one that you trust.
+    MONAI executes the bundle's inference.json, so it is screened first, see `monai_cae.sharing.screening`.
 
     Args:
         bundle: the bundle's folder.
@@ -57,16 +61,19 @@ def export_network(
         network: "classifier" or "autoencoder".
         checkpoint: its weights; without one the bundle's `models/model.pt` or `models/autoencoder.pt`.
         volumes: a volume or a folder of them to compare on; without it random ones, made from a fixed seed.
+        trust: execute an inference.json that has more than data besides what this package ships.
         progress: wraps the volumes, e.g. a progress bar.
 
     Raises:
-        MonaiCaeError: a file or a package is missing or doesn't fit, or the exported network does not agree; then
-            only the report is written.
+        MonaiCaeError: a file or a package is missing or doesn't fit, the config is not trusted, or the exported network
+            does not agree; then only the report is written.
     """
     out = Path(out)
     _check_request(out, network)
     opened = open_bundle(bundle)
     weights = Path(checkpoint) if checkpoint is not None else opened.folder / CHECKPOINTS[network]
+    if not require_screened(opened.folder, screen_executed(opened.folder), trust):
+        check_network(opened, network, weights)
     parser = ConfigParser()
     parser.read_config(str(opened.config_file))
     eager = load_weights(_built(opened, parser, DEFINITIONS[network]), weights).eval()
@@ -75,7 +82,7 @@ def export_network(
         if volumes is not None:
             files = find_images(volumes)
         else:
-            sizes = [_built(opened, parser, name) for name in ("slice_index", "image_size")]
+            sizes = [_size(opened, parser, name) for name in ("slice_index", "image_size")]
             files = write_random_volumes(Path(folder), *sizes)
         shape = tuple(_image(preprocess, files[0]).shape)
         exported = Path(folder) / out.name
@@ -129,6 +136,13 @@ def _built(bundle: Bundle, parser: ConfigParser, name: str) -> Any:
         if mistake is None:
             raise
         raise MonaiCaeError(f"{bundle.config_file}: {mistake}") from error
+
+
+def _size(bundle: Bundle, parser: ConfigParser, name: str) -> int:
+    size = _built(bundle, parser, name)
+    if not (isinstance(size, int) and 0 < size <= _LARGEST):
+        raise MonaiCaeError(f"{bundle.config_file}: {name} must be from 1 to {_LARGEST}, not {size!r}")
+    return size
 
 
 def _image(preprocess: Callable[[dict[str, str]], dict[str, torch.Tensor]], file: Path) -> torch.Tensor:

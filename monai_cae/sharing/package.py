@@ -19,10 +19,10 @@ from monai_cae.sharing.bundle import CHECKPOINTS, open_bundle
 from monai_cae.sharing.card import EXPERIMENT_CARD, data_source, experiment_card, model_card, run_metadata
 from monai_cae.sharing.executed import as_defaults, carried_over
 from monai_cae.sharing.runs import Run, read_run
+from monai_cae.sharing.screening import EVALUATED
 from monai_cae.sharing.unpack import SUMS, check_files, fitted_network
 
 LARGE = 25_000_000  # bytes; what the model zoo takes as a file of its repository
-_EVALUATED = {name: f"$@bundle_root + '/{path.as_posix()}'" for name, path in CHECKPOINTS.items()}
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,14 @@ class Package:
         path: the zip.
         run: what it is of.
         sha256, size: of the zip; size in bytes.
+        doubts: what its configs have besides what monai-cae ships; whoever unpacks it has to trust these.
     """
 
     path: Path
     run: Run
     sha256: str
     size: int
+    doubts: tuple[str, ...] = ()
 
 
 def package_run(output_dir: str | Path, path: str | Path, *, data: str = "", weights_url: str = "") -> Package:
@@ -67,9 +69,9 @@ def package_run(output_dir: str | Path, path: str | Path, *, data: str = "", wei
     run = read_run(output_dir)
     with replacing(path, "choose another place for the package") as temporary, tempfile.TemporaryDirectory() as folder:
         _fill(Path(folder), run, data, weights_url)
-        check_files(Path(folder), exact=True)
+        doubts = check_files(Path(folder), exact=True, trust=True).doubts
         _zip(Path(folder), temporary, path.stem)
-    return Package(path, run, sha256_of(path), path.stat().st_size)
+    return Package(path, run, sha256_of(path), path.stat().st_size, doubts)
 
 
 def _fill(folder: Path, run: Run, data: str, weights_url: str) -> None:
@@ -115,7 +117,7 @@ def _configs(run: Run, shipped: dict[str, dict[str, Any]]) -> dict[str, dict[str
     }
     if not isinstance(configs["inference"]["threshold"], (int, float)):  # chosen on the validation subjects
         configs["inference"]["threshold"] = run.results["threshold"]
-    configs["evaluate"] |= {"checkpoint": _EVALUATED["classifier"], "pretrained": _EVALUATED["autoencoder"]}
+    configs["evaluate"] |= EVALUATED
     return configs
 
 

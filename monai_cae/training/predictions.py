@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,14 +141,28 @@ class PredictionProgress:
         raise error  # Ignite raises nothing more once somebody listens to this event
 
 
-def print_predictions(table: PredictionTable) -> None:
-    """End of an inference: how many scans, how fast, what was predicted, where the table is."""
+def print_predictions(table: PredictionTable, left_out: Mapping[str, str] | None = None) -> None:
+    """End of an inference: how many scans, how fast, what was predicted, where the table is, and who is not in it.
+
+    Args:
+        table: written.
+        left_out: files that could not be used, and why; written as left_out.csv beside the table, and an older one goes
+            where there are none.
+    """
+    beside = table.path.with_name("left_out.csv")
+    if left_out:
+        with replacing(beside) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("file", "reason"), *left_out.items()])
+    else:
+        beside.unlink(missing_ok=True)
     predicted = table.column("prediction")
     scans, positive = len(predicted), sum(predicted)
     print(
         f"\n{scans} scans in {table.seconds:.1f} s ({scans / table.seconds:.1f} per second): "
         f"{positive} predicted as AD (CDR > 0), {scans - positive} as HC"
     )
+    if left_out:
+        print(f"  LEFT OUT     {len(left_out)} of {scans + len(left_out)} scans that can't be used: {beside}")
     print(f"  predictions  {table.path}\n  {DISCLAIMER}", flush=True)
 
 

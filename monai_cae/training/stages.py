@@ -20,9 +20,11 @@ from monai_cae.files import only_writer, replacing, sha256_of
 from monai_cae.training.ending import Ended, Ending
 from monai_cae.training.parallel import is_first
 from monai_cae.training.resuming import Resuming, refuse_other_config
-from monai_cae.training.tracking import TrackedRun, program, ui_command
+from monai_cae.training.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.workflow import bundle_root, executed_config, resolved_settings
 
+_SAID_APART = ("leaks", "scans_left_out")
+_SHOWN = 20
 _UNITS = {"psnr": " dB", "seconds": " s"}
 
 
@@ -38,6 +40,7 @@ def run_stage(
     report: Callable[[], Mapping[str, Any]],
     resuming: Resuming | None = None,
     next_config: str = "",
+    shared_datalist: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run the steps of a stage inside its MLflow run, write its results and executed config, and print a summary.
 
@@ -54,6 +57,7 @@ def run_stage(
         report: called when they are done; gives the stage's results.
         resuming: has the steps go on where they were ended; None for a stage that starts anew every time.
         next_config: config file of the bundle that the summary names as the next to run; "" for none.
+        shared_datalist: what MLflow gets in place of the datalist, see `monai_cae.data.shareable`.
 
     Returns:
         The results, with the seconds that steps and report took and the MLflow run's ID; nothing in other processes
@@ -83,8 +87,12 @@ def run_stage(
         try:
             with run:
                 if not run.resumed_run_id:
-                    _log_beginning(run, output, config, datalist, synthetic, audit)
+                    _log_beginning(run, output, config, shared_datalist or datalist, synthetic, audit)
+                left_out = audit["bad_scans"]
+                if left_out and not run.parent_run_id:
+                    _print_left_out(left_out)
                 results: dict[str, Any] = {"stage": stage, "synthetic": synthetic, "leaks": int(audit["leaks"])}
+                results["scans_left_out"] = len(left_out)
                 _run_steps(steps, ending, resuming)
                 results.update(report())
                 before = resuming.seconds if resuming is not None else 0
@@ -125,7 +133,7 @@ def _log_beginning(
     run: TrackedRun,
     output: Path,
     config: Mapping[str, Any],
-    datalist: str,
+    datalist: str | Mapping[str, Any],
     synthetic: bool,
     audit: Mapping[str, Any],
 ) -> None:
@@ -133,10 +141,17 @@ def _log_beginning(
     leaks = int(audit["leaks"])
     run.describe(
         f"{data_kind(synthetic, leaks)}. {DISCLAIMER}",
-        {"data": "synthetic" if synthetic else "real", "leaks": str(leaks)},
+        {
+            "data": "synthetic" if synthetic else "real",
+            "leaks": str(leaks),
+            "scans_left_out": str(len(audit["bad_scans"])),
+        },
     )
     run.log_json(config, "config.json")
-    run.log_file(datalist)
+    if isinstance(datalist, str):
+        run.log_file(datalist)
+    else:
+        run.log_json(datalist, "datalist.json")
     _write_audit(run, output, audit)
 
 
@@ -164,6 +179,12 @@ def _hashes() -> dict[str, str]:
     """SHA-256 of the weights that the running stage reads and writes, by the name of the setting."""
     paths = {name: Path(resolved_settings().get(name, "")) for name in ("pretrained", "checkpoint")}
     return {name: sha256_of(path) for name, path in paths.items() if path.is_file()}
+
+
+def _print_left_out(bad: Sequence[Mapping[str, str]]) -> None:
+    lines = [f"  {scan['subject']}: {scan['reason']}" for scan in bad[:_SHOWN]]
+    more = [f"  and {len(bad) - _SHOWN} more"] if len(bad) > _SHOWN else []
+    print("\n".join([f"left out, as they can't be used: {len(bad)} scans", *lines, *more]), flush=True)
 
 
 def data_kind(synthetic: bool, leaks: int = 0) -> str:
@@ -197,13 +218,14 @@ def _finite(content: Any) -> Any:
 def _print_summary(stage: str, run: TrackedRun, results: Mapping[str, Any], output: Path, next_config: str) -> None:
     lines = [f"{stage} finished on {data_kind(results['synthetic'], results['leaks'])}"]
     for name, value in results.items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "leaks":
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name not in _SAID_APART:
             unit = next((unit for part, unit in _UNITS.items() if part in name), "")
             lines.append(f"  {name:<24}{value:.4g}{unit}")
+    if count := results["scans_left_out"]:
+        lines.append(f"  {'scans left out':<24}{count}, as they can't be used: {output / 'audit.html'} says why")
     lines += [
         *(f"  {what:<24}{folder}" for what, folder in _written(stage, output).items() if folder.is_dir()),
-        f"  {'MLflow':<24}{ui_command(run.tracking_uri)}",
-        *([f"  {'':<24}{run.address}"] if run.run_id else []),
+        *(f"  {label:<24}{line}" for label, line in zip(("MLflow", ""), where_to_see(run, output), strict=False)),
     ]
     if next_config:
         lines.append(f"  {'next':<24}{next_command(stage, next_config)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import os
 import platform
@@ -12,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Mapping
@@ -23,15 +23,10 @@ from typing import Any
 from ignite.engine import Engine, Events
 
 import monai_cae
-from monai_cae.errors import MonaiCaeError
+from monai_cae.delivery import MOST_METRICS, Delivery, Store, batch, milliseconds, sync_hint, without_credentials
 
-# MLflow would report its own usage to its makers from the machine that holds the patients' images.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-
-_PARENT = "mlflow.parentRunId"
 _PACKAGES = ("monai", "torch", "pytorch-ignite", "mlflow", "nibabel", "numpy", "scikit-learn")
 _SEND_EVERY = 1.0  # seconds
-_MOST_METRICS = 1000  # that MLflow takes in one request
 History = dict[str, list[tuple[int, float]]]
 
 
@@ -44,7 +39,9 @@ class TrackedRun:
     """One MLflow run, open inside a `with` block; it ends FINISHED, FAILED after an error, KILLED by Ctrl-C or SIGTERM.
 
     MONAI's MLFlowHandler can't nest runs, finds its run by name, and leaves crashed ones RUNNING; this talks to
-    MlflowClient.
+    MlflowClient. An MLflow that is away, at the start or later, does not end the block, and lets it wait for 10 s at
+    most, and no sooner again than 30 s later (`monai_cae.delivery`): what it has not got is kept in
+    `output_dir/unsent`, and sent when it is back.
 
     Args:
         tracking_uri: `sqlite:///...` or a server's `http(s)://...`.
@@ -55,10 +52,14 @@ class TrackedRun:
         params: hyper-parameters.
         tags: whatever else describes the run.
         resumed_run_id: a run of the same store to go on with, where it is still there; "" for a new one.
+        output_dir: where what MLflow has not got is kept.
 
     Attributes:
         history: metric -> [(epoch, value), ...], whether or not the run is open.
         marks: label -> epoch, moments to show in the curves.
+
+    Raises:
+        MonaiCaeError: MLflow has no such kind of store, or (on entering) answers and refuses.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class TrackedRun:
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
         resumed_run_id: str = "",
+        output_dir: str = ".",
     ) -> None:
         self.tracking_uri = tracking_uri
         self.experiment_name = experiment_name
@@ -83,80 +85,80 @@ class TrackedRun:
         self.marks: dict[str, int] = {}
         self.epoch = 0
         self.resumed_run_id = resumed_run_id
-        self.run_id = ""
-        self.experiment_id = ""
-        self._client: Any = None
-        self._unsent: list[Any] = []
+        self.output_dir = output_dir
+        self._delivery: Delivery | None = None
+        self._open = False
+        self._unsent: list[list[Any]] = []
         self._sent_at = -math.inf
 
     def __enter__(self) -> TrackedRun:
-        self._client = _client(self.tracking_uri)
-        self.experiment_id = _experiment(self._client, self.experiment_name, self.tracking_uri)
-        if self._resume():
-            return self
-        tags = {**self.tags, **({_PARENT: self.parent_run_id} if self.parent_run_id else {})}
-        run = self._client.create_run(self.experiment_id, run_name=self.name, tags=tags)
-        self.run_id = run.info.run_id
-        self.log_params({**self.params, **_versions()})
-        return self
-
-    def _resume(self) -> bool:
-        """Open the run to go on with, unless the store no longer has it."""
-        from mlflow.exceptions import MlflowException
-
-        if not self.resumed_run_id:
-            return False
-        try:
-            run = self._client.get_run(self.resumed_run_id)
-        except MlflowException:
-            run = None
-        if run is None or run.info.experiment_id != self.experiment_id or run.info.lifecycle_stage != "active":
+        self._delivery = Delivery(Store(self.tracking_uri), Path(self.output_dir), self.name, self.experiment_name)
+        if self.resumed_run_id and not self._delivery.go_on(self.resumed_run_id):
             print(f"the MLflow run {self.resumed_run_id} is gone: going on in a new one", flush=True)
             self.resumed_run_id = ""
-            return False
-        self.run_id = self.resumed_run_id
-        self._client.update_run(self.run_id, status="RUNNING")
-        return True
+        if not self.resumed_run_id:
+            self._delivery.start(self.tags, self.parent_run_id)
+            self.log_params({**self.params, **_versions()})
+        self._open = True
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._send()
+        self._open = False
         ended = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit))
         status = "FINISHED" if kind is None else "KILLED" if ended else "FAILED"
-        self._client.set_terminated(self.run_id, status)
-        self._client = None
+        self._way.tell({"do": "end", "status": status, "time": milliseconds()})
+        self._way.close(last=not self.parent_run_id)
+
+    @property
+    def run_id(self) -> str:
+        """As MLflow knows the run; `offline-...` until MLflow has answered, "" before the run has begun."""
+        return self._delivery.run_id if self._delivery else ""
+
+    @property
+    def experiment_id(self) -> str:
+        """As MLflow knows the experiment; "" until MLflow has answered."""
+        return self._delivery.experiment_id if self._delivery else ""
 
     @property
     def address(self) -> str:
-        """The run's page in `mlflow ui` with its default port."""
-        return f"http://127.0.0.1:5000/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        """The run's page: on the server, or in `mlflow ui` with its default port."""
+        uri = without_credentials(self.tracking_uri)
+        server = uri.rstrip("/") if uri.startswith(("http://", "https://")) else "http://127.0.0.1:5000"
+        return f"{server}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+
+    @property
+    def _way(self) -> Delivery:
+        if self._delivery is None:
+            raise RuntimeError("the run is not open: use it inside its with block")
+        return self._delivery
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Hyper-parameters, in one request; MLflow allows no # in a name, so `cohort#task` is `cohort.task` there."""
-        from mlflow.entities import Param
-
-        batch = [Param(key.replace("#", "."), str(value)) for key, value in params.items()]
-        self._client.log_batch(self.run_id, params=batch)
+        shown = {key.replace("#", "."): self._without_credentials(str(value)) for key, value in params.items()}
+        self._way.tell(batch(params=shown))
 
     def describe(self, text: str, tags: Mapping[str, str]) -> None:
         """The run's description in MLflow, in Markdown, and tags to filter by."""
-        for key, value in {"mlflow.note.content": text, **tags}.items():
-            self._client.set_tag(self.run_id, key, value)
+        self._way.tell(batch(tags={"mlflow.note.content": text, **tags}))
 
-    def mark_and_count(self, name: str, content: Any) -> int:
+    def mark_and_count(self, name: str, content: Any) -> int | None:
         """Tag the run with the hash of some content, and count the other finished runs of its experiment that have it.
 
         Args:
             name: of the tag.
             content: what JSON can hold.
+
+        Returns:
+            The number; None where MLflow does not answer.
         """
         value = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-        others = self._client.search_runs(
-            [self.experiment_id], filter_string=f"tags.{name} = '{value}' and attributes.status = 'FINISHED'"
-        )
-        self._client.set_tag(self.run_id, name, value)
-        return sum(run.info.run_id != self.run_id for run in others)
+        same = f"tags.{name} = '{value}' and attributes.status = 'FINISHED'"
+        others = self._way.look_up(lambda client, experiment: client.search_runs([experiment], filter_string=same))
+        self._way.tell(batch(tags={name: value}))
+        return None if others is None else sum(run.info.run_id != self.run_id for run in others)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """Metrics, sent together once a second at most, and before the run ends, also by an error.
@@ -166,27 +168,32 @@ class TrackedRun:
         """
         for name, value in metrics.items():
             self.history.setdefault(name, []).append((step, value))
-        if self._client is not None:
-            from mlflow.entities import Metric
-
-            now = int(time.time() * 1000)
-            self._unsent += [Metric(name, value, now, step) for name, value in metrics.items()]
+        if self._open:
+            now = milliseconds()
+            self._unsent += [[name, float(value), now, step] for name, value in metrics.items()]
             if time.monotonic() - self._sent_at >= _SEND_EVERY:
                 self._send()
 
     def _send(self) -> None:
-        for start in range(0, len(self._unsent), _MOST_METRICS):
-            self._client.log_batch(self.run_id, metrics=self._unsent[start : start + _MOST_METRICS])
+        for start in range(0, len(self._unsent), MOST_METRICS):
+            self._way.tell(batch(metrics=self._unsent[start : start + MOST_METRICS]))
         self._unsent = []
         self._sent_at = time.monotonic()
 
     def log_file(self, path: str | Path, folder: str = "") -> None:
         """Copy a file to the run's artifacts."""
-        self._client.log_artifact(self.run_id, str(path), folder or None)
+        self._way.tell({"do": "file", "name": Path(path).name, "folder": folder}, Path(path))
 
     def log_json(self, content: Any, name: str) -> None:
         """A JSON artifact."""
-        self._client.log_text(self.run_id, json.dumps(content, indent=2, default=str) + "\n", name)
+        text = self._without_credentials(json.dumps(content, indent=2, default=str)) + "\n"
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, name)
+            path.write_text(text, encoding="utf-8")
+            self.log_file(path)
+
+    def _without_credentials(self, text: str) -> str:
+        return text.replace(self.tracking_uri, without_credentials(self.tracking_uri))
 
 
 class EpochTracking:
@@ -220,8 +227,16 @@ class EpochTracking:
 def ui_command(tracking_uri: str) -> str:
     """The command that shows the runs in a browser on this machine."""
     if tracking_uri.startswith(("http://", "https://")):
-        return f"open {tracking_uri} in a browser"
-    return f"{program('mlflow')} ui --backend-store-uri {shlex.quote(tracking_uri)}"
+        return f"open {without_credentials(tracking_uri)} in a browser"
+    return f"{program('mlflow')} ui --backend-store-uri {shlex.quote(without_credentials(tracking_uri))}"
+
+
+def where_to_see(run: TrackedRun, folder: Path) -> list[str]:
+    """Lines of a summary: how to see the runs, or how to send what MLflow has not got of those below a folder."""
+    command = sync_hint(folder, program("monai-cae"))
+    if command:
+        return [command, f"sends what MLflow at {without_credentials(run.tracking_uri)} has not got yet"]
+    return [ui_command(run.tracking_uri), *([run.address] if run.run_id else [])]
 
 
 def program(name: str) -> str:
@@ -229,37 +244,6 @@ def program(name: str) -> str:
     ours = Path(sys.executable).with_name(name)
     found = shutil.which(name)
     return name if found and Path(found).resolve() == ours.resolve() else shlex.quote(str(ours))
-
-
-def _client(tracking_uri: str) -> Any:
-    if not tracking_uri.startswith(("sqlite:///", "http://", "https://", "postgresql", "mysql", "mssql", "databricks")):
-        raise MonaiCaeError(
-            f"tracking_uri must be sqlite:///FILE or http(s)://SERVER, not {tracking_uri!r}: MLflow has no other stores"
-        )
-    for chatty in ("alembic", "mlflow.store.db.utils"):  # tell every migration of a new database otherwise
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    if tracking_uri.startswith("sqlite:///"):
-        database = Path(tracking_uri.removeprefix("sqlite:///"))
-        if not database.exists():
-            print(f"making the MLflow database {database} (once, about 10 s)", flush=True)
-        try:
-            database.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MonaiCaeError(f"can't write {database} ({error.strerror}): choose another --output_dir") from error
-    from mlflow import MlflowClient
-
-    return MlflowClient(tracking_uri)
-
-
-def _experiment(client: Any, name: str, tracking_uri: str) -> str:
-    experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    local = tracking_uri.startswith("sqlite:///")
-    beside = (Path(tracking_uri.removeprefix("sqlite:///")).parent / "mlruns").resolve().as_uri() if local else None
-    # the UI shows runs and their curves for this kind; without it, it opens its pages for language models
-    kind = {"mlflow.experimentKind": "custom_model_development"}
-    return str(client.create_experiment(name, artifact_location=beside, tags=kind))
 
 
 def _versions() -> dict[str, str]:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigWorkflow
 
+from monai_cae.delivery import without_credentials
 from monai_cae.errors import MonaiCaeError
 from monai_cae.training.freezing import LEARN
 from monai_cae.training.handlers import KEEP
@@ -105,10 +106,12 @@ def bundle_root() -> str:
 
 
 def executed_config() -> dict[str, Any]:
-    """The running config as it is executed: files merged, overrides applied, nothing evaluated."""
+    """The running config as it is executed: files merged, overrides applied, nothing evaluated; no password in it."""
     workflow = running_workflow()
     config = {} if workflow is None else workflow.parser.get()
     content = {key: value for key, value in config.items() if key != "_meta_"}
+    if isinstance(content.get("tracking_uri"), str):
+        content["tracking_uri"] = without_credentials(content["tracking_uri"])
     return json.loads(json.dumps(content, default=str))
 
 
@@ -125,12 +128,14 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def resolved_settings() -> dict[str, Any]:
-    """The running config's settings with their values, as far as they are plain and were needed."""
+    """The running config's settings with their values, as far as they are plain and were needed; no password."""
     workflow = running_workflow()
     if workflow is None:
         return {}
     resolved = workflow.parser.ref_resolver.resolved_content
     values = {name: resolved.get(name) for name in settings(workflow.parser.get())}
+    if "tracking_uri" in values:
+        values["tracking_uri"] = without_credentials(str(values["tracking_uri"]))
     config = workflow.parser.get()
     values |= {full: config[full.split("#")[0]][full.split("#")[1]] for full in _grouped_settings(config)}
     return {name: str(v) if isinstance(v, torch.device) else v for name, v in values.items() if isinstance(v, _PLAIN)}

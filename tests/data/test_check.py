@@ -99,7 +99,8 @@ def on_a_square(turns: int) -> Callable[[np.ndarray], np.ndarray]:
             "unlike the others",
             lambda v: np.where(v > 0, np.random.default_rng(0).integers(400, 800, SHAPE), 0).astype("i2"),
         ),
-        ("brightness, bright spot, unlike the others", poke(1e300)),  # as a wrong byte order gives
+        ("brightness, bright spot, unlike the others", poke(1e14)),
+        ("no usable slice", poke(1e300)),  # as a wrong byte order gives
         ("non-zero share", lambda v: np.where(np.arange(44)[:, None] < 20, 0, v).astype(np.int16)),
     ],
 )

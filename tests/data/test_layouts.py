@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from monai_cae.data import Found, Scan, find_images, read_scans
+from monai_cae.errors import MonaiCaeError
 
 T88 = "PROCESSED/MPRAGE/T88_111"
 ROWS = [("OAS1_0001_MR1", "F", 74, 0), ("OAS1_0002_MR1", "M", 80, 0.5), ("OAS1_0002_MR2", "M", 80, 0.5)]
@@ -144,7 +145,7 @@ def test_plain_folder_whose_table_names_the_images(tmp_path, header):
     touch(root / "a" / "one.nii", root / "two.hdr", root / "two.img", away, root / "p4.nii", root / "nobody.nii")
     lines = ["p1;a/one.nii", "p2;two.img", f"p3;{away}", "p4;n/a"]
     (root / "t.csv").write_text("\n".join([f"ID;{header}", *lines]))
-    found = read_scans(root)
+    found = read_scans(root, allow_outside=True)
     expected = [root / "a" / "one.nii", root / "two.hdr", away, root / "p4.nii"]
     assert [scan.image for scan in found.scans] == expected
     assert (found.layout, found.left_out) == ("plain folder", {"images without a row in the table": 1})
@@ -160,21 +161,25 @@ def test_columns_reach_the_table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("gone.nii", r"plain/gone\.nii is missing: the table names it for b"),
-        ("/nowhere/gone.nii", r"^/nowhere/gone\.nii is missing: the table names it for b"),
-        ("folder", r"plain/folder is missing: the table names it for b"),
-        ("b.hdr", r"plain/b\.img is missing beside its \.hdr: copy b again"),
-    ],
-    ids=["relative", "absolute", "folder", "no-img"],
+    ("name", "found"),
+    [("gone.nii", "gone.nii"), ("folder", "folder"), ("b.img", "b.hdr")],
+    ids=["relative", "folder", "no-img"],
 )
-def test_image_that_the_table_names_in_vain_is_refused(tmp_path, refused, name, message):
+def test_image_that_the_table_names_in_vain_is_left_to_the_check_of_all_scans(tmp_path, name, found):
     root = tmp_path / "plain"
     touch(root / "a.nii", root / "b.hdr", root / "folder" / "x.nii")
     (root / "t.csv").write_text(f"ID,image\na,a.nii\nb,{name}\n")
-    with refused(message):
+    assert images(read_scans(root).scans) == {"a": root / "a.nii", "b": root / found}
+
+
+@pytest.mark.parametrize("name", ["/nowhere/gone.nii", "x/../../gone.nii"], ids=["absolute", "upwards"])
+def test_image_that_the_table_names_elsewhere_is_refused_unless_allowed(tmp_path, refused, name):
+    root = tmp_path / "plain"
+    touch(root / "a.nii", root / "b.hdr", root / "folder" / "x.nii")
+    (root / "t.csv").write_text(f"ID,image\na,a.nii\nb,{name}\n")
+    with refused(rf"^the table's row of b names '{name}', outside .*--allow_outside true"):
         read_scans(root)
+    assert images(read_scans(root, allow_outside=True).scans)["b"] == root / name
 
 
 @pytest.mark.parametrize("second", ["a.nii", "./folder/../a.nii", "link.nii"])
@@ -329,7 +334,9 @@ def test_datalist_is_a_cohort(tmp_path):
     ]
     path = tmp_path / "list.json"
     path.write_text(json.dumps({"training": items[:1], "validation": items[1:2], "test": items[2:], "numTest": 1}))
-    found = read_scans(path)
+    with pytest.raises(MonaiCaeError, match=r"list\.json: the item of 3 names '/away/c\.nii\.gz', outside "):
+        read_scans(path)
+    found = read_scans(path, allow_outside=True)
     assert found.layout == "MONAI datalist"
     assert found.scans == [
         Scan("p1", "s", tmp_path / "a.nii.gz", cdr=0.5, age=70, sex="F"),
@@ -464,10 +471,6 @@ def add_second_image(root):
     touch(t88(root, "disc2", "OAS1_0001_MR1", 6))
 
 
-def drop_voxels(root):
-    t88(root, "disc1", "OAS1_0002_MR1").with_suffix(".img").unlink()
-
-
 def rename_ids(root):
     (root / "oasis_cross-sectional.csv").write_text("ID,CDR\n1,0\n2,1\n")
 
@@ -480,7 +483,6 @@ def rename_ids(root):
         (add_second_known_table, {}, r"several tables in .*discs \(oasis_cross-sectional\.csv, participants\.tsv\)"),
         (drop_images, {}, r"no images in .*discs: neither OASIS-1's .* nor ID\.nii\.gz"),
         (add_second_image, {}, r"two images for OAS1_0001_MR1: .*_n3_.* and .*_n6_.*: remove one"),
-        (drop_voxels, {}, r"OAS1_0002_MR1_mpr_n4_.*\.img is missing beside its \.hdr: copy OAS1_0002_MR1 again"),
         (rename_ids, {}, r"no image in .* named after an ID of the table: the first ID is 1, .*OAS1_0001_MR1_mpr_n3"),
         (break_nothing, {"plane": "transverse"}, "plane must be axial, coronal or sagittal, not 'transverse'"),
         (break_nothing, {"table": "nowhere.csv"}, r"no table at nowhere\.csv: check --table"),
@@ -491,7 +493,6 @@ def rename_ids(root):
         "two-known-tables",
         "no-images",
         "two-images",
-        "no-img",
         "other-ids",
         "plane",
         "table-missing",

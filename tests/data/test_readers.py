@@ -15,8 +15,8 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 from nibabel.nifti1 import Nifti1Extension
 from nibabel.spm99analyze import Spm99AnalyzeImage
 
-from monai_cae.data import SliceReader, check_images
-from monai_cae.data.plain import find_plain, read_plain
+from monai_cae.data import SliceReader
+from monai_cae.data.volumes import find_volume, read_slices
 from monai_cae.errors import MonaiCaeError
 
 SHAPE = (20, 24, 20)
@@ -252,20 +252,23 @@ def test_a_mat_file_places_an_analyze_volume_and_no_other(tmp_path, noise, image
     np.testing.assert_allclose(meta["affine"], by_nibabel(path)[1], rtol=1e-12)
 
 
-def test_file_that_is_cut_while_it_is_read_is_left_to_nibabel(tmp_path, noise):
+def test_file_that_is_cut_or_deleted_while_it_is_read_is_named(tmp_path, noise, refused):
     path = save(tmp_path / "a.nii", noise())
-    voxels, layout = find_plain(str(path))
+    volume = find_volume(str(path))
     os.truncate(path, 352 + 1000)
     for axis in range(3):
-        assert read_plain(voxels, layout, axis, 19) is None
+        with refused(r"a\.nii is truncated or broken \(the file ends within the voxels\): copy it again"):
+            read_slices(volume, axis, 19, 20)
     path.unlink()
-    assert read_plain(voxels, layout, 2, 0) is None
+    with refused(r"a\.nii is truncated or broken \(No such file or directory\)"):
+        read_slices(volume, 2, 0, 1)
 
 
-def test_where_the_short_way_fails_the_long_one_reads(tmp_path, noise, monkeypatch):
-    path = save(tmp_path / "a.nii", noise())
-    monkeypatch.setattr("monai_cae.data.readers.read_plain", lambda *_: None)
-    np.testing.assert_array_equal(read(path)[0], noise()[:, :, 4:5])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.hdr"])
+@pytest.mark.parametrize("axis", range(3))
+def test_neighbouring_slices_come_in_one_piece(tmp_path, noise, name, axis):
+    volume = find_volume(str(save(tmp_path / name, noise(), nib.Nifti1Pair if name == "a.hdr" else nib.Nifti1Image)))
+    np.testing.assert_array_equal(read_slices(volume, axis, 7, 12), noise().take(range(7, 12), axis))
 
 
 def test_slices_are_counted_from_one_along_the_planes_axis(tmp_path):
@@ -425,8 +428,8 @@ def replace_by_folder(path):
 BROKEN = {
     "img-truncated": ("a.hdr", truncate_img, r"a\.img is truncated: 19199 of 19200 bytes: copy it again"),
     "img-missing": ("a.hdr", drop_img, r"a\.img is missing beside its \.hdr: copy the scan again"),
-    "img-is-folder": ("a.hdr", replace_by_folder, r"a\.img is missing beside its \.hdr: copy the scan again"),
-    "img-empty": ("a.img", empty, r"a\.img is not a readable image \(.+\): copy it again"),
+    "img-is-folder": ("a.hdr", replace_by_folder, r"a\.img is a folder, a pipe or a device: an image is a file"),
+    "img-empty": ("a.img", empty, r"a\.img is truncated: 0 of 19200 bytes: copy it again"),
     "hdr-truncated": ("a.hdr", truncate_header, r"a\.hdr is not a readable image \(.+\): copy it again"),
     "hdr-is-text": ("a.hdr", overwrite, r"a\.hdr is not a readable image \(.+\): copy it again"),
     "nii-missing": ("a.nii", drop, r"no image at .*a\.nii: check --dataset_dir"),
@@ -467,7 +470,7 @@ def test_a_broken_extension_of_the_header_is_refused(tmp_path, noise, refused, n
     content = bytearray(path.read_bytes())
     content[352:356] = (10_000_000).to_bytes(4, "little")  # the extension's size
     path.write_bytes(content)
-    with refused(r"is not a readable image \(failed to read extension content\)"):
+    with refused(r"is not a readable image \(an extension of its header claims 10000000 bytes\): copy it again"):
         read(path)
 
 
@@ -535,32 +538,3 @@ def test_unknown_plane_is_refused(refused, plane):
 )
 def test_suffixes(names, readable):
     assert SliceReader().verify_suffix(names) is readable
-
-
-def test_check_images_accepts_a_cohort_of_one_shape(tmp_path, noise, write_pair):
-    paths = [save(tmp_path / "a.nii", noise()), write_pair(tmp_path / "b.hdr"), None]
-    assert check_images(paths, plane="coronal", slice_index=24) is None
-
-
-@pytest.mark.parametrize(
-    ("voxels", "options", "message"),
-    [
-        (lambda noise: noise((20, 24, 21)), {}, r"b\.nii has the shape \(20, 24, 21\), .*\(20, 24, 20\): leave it out"),
-        (spoil(0, np.s_[:, :, 4]), {}, r"axial slice 5 of .*b\.nii is zero everywhere"),
-        (spoil(np.nan), {}, r"axial slice 5 of .*b\.nii has values that are not finite"),
-        (lambda noise: noise((*SHAPE, 2)), {}, r"b\.nii is not a 3D volume"),
-        (lambda noise: noise(), {"slice_index": 21}, r"slice_index 21 is outside .*a\.nii"),
-        (lambda noise: noise(), {"plane": "oblique"}, "plane must be axial, coronal or sagittal"),
-    ],
-    ids=["other-shape", "zero", "nan", "two-volumes", "slice_index", "plane"],
-)
-def test_check_images_names_the_one_that_does_not_fit(tmp_path, noise, refused, voxels, options, message):
-    paths = [save(tmp_path / f"{name}.nii", noise()) for name in "ac"]
-    paths.insert(1, save(tmp_path / "b.nii", voxels(noise)))
-    with refused(message):
-        check_images(paths, **{"plane": "axial", "slice_index": 5, **options})
-
-
-def test_check_images_needs_images(refused):
-    with refused("dataset_dir is a table alone: training needs the folder with the images"):
-        check_images([None, None], plane="axial", slice_index=1)

@@ -228,3 +228,13 @@ def test_files_that_are_no_tables_are_refused(tmp_path, refused, name, content, 
 def test_folder_is_no_table(tmp_path, refused):
     with refused("no table at"):
         read_table(tmp_path)
+
+
+def test_an_xlsx_that_unpacks_to_too_much_is_not_unpacked(tmp_path, refused):
+    from zipfile import ZIP_DEFLATED, ZipFile
+
+    with ZipFile(tmp_path / "t.xlsx", "w", ZIP_DEFLATED) as parts:
+        parts.writestr("xl/worksheets/sheet1.xml", bytes(70_000_000))
+    assert (tmp_path / "t.xlsx").stat().st_size < 100_000
+    with refused(r"t\.xlsx can't be read as a table \(it unpacks to 70000000 bytes, of at most 67108864\)"):
+        read_table(tmp_path / "t.xlsx")

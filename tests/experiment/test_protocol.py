@@ -257,10 +257,14 @@ def test_leak_and_dead_classifier_are_doubts(tmp_path):
         for r in range(5) for n in range(40)
     ]  # fmt: skip
     table = pd.DataFrame(rows)
-    evaluated = {"steps": {"network": {"results": {"evaluate": {"leaks": 2}}}}}
+    evaluated = {"steps": {"network": {"results": {"evaluate": {"leaks": 2, "scans_left_out": 3}}}}}
     scores = pd.concat({"network": summarise(table, np.random.default_rng(0), resamples=50)}, names=["method"])
     said = " ".join(_caveats(table, [evaluated], scores, seen_before=3))
+    assert "SCANS LEFT OUT: 3, as they can't be used" in said
     assert "LEAKY: 2 leaks" in said and "DEAD CLASSIFIER" in said and "3 times" in said
     assert "FEW REPEATS" not in said
     others = pd.concat([table, table.assign(method="image_only"), table.assign(method="linear_svm", probability=0.2)])
     assert "in at least one test set: image only, linear SVM." in " ".join(_caveats(others, [evaluated], scores, 0))
+    said = " ".join(_caveats(table, [evaluated], scores, seen_before=None))
+    assert "whether earlier experiments scored the same test subjects is not known" in said
+    assert "SEEN BEFORE" not in " ".join(_caveats(table, [evaluated], scores, seen_before=0))

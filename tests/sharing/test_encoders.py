@@ -92,17 +92,15 @@ MISTAKES = {
         "has required_packages_version of monai-cae 7.0, newer than",
     ),
     "no version": (lambda b: change(b, "metadata.json", version="new"), "version must be like 0.1.0, not 'new'"),
-    "expression": (lambda b: change(b, "inference.json", channels="$[print('executed')]"), "can't be built as data"),
-    "other network": (
-        lambda b: change(b, "inference.json", autoencoder_def={"_target_": "os.system"}),
-        "os.system is no network",
+    "no encoder": (
+        lambda b: change(b, "inference.json", autoencoder_def={"_target_": "monai_cae.networks.ConvEncoder"}),
+        "autoencoder_def has no encoder",
     ),
-    "classifier": (
-        lambda b: change(
-            b, "inference.json", autoencoder_def=json.loads((b / "configs/inference.json").read_text())["network_def"]
-        ),
-        "autoencoder_def has no ConvEncoder",
+    "more than memory": (
+        lambda b: change(b, "inference.json", channels=[10**6, 10**7]),
+        "of another architecture than ConvEncoder",
     ),
+    "endless list": (lambda b: change(b, "inference.json", channels=[1] * 1001), "a list of 1001 values"),
 }
 
 
@@ -113,6 +111,29 @@ def test_mistakes_are_told_in_one_line(bundle, name, capsys):
     with pytest.raises(MonaiCaeError, match=re.escape(message.format(bundle=bundle))) as error:
         monai_cae.load_encoder(bundle)
     assert "\n" not in str(error.value) and "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        ({"channels": "$[print('executed')]"}, "channels: $[print('executed')]"),
+        ({"autoencoder_def": {"_target_": "os.system"}}, "autoencoder_def#_target_: os.system"),
+    ],
+)
+def test_configs_with_more_than_data_are_shown_and_never_executed(bundle, changed, line, capsys):
+    change(bundle, "inference.json", **changed)
+    with pytest.raises(MonaiCaeError) as error:
+        monai_cae.load_encoder(bundle)
+    first, *places = str(error.value).split("\n")
+    assert places == [f"  configs/inference.json: {line}"] and "trust=True" in first
+    with pytest.raises(MonaiCaeError, match="can't be built as data"):
+        monai_cae.load_encoder(bundle, trust=True)
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_trusted_configs_load(bundle):
+    change(bundle, "inference.json", output_dir="$print('executed')")
+    assert monai_cae.load_encoder(bundle, trust=True).out_channels == 128
 
 
 def test_later_fixes_of_the_same_version_are_read(bundle):
