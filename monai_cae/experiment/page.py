@@ -15,6 +15,7 @@ from monai_cae.data.splits import SETS
 from monai_cae.evaluation.figures import save_figure
 from monai_cae.evaluation.pooled import pooled
 from monai_cae.experiment.card import experiment_card, write_card
+from monai_cae.experiment.describing import LEGEND
 from monai_cae.experiment.drawing import drawings
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
@@ -120,15 +121,19 @@ def results_page(summary: Mapping[str, Any], results: Results) -> str:
         "## Methods on the same test sets",
         markdown(_headline_rows(results)),
         _explained(results),
+        "## What the methods are",
+        "\n".join(f"- **{readable(method)}**: {summary['methods'][method]}" for method in results.methods),
         "## All scores",
         markdown(_score_rows(results)),
-        "Mean and 95 % interval over resampled subjects; SD over repeats of splits and weights in scores.csv.",
+        _means_section(results),
         _comparison_section(results),
         _subgroup_section(results),
         "## Reconstruction of the test images",
         markdown(_reconstruction_rows(results)),
         "Means over the test images. In the brain: pixels above 0.03 of the image's range. The code of the autoencoder "
         "is larger than the image: its PSNR is no measure of compression.",
+        "## Abbreviations",
+        "\n".join(f"- {line}" for line in LEGEND),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -164,10 +169,23 @@ def _headline_rows(results: Results) -> list[list[str]]:
 
 
 def _score_rows(results: Results) -> list[list[str]]:
-    rows = [["score", *(readable(method) for method in results.methods)]]
-    for name, label in LABELS.items():
-        rows.append([label, *(with_interval(results.scores.loc[(method, name)]) for method in results.methods)])
-    return rows
+    ours = results.scores.loc[NETWORK]
+    rows = [[label, with_interval(ours.loc[name]), _number(ours.loc[name, "sd"])] for name, label in LABELS.items()]
+    return [["the network's", "mean and 95 % interval", "SD over repeats"], *rows]
+
+
+def _means_section(results: Results) -> str:
+    """Everybody's means, a line per method: a column per method would be wider than any page."""
+    if len(results.methods) == 1:
+        return ""
+    rows = [["method", *LABELS.values()]]
+    for method in results.methods:
+        rows.append([readable(method), *(_number(results.scores.loc[(method, name), "mean"]) for name in LABELS)])
+    return f"{markdown(rows)}\n\nMeans over the repeats; intervals and SD in scores.csv."
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"
 
 
 def _reconstruction_rows(results: Results) -> list[list[str]]:

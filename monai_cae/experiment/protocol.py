@@ -12,6 +12,7 @@ from monai_cae.data.splits import SETS
 from monai_cae.delivery import send_below
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import check_steps, evaluate
+from monai_cae.experiment.describing import descriptions
 from monai_cae.experiment.page import log_results, print_results
 from monai_cae.experiment.record import NETWORK, pool, read_sets
 from monai_cae.experiment.results import compute
@@ -129,6 +130,7 @@ def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool) -> di
             results.append(_run_part(plan, part, resume))
         repeats = parts[-1].repeat
         summary = {"repeats": repeats, "folds": len(parts) // repeats, **_summary_of(results)}
+        summary["methods"] = descriptions(plan)
         record = pool(results, output)
         computed = compute(record, results, output, seed=seed, seen_before=_seen_before(tracked, results))
         summary |= {**computed.summary, "seconds": time.perf_counter() - started}

@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
-from tiny import mistake
+from tiny import CONFIGS, mistake
 
+from monai_cae.experiment.describing import descriptions
 from monai_cae.experiment.drawing import drawings
 from monai_cae.experiment.results import compute
+from monai_cae.experiment.steps import Plan
 
 HEAD = {"network_def#pooling": 1, "network_def#hidden": []}
 VARIANTS = {
@@ -95,6 +97,32 @@ def test_page_tables_and_figures_are_on_disk_and_in_mlflow(run, tracking_uri):
     told = {"cohort.task": "paper", "split.kind": "kfold", "split.folds": "2", "seed": "7"}
     assert told.items() <= parent.data.params.items()
     assert not {"cohort", "split"} & parent.data.params.keys()
+
+
+def test_page_says_what_the_methods_and_the_abbreviations_are(run):
+    page = (run / "results.md").read_text()
+    assert "- **network**: the classifier on the autoencoder's encoder, as the configs have it\n" in page
+    assert "- **half**: the network with `training_share` 0.5 (train)\n" in page
+    pooled = (
+        "`network_def#pooling` 1, `network_def#hidden` none, `covariates` (age [70, 8]) (train, evaluate); `learn` head"
+    )
+    assert f"- **pooled**: the network with {pooled}, `calibrate` true (train)\n" in page
+    models = json.loads((CONFIGS / "baselines.json").read_text())["models"]
+    assert all(model["_desc_"] for model in models.values())
+    assert f"- **dark pixels**: {models['dark_pixels']['_desc_']}\n" in page
+    legend = page.partition("## Abbreviations")[2]
+    assert all(
+        f"**{short}**" in legend for short in ("AD", "HC", "CDR", "F1", "MCC", "AUC", "Brier", "ECE", "PSNR", "SSIM")
+    )
+    assert max(len(line.split("|")) for line in page.splitlines()) <= 12 + 3  # a column per score, not per method
+
+
+def test_a_part_of_a_network_is_told_by_its_class(tmp_path):
+    encoder = {"_target_": "monai_cae.networks.VGG16Encoder", "weights": ""}
+    variants = {"vgg": {"classifier": {"network_def#encoder": encoder}, "train": {"learn": "all" * 200}}}
+    told = descriptions(Plan(str(CONFIGS), tmp_path, {}, {}, variants, [], {}))["vgg"]
+    assert told.startswith("the network with `network_def#encoder` VGG16Encoder(weights none) (train, evaluate); ")
+    assert told.endswith(" ...") and len(told) < 450
 
 
 def test_figures_show_the_numbers_of_the_tables(run):
