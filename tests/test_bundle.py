@@ -476,6 +476,8 @@ def test_shared_settings_have_the_same_default_everywhere():
         ("pretrain.json", {"cohort#positive": "CDRR > 0"}, "the table has no column CDRR"),
         ("pretrain.json", {"split#kind": "loo"}, "split kind must be one of holdout, kfold, not 'loo'"),
         ("pretrain.json", {"tracking_uri": "./mlruns"}, "tracking_uri must be sqlite:///FILE"),
+        ("pretrain.json", {"channels": "abc"}, "channels must be a list of whole numbers above 0, such as"),
+        ("train.json", {"network_def#hidden": "abc"}, "hidden must be a list of whole numbers above 0, such as"),
         ("train.json", {"image_size": 18}, "spatial_size must be divisible by 4"),
         ("train.json", {}, "no pretrained autoencoder at .*pretrain.json.*--pretrained none"),
         ("evaluate.json", {}, "no checkpoint at"),

@@ -243,13 +243,19 @@ MISTAKES = {
 }
 
 LATE = {  # each would be met only after a training
-    "word": ({"train": {"learn": "body"}}, "train: learn must be one of both, head, all, not 'body'"),
+    "word": ({"train": {"learn": "body"}}, "train: learn must be one of both, head, all, regression, not"),
     "true or false": ({"train": {"calibrate": "yes"}}, "train: calibrate must be true or false, not 'yes'"),
     "threshold": ({"evaluate": {"threshold": "youdin"}}, "evaluate: threshold must be from 0 to 1, or one of youden"),
     "pooling": ({"classifier": {"network_def#pooling": 99}}, "train: pooling must be from 0 to the code's size"),
     "argument": ({"classifier": {"network_def#poling": 1}}, "unexpected keyword argument 'poling'"),
     "covariate": ({"classifier": {"covariates": {"weight": [70, 9]}}}, "no scan has 'weight' in its table row"),
     "share": ({"train": {"training_share": 7}}, "train: training_share must be above 0"),
+    "hidden layers": ({"train": {"learn": "regression"}}, "train: learn regression takes a network without hidden"),
+    "penalty": (
+        {"classifier": {"network_def#hidden": []}, "train": {"learn": "regression", "penalty": {"code": 0}}},
+        "train: penalty#code must be a number above 0, not 0",
+    ),
+    "hidden": ({"classifier": {"network_def#hidden": "abc"}}, "train: hidden must be a list of whole numbers above 0"),
     "no weights": ({"train": {"pretrained": "/nowhere.pt"}}, "train: no pretrained autoencoder at /nowhere.pt"),
     "encoder's weights": (
         {"classifier": {"network_def#encoder": {"_target_": "monai_cae.networks.VGG16Encoder", "weights": "no.pth"}}},
@@ -261,7 +267,9 @@ LATE = {  # each would be met only after a training
 @pytest.mark.parametrize("name", LATE)
 def test_a_variants_mistake_is_told_before_the_first_training(name, run_bundle, discs, tmp_path):
     variant, message = LATE[name]
-    said = mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", repeats=1, variants={"a": variant})
+    as_written = "$monai_cae.training.workflow.executed_config()['variants']"  # as with_networks.yaml hands them over
+    options = {"repeats": 1, "variants": {"a": variant}, "run#0#variants": as_written, "_variants_": "@variants"}
+    said = mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", **options)
     assert said.startswith("variant a, ") and message in said
     assert not (tmp_path / "out" / "experiment.json").exists()
     assert not list((tmp_path / "out").rglob("*.pt"))
