@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monai_cae.data.inflated import stamp
 from monai_cae.data.planes import plane_axis, position
 from monai_cae.data.readers import SliceReader
 from monai_cae.data.scan import BadScan
@@ -54,7 +54,7 @@ def find_bad(
             reasons[image] = f"{image} has the shape {shape}, the other volumes {usual}: leave it out or resample it"
             continue
         try:
-            _read_once(image, _stamp(volume), plane, slice_index)
+            _read_once(image, stamp(volume), plane, slice_index)
         except MonaiCaeError as error:
             reasons[image] = str(error)
     return [BadScan(subject, str(image), reasons[str(image)]) for subject, image in images if str(image) in reasons]
@@ -160,17 +160,6 @@ def from_record(records: Any) -> list[BadScan]:
         return [BadScan(*(str(one[name]) for name in ("subject", "image", "reason"))) for one in records]
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError("bad_scans is no list of subject, image and reason") from error
-
-
-def _stamp(volume: Volume) -> tuple[Any, ...]:
-    """Of the file as it is now, and what its header says; another one has to be read anew."""
-    try:
-        found = os.stat(volume.voxels)  # noqa: PTH116  # one slice costs 25 us, a Path two of them
-    except OSError:
-        return ()  # it is read, and its absence is told there
-    layout = volume.layout
-    meaning = (layout.shape, layout.dtype.str, layout.offset, layout.scaling)
-    return found.st_ino, found.st_size, found.st_mtime_ns, *meaning
 
 
 @lru_cache(maxsize=1 << 16)

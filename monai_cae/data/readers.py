@@ -11,8 +11,9 @@ from monai.config import PathLike
 from monai.data import NibabelReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
+from monai_cae.data.inflated import read_slice
 from monai_cae.data.planes import plane_axis, position
-from monai_cae.data.volumes import find_volume, read_slices
+from monai_cae.data.volumes import find_volume
 from monai_cae.errors import MonaiCaeError
 
 # Beyond these a slice's brightest value is a broken scale's: squares and sums of float32 would overflow or vanish.
@@ -82,7 +83,7 @@ class SliceReader(NibabelReader):
     def _read_slice(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         volume = find_volume(name)
         index = position(volume.layout.shape, self.plane, self.slice_index, name)
-        array = read_slices(volume, self.axis, index, index + 1)
+        array = read_slice(volume, self.axis, index)
         check_slice(array, f"{self.plane} slice {index + 1} of {name}")
         affine = volume.layout.affine.copy()
         with np.errstate(invalid="ignore", over="ignore"):  # a broken header's affine is `monai-cae check`'s to tell

@@ -15,7 +15,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 from nibabel.nifti1 import Nifti1Extension
 from nibabel.spm99analyze import Spm99AnalyzeImage
 
-from monai_cae.data import SliceReader
+from monai_cae.data import SliceReader, inflated
 from monai_cae.data.volumes import find_volume, read_slices
 from monai_cae.errors import MonaiCaeError
 
@@ -538,3 +538,29 @@ def test_unknown_plane_is_refused(refused, plane):
 )
 def test_suffixes(names, readable):
     assert SliceReader().verify_suffix(names) is readable
+
+
+def test_slice_of_a_packed_file_is_inflated_once_until_the_file_changes(tmp_path, monkeypatch):
+    path = tmp_path / "scan.nii.gz"
+    volume = np.random.default_rng(0).integers(1, 100, (6, 5, 4)).astype(np.int16)
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), path)
+    read = []
+    monkeypatch.setattr(
+        "monai_cae.data.inflated.read_slices", lambda volume, *where: read.append(where) or read_slices(volume, *where)
+    )
+    reader = SliceReader("axial", 3)
+    reader.get_data((str(path),))[0][:] = 0  # whoever gets a slice may change it
+    np.testing.assert_array_equal(reader.get_data((str(path),))[0], volume[:, :, 2:3])
+    assert read == [(2, 2, 3)]
+    np.testing.assert_array_equal(SliceReader("axial", 4).get_data((str(path),))[0], volume[:, :, 3:4])
+    nib.save(nib.Nifti1Image(volume + 1, np.eye(4)), path)
+    np.testing.assert_array_equal(reader.get_data((str(path),))[0], volume[:, :, 2:3] + 1)
+    assert len(read) == 3
+
+
+def test_what_is_kept_of_packed_files_has_a_bound(tmp_path, monkeypatch):
+    monkeypatch.setattr("monai_cae.data.inflated.KEPT_BYTES", 0)
+    path = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((6, 5, 4), np.int16), np.eye(4)), path)
+    SliceReader("axial", 3).get_data((str(path),))
+    assert not inflated._kept and inflated._bytes == 0
