@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import ArrayLike, NDArray
 from sklearn import metrics as sklearn_metrics
 
@@ -42,7 +42,7 @@ from monai_cae.evaluation.style import (
 )
 from monai_cae.files import replacing
 
-CLASS_NAMES = ("HC (CDR 0)", "AD (CDR > 0)")
+CLASS_NAMES = ("HC", "AD")  # by which rule is the cohort's to say
 MAX_COLUMNS = 8
 
 PANELS = {
@@ -162,6 +162,9 @@ def training_curves(
             axis.plot(epochs, values, color=colour, linewidth=1.4, marker=marker, label=readable(name))
         if panel == "Loss" and _spans_a_decade([value for name in names for _, value in history[name]]):
             axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 0.2, not 2 x 10^-1
+            axis.yaxis.set_minor_formatter(NullFormatter())
         tidy(axis, ylabel=panel)
         axis.grid(axis="y", color=FAINT, linewidth=0.8)
         axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), borderaxespad=0, **LEGEND)
@@ -234,7 +237,7 @@ def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, threshold: flo
         axis.text(column, row - 0.06, str(counts[row, column]), **NUMBER | style)
         axis.text(column, row + 0.17, f"{share:.1%}" if totals[row] else "no subjects", **BODY | style)
     axis.set_xticks((0, 1), CLASS_NAMES)
-    axis.set_yticks((0, 1), CLASS_NAMES, rotation=90, va="center")
+    axis.set_yticks((0, 1), CLASS_NAMES)
     axis.set_title(f"{len(truth)} subjects, threshold {threshold:g}", **HEADING)
     tidy(axis, xlabel="Predicted class", ylabel="True class (100% per row)")
     axis.spines[:].set_visible(False)

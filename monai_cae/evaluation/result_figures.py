@@ -35,6 +35,7 @@ from monai_cae.evaluation.style import (
     readable,
     tidy,
 )
+from monai_cae.evaluation.summary import FEW, TOO_NARROW
 
 DASHES: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3))}
 INTERVAL = ("mean", "low", "high")
@@ -149,7 +150,11 @@ def auc_by_grade(subgroups: pd.DataFrame, note: str = "") -> Figure:
     style: dict[str, Any] = {"textcoords": "offset points", "va": "bottom", "ha": "right"}
     axis.annotate("chance", (1, 0.5), (0, 2), xycoords=("axes fraction", "data"), **SMALL | style)
     places, (values, *ends) = np.arange(len(rows)), (rows[name].to_numpy() for name in INTERVAL)
-    _dots_with_intervals(axis, places, values, np.transpose(ends))
+    few = rows["note"].str.contains(TOO_NARROW).to_numpy()
+    for chosen, fill in ((few, "white"), (~few, BLUE)):
+        if not chosen.any():  # a line without points would lie at the corner of the figure
+            continue
+        _dots_with_intervals(axis, places[chosen], values[chosen], np.transpose(ends)[chosen], fill=fill)
     for place, value in zip(places, values, strict=True):
         text, height = ("undefined", 0.6) if np.isnan(value) else (f"{value:.2f}", value)
         axis.annotate(text, (place, height), (7, 0), textcoords="offset points", va="center", **BODY)
@@ -157,7 +162,8 @@ def auc_by_grade(subgroups: pd.DataFrame, note: str = "") -> Figure:
     axis.set_xlim(-0.5, len(rows) - 0.1)
     axis.set_ylim(min(0.4, np.nanmin([0.4, *ends[0]]) - 0.02), 1)
     size = f" (n = {controls.iloc[0]})" if len(controls) else ""
-    axis.set_title(f"Against CDR 0{size}", **HEADING)
+    hollow = f"\nhollow: fewer than {FEW}, {TOO_NARROW}" if few.any() else ""
+    axis.set_title(f"Against CDR 0{size}{hollow}", pad=12, **HEADING)  # a number stands beside a dot at the top
     tidy(axis, ylabel="AUC, 95% interval")
     axis.grid(axis="y", color=FAINT, linewidth=0.8)
     axis.tick_params(axis="x", length=0, labelsize=BODY["fontsize"])
@@ -253,12 +259,12 @@ def forest_plot(
 
 
 def _dots_with_intervals(
-    axis: Axes, x: NDArray[Any], values: NDArray[Any], ends: NDArray[Any], label: str = ""
+    axis: Axes, x: NDArray[Any], values: NDArray[Any], ends: NDArray[Any], label: str = "", fill: str = BLUE
 ) -> None:
     """Draw points and the ends of their intervals, shape `(n, 2)`; a resampled interval may miss its point."""
     low, high = ends.T
     axis.vlines(x, low, high, color=BLUE, linewidth=1.4)
-    axis.plot(x, values, "o", color=BLUE, markersize=5, markeredgewidth=0, clip_on=False, label=label)
+    axis.plot(x, values, "o", color=BLUE, markersize=5, markerfacecolor=fill, clip_on=False, label=label)
 
 
 def _interval(table: pd.DataFrame, score: str, name: str) -> tuple[float, float, float]:

@@ -119,6 +119,9 @@ def test_auc_by_grade_tells_how_many():
     counts = GRADES.set_index(["group", "score"])["subjects"]
     assert f"CDR 0.5\nn = {counts['0.5', 'auc']}" in shown
     assert f"Against CDR 0 (n = {counts['0', 'specificity']})" in shown
+    small = predictions(subjects=20)
+    axis = figures.auc_by_grade(subgroup_table(small, np.random.default_rng(0), by=("cdr",), resamples=20)).axes[0]
+    assert axis.get_title().endswith("\nhollow: fewer than 10, interval too narrow")
     undefined = GRADES.assign(mean=np.nan, low=np.nan, high=np.nan)
     assert texts(figures.auc_by_grade(undefined)).count("undefined") == 2
 
