@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,7 +85,7 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         temporary.write_text(page, encoding="utf-8")
     head = page[: page.index("## All scores")]  # MLflow cuts a description after 8,000 characters
     tracked.describe(
-        f"{head}All scores: results.md.",
+        f"{_spaced(head)}All scores: results.md.",
         {"data": "synthetic" if summary["synthetic"] else "real", "leaks": str(summary["leaks"])},
     )
     metrics: dict[str, float] = {}
@@ -136,6 +137,11 @@ def results_page(summary: Mapping[str, Any], results: Results) -> str:
         "\n".join(f"- {line}" for line in LEGEND),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _spaced(page: str) -> str:
+    """With room at the end of every cell: MLflow's tables have no space between their columns."""
+    return re.sub(r"^\| .*$", lambda row: row[0].replace(" |", "&ensp; |"), page, flags=re.MULTILINE)
 
 
 def _subjects(summary: Mapping[str, Any], results: Results) -> str:
