@@ -70,16 +70,16 @@ def run_stage(
     config, output = executed_config(), Path(output_dir)
     if not is_first():
         with Ending(later=resuming is not None) as ending:
-            _run_steps(steps, ending, resuming, config)
+            if not _finished(stage, output, config, resuming):
+                _run_steps(steps, ending, resuming, config)
         return {}
     with only_writer(output), Ending(later=resuming is not None) as ending:
-        if resuming is not None and resuming.resume and not resuming.path.is_file():
-            finished = _finished(stage, output, config)
-            if finished:
-                print(f"{stage} is finished in {output}: nothing is left to do", flush=True)
-                if not run.parent_run_id:
-                    _print_summary(stage, run, finished, output, next_config)
-                return finished
+        finished = _finished(stage, output, config, resuming)
+        if finished:
+            print(f"{stage} is finished in {output}: nothing is left to do", flush=True)
+            if not run.parent_run_id:
+                _print_summary(stage, run, finished, output, next_config)
+            return finished
         going_on = resuming is not None and resuming.open(config)
         if not going_on:
             (output / f"results_{stage}.json").unlink(missing_ok=True)
@@ -164,12 +164,14 @@ def _tell_caveats(run: TrackedRun, results: Mapping[str, Any]) -> None:
         run.describe("\n\n".join([*(f"**{caveat}**" for caveat in caveats), described]), {"caveats": " ".join(caveats)})
 
 
-def _finished(stage: str, output: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The results of the stage, if it has been finished here with this config and weights; otherwise nothing.
+def _finished(stage: str, output: Path, config: Mapping[str, Any], resuming: Resuming | None) -> dict[str, Any]:
+    """The results of a stage that is to be resumed, if it has been finished here; otherwise nothing.
 
     Raises:
         MonaiCaeError: it was finished with other settings, or its files are not its own any more.
     """
+    if resuming is None or not resuming.resume or resuming.path.is_file():
+        return {}
     results, before = (output / f"{what}_{stage}.json" for what in ("results", "config"))
     if not results.is_file() or not before.is_file():
         return {}
