@@ -18,11 +18,10 @@ import pytest
 import torch
 from mlflow import MlflowClient
 from monai.bundle import ConfigParser, ConfigWorkflow
-from tiny import CONFIGS, TINY, write_discs
+from tiny import CONFIGS, TINY, mistake, write_discs
 
 from monai_cae.cli import main
 from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier, save_weights
-from monai_cae.training.workflow import find_mistake
 
 EPOCH_METRICS = {
     "pretrain": {"train_loss", "val_mse", "val_psnr", "val_psnr_brain"},
@@ -467,16 +466,6 @@ def test_shared_settings_have_the_same_default_everywhere():
                 assert stage[key] == experiment[key], (name, key)
 
 
-def mistake(run) -> str:
-    """The one line that a user sees."""
-    with pytest.raises(Exception) as error:  # MONAI wraps it
-        run()
-    found = find_mistake(error.value)
-    assert found is not None, error.value
-    assert "\n" not in str(found)
-    return str(found)
-
-
 @pytest.mark.parametrize(
     ("config", "options", "message"),
     [
@@ -501,6 +490,8 @@ def mistake(run) -> str:
         ("pretrain.json", {"cohort#positive": "CDRR > 0"}, "the table has no column CDRR"),
         ("pretrain.json", {"split#kind": "loo"}, "split kind must be one of holdout, kfold, not 'loo'"),
         ("pretrain.json", {"tracking_uri": "./mlruns"}, "tracking_uri must be sqlite:///FILE"),
+        ("pretrain.json", {"channels": "abc"}, "channels must be a list of whole numbers above 0, such as"),
+        ("train.json", {"network_def#hidden": "abc"}, "hidden must be a list of whole numbers above 0, such as"),
         ("train.json", {"image_size": 18}, "spatial_size must be divisible by 4"),
         ("train.json", {}, "no pretrained autoencoder at .*pretrain.json.*--pretrained none"),
         ("evaluate.json", {}, "no checkpoint at"),

@@ -14,10 +14,10 @@ import killing
 import pytest
 import torch
 from mlflow import MlflowClient
+from tiny import mistake
 
 from monai_cae.training.ending import Ended
 from monai_cae.training.resuming import Resuming
-from monai_cae.training.workflow import find_mistake
 
 STAGES = ("pretrain.json", "train.json")
 EPOCHS = {"max_epochs": 5, "patience": 2, "augment": True, "learning_rate": 0.02}
@@ -189,9 +189,8 @@ def test_point_of_other_settings_is_refused_and_kept(train_here, ended_after, tm
     ended_after(2)
     with pytest.raises(Ended):
         train_here("pretrain.json")
-    with pytest.raises(RuntimeError) as refused:
-        train_here("pretrain.json", resume=True, learning_rate=0.5)
-    assert "learning_rate 0.02, not 0.5" in str(find_mistake(refused.value))
+    said = mistake(train_here, "pretrain.json", resume=True, learning_rate=0.5)
+    assert "learning_rate 0.02, not 0.5" in said
     assert (tmp_path / "out" / "models" / "resume_pretrain.pt").is_file()
     train_here("pretrain.json", resume=True, device="cpu", threads=1)  # the machine may be another
 
@@ -205,9 +204,8 @@ def test_weights_that_are_not_the_finished_ones_are_told(whole, train_here, tmp_
     for name in ("output_dir", "datalist"):  # as a folder that was copied
         settings[name] = settings[name].replace(str(whole), str(copied))
     (copied / "config_train.json").write_text(json.dumps(settings))
-    with pytest.raises(RuntimeError) as refused:
-        train_here("train.json", resume=True)
-    assert "are not those that" in str(find_mistake(refused.value))
+    said = mistake(train_here, "train.json", resume=True)
+    assert "are not those that" in said
 
 
 def test_broken_point_ends_in_one_line(train_here, tmp_path):
@@ -215,10 +213,8 @@ def test_broken_point_ends_in_one_line(train_here, tmp_path):
     point.parent.mkdir(parents=True)
     for content in (b"", b"PK\x03\x04 cut", b"\x80\x04N."):
         point.write_bytes(content)
-        with pytest.raises(RuntimeError) as refused:
-            train_here("pretrain.json", resume=True)
-        message = str(find_mistake(refused.value))
-        assert str(point) in message and "\n" not in message and "delete it" in message
+        said = mistake(train_here, "pretrain.json", resume=True)
+        assert str(point) in said and "delete it" in said
         assert point.read_bytes() == content
 
 
@@ -282,10 +278,8 @@ def test_full_disk_leaves_the_last_good_files(whole, train_here, small_disk, mon
         after_epoch(self, name, trainer)
 
     monkeypatch.setattr(Resuming, "after_epoch", filled)
-    with pytest.raises(RuntimeError) as refused:
-        train_here("pretrain.json", output_dir=str(output))
-    message = str(find_mistake(refused.value))
-    assert "No space left on device" in message and "free some space" in message and "\n" not in message
+    said = mistake(train_here, "pretrain.json", output_dir=str(output))
+    assert "No space left on device" in said and "free some space" in said
     assert sorted(path.name for path in (output / "models").iterdir()) == ["autoencoder.pt", "resume_pretrain.pt"]
     monkeypatch.undo()
     (small_disk / "filling").unlink()
@@ -301,8 +295,6 @@ def test_loss_that_explodes_stops_the_stage(whole, train_here, tmp_path):
     (tmp_path / "out" / "models").mkdir(parents=True)
     for name in ("models/autoencoder.pt", "datalist.json"):
         (tmp_path / "out" / name).write_bytes((whole / name).read_bytes())
-    with pytest.raises(RuntimeError) as refused:
-        train_here("train.json", learn="head", learning_rate=1e30)
-    message = str(find_mistake(refused.value))
-    assert "\n" not in message and ("exploded to" in message or "became" in message)
-    assert "in epoch 1, batch" in message and "OAS1_" in message and "there is no good checkpoint yet" in message
+    said = mistake(train_here, "train.json", learn="head", learning_rate=1e30)
+    assert "exploded to" in said or "became" in said
+    assert "in epoch 1, batch" in said and "OAS1_" in said and "there is no good checkpoint yet" in said

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pytest
 import torch
 
 from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier, save_weights
+from monai_cae.training.workflow import find_mistake
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundle" / "configs"
 SHAPE = (20, 24, 20)
@@ -89,3 +92,13 @@ def write_bundle(root: Path, **settings: Any) -> Path:
     for network, name in (("classifier", "model.pt"), ("autoencoder", "autoencoder.pt")):
         save_weights(random_network(network, tuple(config["channels"])), root / "models" / name)
     return root
+
+
+def mistake(call: Callable[..., Any], *args: Any, **options: Any) -> str:
+    """The one line that a user sees of what a call refuses; MONAI wraps it."""
+    with pytest.raises(Exception) as raised:
+        call(*args, **options)
+    found = find_mistake(raised.value)
+    assert found is not None, raised.value
+    assert "\n" not in str(found)
+    return str(found)

@@ -21,8 +21,12 @@ STEPS = 100
 
 
 class ReliabilityBins(NamedTuple):
-    """Subjects sorted by their probability into bins of equal width; each of shape `(bins,)`."""
+    """Predictions sorted by their probability into bins of equal width; each of shape `(bins,)`.
 
+    `subjects` tells how many different ones the predictions are of.
+    """
+
+    predictions: NDArray[np.int64]
     subjects: NDArray[np.int64]
     predicted: NDArray[np.float64]
     observed: NDArray[np.float64]
@@ -35,7 +39,9 @@ class CalibrationLine(NamedTuple):
     intercept: NDArray[np.float64]
 
 
-def reliability_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS) -> ReliabilityBins:
+def reliability_bins(
+    labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS, subjects: ArrayLike | None = None
+) -> ReliabilityBins:
     """Compare the mean predicted probability with the observed share of AD, bin by bin.
 
     Bins have equal width and include their upper edge, as scikit-learn's `calibration_curve`, which leaves out empty
@@ -45,19 +51,23 @@ def reliability_bins(labels: ArrayLike, probabilities: ArrayLike, bins: int = BI
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
         probabilities: Predicted probability of AD, shape `(n,)`.
         bins: How many, 1 or more.
+        subjects: Whose each prediction is, shape `(n,)`; without it each is another's.
 
     Returns:
-        Number of subjects, mean probability and share of AD of each bin; the latter two nan for an empty bin.
+        Numbers of predictions and of subjects, mean probability and share of AD of each bin; the latter two nan for an
+        empty bin.
 
     Raises:
         MonaiCaeError: For input that `classification_metrics` refuses, or no bin.
     """
     truth, scores = checked_scores(labels, probabilities)
     inside = _bin_members(scores, bins)
-    subjects = inside.sum(axis=0)
-    some = np.maximum(subjects, 1)
-    predicted, observed = (np.where(subjects > 0, values @ inside / some, np.nan) for values in (scores, truth))
-    return ReliabilityBins(subjects.astype(np.int64), predicted, observed)
+    counts = inside.sum(axis=0)
+    some = np.maximum(counts, 1)
+    predicted, observed = (np.where(counts > 0, values @ inside / some, np.nan) for values in (scores, truth))
+    names = np.arange(len(truth)) if subjects is None else np.asarray(subjects)
+    people = [len(np.unique(names[members])) for members in inside.T > 0]
+    return ReliabilityBins(counts.astype(np.int64), np.array(people), predicted, observed)
 
 
 def expected_calibration_error(

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import ArrayLike, NDArray
 from sklearn import metrics as sklearn_metrics
 
@@ -35,13 +35,14 @@ from monai_cae.evaluation.style import (
     NUMBER,
     SMALL,
     VERMILLION,
+    capital,
     empty_figure,
     readable,
     tidy,
 )
 from monai_cae.files import replacing
 
-CLASS_NAMES = ("HC (CDR 0)", "AD (CDR > 0)")
+CLASS_NAMES = ("HC", "AD")  # by which rule is the cohort's to say
 MAX_COLUMNS = 8
 
 PANELS = {
@@ -161,6 +162,9 @@ def training_curves(
             axis.plot(epochs, values, color=colour, linewidth=1.4, marker=marker, label=readable(name))
         if panel == "Loss" and _spans_a_decade([value for name in names for _, value in history[name]]):
             axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 0.2, not 2 x 10^-1
+            axis.yaxis.set_minor_formatter(NullFormatter())
         tidy(axis, ylabel=panel)
         axis.grid(axis="y", color=FAINT, linewidth=0.8)
         axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), borderaxespad=0, **LEGEND)
@@ -233,7 +237,7 @@ def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, threshold: flo
         axis.text(column, row - 0.06, str(counts[row, column]), **NUMBER | style)
         axis.text(column, row + 0.17, f"{share:.1%}" if totals[row] else "no subjects", **BODY | style)
     axis.set_xticks((0, 1), CLASS_NAMES)
-    axis.set_yticks((0, 1), CLASS_NAMES, rotation=90, va="center")
+    axis.set_yticks((0, 1), CLASS_NAMES)
     axis.set_title(f"{len(truth)} subjects, threshold {threshold:g}", **HEADING)
     tidy(axis, xlabel="Predicted class", ylabel="True class (100% per row)")
     axis.spines[:].set_visible(False)
@@ -242,7 +246,10 @@ def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, threshold: flo
 
 
 def repeats(
-    values: Mapping[str, Sequence[float]], note: str = "", reference: Mapping[str, float] | None = None
+    values: Mapping[str, Sequence[float]],
+    note: str = "",
+    reference: Mapping[str, float] | None = None,
+    reference_name: str = "reference",
 ) -> Figure:
     """Show a score per repeat of the experiment as dots, beside them their mean and standard deviation.
 
@@ -250,6 +257,7 @@ def repeats(
         values: One value per repeat by metric name, such as `{"accuracy": [0.74, ...]}`; one axis serves all.
         note: Footer line.
         reference: Values to compare with, drawn dashed, such as the paper's `{"accuracy": 0.7466, "f1": 0.66}`.
+        reference_name: What these are, such as "paper".
 
     Raises:
         MonaiCaeError: If there is no metric, a metric without a value, or a reference for a metric not in `values`.
@@ -271,8 +279,10 @@ def repeats(
         if name in reference:
             dashes: dict[str, Any] = {"colors": INK, "linestyles": "dashed", "linewidth": 1.2}
             line = axis.hlines(reference[name], place - 0.38, place + 0.38, **dashes)
-            names[-1] += f"\nreference {reference[name]:.3f}"
-    handles: dict[str, Any] = {"One repeat": dots, "Mean ± SD": bar} | ({"Reference": line} if reference else {})
+            names[-1] += f"\ndashed: {reference[name]:.3f}"
+    handles: dict[str, Any] = {"One repeat": dots, "Mean ± SD": bar} | (
+        {capital(reference_name): line} if reference else {}
+    )
     place_above: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": len(handles)}
     axis.legend(list(handles.values()), list(handles), **place_above, **LEGEND)
     axis.set_xticks(range(len(values)), names)

@@ -13,73 +13,86 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.calibration import BINS, reliability_bins
 from monai_cae.evaluation.curves import RocBand
 from monai_cae.evaluation.intervals import wilson_interval
-from monai_cae.evaluation.scores import classification_scores
+from monai_cae.evaluation.pooled import pooled
 from monai_cae.evaluation.style import (
     BLUE,
     BODY,
     FAINT,
     HEADING,
+    INK,
     LEGEND,
     LINE_COLOURS,
     MUTED,
     SMALL,
+    capital,
     empty_figure,
     readable,
     tidy,
 )
+from monai_cae.evaluation.summary import FEW, TOO_NARROW
 
 DASHES: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3))}
 INTERVAL = ("mean", "low", "high")
+LINE = ("slope", "intercept")
 
 
-def reliability_diagram(labels: ArrayLike, probabilities: ArrayLike, note: str = "", bins: int = BINS) -> Figure:
+def reliability_diagram(predictions: pd.DataFrame, summary: pd.DataFrame, note: str = "", bins: int = BINS) -> Figure:
     """Show what became of subjects with a given predicted probability, and how many there are.
 
     Args:
-        labels: True classes of shape `(n,)`, 0 = HC, 1 = AD, one per subject.
-        probabilities: Predicted probability of AD, shape `(n,)`.
+        predictions: Table as described in `pooled`; those of all repeats are sorted into bins together.
+        summary: From `summary.summarise`, with `calibration_slope`, `calibration_intercept` and `ece`: means of the
+            repeats, each of which has its own.
         note: Footer line.
         bins: Bins of equal width.
 
     Returns:
-        Observed share of AD with its 95 % Wilson interval against mean probability per bin, bars of the counts below,
-        and calibration slope, intercept and error as the title.
+        Observed share of AD against mean probability per bin with the 95 % Wilson interval of as many subjects as
+        are in the bin, bars of the counts below, and the summary's numbers as the title.
 
     Raises:
-        MonaiCaeError: For input that `classification_metrics` refuses, or no bin.
+        MonaiCaeError: For predictions that `pooled` refuses, a summary without these scores, or no bin.
     """
-    sorted_in = reliability_bins(labels, probabilities, bins)
-    measured = classification_scores(labels, probabilities, names=("calibration_slope", "calibration_intercept", "ece"))
-    some = sorted_in.subjects > 0
-    subjects, predicted, observed = (values[some] for values in sorted_in)
+    record = pooled(predictions)
+    places, labels, probabilities = (
+        np.concatenate([getattr(each, field) for each in record.repeats.values()])
+        for field in ("places", "labels", "probabilities")
+    )
+    sorted_in = reliability_bins(labels, probabilities, bins, places)
+    some, repeats = sorted_in.subjects > 0, len(record.repeats)
+    _, subjects, predicted, observed = (values[some] for values in sorted_in)
     ends = np.array(
         [wilson_interval(round(n * share), n) for n, share in zip(subjects.tolist(), observed.tolist(), strict=True)]
     )
-    figure = empty_figure(4.6, 5.9, note)
+    figure = empty_figure(4.6, 6.3, note)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     above.plot((0, 1), (0, 1), label="Perfect calibration", **DASHES)
-    _dots_with_intervals(above, predicted, observed, ends, "Observed, 95% interval")
+    together = f", {repeats} repeats together" if repeats > 1 else ""
+    _dots_with_intervals(above, predicted, observed, ends, f"Observed, 95% interval{together}")
     above.plot(predicted, observed, color=BLUE, linewidth=1, alpha=0.5)
     above.set(xlim=(0, 1), ylim=(0, 1))
-    slope, intercept = _signed(measured["calibration_slope"]), _signed(measured["calibration_intercept"])
-    above.set_title(f"Slope {slope}, intercept {intercept}, ECE {measured['ece']:.3f}", **HEADING)
+    slope, intercept = (_with_ends(*_interval(summary, f"calibration_{name}", "summary")) for name in LINE)
+    ece, *_ = _interval(summary, "ece", "summary")
+    means = f", means of {repeats} repeats" if repeats > 1 else ""
+    above.set_title(f"Slope {slope}, ECE {ece:.3f}\nIntercept {intercept}{means}", pad=38, **BODY)
     tidy(above, ylabel="Observed share of AD")
-    above.legend(loc="upper left", **LEGEND)
+    above.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.2, **LEGEND)
     middles = (np.arange(bins) + 0.5) / bins
-    below.bar(middles, sorted_in.subjects, width=0.9 / bins, color=BLUE, alpha=0.6)
-    for middle, count in zip(middles, sorted_in.subjects, strict=True):
+    below.bar(middles, sorted_in.predictions, width=0.9 / bins, color=BLUE, alpha=0.6)
+    for middle, count in zip(middles, sorted_in.predictions, strict=True):
         if count:
             style = SMALL | {"ha": "center", "va": "bottom", "textcoords": "offset points"}
             below.annotate(str(count), (middle, count), (0, 1), **style)
     below.margins(y=0.25)
     below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-    tidy(below, xlabel="Predicted probability of AD", ylabel="Subjects")
+    counted = "Predictions" if repeats > 1 else "Subjects"
+    tidy(below, xlabel="Predicted probability of AD", ylabel=counted)
     return figure
 
 
@@ -137,7 +150,11 @@ def auc_by_grade(subgroups: pd.DataFrame, note: str = "") -> Figure:
     style: dict[str, Any] = {"textcoords": "offset points", "va": "bottom", "ha": "right"}
     axis.annotate("chance", (1, 0.5), (0, 2), xycoords=("axes fraction", "data"), **SMALL | style)
     places, (values, *ends) = np.arange(len(rows)), (rows[name].to_numpy() for name in INTERVAL)
-    _dots_with_intervals(axis, places, values, np.transpose(ends))
+    few = rows["note"].str.contains(TOO_NARROW).to_numpy()
+    for chosen, fill in ((few, "white"), (~few, BLUE)):
+        if not chosen.any():  # a line without points would lie at the corner of the figure
+            continue
+        _dots_with_intervals(axis, places[chosen], values[chosen], np.transpose(ends)[chosen], fill=fill)
     for place, value in zip(places, values, strict=True):
         text, height = ("undefined", 0.6) if np.isnan(value) else (f"{value:.2f}", value)
         axis.annotate(text, (place, height), (7, 0), textcoords="offset points", va="center", **BODY)
@@ -145,7 +162,8 @@ def auc_by_grade(subgroups: pd.DataFrame, note: str = "") -> Figure:
     axis.set_xlim(-0.5, len(rows) - 0.1)
     axis.set_ylim(min(0.4, np.nanmin([0.4, *ends[0]]) - 0.02), 1)
     size = f" (n = {controls.iloc[0]})" if len(controls) else ""
-    axis.set_title(f"Against CDR 0{size}", **HEADING)
+    hollow = f"\nhollow: fewer than {FEW}, {TOO_NARROW}" if few.any() else ""
+    axis.set_title(f"Against CDR 0{size}{hollow}", pad=12, **HEADING)  # a number stands beside a dot at the top
     tidy(axis, ylabel="AUC, 95% interval")
     axis.grid(axis="y", color=FAINT, linewidth=0.8)
     axis.tick_params(axis="x", length=0, labelsize=BODY["fontsize"])
@@ -153,7 +171,11 @@ def auc_by_grade(subgroups: pd.DataFrame, note: str = "") -> Figure:
 
 
 def learning_curve(
-    curves: Mapping[str, pd.DataFrame], score: str, note: str = "", reference: float | None = None
+    curves: Mapping[str, pd.DataFrame],
+    score: str,
+    note: str = "",
+    reference: float | None = None,
+    reference_name: str = "reference",
 ) -> Figure:
     """Show what more training subjects would bring.
 
@@ -163,6 +185,7 @@ def learning_curve(
         score: Name of the score, such as `auc`.
         note: Footer line.
         reference: Score to compare with, drawn dashed, such as 0.5 for the AUC of chance.
+        reference_name: What it is, such as "chance".
 
     Raises:
         MonaiCaeError: If there is no model, or a table that lacks a column or has no row.
@@ -178,7 +201,7 @@ def learning_curve(
         axis.fill_between(rows["subjects"], rows["low"], rows["high"], color=colour, alpha=0.15, linewidth=0)
         axis.plot(rows["subjects"], rows["mean"], "o-", color=colour, linewidth=1.6, markersize=5, label=name)
     if reference is not None:
-        axis.axhline(reference, label=f"Reference {reference:g}", **DASHES)
+        axis.axhline(reference, label=f"{capital(reference_name)}, {reference:g}", **DASHES)
     axis.set_xlim(left=0)
     axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     tidy(axis, xlabel="Training subjects", ylabel=f"{readable(score)}, 95% interval")
@@ -192,14 +215,16 @@ def forest_plot(
     scores: Sequence[str] = ("accuracy", "auc"),
     note: str = "",
     reference: Mapping[str, float] | None = None,
+    reference_name: str = "reference",
 ) -> Figure:
     """Show several models under one another, a panel per score: dot, interval and the numbers.
 
     Args:
-        summaries: Table by name of the model, from `summary.summarise`.
+        summaries: Table by name of the model, from `summary.summarise`; the first stands out.
         scores: Rows of the tables to show, one or more.
         note: Footer line.
         reference: Values to compare with by score, drawn dashed, such as the paper's `{"accuracy": 0.7466}`.
+        reference_name: What these are, such as "paper".
 
     Raises:
         MonaiCaeError: If there is no model or score, or a table lacks a score.
@@ -214,10 +239,11 @@ def forest_plot(
         rows = np.array([_interval(summaries[model], score, f"summaries[{model!r}]") for model in models])
         if reference and score in reference:
             axis.axvline(reference[score], **DASHES)
-            label = f"reference {reference[score]:.3f}"
+            label = f"{reference_name}: {reference[score]:.3f}"
             style = SMALL | {"ha": "center", "va": "bottom", "textcoords": "offset points"}
             axis.annotate(label, (reference[score], 1), (0, 2), xycoords=("data", "axes fraction"), **style)
-        for place, (mean, low, high), colour in zip(places, rows, _colours(len(models)), strict=True):
+        for place, (mean, low, high) in zip(places, rows, strict=True):
+            colour = INK if place else BLUE
             axis.plot((low, high), (place, place), color=colour, linewidth=1.6)
             axis.plot(mean, place, "o", color=colour, markersize=6, markeredgewidth=0)
             text = "undefined" if np.isnan(mean) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
@@ -233,12 +259,12 @@ def forest_plot(
 
 
 def _dots_with_intervals(
-    axis: Axes, x: NDArray[Any], values: NDArray[Any], ends: NDArray[Any], label: str = ""
+    axis: Axes, x: NDArray[Any], values: NDArray[Any], ends: NDArray[Any], label: str = "", fill: str = BLUE
 ) -> None:
     """Draw points and the ends of their intervals, shape `(n, 2)`; a resampled interval may miss its point."""
     low, high = ends.T
     axis.vlines(x, low, high, color=BLUE, linewidth=1.4)
-    axis.plot(x, values, "o", color=BLUE, markersize=5, markeredgewidth=0, clip_on=False, label=label)
+    axis.plot(x, values, "o", color=BLUE, markersize=5, markerfacecolor=fill, clip_on=False, label=label)
 
 
 def _interval(table: pd.DataFrame, score: str, name: str) -> tuple[float, float, float]:
@@ -252,5 +278,8 @@ def _colours(number: int) -> list[str]:
     return [LINE_COLOURS[place % len(LINE_COLOURS)] for place in range(number)]
 
 
-def _signed(value: float) -> str:
-    return "undefined" if np.isnan(value) else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+def _with_ends(mean: float, low: float, high: float) -> str:
+    if np.isnan(mean):
+        return "undefined"
+    ends = "" if np.isnan(low) else f" [{low:.3f}, {high:.3f}]"
+    return f"{mean:.3f}{ends}".replace("-", "\N{MINUS SIGN}")

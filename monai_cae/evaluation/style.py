@@ -36,6 +36,11 @@ def empty_figure(
 def readable(name: str) -> str:
     """Spell the name of a score out, as a label begins: `val_psnr_brain` as `Validation PSNR (brain)`."""
     words = " ".join(WORDS.get(word, word) for word in name.split("_"))
+    return capital(words)
+
+
+def capital(words: str) -> str:
+    """The words as a label begins, with a capital."""
     return words[:1].upper() + words[1:]
 
 

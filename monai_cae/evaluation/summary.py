@@ -17,6 +17,7 @@ from monai_cae.evaluation.pooled import Pooled, pooled
 from monai_cae.evaluation.scores import SCORES, resampled_scores
 
 FEW = 10  # subjects of a class; resamples of fewer repeat the same ones, and understate the chance
+TOO_NARROW = "interval too narrow"  # what the note of such a score says
 COMPARED = ("accuracy", "auc")
 
 
@@ -185,7 +186,7 @@ def _note(record: Pooled, by_repeat: NDArray[np.float64], resampled: NDArray[np.
         )
     few = [f"{size} {name}" for name, size in sizes.items() if 0 < size < FEW]
     notes = [f"undefined in {left_out:.1%} of the resamples"] if left_out else []
-    return "; ".join(notes + ([f"interval too narrow, of {' and '.join(few)}"] if few else []))
+    return "; ".join(notes + ([f"{TOO_NARROW}, of {' and '.join(few)}"] if few else []))
 
 
 def _trials_note(gains: NDArray[np.float64]) -> str:

@@ -17,7 +17,14 @@ from monai_cae.training.workflow import find_mistake
 _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
     "pretrain": (["@best", "@train#inferer", "@train#optimizer"], {}),
     "train": (
-        ["@best", "@train#inferer", "@train#optimizer", "@train#dataset", "@validate#dataset"],
+        [
+            "@best",
+            "@train#inferer",
+            "@train#optimizer",
+            "@train#dataset",
+            "@validate#dataset",
+            "$monai_cae.training.check_regression(@learn, @network, @penalty)",
+        ],
         {"network": "$@network_def", "train#dataset#cache_num": 0, "validate#dataset#cache_num": 0},
     ),
     "evaluate": (

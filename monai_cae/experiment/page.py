@@ -1,33 +1,30 @@
-"""How an experiment is told: on the terminal, as a page in Markdown, in MLflow, in figures."""
+"""How an experiment is told: on the terminal, as a page in Markdown, in MLflow."""
 
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from monai_cae import DISCLAIMER
 from monai_cae.data.splits import SETS
-from monai_cae.evaluation import figures, result_figures
-from monai_cae.evaluation.curves import roc_band
+from monai_cae.evaluation.figures import save_figure
 from monai_cae.evaluation.pooled import pooled
 from monai_cae.experiment.card import experiment_card, write_card
+from monai_cae.experiment.describing import LEGEND
+from monai_cae.experiment.drawing import drawings
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
-from monai_cae.experiment.wording import LABELS, columns, markdown, p_value, readable, with_interval
+from monai_cae.experiment.wording import HEADLINE, LABELS, columns, markdown, p_value, readable, with_interval
 from monai_cae.files import replacing
-from monai_cae.training.reports import SYNTHETIC_NOTE
 from monai_cae.training.stages import data_kind
 from monai_cae.training.tracking import TrackedRun, program, where_to_see
 
-_HEADLINE = ("accuracy", "auc", "f1")
-_PAPER = {"accuracy": 0.7466}
 _RECONSTRUCTION = {"test_psnr": "PSNR", "test_psnr_brain": "PSNR in the brain"}
 
 
@@ -42,6 +39,7 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         first: folder of the first part, whose network is packaged in the example.
     """
     command, run = program("monai-cae"), shlex.quote(str(output / first))
+    parts = output / "repeat_*" / "fold_*" if summary["folds"] > 1 else output / "repeat_*"
     seen, at = where_to_see(tracked, output)
     lines = [
         "",
@@ -56,8 +54,8 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         "",
         f"  time               {summary['seconds']:.0f} s",
         f"  page               {output / 'results.md'}",
-        f"  figures            {output / 'figures'}, {output}/repeat_*/figures",
-        f"  checkpoints        {output}/repeat_*/models",
+        f"  figures            {output / 'figures'}, {parts}/figures",
+        f"  checkpoints        {parts}/models",
         f"  every prediction   {output / 'predictions.csv'}",
         f"  summary            {output / 'summary.json'}",
         "",
@@ -87,7 +85,7 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         temporary.write_text(page, encoding="utf-8")
     head = page[: page.index("## All scores")]  # MLflow cuts a description after 8,000 characters
     tracked.describe(
-        f"{head}All scores: results.md.",
+        f"{_spaced(head)}All scores: results.md.",
         {"data": "synthetic" if summary["synthetic"] else "real", "leaks": str(summary["leaks"])},
     )
     metrics: dict[str, float] = {}
@@ -95,16 +93,17 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         metrics |= {f"{name}_mean": spread["mean"], f"{name}_sd": spread["sd"]}
     for score, row in results.scores.loc[NETWORK].iterrows():
         metrics |= {f"test_{score}_{part}": float(row[part]) for part in ("mean", "sd", "low", "high")}
-    for method in results.methods[1:]:
-        metrics |= {f"{method}_{score}_mean": float(results.scores.loc[(method, score), "mean"]) for score in _HEADLINE}
+    for score in HEADLINE:  # MLflow draws what has one name before the slash side by side
+        means = results.scores.xs(score, level="score")["mean"]
+        metrics |= {f"{score}/{method}": float(means[method]) for method in results.methods}
     tracked.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)})
     tables = ("predictions", "scores", "comparisons", "subgroups", "reconstruction")
     for path in (output / name for name in ("summary.json", "results.md", *(f"{table}.csv" for table in tables))):
         if path.is_file():
             tracked.log_file(path)
-    for name, figure in _figures(summary, results).items():
+    for name, figure in drawings(summary, results).items():
         path = output / "figures" / f"{name}.png"
-        figures.save_figure(figure, path)
+        save_figure(figure, path)
         tracked.log_file(path, "figures")
     tracked.log_file(write_card(output / "model_card.md", experiment_card(summary, results, output)))
 
@@ -123,17 +122,26 @@ def results_page(summary: Mapping[str, Any], results: Results) -> str:
         "## Methods on the same test sets",
         markdown(_headline_rows(results)),
         _explained(results),
+        "## What the methods are",
+        "\n".join(f"- **{readable(method)}**: {summary['methods'][method]}" for method in results.methods),
         "## All scores",
         markdown(_score_rows(results)),
-        "Mean and 95 % interval over resampled subjects; SD over repeats of splits and weights in scores.csv.",
+        _means_section(results),
         _comparison_section(results),
         _subgroup_section(results),
         "## Reconstruction of the test images",
         markdown(_reconstruction_rows(results)),
         "Means over the test images. In the brain: pixels above 0.03 of the image's range. The code of the autoencoder "
         "is larger than the image: its PSNR is no measure of compression.",
+        "## Abbreviations",
+        "\n".join(f"- {line}" for line in LEGEND),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _spaced(page: str) -> str:
+    """With room at the end of every cell: MLflow's tables have no space between their columns."""
+    return re.sub(r"^\| .*$", lambda row: row[0].replace(" |", "&ensp; |"), page, flags=re.MULTILINE)
 
 
 def _subjects(summary: Mapping[str, Any], results: Results) -> str:
@@ -156,10 +164,10 @@ def _reconstruction(summary: Mapping[str, Any]) -> dict[str, str]:
 
 def _headline_rows(results: Results) -> list[list[str]]:
     several = len(results.methods) > 1
-    rows = [["method", *(LABELS[name] for name in _HEADLINE), *(["p accuracy", "p AUC"] if several else [])]]
+    rows = [["method", *(LABELS[name] for name in HEADLINE), *(["p accuracy", "p AUC"] if several else [])]]
     for method in results.methods:
         scores = results.scores.loc[method]
-        row = [readable(method), *(with_interval(scores.loc[name]) for name in _HEADLINE)]
+        row = [readable(method), *(with_interval(scores.loc[name]) for name in HEADLINE)]
         if several:
             row += [_p_value(results.comparisons, method, name) for name in ("accuracy", "auc")]
         rows.append(row)
@@ -167,10 +175,23 @@ def _headline_rows(results: Results) -> list[list[str]]:
 
 
 def _score_rows(results: Results) -> list[list[str]]:
-    rows = [["score", *(readable(method) for method in results.methods)]]
-    for name, label in LABELS.items():
-        rows.append([label, *(with_interval(results.scores.loc[(method, name)]) for method in results.methods)])
-    return rows
+    ours = results.scores.loc[NETWORK]
+    rows = [[label, with_interval(ours.loc[name]), _number(ours.loc[name, "sd"])] for name, label in LABELS.items()]
+    return [["the network's", "mean and 95 % interval", "SD over repeats"], *rows]
+
+
+def _means_section(results: Results) -> str:
+    """Everybody's means, a line per method: a column per method would be wider than any page."""
+    if len(results.methods) == 1:
+        return ""
+    rows = [["method", *LABELS.values()]]
+    for method in results.methods:
+        rows.append([readable(method), *(_number(results.scores.loc[(method, name), "mean"]) for name in LABELS)])
+    return f"{markdown(rows)}\n\nMeans over the repeats; intervals and SD in scores.csv."
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "-"
 
 
 def _reconstruction_rows(results: Results) -> list[list[str]]:
@@ -231,39 +252,3 @@ def _p_value(comparisons: pd.DataFrame, method: str, score: str) -> str:
 
 def _signed(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:+.3f}"
-
-
-def _figures(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
-    note = SYNTHETIC_NOTE if summary["synthetic"] else ""
-    note = f"LEAKY. {note}".strip() if summary["leaks"] else note
-    rng = np.random.default_rng(0)
-    ours = results.of(NETWORK)
-    summaries = {readable(method): results.scores.loc[method] for method in results.methods}
-    record = pooled(ours)
-    drawn = {
-        "roc": result_figures.roc_with_band(roc_band(ours, rng), results.scores.loc[NETWORK], note=note),
-        "calibration": result_figures.reliability_diagram(record.labels, record.mean_predictions()[0], note=note),
-        "methods": result_figures.forest_plot(summaries, note=note, reference=_PAPER),
-    }
-    if (
-        not results.subgroups.empty
-        and ((results.subgroups["by"] == "cdr") & (results.subgroups["score"] == "auc")).any()
-    ):
-        drawn["auc_by_cdr"] = result_figures.auc_by_grade(results.subgroups, note=note)
-    curve = _learning_curve(results)
-    if len(curve) > 1:
-        drawn["learning_curve"] = result_figures.learning_curve({"Network": curve}, "auc", note=note, reference=0.5)
-    if summary["parts"] > 1:
-        shown = {LABELS[name]: summary["values"][f"test_{name}"] for name in _HEADLINE}
-        drawn["repeats"] = figures.repeats(shown, note=note, reference={"accuracy": 0.7466, "F1 (AD)": 0.66})
-    return drawn
-
-
-def _learning_curve(results: Results) -> pd.DataFrame:
-    """The network's AUC and that of its variants on fewer training subjects, by their number."""
-    shares = {NETWORK: 1.0, **results.shares}
-    rows = [
-        {"subjects": share * results.training_subjects, **results.scores.loc[(method, "auc")][["mean", "low", "high"]]}
-        for method, share in shares.items()
-    ]
-    return pd.DataFrame(rows)

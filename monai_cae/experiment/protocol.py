@@ -12,6 +12,7 @@ from monai_cae.data.splits import SETS
 from monai_cae.delivery import send_below
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import check_steps, evaluate
+from monai_cae.experiment.describing import descriptions
 from monai_cae.experiment.page import log_results, print_results
 from monai_cae.experiment.record import NETWORK, pool, read_sets
 from monai_cae.experiment.results import compute
@@ -121,7 +122,7 @@ def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool) -> di
         write_json(output / "experiment.json", {"run_id": tracked.run_id})
         plan = plan.under(tracked.run_id)
         if not tracked.resumed_run_id:
-            tracked.log_params({"repeats": parts[-1].repeat, "seed": seed, **plan.shared})
+            tracked.log_params({"repeats": parts[-1].repeat, "seed": seed, **_one_by_one(plan.shared)})
         tracked.log_json(executed_config(), "config.json")
         results = []
         for number, part in enumerate(parts, start=1):
@@ -129,6 +130,7 @@ def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool) -> di
             results.append(_run_part(plan, part, resume))
         repeats = parts[-1].repeat
         summary = {"repeats": repeats, "folds": len(parts) // repeats, **_summary_of(results)}
+        summary["methods"] = descriptions(plan)
         record = pool(results, output)
         computed = compute(record, results, output, seed=seed, seen_before=_seen_before(tracked, results))
         summary |= {**computed.summary, "seconds": time.perf_counter() - started}
@@ -204,6 +206,15 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
         "hash_ids": bool(plan.shared["hash_ids"]),
         "tested": sorted({item["subject"] for item in sets["test"]}),
     }
+
+
+def _one_by_one(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in groups named as on the command line, `cohort#task`, as the stages log them."""
+    single: dict[str, Any] = {}
+    for name, value in settings.items():
+        members = {f"{name}#{member}": one for member, one in value.items()} if isinstance(value, Mapping) else {}
+        single |= members or {name: value}
+    return single
 
 
 def _run_id_in(output: Path) -> str:

@@ -14,6 +14,7 @@ from monai_cae.evaluation import mean_and_sd
 from monai_cae.evaluation.subgroups import subgroup_table
 from monai_cae.evaluation.summary import compare, summarise
 from monai_cae.experiment.record import NETWORK
+from monai_cae.experiment.wording import readable
 from monai_cae.files import replacing
 
 ENOUGH_REPEATS = 5  # the paper's; an SD of four is off by a third, one time in three
@@ -147,7 +148,7 @@ def _caveats(
         found.append("DEAD CLASSIFIER: in at least one test set the network puts everybody into one class.")
     others = [method for method in dead if method not in (NETWORK, "majority")]
     if others:
-        found.append(f"Everybody in one class, in at least one test set: {', '.join(others)}.")
+        found.append(f"Everybody in one class, in at least one test set: {', '.join(map(readable, others))}.")
     if ours["probability"].nunique() == 1:
         found.append("The network's probability is the same for everybody: it has learned nothing.")
     return found

@@ -20,6 +20,7 @@ LABELS = {
     "calibration_slope": "calibration slope",
     "calibration_intercept": "calibration intercept",
 }
+HEADLINE = ("accuracy", "auc", "f1")
 _SPELT = {"svm": "SVM", "rbf": "RBF", "pca": "PCA", "cnn": "CNN"}
 
 

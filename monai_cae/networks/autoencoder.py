@@ -14,6 +14,8 @@ import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import nn
 
+from monai_cae.networks.widths import check_widths
+
 DEFAULT_CHANNELS = (32, 64, 128)
 
 
@@ -57,10 +59,14 @@ class ConvEncoder(nn.Module):
     Attributes:
         downsampling: factor by which every spatial size shrinks, `2 ** (len(channels) - 1)`.
         out_channels: channels of the code, `channels[-1]`.
+
+    Raises:
+        MonaiCaeError: channels that are no list of whole numbers above 0.
     """
 
     def __init__(self, spatial_dims: int = 2, in_channels: int = 1, channels: Sequence[int] = DEFAULT_CHANNELS) -> None:
         super().__init__()
+        check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
         widths = [in_channels, *channels]
         self.blocks = nn.ModuleList(_block(spatial_dims, i, o) for i, o in pairwise(widths))
         self.pool = Pool[Pool.MAX, spatial_dims](2)
@@ -90,12 +96,16 @@ class ConvDecoder(nn.Module):
         spatial_dims: 2 for slices, 3 for volumes.
         out_channels: channels of the image.
         channels: the encoder's filters, in the encoder's order.
+
+    Raises:
+        MonaiCaeError: channels that are no list of whole numbers above 0.
     """
 
     def __init__(
         self, spatial_dims: int = 2, out_channels: int = 1, channels: Sequence[int] = DEFAULT_CHANNELS
     ) -> None:
         super().__init__()
+        check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
         widths = [channels[-1], *reversed(channels)]
         self.blocks = nn.ModuleList(_block(spatial_dims, i, o) for i, o in pairwise(widths))
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")

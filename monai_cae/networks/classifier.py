@@ -10,6 +10,7 @@ from torch import nn
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks.histogram import IntensityHistogram
+from monai_cae.networks.widths import check_widths
 
 
 class EncoderClassifier(nn.Module):
@@ -28,7 +29,8 @@ class EncoderClassifier(nn.Module):
         covariates: names of numbers about the subject, such as age, that add to the logit, each with its own weight.
 
     Raises:
-        MonaiCaeError: a spatial size that the encoder cannot halve evenly, or that pooling would not make smaller.
+        MonaiCaeError: a spatial size that the encoder cannot halve evenly, or that pooling would not make smaller, or
+            hidden layers that are no list of whole numbers above 0.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class EncoderClassifier(nn.Module):
         covariates: Collection[str] = (),
     ) -> None:
         super().__init__()
+        check_widths("hidden", hidden, "[256, 128], or [] for none", fewest=0)
         downsampling, out_channels = int(encoder.downsampling), int(encoder.out_channels)  # type: ignore[arg-type]
         code_size = [size // downsampling for size in spatial_size]
         if not isinstance(pooling, int) or not 0 <= pooling <= min(code_size):

@@ -33,7 +33,7 @@ from monai_cae.training.parallel import (
 )
 from monai_cae.training.predictions import PredictionProgress, PredictionTable, print_predictions
 from monai_cae.training.reading import ReadAheadLoader
-from monai_cae.training.regression import PenalisedRegression
+from monai_cae.training.regression import PenalisedRegression, check_regression
 from monai_cae.training.reports import compare_codecs, report_autoencoder, report_classifier, report_test
 from monai_cae.training.resuming import ResumePoints, Resuming
 from monai_cae.training.stages import run_stage
@@ -75,6 +75,7 @@ __all__ = [
     "become_replica",
     "bundle_root",
     "check_models",
+    "check_regression",
     "compare_codecs",
     "default_tracking_uri",
     "fitting_items",

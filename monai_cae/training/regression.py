@@ -68,7 +68,9 @@ class PenalisedRegression:
         Raises:
             MonaiCaeError: hidden layers, several processes, a penalty that is none, or one class alone.
         """
-        penalties = self._penalties()
+        if torch.distributed.is_initialized():
+            raise MonaiCaeError("learn regression fits in one process: start it without torchrun")
+        penalties = _penalties(self.network, self.penalty)
         features, labels = self._features()
         if len(set(labels.tolist())) < 2:
             raise MonaiCaeError("learn regression needs patients and controls among the subjects to fit")
@@ -82,20 +84,6 @@ class PenalisedRegression:
         metrics = {name.replace("val_", "fitted_"): value for name, value in self.evaluator.state.metrics.items()}
         self.best.best, self.best.metric = metrics, self.best.metric.replace("val_", "fitted_")
         self.tracked.log_metrics(metrics, step=self.tracked.epoch)
-
-    def _penalties(self) -> NDArray[np.float64]:
-        head = self.network.head
-        if len(head) != 2 or torch.distributed.is_initialized():
-            raise MonaiCaeError("learn regression takes a network without hidden layers, in one process")
-        given = self.penalty if isinstance(self.penalty, Mapping) else {}
-        for name in PENALISED:
-            value = given.get(name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
-                raise MonaiCaeError(f"penalty#{name} must be a number above 0, not {value!r}")
-        histogram = self.network.histogram.bins if self.network.histogram is not None else 0
-        covariates = 0 if head.covariate_weight is None else len(head.covariate_weight)
-        sizes = (_last(head).in_features - histogram, histogram, covariates)
-        return np.repeat([float(given[name]) for name in PENALISED], sizes)
 
     def _features(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         network = self.network.eval()
@@ -125,6 +113,37 @@ class PenalisedRegression:
             last.bias.fill_(intercept)
             if head.covariate_weight is not None:
                 head.covariate_weight.copy_(torch.from_numpy(weights[last.in_features :]))
+
+
+def check_regression(learn: str, network: EncoderClassifier, penalty: Mapping[str, float]) -> None:
+    """Refuse what a regression can't fit, before anything is trained for it.
+
+    Args:
+        learn: the setting; with another word than "regression" there is nothing to check.
+        network: to be fitted, with any weights.
+        penalty: see `PenalisedRegression`.
+
+    Raises:
+        MonaiCaeError: hidden layers, or a penalty that is none.
+    """
+    if learn == "regression":
+        _penalties(network, penalty)
+
+
+def _penalties(network: EncoderClassifier, penalty: Mapping[str, float]) -> NDArray[np.float64]:
+    """One for each number that the last layer sees."""
+    head = network.head
+    if len(head) != 2:
+        raise MonaiCaeError("learn regression takes a network without hidden layers: set network_def#hidden to []")
+    given = penalty if isinstance(penalty, Mapping) else {}
+    for name in PENALISED:
+        value = given.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            raise MonaiCaeError(f"penalty#{name} must be a number above 0, not {value!r}")
+    histogram = network.histogram.bins if network.histogram is not None else 0
+    covariates = 0 if head.covariate_weight is None else len(head.covariate_weight)
+    sizes = (_last(head).in_features - histogram, histogram, covariates)
+    return np.repeat([float(given[name]) for name in PENALISED], sizes)
 
 
 def _last(head: Head) -> nn.Linear:

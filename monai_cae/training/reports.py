@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from monai_cae.evaluation import classification_metrics, figures
+from monai_cae.evaluation.caveats import dead_classifier
 from monai_cae.evaluation.codecs import Reconstruction, reconstruction_table, trivial_codecs
 from monai_cae.files import replacing
 from monai_cae.networks import ConvAutoencoder
@@ -111,7 +113,7 @@ def report_test(
     codecs: Callable[[], pd.DataFrame],
     output_dir: str,
     synthetic: bool,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Test metrics of the classifier and the autoencoder, ROC curve and confusion matrix.
 
     Args:
@@ -123,7 +125,8 @@ def report_test(
         synthetic: say so in the figures.
 
     Returns:
-        The metrics, each named `test_*`, and the `threshold` that the classes were decided by.
+        The metrics, each named `test_*`, the `threshold` that the classes were decided by, and `caveats`: what has to
+        be known before a metric is quoted, one sentence each.
     """
     labels, probabilities = np.array(table.column("label")), np.array(table.column("probability"))
     scores = classification_metrics(labels, probabilities, threshold=table.threshold)
@@ -142,7 +145,7 @@ def report_test(
         "confusion_matrix": figures.confusion_matrix(labels, probabilities, threshold=table.threshold, note=note),
     }
     _save(run, output_dir, "evaluate", drawn)
-    return metrics
+    return {**metrics, "caveats": dead_classifier(labels, probabilities, table.threshold)}
 
 
 def _report_training(

@@ -54,7 +54,7 @@ def run_stage(
         synthetic: say so in whatever is written.
         audit: of the sets, see `monai_cae.data.audit_training`; written as audit.json and audit.html.
         steps: called in turn.
-        report: called when they are done; gives the stage's results.
+        report: called when they are done; gives the stage's results, and under `caveats` what has to be known first.
         resuming: has the steps go on where they were ended; None for a stage that starts anew every time.
         next_config: config file of the bundle that the summary names as the next to run; "" for none.
         shared_datalist: what MLflow gets in place of the datalist, see `monai_cae.data.shareable`.
@@ -95,6 +95,7 @@ def run_stage(
                 results["scans_left_out"] = len(left_out)
                 _run_steps(steps, ending, resuming)
                 results.update(report())
+                _tell_caveats(run, results)
                 before = resuming.seconds if resuming is not None else 0
                 results["seconds"] = before + time.perf_counter() - started
                 run.log_metrics({"seconds": results["seconds"]})
@@ -153,6 +154,14 @@ def _log_beginning(
     else:
         run.log_json(datalist, "datalist.json")
     _write_audit(run, output, audit)
+
+
+def _tell_caveats(run: TrackedRun, results: Mapping[str, Any]) -> None:
+    """In MLflow: above the description, and as a tag that runs can be searched by."""
+    caveats = results.get("caveats")
+    if caveats:
+        described = f"{data_kind(results['synthetic'], results['leaks'])}. {DISCLAIMER}"
+        run.describe("\n\n".join([*(f"**{caveat}**" for caveat in caveats), described]), {"caveats": " ".join(caveats)})
 
 
 def _finished(stage: str, output: Path, config: Mapping[str, Any], resuming: Resuming | None) -> dict[str, Any]:
@@ -226,6 +235,7 @@ def _print_summary(stage: str, run: TrackedRun, results: Mapping[str, Any], outp
     if count := results["scans_left_out"]:
         lines.append(f"  {'scans left out':<24}{count}, as they can't be used: {output / 'audit.html'} says why")
     lines += [
+        *(f"  ! {caveat}" for caveat in results.get("caveats", ())),
         *(f"  {what:<24}{folder}" for what, folder in _written(stage, output).items() if folder.is_dir()),
         *(f"  {label:<24}{line}" for label, line in zip(("MLflow", ""), where_to_see(run, output), strict=False)),
     ]

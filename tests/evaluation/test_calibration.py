@@ -28,6 +28,12 @@ def test_reliability_bins_by_hand():
     assert reliability_bins([0, 1], [0.0, 1.0], bins=2).subjects.tolist() == [1, 1]
 
 
+def test_reliability_bins_tell_predictions_from_subjects():
+    bins = reliability_bins([0, 0, 0, 1], [0.1, 0.2, 0.7, 0.6], bins=2, subjects=["a", "a", "b", "a"])
+    assert bins.predictions.tolist() == [2, 2]
+    assert bins.subjects.tolist() == [1, 2]
+
+
 def test_reliability_bins_agree_with_scikit_learn():
     labels, probabilities = simulated(500, 0.7, 0.3)
     probabilities = probabilities.round(2)

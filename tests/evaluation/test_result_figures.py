@@ -17,13 +17,14 @@ from monai_cae.evaluation.summary import summarise
 
 TABLE = predictions()
 FIRST = TABLE[TABLE["repeat"] == 1]
-SUMMARY = summarise(TABLE, np.random.default_rng(0), scores=("accuracy", "auc", "mcc"), resamples=50)
+SHOWN = ("accuracy", "auc", "mcc", "ece", "calibration_slope", "calibration_intercept")
+SUMMARY = summarise(TABLE, np.random.default_rng(0), scores=SHOWN, resamples=50)
 GRADES = subgroup_table(TABLE, np.random.default_rng(0), by=("cdr",), resamples=50)
 BAND = roc_band(TABLE, np.random.default_rng(0), resamples=50)
 SIZES = pd.DataFrame({"subjects": [80, 20], "mean": [0.8, 0.7], "low": [0.7, 0.5], "high": [0.9, 0.8]})
 MODELS = {"CAE, frozen encoder": SUMMARY, "Logistic regression on 128 components": SUMMARY}
 FIGURES = {
-    "reliability_diagram": lambda note: figures.reliability_diagram(FIRST["label"], FIRST["probability"], note),
+    "reliability_diagram": lambda note: figures.reliability_diagram(TABLE, SUMMARY, note),
     "roc_with_band": lambda note: figures.roc_with_band(BAND, SUMMARY, note),
     "auc_by_grade": lambda note: figures.auc_by_grade(GRADES, note),
     "learning_curve": lambda note: figures.learning_curve({"CAE": SIZES, "Random": SIZES}, "auc", note, 0.5),
@@ -62,9 +63,15 @@ def test_without_a_note_there_is_none(name):
     assert not FIGURES[name]("").texts
 
 
+def told(labels, probabilities, repeats=(1,)) -> pd.DataFrame:
+    """What each repeat said of the same subjects, in the same words."""
+    rows = {"subject": [f"S{place}" for place in range(len(labels))], "label": labels, "probability": probabilities}
+    return pd.concat([pd.DataFrame(rows).assign(repeat=repeat, fold=1) for repeat in repeats])
+
+
 def test_reliability_diagram_shows_shares_and_counts():
-    labels, probabilities = [0, 1, 1, 0, 1], [0.1, 0.2, 0.3, 0.6, 0.9]
-    above, below = figures.reliability_diagram(labels, probabilities, bins=4).axes
+    table = told([0, 1, 1, 0, 1], [0.1, 0.2, 0.3, 0.6, 0.9])
+    above, below = figures.reliability_diagram(table, SUMMARY, bins=4).axes
     [dots] = [line for line in above.lines if line.get_marker() == "o"]
     assert dots.get_xydata() == pytest.approx(np.array([[0.15, 0.5], [0.3, 1], [0.6, 0], [0.9, 1]]))
     assert [bar.get_height() for bar in below.patches] == [2, 1, 1, 1]
@@ -74,9 +81,28 @@ def test_reliability_diagram_shows_shares_and_counts():
     assert first[:, 1] == pytest.approx([0.0945, 0.9055], abs=1e-4)
 
 
+def test_reliability_diagram_counts_a_subject_once_in_its_interval():
+    table = told([0, 1, 1, 0, 1], [0.1, 0.2, 0.3, 0.6, 0.9], repeats=(1, 2, 3))
+    above, below = figures.reliability_diagram(table, SUMMARY, bins=4).axes
+    assert [text.get_text() for text in below.texts] == ["6", "3", "3", "3"]
+    assert below.get_ylabel() == "Predictions"
+    assert above.collections[0].get_segments()[0][:, 1] == pytest.approx([0.0945, 0.9055], abs=1e-4)
+
+
+def test_reliability_diagram_tells_the_numbers_of_the_table():
+    slope, intercept = (SUMMARY.loc[f"calibration_{name}"] for name in ("slope", "intercept"))
+    title = figures.reliability_diagram(TABLE, SUMMARY).axes[0].get_title().replace("\N{MINUS SIGN}", "-")
+    assert title == (
+        f"Slope {slope['mean']:.3f} [{slope['low']:.3f}, {slope['high']:.3f}], ECE {SUMMARY.loc['ece', 'mean']:.3f}\n"
+        f"Intercept {intercept['mean']:.3f} [{intercept['low']:.3f}, {intercept['high']:.3f}], means of 3 repeats"
+    )
+
+
 def test_reliability_diagram_of_what_has_no_slope():
-    title = figures.reliability_diagram([0, 1], [0.5, 0.5]).axes[0].get_title()
-    assert title == "Slope undefined, intercept 0.00, ECE 0.000"
+    table = told([0, 1], [0.5, 0.5])
+    summary = summarise(table, np.random.default_rng(0), resamples=20)
+    title = figures.reliability_diagram(table, summary).axes[0].get_title()
+    assert title == "Slope undefined, ECE 0.000\nIntercept 0.000 [0.000, 0.000]"
 
 
 def test_roc_with_band_tells_the_auc_of_the_summary():
@@ -93,6 +119,9 @@ def test_auc_by_grade_tells_how_many():
     counts = GRADES.set_index(["group", "score"])["subjects"]
     assert f"CDR 0.5\nn = {counts['0.5', 'auc']}" in shown
     assert f"Against CDR 0 (n = {counts['0', 'specificity']})" in shown
+    small = predictions(subjects=20)
+    axis = figures.auc_by_grade(subgroup_table(small, np.random.default_rng(0), by=("cdr",), resamples=20)).axes[0]
+    assert axis.get_title().endswith("\nhollow: fewer than 10, interval too narrow")
     undefined = GRADES.assign(mean=np.nan, low=np.nan, high=np.nan)
     assert texts(figures.auc_by_grade(undefined)).count("undefined") == 2
 
@@ -103,13 +132,23 @@ def test_learning_curve_goes_by_size():
     assert axis.get_ylabel() == "AUC, 95% interval"
 
 
+def test_reference_says_whose_it_is():
+    figure = figures.forest_plot(MODELS, ("accuracy",), reference={"accuracy": 0.7466}, reference_name="paper")
+    assert "paper: 0.747" in texts(figure)
+    axes = figures.learning_curve({"CAE": SIZES}, "auc", reference=0.5, reference_name="chance").axes[0]
+    assert axes.get_legend().get_texts()[-1].get_text() == "Chance, 0.5"
+
+
 def test_forest_plot_writes_the_numbers():
     row = SUMMARY.loc["auc"]
     figure = figures.forest_plot(MODELS, ("auc",))
     assert texts(figure).count(f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]") == 2
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list(MODELS)
-    # the first model stands on top
+    # the first model stands on top, and out
     assert figure.axes[0].get_ylim()[0] > figure.axes[0].get_ylim()[1]
+    many = figures.forest_plot({f"model {number}": SUMMARY for number in range(16)}, ("auc",)).axes[0].lines
+    colours = [line.get_color() for line in many if line.get_marker() == "o"]
+    assert len(set(colours[1:])) == 1 and colours[0] != colours[1]
     patients = summarise(TABLE[TABLE["label"] == 1], np.random.default_rng(0), scores=("auc",), resamples=20)
     assert "undefined" in texts(figures.forest_plot({"one": SUMMARY, "no AUC": patients}, ("auc",)))
 
@@ -117,7 +156,7 @@ def test_forest_plot_writes_the_numbers():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: figures.reliability_diagram([0, 2], [0.1, 0.2]), "labels must be"),
+        (lambda: figures.reliability_diagram(TABLE, SUMMARY.drop("ece")), "summary must have the row ece"),
         (lambda: figures.roc_with_band(BAND, SUMMARY.drop("auc")), "summary must have the row auc"),
         (lambda: figures.auc_by_grade(GRADES[GRADES["score"] != "auc"]), "at least one CDR grade"),
         (lambda: figures.learning_curve({}, "auc"), "at least one model"),

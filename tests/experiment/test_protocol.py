@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
+from tiny import CONFIGS, mistake
 
-from monai_cae.training.workflow import find_mistake
+from monai_cae.experiment.describing import descriptions
+from monai_cae.experiment.drawing import drawings
+from monai_cae.experiment.results import compute
+from monai_cae.experiment.steps import Plan
 
 HEAD = {"network_def#pooling": 1, "network_def#hidden": []}
 VARIANTS = {
@@ -45,12 +50,6 @@ def run(run_bundle, discs, tmp_path_factory):
 
 def record(output: Path) -> pd.DataFrame:
     return pd.read_csv(output / "predictions.csv", dtype={"subject": str})
-
-
-def mistake(call, *args, **options) -> str:
-    with pytest.raises(Exception) as raised:
-        call(*args, **options)
-    return str(find_mistake(raised.value))
 
 
 def test_record_has_every_method_on_everybody_in_every_repeat(run):
@@ -87,12 +86,60 @@ def test_page_tables_and_figures_are_on_disk_and_in_mlflow(run, tracking_uri):
     assert tables | {"results.md", "summary.json", "figures"} <= logged
     figures = {Path(item.path).stem for item in client.list_artifacts(parent.info.run_id, "figures")}
     assert figures == {"roc", "calibration", "methods", "auc_by_cdr", "repeats", "learning_curve"}
-    assert "| dark pixels |" in parent.data.tags["mlflow.note.content"]
     page = (run / "results.md").read_text()
-    assert "FEW REPEATS" in page and "half size" in page and "CDR 0.5" in page
-    assert parent.data.metrics["test_auc_mean"] == pytest.approx(
-        json.loads((run / "summary.json").read_text())["scores"]["network"]["auc"]["mean"]
+    described = parent.data.tags["mlflow.note.content"]
+    assert (
+        "| dark pixels&ensp; |" in described
+        and described.replace("&ensp;", "").partition("## All")[0][:500] == page[:500]
     )
+    assert "FEW REPEATS" in page and "half size" in page and "CDR 0.5" in page
+    scores = json.loads((run / "summary.json").read_text())["scores"]
+    assert parent.data.metrics["test_auc_mean"] == pytest.approx(scores["network"]["auc"]["mean"])
+    grouped = {name.partition("/")[2] for name in parent.data.metrics if name.startswith("auc/")}
+    assert grouped == {"network", "pooled", "half", "majority", "dark_pixels"}
+    assert parent.data.metrics["auc/dark_pixels"] == pytest.approx(scores["dark_pixels"]["auc"]["mean"])
+    told = {"cohort.task": "paper", "split.kind": "kfold", "split.folds": "2", "seed": "7"}
+    assert told.items() <= parent.data.params.items()
+    assert not {"cohort", "split"} & parent.data.params.keys()
+
+
+def test_page_says_what_the_methods_and_the_abbreviations_are(run):
+    page = (run / "results.md").read_text()
+    assert "- **network**: the classifier on the autoencoder's encoder, as the configs have it\n" in page
+    assert "- **half**: the network with `training_share` 0.5 (train)\n" in page
+    pooled = (
+        "`network_def#pooling` 1, `network_def#hidden` none, `covariates` (age [70, 8]) (train, evaluate); `learn` head"
+    )
+    assert f"- **pooled**: the network with {pooled}, `calibrate` true (train)\n" in page
+    models = json.loads((CONFIGS / "baselines.json").read_text())["models"]
+    assert all(model["_desc_"] for model in models.values())
+    assert f"- **dark pixels**: {models['dark_pixels']['_desc_']}\n" in page
+    legend = page.partition("## Abbreviations")[2]
+    assert all(
+        f"**{short}**" in legend for short in ("AD", "HC", "CDR", "F1", "MCC", "AUC", "Brier", "ECE", "PSNR", "SSIM")
+    )
+    assert max(len(line.split("|")) for line in page.splitlines()) <= 12 + 3  # a column per score, not per method
+
+
+def test_a_part_of_a_network_is_told_by_its_class(tmp_path):
+    encoder = {"_target_": "monai_cae.networks.VGG16Encoder", "weights": ""}
+    variants = {"vgg": {"classifier": {"network_def#encoder": encoder}, "train": {"learn": "all" * 200}}}
+    told = descriptions(Plan(str(CONFIGS), tmp_path, {}, {}, variants, [], {}))["vgg"]
+    assert told.startswith("the network with `network_def#encoder` VGG16Encoder(weights none) (train, evaluate); ")
+    assert told.endswith(" ...") and len(told) < 450
+
+
+def test_figures_show_the_numbers_of_the_tables(run):
+    summary = json.loads((run / "summary.json").read_text())
+    drawn = drawings(summary, compute(record(run), summary["results"], run, seed=7, seen_before=0))
+    ours = record(run).query("method == 'network'")
+    aucs = [roc_auc_score(rows["label"], rows["probability"]) for _, rows in ours.groupby("repeat")]
+    dots = [line.get_ydata().tolist() for line in drawn["repeats"].axes[0].lines if line.get_marker() == "o"]
+    assert dots[1] == pytest.approx(aucs)  # two, of the folds together, not four
+    scores = summary["scores"]["network"]
+    assert f"{scores['auc']['mean']:.3f}" in drawn["repeats"].axes[0].get_xticklabels()[1].get_text()
+    assert f"ECE {scores['ece']['mean']:.3f}" in drawn["calibration"].axes[0].get_title()
+    assert "paper, other subjects: 0.747" in [text.get_text() for text in drawn["methods"].axes[0].texts]
 
 
 def test_learning_curve_halves_the_labels_of_each_class(run):
@@ -118,6 +165,8 @@ def test_resuming_does_only_what_is_left_and_gives_the_same_numbers(run, copy, r
     run_bundle("experiment.yaml", discs, copy, **options)
     printed = capsys.readouterr().out
     assert printed.count("done before") == 5 * 4 - 2
+    for names in re.findall(r"^  (?:figures|checkpoints) +(.*)", printed, re.MULTILINE):
+        assert all(list(copy.glob(str(Path(name).relative_to(copy)))) for name in names.split(", ")), names
     written = [path for path in copy.rglob("model.pt") if path.stat().st_mtime_ns != before.get(path)]
     assert written == [lost / "variants" / "half" / "models" / "model.pt"]
     pd.testing.assert_frame_equal(record(copy), record(run))
@@ -161,16 +210,17 @@ def test_a_method_added_later_is_all_that_runs(run, copy, run_bundle, discs, cap
 
 def test_the_shipped_recipe_and_its_overlays(run_bundle, discs, tmp_path, capsys):
     overlays = ["with_best.yaml", "with_baselines.yaml", "with_learning_curve.yaml"]
-    short = {"stages#train#max_epochs": 3, "repeats": 1, "max_epochs": 1}
-    run_bundle(["experiment.yaml", *overlays], discs, tmp_path / "out", **short)
+    run_bundle(["experiment.yaml", *overlays], discs, tmp_path / "out", repeats=1, max_epochs=1)
     assert "experiment finished" in capsys.readouterr().out
-    methods = ["network", "image_only", "random_weights", "permuted_labels", "quarter", "half", "three_quarters"]
-    assert list(record(tmp_path / "out")["method"].unique())[:7] == methods
-    assert record(tmp_path / "out")["method"].nunique() == 7 + 9
+    recipe = ["network", "image_only", "without_code", "without_histogram"]
+    others = ["random_weights", "permuted_labels", "quarter", "half", "three_quarters"]
+    methods = list(record(tmp_path / "out")["method"].unique())
+    assert methods[:9] == recipe + others
+    assert len(methods) == 9 + 11
     config = json.loads((tmp_path / "out" / "repeat_1" / "config_evaluate.json").read_text())
     assert config["network_def"]["pooling"] == 1 and config["network_def"]["hidden"] == []
     results = json.loads((tmp_path / "out" / "repeat_1" / "results_train.json").read_text())
-    assert results["epochs"] == 3  # of the head alone
+    assert "fitted_loss" in results and results["epochs"] == 1  # a regression has no epochs to count
 
 
 def test_test_sets_scored_twice_are_told(run, run_bundle, discs, tmp_path, capsys):
@@ -197,13 +247,19 @@ MISTAKES = {
 }
 
 LATE = {  # each would be met only after a training
-    "word": ({"train": {"learn": "body"}}, "train: learn must be one of both, head, all, not 'body'"),
+    "word": ({"train": {"learn": "body"}}, "train: learn must be one of both, head, all, regression, not"),
     "true or false": ({"train": {"calibrate": "yes"}}, "train: calibrate must be true or false, not 'yes'"),
     "threshold": ({"evaluate": {"threshold": "youdin"}}, "evaluate: threshold must be from 0 to 1, or one of youden"),
     "pooling": ({"classifier": {"network_def#pooling": 99}}, "train: pooling must be from 0 to the code's size"),
     "argument": ({"classifier": {"network_def#poling": 1}}, "unexpected keyword argument 'poling'"),
     "covariate": ({"classifier": {"covariates": {"weight": [70, 9]}}}, "no scan has 'weight' in its table row"),
     "share": ({"train": {"training_share": 7}}, "train: training_share must be above 0"),
+    "hidden layers": ({"train": {"learn": "regression"}}, "train: learn regression takes a network without hidden"),
+    "penalty": (
+        {"classifier": {"network_def#hidden": []}, "train": {"learn": "regression", "penalty": {"code": 0}}},
+        "train: penalty#code must be a number above 0, not 0",
+    ),
+    "hidden": ({"classifier": {"network_def#hidden": "abc"}}, "train: hidden must be a list of whole numbers above 0"),
     "no weights": ({"train": {"pretrained": "/nowhere.pt"}}, "train: no pretrained autoencoder at /nowhere.pt"),
     "encoder's weights": (
         {"classifier": {"network_def#encoder": {"_target_": "monai_cae.networks.VGG16Encoder", "weights": "no.pth"}}},
@@ -215,7 +271,9 @@ LATE = {  # each would be met only after a training
 @pytest.mark.parametrize("name", LATE)
 def test_a_variants_mistake_is_told_before_the_first_training(name, run_bundle, discs, tmp_path):
     variant, message = LATE[name]
-    said = mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", repeats=1, variants={"a": variant})
+    as_written = "$monai_cae.training.workflow.executed_config()['variants']"  # as with_networks.yaml hands them over
+    options = {"repeats": 1, "variants": {"a": variant}, "run#0#variants": as_written, "_variants_": "@variants"}
+    said = mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", **options)
     assert said.startswith("variant a, ") and message in said
     assert not (tmp_path / "out" / "experiment.json").exists()
     assert not list((tmp_path / "out").rglob("*.pt"))
@@ -245,6 +303,8 @@ def test_leak_and_dead_classifier_are_doubts(tmp_path):
     assert "SCANS LEFT OUT: 3, as they can't be used" in said
     assert "LEAKY: 2 leaks" in said and "DEAD CLASSIFIER" in said and "3 times" in said
     assert "FEW REPEATS" not in said
+    others = pd.concat([table, table.assign(method="image_only"), table.assign(method="linear_svm", probability=0.2)])
+    assert "in at least one test set: image only, linear SVM." in " ".join(_caveats(others, [evaluated], scores, 0))
     said = " ".join(_caveats(table, [evaluated], scores, seen_before=None))
     assert "whether earlier experiments scored the same test subjects is not known" in said
     assert "SEEN BEFORE" not in " ".join(_caveats(table, [evaluated], scores, seen_before=0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -75,6 +77,21 @@ def train_one_step(network: EncoderClassifier) -> None:
     optimizer = torch.optim.SGD((p for p in network.parameters() if p.requires_grad), lr=1.0)
     network(torch.rand(4, 1, 8, 12)).square().sum().backward()
     optimizer.step()
+
+
+@pytest.mark.parametrize("widths", ["abc", [0], [2.0, 3], [True, 2], [-1], 5, None])
+def test_widths_that_are_none_are_refused_in_one_line(widths):
+    text = re.escape(repr(widths))
+    for coder in (ConvEncoder, ConvDecoder):
+        with pytest.raises(MonaiCaeError, match=rf"^channels must be a list of whole .* \[32, 64, 128\], not {text}$"):
+            coder(channels=widths)
+    with pytest.raises(MonaiCaeError, match=rf"^hidden must be a list of whole .* for none, not {text}$"):
+        EncoderClassifier(encoder=ConvEncoder(channels=SMALL), spatial_size=(8, 8), hidden=widths)
+
+
+def test_no_block_at_all_is_refused():
+    with pytest.raises(MonaiCaeError, match=r"channels must be .* not \[\]"):
+        ConvEncoder(channels=[])
 
 
 def test_frozen_encoder_keeps_weights_and_batch_norm_statistics():

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
-from tiny import CONFIGS, random_network, write_discs, write_pair
+from tiny import CONFIGS, mistake, random_network, write_discs, write_pair
 
 from monai_cae.networks import save_weights
 from monai_cae.training import (
@@ -32,7 +32,6 @@ from monai_cae.training import (
     TableColumns,
     UnitNormScaler,
 )
-from monai_cae.training.workflow import find_mistake
 
 MODELS = json.loads((CONFIGS / "baselines.json").read_text())["models"]
 WITHOUT_CODE = [name for name in MODELS if not name.startswith("code")]
@@ -119,16 +118,6 @@ def by_hand(cohort, finished) -> ByHand:
 
 def probabilities(output: Path, name: str) -> dict[str, float]:
     return {row["subject"]: float(row["probability"]) for row in read_csv(output / "baselines" / f"{name}.csv")}
-
-
-def mistake(run) -> str:
-    """The one line that a user sees."""
-    with pytest.raises(Exception) as error:  # MONAI wraps it
-        run()
-    found = find_mistake(error.value)
-    assert found is not None, error.value
-    assert "\n" not in str(found)
-    return str(found)
 
 
 def test_every_model_predicts_the_test_subjects_and_no_other(finished, by_hand):

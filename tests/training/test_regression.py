@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from tiny import mistake
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import ConvEncoder, EncoderClassifier, load_weights
 from monai_cae.training import PenalisedRegression, PrecisionInferer
-from monai_cae.training.workflow import find_mistake
 
 PENALTY = {"code": 30, "histogram": 3, "covariates": 1}
 
@@ -132,11 +132,6 @@ def test_train_json_fits_training_and_validation_subjects(run_bundle, discs, tmp
 
 
 def test_calibration_on_fitted_subjects_is_refused(run_bundle, discs, tmp_path):
-    with pytest.raises(RuntimeError) as refused:
-        run_bundle(
-            "train.json",
-            discs,
-            tmp_path,
-            **{"network_def#hidden": [], "learn": "regression", "pretrained": "none", "calibrate": True},
-        )
-    assert "calibrate needs validation subjects that were not fitted" in str(find_mistake(refused.value))
+    options = {"network_def#hidden": [], "learn": "regression", "pretrained": "none", "calibrate": True}
+    said = mistake(run_bundle, "train.json", discs, tmp_path, **options)
+    assert "calibrate needs validation subjects that were not fitted" in said
