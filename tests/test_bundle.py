@@ -61,7 +61,8 @@ def test_every_config_is_run_by_a_test():
         "multi_gpu_train.json",
         "experiment.yaml",
         "with_phantom.yaml",
-        "with_best.yaml",  # by tests/experiment/test_protocol.py, as the next two
+        "with_best.yaml",  # by tests/experiment/test_protocol.py, as the next three
+        "with_paper.yaml",
         "with_baselines.yaml",
         "with_learning_curve.yaml",
         "with_networks.yaml",  # by tests/test_networks_overlay.py

@@ -209,14 +209,15 @@ def test_a_method_added_later_is_all_that_runs(run, copy, run_bundle, discs, cap
 
 
 def test_the_shipped_recipe_and_its_overlays(run_bundle, discs, tmp_path, capsys):
-    overlays = ["with_best.yaml", "with_baselines.yaml", "with_learning_curve.yaml"]
-    run_bundle(["experiment.yaml", *overlays], discs, tmp_path / "out", repeats=1, max_epochs=1)
+    overlays = ["with_best.yaml", "with_paper.yaml", "with_baselines.yaml", "with_learning_curve.yaml"]
+    shorter = {f"variants#papers_classifier#train#{name}": 1 for name in ("max_epochs", "patience")}
+    run_bundle(["experiment.yaml", *overlays], discs, tmp_path / "out", repeats=1, max_epochs=1, **shorter)
     assert "experiment finished" in capsys.readouterr().out
     recipe = ["network", "image_only", "without_code", "without_histogram"]
-    others = ["random_weights", "permuted_labels", "quarter", "half", "three_quarters"]
+    others = ["papers_classifier", "random_weights", "permuted_labels", "quarter", "half", "three_quarters"]
     methods = list(record(tmp_path / "out")["method"].unique())
-    assert methods[:9] == recipe + others
-    assert len(methods) == 9 + 11
+    assert methods[:10] == recipe + others
+    assert len(methods) == 10 + 11
     config = json.loads((tmp_path / "out" / "repeat_1" / "config_evaluate.json").read_text())
     assert config["network_def"]["pooling"] == 1 and config["network_def"]["hidden"] == []
     results = json.loads((tmp_path / "out" / "repeat_1" / "results_train.json").read_text())
