@@ -60,6 +60,7 @@ def only_writer(folder: str | Path) -> Iterator[None]:
         MonaiCaeError: another process has the folder, or it can't be written.
     """
     folder = Path(folder)
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
@@ -75,6 +76,9 @@ def only_writer(folder: str | Path) -> Iterator[None]:
             leftover.unlink()
         yield
     finally:
+        if new and [path.name for path in folder.iterdir()] == [".lock"]:  # a mistake was told before anything began
+            (folder / ".lock").unlink()
+            folder.rmdir()
         lock.release()
 
 

@@ -19,7 +19,8 @@ from monai_cae.cli import main
 from monai_cae.data import hash_subject, load_sets, read_datalist
 from monai_cae.data.pseudonyms import KEY_VARIABLE, key_file, pseudonym
 from monai_cae.errors import MonaiCaeError
-from monai_cae.experiment.comparing import compare_predictions, read_predictions
+from monai_cae.experiment.comparing import compare_predictions
+from monai_cae.experiment.finished import read_predictions
 from monai_cae.training.tracking import ui_command
 from monai_cae.training.workflow import find_mistake
 
@@ -162,7 +163,7 @@ def test_hashed_runs_are_compared_and_resumed(hashed, named_discs, monkeypatch, 
     settings = {**settings_of(hashed, named_discs), "resume": True}
     monai.bundle.run(run_id="training", config_file=str(CONFIGS / "experiment.yaml"), **settings)
     printed = capsys.readouterr().out
-    assert "network: done before" in printed and "OAS1_" not in printed and NAME not in printed
+    assert "the experiment is finished" in printed and "OAS1_" not in printed and NAME not in printed
 
 
 def test_commands_hash_what_they_print_and_draw(datalist, discs, tmp_path, monkeypatch, capsys):
