@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-from monai_cae.data.texts import require_plain
+from monai_cae.data.texts import one_line, require_plain
 from monai_cae.errors import MonaiCaeError
 
 MAX_BYTES = 32 << 20  # of an xlsx, unpacked; OASIS-1's table has 200 kB
@@ -45,7 +45,7 @@ def read_cells(path: Path) -> Cells:
     except MonaiCaeError:
         raise
     except Exception as error:  # zipfile, expat, openpyxl and csv raise what they like
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = one_line(error)
         raise MonaiCaeError(f"{path} can't be read as a table ({reason}): save it again as csv in UTF-8") from error
 
 
@@ -75,18 +75,15 @@ def _lines(path: Path) -> Iterator[Row]:
 def _sheet(path: Path) -> Iterator[Row]:
     from openpyxl import load_workbook  # an import that costs more than reading a csv does
 
-    with ZipFile(path) as parts:
-        unpacked = sum(part.file_size for part in parts.infolist())
-    if unpacked > MAX_BYTES:
-        raise ValueError(f"it unpacks to {unpacked} bytes, of at most {MAX_BYTES}")
-    book = load_workbook(path, read_only=True, data_only=True, keep_links=False)
-    try:
-        sheet = book.worksheets[0]
+    with path.open("rb") as file:  # which openpyxl would leave open where it fails
+        with ZipFile(file) as parts:
+            unpacked = sum(part.file_size for part in parts.infolist())
+        if unpacked > MAX_BYTES:
+            raise ValueError(f"it unpacks to {unpacked} bytes, of at most {MAX_BYTES}")
+        sheet = load_workbook(file, read_only=True, data_only=True, keep_links=False).worksheets[0]
         sheet.reset_dimensions()  # what the file says of them need not be so
         for number, row in enumerate(sheet.iter_rows(), start=1):
             yield number, [_text(cell) for cell in row]
-    finally:
-        book.close()
 
 
 def _text(cell: Any) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_cae.data.texts import require_plain, shown
+from monai_cae.data.texts import one_line, require_plain, shown
 from monai_cae.errors import MonaiCaeError
 
 MAX_BYTES = 64 << 20  # 100,000 items are about half of it
@@ -34,7 +34,7 @@ def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[s
         content = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(content, ensure_ascii=False).encode()  # a half of a pair, such as \ud800, is in no text
     except (OSError, ValueError, RecursionError) as error:
-        raise MonaiCaeError(f"{path} is not readable JSON ({_one_line(error)}): {hint}") from error
+        raise MonaiCaeError(f"{path} is not readable JSON ({one_line(error)}): {hint}") from error
     if not isinstance(content, dict):
         raise MonaiCaeError(f"{path} is no datalist for this: it is no object with training, validation and test")
     for name in _OBJECTS:
@@ -42,10 +42,6 @@ def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[s
             raise MonaiCaeError(f"{path} is no datalist for this (its {name} is {shown(content[name])}): {hint}")
     _check_record(content, path)
     return content
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_record(content: Mapping[str, Any], path: Path) -> None:
@@ -91,6 +87,9 @@ def checked_item(item: Any, what: str) -> dict[str, Any]:
                 f"{what}: {shown(name)} of {given['subject']} is {shown(value)}, not a finite number: correct it or "
                 "leave it out"
             )
+    age = given.get("age")
+    if age is not None and not 0 < age < 130:
+        raise MonaiCaeError(f"{what}: the age of {given['subject']} is {age:g} years: correct it or leave it out")
     return given
 
 

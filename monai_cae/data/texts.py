@@ -26,3 +26,8 @@ def shown(value: Any, most: int = 60) -> str:
     """A value as an error quotes it: on one line, cut after so many characters."""
     text = ascii(value) if isinstance(value, str) else repr(value)
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what a library says, no longer than a line is."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from monai_cae.data import audit_training, load_sets, load_usable_cohort, read_datalist, usable_images
+from monai_cae.data.pseudonyms import hidden
+from monai_cae.data.scan import BadScan
 from monai_cae.data.splits import SETS
 from monai_cae.errors import MonaiCaeError
 
@@ -191,3 +193,21 @@ def test_a_datalist_nested_too_deep_is_refused(tmp_path, refused):
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with refused(r"deep\.json is not readable JSON"):
         read_datalist(tmp_path / "deep.json", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason", "shown"),
+    [
+        ("7.nii.gz", "/d/7.nii.gz is truncated: 7 of 77 bytes", "s1.nii.gz is truncated: 7 of 77 bytes"),
+        (
+            "a.hdr",
+            "/d/a.img is missing beside its .hdr: a copy is needed",
+            "s1.img is missing beside its .hdr: a copy is needed",
+        ),
+        ("", "no file", "no file"),
+    ],
+)
+def test_a_hidden_scan_keeps_its_reason(image, reason, shown):
+    scan = hidden(BadScan("a", f"/d/{image}", reason), "s1")
+    assert (scan.subject, scan.reason) == ("s1", shown)
+    assert scan.image == (f"s1.{image.partition('.')[2]}" if image else "d")
