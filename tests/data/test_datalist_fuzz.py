@@ -76,7 +76,7 @@ def changed(draw) -> bytes:
             for part in way:
                 owner = owner[part]
             if draw(st.integers(0, 4)):
-                owner[last] = draw(values)
+                owner[last] = copy.deepcopy(draw(values))
             else:
                 del owner[last]
         except (TypeError, KeyError, IndexError):
