@@ -298,11 +298,10 @@ def _seen_by(checkpoints: Iterable[Path]) -> list[str]:
 
 
 def _recorded_dataset_dir(path: Path) -> Path:
-    try:
-        made_from = json.loads(path.read_text(encoding="utf-8")).get("made_from") or {}
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise MonaiCaeError(f"{path} is not a readable datalist: give a MONAI datalist JSON") from error
-    return Path(made_from.get("dataset_dir", path.parent))
+    from monai_cae.data.datalists import read_content
+
+    made_from = read_content(path).get("made_from") or {}
+    return Path(made_from.get("dataset_dir") or path.parent)
 
 
 def _run_audit(

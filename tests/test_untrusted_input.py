@@ -42,6 +42,10 @@ def changed(datalist: Path, image: str) -> Path:
     return datalist
 
 
+@pytest.mark.fault(
+    "datalist: images /etc/passwd, `../secret.nii`, `disc1/../../secret.nii`",
+    "refused in one line with item and file",
+)
 @pytest.mark.parametrize("image", ["/etc/passwd", "../secret.nii", "disc1/../../secret.nii", "disc1/../disc1/../../x"])
 def test_datalist_may_not_leave_the_folder(discs, datalist, image, capsys):
     changed(datalist, image)
@@ -63,6 +67,10 @@ def test_images_outside_are_read_when_allowed(discs, datalist, tmp_path):
     assert main(["audit", str(datalist), "--no-pixels", "--allow-outside"]) == 0
 
 
+@pytest.mark.fault(
+    "datalist: `disc1/../x.hdr` where disc1 is a link to elsewhere",
+    "refused; images below the link itself are read",
+)
 def test_links_that_the_user_has_put_into_the_folder_are_followed(discs, tmp_path):
     root = tmp_path / "linked"
     root.mkdir()
@@ -74,6 +82,7 @@ def test_links_that_the_user_has_put_into_the_folder_are_followed(discs, tmp_pat
         read_datalist(tmp_path / "datalist.json", root)
 
 
+@pytest.mark.fault("datalist: /etc/passwd as an image, given to pretrain.json", "one line, no output_dir")
 def test_training_refuses_a_datalist_that_leaves_the_folder(run_bundle, discs, datalist, tmp_path):
     content = json.loads(changed(datalist, "/etc/passwd").read_text())
     datalist.write_text(json.dumps({**content, "made_from": {}}))  # as a stranger's
@@ -126,6 +135,11 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.fault(
+    "names: a person's in db_name, descrip and aux_file of every header and in three columns of the table, "
+    "`--hash_ids true`",
+    "in no file of output_dir, nor in MLflow's database; IDs in the private datalist alone",
+)
 def test_ids_are_in_the_private_datalists_only_and_names_nowhere(hashed, named_discs):
     with sqlite3.connect(hashed / "mlruns.db") as database:
         tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]

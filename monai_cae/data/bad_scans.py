@@ -12,6 +12,7 @@ from monai_cae.data.inflated import stamp
 from monai_cae.data.planes import plane_axis, position
 from monai_cae.data.readers import SliceReader
 from monai_cae.data.scan import BadScan
+from monai_cae.data.texts import require_plain
 from monai_cae.data.volumes import Volume, find_volume
 from monai_cae.errors import MonaiCaeError
 
@@ -157,9 +158,13 @@ def from_record(records: Any) -> list[BadScan]:
         ValueError: it is something else.
     """
     try:
-        return [BadScan(*(str(one[name]) for name in ("subject", "image", "reason"))) for one in records]
+        bad = [BadScan(*(str(one[name]) for name in ("subject", "image", "reason"))) for one in records]
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError("bad_scans is no list of subject, image and reason") from error
+    for scan in bad:
+        for text in (scan.subject, scan.image, scan.reason):
+            require_plain(text, "a text in bad_scans")
+    return bad
 
 
 @lru_cache(maxsize=1 << 16)

@@ -16,6 +16,7 @@ Item = dict[str, Any]
 Scales = Mapping[str, Sequence[float]]
 _MALE = {"F": 0.0, "M": 1.0}
 _SQUARE = "^2"
+_LARGEST = 1e30  # beyond, a product of two has no float32
 _TELLS_THE_LABEL = ("cdr", "label")
 
 
@@ -103,5 +104,7 @@ def _scaled(item: Item, covariates: Scales) -> np.ndarray:
     for name, (centre, scale) in covariates.items():
         value = _value(item, name)
         scaled = 0.0 if value is None else (value - centre) / scale
-        numbers.append(scaled**2 if name.endswith(_SQUARE) else scaled)
+        numbers.append(scaled * scaled if name.endswith(_SQUARE) else scaled)  # ** raises where * gives infinity
+        if not abs(numbers[-1]) < _LARGEST:
+            raise MonaiCaeError(f"covariates: {name} of {item.get('subject', item['image'])} is {value:g}: correct it")
     return np.array(numbers, dtype=np.float32)

@@ -4,13 +4,13 @@ datalist."""
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from monai_cae.data.datalists import checked_item, read_content
 from monai_cae.data.outside import require_inside
 from monai_cae.data.planes import plane_axis
 from monai_cae.data.scan import Scan
@@ -303,28 +303,25 @@ def _nothing_matches(root: Path, plane: str, rows: list[Scan], images: Images) -
 
 
 def _datalist_scans(path: Path, allow_outside: bool) -> list[Scan]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        items = [item for name in ("training", "validation", "test") for item in content.get(name, [])]
-        if not items:
-            raise ValueError("no items")
-        recorded = (content.get("made_from") or {}).get("dataset_dir")
-        base = Path(recorded) if recorded else path.parent
-        for item in items:
-            require_inside(item["image"], base, f"{path}: the item of {item['subject']}", allow_outside)
-        return [
-            Scan(
-                subject=str(item["subject"]),
-                session=str(item.get("session", "")),
-                image=base / item["image"],
-                cdr=item.get("cdr"),
-                age=item.get("age"),
-                sex=item.get("sex", ""),
-                row={"label": str(item["label"]), **{key: str(value) for key, value in item.items()}},
-            )
-            for item in items
-        ]
-    except MonaiCaeError:
-        raise
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise MonaiCaeError(f"{path} is no datalist with image, label and subject in every item ({error!r})") from error
+    content = read_content(path)
+    sets = [content.get(name, []) for name in ("training", "validation", "test")]
+    items = [item for one in sets if isinstance(one, list) for item in one]
+    if not items or not all(isinstance(item, dict) and "label" in item for item in items):
+        raise MonaiCaeError(f"{path} is no datalist with image, label and subject in every item")
+    recorded = (content.get("made_from") or {}).get("dataset_dir")
+    base = Path(recorded) if recorded else path.parent
+    items = [checked_item(item, f"{path}: an item") for item in items]
+    for item in items:
+        require_inside(item["image"], base, f"{path}: the item of {item['subject']}", allow_outside)
+    return [
+        Scan(
+            subject=item["subject"],
+            session=item.get("session") or "",
+            image=base / item["image"],
+            cdr=item.get("cdr"),
+            age=item.get("age"),
+            sex=item.get("sex") or "",
+            row={"label": str(item["label"]), **{key: str(value) for key, value in item.items()}},
+        )
+        for item in items
+    ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -43,8 +44,10 @@ def with_pseudonyms(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def hidden(scan: BadScan, alias: str) -> BadScan:
     """A scan that can't be used, its subject and the name of its file replaced; the reason may name the file, too."""
     name = Path(scan.image).name
-    stem = name.partition(".")[0]
-    return replace(scan, subject=alias, image=name.replace(stem, alias), reason=scan.brief.replace(stem, alias))
+    stem = re.escape(name.partition(".")[0])
+    as_a_name = re.compile(rf"(?<!\w){stem}(?=\.)") if stem else re.compile("(?!)")  # of 7.nii not the 7 in "7 bytes"
+    image, reason = (as_a_name.sub(alias, text) for text in (name, scan.brief))
+    return replace(scan, subject=alias, image=image, reason=reason)
 
 
 def key_file() -> Path:

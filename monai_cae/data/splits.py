@@ -18,9 +18,11 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from monai_cae.data.bad_scans import check_on_bad_scan, find_bad, from_record, recorded, refuse_bad
 from monai_cae.data.cohort import Cohort, load_cohort, load_usable_cohort
+from monai_cae.data.datalists import checked_item, read_content
 from monai_cae.data.outside import require_inside
 from monai_cae.data.pseudonyms import hidden, pseudonym, with_pseudonyms
 from monai_cae.data.scan import BadScan, Scan
+from monai_cae.data.texts import MAX_NAME, shown
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 
@@ -359,7 +361,10 @@ def read_datalist(
             an image outside dataset_dir. The images are not looked at.
     """
     path = Path(path)
-    content = _read_json(path)
+    content = read_content(path, "delete it to have it made anew")
+    missing = [name for name in SETS if not isinstance(content.get(name), list) or not content[name]]
+    if missing:
+        raise MonaiCaeError(f"{path} is no datalist for this: it has no {', '.join(missing)} set")
     recorded = content.get("made_from") or {}
     for key, value in (made_from or {}).items():
         if key in recorded and recorded[key] != value:
@@ -380,13 +385,13 @@ def read_datalist(
                 )
     try:
         bad = from_record((content.get("recipe") or {}).get("bad_scans", []))
-    except (AttributeError, ValueError) as error:
+    except ValueError as error:
         raise MonaiCaeError(f"{path} is no datalist for this (its recipe: {error})") from error
-    shown = {name: with_pseudonyms(items) for name, items in sets.items()} if hash_ids else sets
+    given = {name: with_pseudonyms(items) for name, items in sets.items()} if hash_ids else sets
     if hash_ids:
         bad = [hidden(scan, pseudonym(scan.subject)) for scan in bad]
     synthetic = bool(content.get("synthetic", False))
-    return Sets(**shown, synthetic=synthetic, hashed=hash_ids, bad_scans=tuple(bad))
+    return Sets(**given, synthetic=synthetic, hashed=hash_ids, bad_scans=tuple(bad))
 
 
 def shareable(sets: Sets) -> dict[str, Any]:
@@ -399,29 +404,13 @@ def shareable(sets: Sets) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return "none" if value in ("", None) else str(value)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise MonaiCaeError(f"no datalist at {path}: check --datalist and --output_dir") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise MonaiCaeError(f"{path} is not readable JSON ({error}): delete it to have it made anew") from error
-    given = content if isinstance(content, dict) else {}
-    missing = [name for name in SETS if not isinstance(given.get(name), list) or not given[name]]
-    if missing:
-        raise MonaiCaeError(f"{path} is no datalist for this: it has no {', '.join(missing)} set")
-    return given
+    return "none" if value in ("", None) else shown(value, MAX_NAME).strip("'")
 
 
 def _located(item: Any, root: Path, name: str, path: Path, allow_outside: bool) -> Item:
-    if not (isinstance(item, dict) and isinstance(item.get("image"), str) and isinstance(item.get("subject"), str)):
-        raise MonaiCaeError(f"{path}: an item of {name} has no image or no subject: both are needed")
-    if item.get("label") not in (0, 1):
-        raise MonaiCaeError(
-            f"{path}: the label of {item['subject']} is {item.get('label')!r}; it must be 0 (HC) or 1 (AD)"
-        )
+    item = checked_item(item, f"{path}: an item of {name}")
+    label = item.get("label")
+    if label not in (0, 1):
+        raise MonaiCaeError(f"{path}: the label of {item['subject']} is {shown(label)}; it must be 0 (HC) or 1 (AD)")
     require_inside(item["image"], root, f"{path}: the item of {item['subject']} in {name}", allow_outside)
-    return {**item, "image": str(root / item["image"])}
+    return {**item, "image": str(root / item["image"]), "label": int(label)}

@@ -6,12 +6,11 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from zipfile import ZipFile
 
-import pandas as pd
-
+from monai_cae.data.cells import read_cells
 from monai_cae.data.scan import CDR_GRADES, Scan
 from monai_cae.data.tasks import BLANK
+from monai_cae.data.texts import require_plain, shown
 from monai_cae.errors import MonaiCaeError
 
 SUFFIXES = (".csv", ".tsv", ".xlsx")
@@ -23,7 +22,7 @@ ROLES = {
     "sex": ("m/f", "sex", "gender"),
 }
 COVARIATES = ("Educ", "SES", "MMSE", "eTIV", "nWBV", "ASF")
-MAX_XLSX_BYTES = 64 << 20  # unpacked; OASIS-1's table has 200 kB, and openpyxl takes fifty times what it reads
+SHOWN = 40  # columns that an error names
 _PREFERRED = ("oasis_cross-sectional", "participants")
 _SESSION = re.compile(r"^(?P<subject>.+?)_(?P<session>MR\d+)$")
 
@@ -68,10 +67,9 @@ def read_table(path: str | Path, columns: Mapping[str, str] | None = None) -> li
             cell that can't be what its column says.
     """
     path = Path(path)
-    frame = _read_frame(path)
-    roles = _roles([str(name) for name in frame.columns], columns or {}, path)
-    rows = [{str(key): str(value) for key, value in row.items()} for row in frame.to_dict("records")]
-    scans = [_scan(row, roles, f"{path}, row {number}") for number, row in enumerate(rows, start=2)]
+    cells = read_cells(_there(path))
+    roles = _roles(cells.columns, columns or {}, path)
+    scans = [_scan(row, roles, f"{path}, row {number}") for number, row in cells.rows]
     if not scans:
         raise MonaiCaeError(f"{path} has no rows: name another --table")
     _refuse_duplicates(scans, path)
@@ -84,39 +82,22 @@ def column_names(path: Path) -> list[str]:
     Raises:
         MonaiCaeError: no such file, or not a table.
     """
-    return [str(name) for name in _read_frame(path).columns]
+    return read_cells(_there(path)).columns
 
 
-def _read_frame(path: Path) -> pd.DataFrame:
+def _there(path: Path) -> Path:
     if not path.is_file():
         raise MonaiCaeError(f"no table at {path}: check --table")
-    options = {"dtype": str, "keep_default_na": False}
-    try:
-        if path.suffix.lower() == ".xlsx":
-            with ZipFile(path) as parts:
-                unpacked = sum(part.file_size for part in parts.infolist())
-            if unpacked > MAX_XLSX_BYTES:
-                raise ValueError(f"it unpacks to {unpacked} bytes, of at most {MAX_XLSX_BYTES}")
-            return pd.read_excel(path, **options)
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        separator = max("\t,;", key=header.count)
-        frame = pd.read_csv(path, sep=separator, encoding="utf-8-sig", **options)
-    except Exception as error:  # pandas raises its parsers' own classes (zipfile's, openpyxl's, csv's ...)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MonaiCaeError(f"{path} can't be read as a table ({reason}): save it again as csv in UTF-8") from error
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas took the first column as row names and shifted the others
-        raise MonaiCaeError(f"{path} has rows longer than its header: name every column, or delete the surplus cells")
-    return frame
+    return path
 
 
 def _roles(names: list[str], given: Mapping[str, str], path: Path) -> dict[str, str]:
-    by_lower = {name.strip().lower(): name for name in names}
+    by_lower = {name.lower(): name for name in names}
     if "mri id" in by_lower and "group" in by_lower:
         raise MonaiCaeError(
             f"{path} is the table of OASIS-2 (longitudinal); this reads OASIS-1's oasis_cross-sectional.csv"
         )
-    have = ", ".join(names)
+    have = ", ".join(names) if len(names) <= SHOWN else f"{', '.join(names[:SHOWN])} and {len(names) - SHOWN} more"
     for role, name in given.items():
         if role not in ROLES:
             raise MonaiCaeError(f"columns has the role {role!r}; the roles are {', '.join(ROLES)}")
@@ -144,6 +125,8 @@ def _scan(row: dict[str, str], roles: Mapping[str, str], where: str) -> Scan:
     name = text("subject")
     if not name:
         raise MonaiCaeError(f"{where}: the ID is blank: fill it in or delete the row")
+    for role in ("subject", "session", "image"):
+        require_plain(text(role), f"{where}: the {role}")
     match = _SESSION.match(name) if not text("session") else None
     cdr = _number(text("CDR"), "CDR", where)
     if cdr is not None and cdr not in CDR_GRADES:
@@ -173,7 +156,7 @@ def _number(text: str, column: str, where: str) -> float | None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise MonaiCaeError(f"{where}: {column} is {text!r}, not a number: correct it or leave it blank")
+        raise MonaiCaeError(f"{where}: {column} is {shown(text)}, not a number: correct it or leave it blank")
     return value
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from monai_cae.data import audit_training, load_sets, load_usable_cohort, read_datalist, usable_images
+from monai_cae.data.pseudonyms import hidden
+from monai_cae.data.scan import BadScan
 from monai_cae.data.splits import SETS
 from monai_cae.errors import MonaiCaeError
 
@@ -46,6 +48,10 @@ def members(sets):
     return {item["subject"]: item["image"] for name in SETS for item in getattr(sets, name)}
 
 
+@pytest.mark.fault(
+    "cohort: two scans truncated, one of another shape, `--on_bad_scan fail`",
+    "all named at once, with reasons; nothing written",
+)
 def test_fail_names_all_and_writes_nothing(tmp_path, discs, write_pair, noise):
     break_three(discs, write_pair, noise)
     with pytest.raises(MonaiCaeError) as caught:
@@ -57,6 +63,10 @@ def test_fail_names_all_and_writes_nothing(tmp_path, discs, write_pair, noise):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fault(
+    "cohort: two scans truncated, one of another shape, `--on_bad_scan skip`",
+    "the next best take their places; the three are counted and named in datalist and audit",
+)
 def test_skip_selects_among_usable_scans_and_counts_the_others(tmp_path, discs, write_pair, noise):
     break_three(discs, write_pair, noise)
     sets = load(discs, tmp_path, on_bad_scan="skip")
@@ -102,6 +112,10 @@ def test_a_wrong_slice_index_is_no_fault_of_the_scans(discs, refused, on_bad_sca
         load_usable_cohort(discs, plane="axial", slice_index=7, on_bad_scan=on_bad_scan)
 
 
+@pytest.mark.fault(
+    "cohort: a scan deleted and one cut after the datalist was made",
+    "both named, or left out in memory; the file stays as it is",
+)
 def test_a_datalist_that_is_there(tmp_path, discs):
     before = load(discs, tmp_path)
     path = tmp_path / "out" / "datalist.json"
@@ -174,7 +188,26 @@ def test_a_record_that_is_none_is_refused(tmp_path, discs, refused, bad):
         read_datalist(path, discs)
 
 
+@pytest.mark.fault("datalist: nested 100,000 deep", "refused in one line")
 def test_a_datalist_nested_too_deep_is_refused(tmp_path, refused):
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with refused(r"deep\.json is not readable JSON"):
         read_datalist(tmp_path / "deep.json", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("image", "reason", "shown"),
+    [
+        ("7.nii.gz", "/d/7.nii.gz is truncated: 7 of 77 bytes", "s1.nii.gz is truncated: 7 of 77 bytes"),
+        (
+            "a.hdr",
+            "/d/a.img is missing beside its .hdr: a copy is needed",
+            "s1.img is missing beside its .hdr: a copy is needed",
+        ),
+        ("", "no file", "no file"),
+    ],
+)
+def test_a_hidden_scan_keeps_its_reason(image, reason, shown):
+    scan = hidden(BadScan("a", f"/d/{image}", reason), "s1")
+    assert (scan.subject, scan.reason) == ("s1", shown)
+    assert scan.image == (f"s1.{image.partition('.')[2]}" if image else "d")

@@ -28,6 +28,12 @@ def test_squares_are_of_the_scaled_value_and_blank_is_nothing():
     assert found == [[9.0, 0.25], [1.0, 0.0], [0.0, 0.25]]
 
 
+@pytest.mark.parametrize("name", ["nWBV", "nWBV^2"])
+def test_a_value_that_float32_has_no_number_for_is_named(name):
+    with pytest.raises(MonaiCaeError, match=r"nWBV(\^2)? of a is 1e\+300: correct it"):
+        with_covariates([{"subject": "a", "image": "a.nii", "nWBV": 1e300}], {name: [0.7, 0.1]})
+
+
 def test_without_covariates_items_stay_as_they_are():
     assert with_covariates(ITEMS, {}) == ITEMS
 

@@ -144,6 +144,12 @@ NUMBERS = st.one_of(
 )
 
 
+@pytest.mark.fault(
+    f"scan: {EXAMPLES} files of {len(corpus())} kinds with bytes overwritten, inserted, repeated or cut in header, "
+    "voxels, extension, .mat or gzip stream; sizes, types, offset, slope and intercept 0, below 0, huge, NaN, "
+    "infinite",
+    "a finite slice, or the error that names the file; memory of a few slices",
+)
 @fuzz
 @given(damaged(), st.sampled_from(PLANES), st.integers(1, 5))
 def test_any_damage_gives_a_slice_or_our_error(tmp_path, files, plane, slice_index):
@@ -157,6 +163,7 @@ def test_any_damage_gives_a_slice_or_our_error(tmp_path, files, plane, slice_ind
     assert peak < 8_000_000 + 64 * (0 if array is None else array.size)
 
 
+@pytest.mark.fault(f"scan: {EXAMPLES} files of random bytes", "the error that names the file")
 @fuzz
 @given(st.binary(max_size=2000), st.sampled_from((".nii", ".nii.gz", ".hdr", ".img")), st.booleans())
 def test_any_bytes_give_our_error(tmp_path, content, suffix, packed):
@@ -230,6 +237,10 @@ def test_a_volume_of_1024_cubed_is_read(tmp_path, plane):
     assert array.size == 1024**2 and array.sum() == 7
 
 
+@pytest.mark.fault(
+    "scan: a header that claims 2049 x 2048 x 2 to 32767 x 32767 x 32767 voxels",
+    "the error, without allocating",
+)
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
@@ -245,6 +256,7 @@ def test_volumes_beyond_the_limits_are_refused(tmp_path, refused, shape, message
         SliceReader("sagittal", 1).get_data((str(path),))
 
 
+@pytest.mark.fault("scan: voxels that start behind 128 MiB", "the error")
 def test_voxels_far_behind_the_header_are_refused(tmp_path, refused):
     made = nib.Nifti1Header(header(SHAPE)[:348])
     made["vox_offset"] = 2 * MAX_OFFSET_BYTES
@@ -259,6 +271,10 @@ def extended(esize: int, total: int) -> bytes:
     return made.binaryblock + b"\1\0\0\0" + struct.pack("<ii", esize, 6)
 
 
+@pytest.mark.fault(
+    "scan: a header's extension that claims 2 GB, 7, 0 or -16 bytes",
+    "the error, within 2 MB; extensions are skipped, never read",
+)
 @pytest.mark.parametrize("esize", [0, 7, -16, 2**31 - 1])
 def test_extensions_of_absurd_size_are_refused_unread(tmp_path, refused, esize):
     path = bomb(tmp_path / "scan.nii.gz", extended(esize, 40_000_000), 80_000_000)
@@ -287,6 +303,11 @@ print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
+@pytest.mark.fault(
+    "scan: 40 to 256 MB of zeros packed into less than 300 kB; a header of 8 GiB over 40 MB; the largest slice "
+    "there may be",
+    f"refused, or read, within {MEGABYTES} MB of address space",
+)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="address space can be limited on Linux alone")
 def test_the_worst_files_within_a_limited_address_space(tmp_path):
     bombs = [
@@ -305,6 +326,10 @@ def test_the_worst_files_within_a_limited_address_space(tmp_path):
     assert "can't hold" in lines[0] and "zero everywhere" in lines[3] and "zero everywhere" not in lines[6]
 
 
+@pytest.mark.fault(
+    "scan: a named pipe, /dev/zero, a folder, a loop of links, a link to nothing, as image, voxels or .mat",
+    "the error, at once; `monai-cae check` goes on",
+)
 def test_what_is_no_file_is_refused_at_once(tmp_path, refused):
     os.mkfifo(tmp_path / "pipe.nii")
     os.mkfifo(tmp_path / "pipe.nii.gz")
@@ -328,6 +353,10 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, refused):
         read_only("a\0b.nii", "axial")
 
 
+@pytest.mark.fault(
+    f"scan: {EXAMPLES} broken .mat files beside a pair",
+    "the error, or the .mat is ignored as nibabel does",
+)
 @fuzz
 @given(st.binary(max_size=400), st.booleans())
 def test_a_broken_mat_file_beside_a_pair_is_our_error_or_ignored(tmp_path, content, keep_start):

@@ -252,6 +252,7 @@ def test_a_mat_file_places_an_analyze_volume_and_no_other(tmp_path, noise, image
     np.testing.assert_allclose(meta["affine"], by_nibabel(path)[1], rtol=1e-12)
 
 
+@pytest.mark.fault("scan: cut or deleted between the check and the reading", "the error that names the file")
 def test_file_that_is_cut_or_deleted_while_it_is_read_is_named(tmp_path, noise, refused):
     path = save(tmp_path / "a.nii", noise())
     volume = find_volume(str(path))
@@ -442,6 +443,10 @@ BROKEN = {
 }
 
 
+@pytest.mark.fault(
+    "scan: header, voxels, .nii or .nii.gz truncated, empty, missing, text or damaged",
+    "the error that names the file, through MONAI too",
+)
 @pytest.mark.parametrize(("name", "damage", "message"), BROKEN.values(), ids=BROKEN)
 def test_broken_files_are_named_through_load_image_too(tmp_path, noise, refused, name, damage, message):
     path = tmp_path / name
@@ -497,6 +502,10 @@ CONTENT = {
 }
 
 
+@pytest.mark.fault(
+    "scan: a slice of zeros, NaN or infinity; complex numbers, colours, two volumes in one",
+    "the error that names the file",
+)
 @pytest.mark.parametrize(("voxels", "message"), CONTENT.values(), ids=CONTENT)
 def test_unusable_volumes_are_named(tmp_path, noise, refused, voxels, message):
     path = save(tmp_path / "a.nii", voxels(noise))

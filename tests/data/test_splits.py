@@ -443,10 +443,11 @@ def test_leaks_are_let_through_only_where_they_are_asked_for(tmp_path, discs, lo
         (None, r"no datalist at .*list\.json: check --datalist"),
         ('{"training": [', r"list\.json is not readable JSON \(.*\): delete it to have it made anew"),
         ("", r"list\.json is not readable JSON"),
-        ("[]", r"list\.json is no datalist for this: it has no training, validation, test set"),
+        ("{}", r"list\.json is no datalist for this: it has no training, validation, test set"),
+        ("[]", r"list\.json is no datalist for this: it is no object with training, validation and test"),
         ("null", r"list\.json is no datalist for this"),
     ],
-    ids=["missing", "cut-off", "empty", "list", "null"],
+    ids=["missing", "cut-off", "empty", "nothing", "list", "null"],
 )
 def test_files_that_are_no_datalist_are_refused(tmp_path, refused, text, message):
     path = tmp_path / "list.json"

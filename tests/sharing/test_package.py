@@ -347,6 +347,10 @@ CHANGED = {
 }  # fmt: skip
 
 
+@pytest.mark.fault(
+    "package: files changed, added or missing, other or pickled weights, a network that is none, hashes of /etc/passwd",
+    "refused in one line by `bundle --from` and `package --check`, nothing written",
+)
 @pytest.mark.parametrize("name", CHANGED)
 def test_changed_packages_are_refused(package, tmp_path, capsys, name):
     change, sums, message = CHANGED[name]
@@ -417,6 +421,12 @@ BROKEN = {
 }
 
 
+@pytest.mark.fault(
+    "zip: truncated, damaged, empty; `..`, absolute, backslash, drive, device name, link, device; overlapping "
+    "members, other sizes or names in directory and file, a bomb, a file that is a folder too, names that differ "
+    "by case or alphabet",
+    "refused in one line, nothing written",
+)
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_and_malicious_zips_are_refused(package, tmp_path, capsys, name):
     spoil, message = BROKEN[name]
@@ -440,6 +450,10 @@ def test_a_folder_in_use_is_checked_too(unpacked, tmp_path, capsys):
     assert "is not an empty folder" in mistake(capsys, "bundle", str(folder))
 
 
+@pytest.mark.fault(
+    "package: weights removed, exchanged or replaced by pickled code once it is unpacked",
+    "inference refuses them in one line",
+)
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

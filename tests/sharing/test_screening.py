@@ -64,6 +64,13 @@ ATTACKS = {
 }  # fmt: skip
 
 
+@pytest.mark.fault(
+    "package: code or a place of its own in a config or metadata.json (`$`, `$import`, os.system, torch.load or "
+    "monai.bundle.run as `_target_`, in a reader or hidden in a name, `_requires_`, macros, another server or "
+    "file to write)",
+    r"each shown with its file and key, and refused; escape sequences and right-to-left marks are printed as "
+    r"`\x1b`, `\u202e`",
+)
 @pytest.mark.parametrize("name", ATTACKS)
 def test_configs_that_could_run_or_read_something_are_shown(unpacked, tmp_path, capsys, name):
     config, place, value, shown = ATTACKS[name]
@@ -90,6 +97,11 @@ FOREIGN = {
 }  # fmt: skip
 
 
+@pytest.mark.fault(
+    "package: code in logging.conf, `scripts/`, torch.py, a config more, a weight list with a download or YAML "
+    "aliases that multiply",
+    "each shown and refused, nothing written",
+)
 @pytest.mark.parametrize("name", FOREIGN)
 def test_files_that_no_package_has_are_shown(package, tmp_path, capsys, name):
     added, shown = FOREIGN[name]
@@ -118,6 +130,10 @@ def test_what_is_refused_can_be_trusted_and_then_says_so(package, tmp_path, caps
     assert main(["export", str(folder), str(tmp_path / "model.ts")]) == 0  # inference.json is what it runs
 
 
+@pytest.mark.fault(
+    "package: a `$` in the inference.json that `monai-cae export` runs",
+    "shown and refused, run with `--trust` only",
+)
 def test_export_runs_an_inference_config_only_when_told_to(unpacked, tmp_path, capsys):
     folder = tmp_path / "model"
     shutil.copytree(unpacked, folder)
@@ -131,6 +147,7 @@ def test_export_runs_an_inference_config_only_when_told_to(unpacked, tmp_path, c
     assert "executed" in printed and "runs as it is (1 place: configs/inference.json: image_size: $print(" in printed
 
 
+@pytest.mark.fault("package: monai.py beside it once it is unpacked", "shown, refused")
 def test_code_beside_an_unpacked_package_is_shown(unpacked, tmp_path, capsys):
     folder = tmp_path / "model"
     shutil.copytree(unpacked, folder)

@@ -1,0 +1,104 @@
+"""A datalist's JSON as data of the right types, whoever wrote it; what it means is for its readers to say."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_cae.data.texts import one_line, require_plain, shown
+from monai_cae.errors import MonaiCaeError
+
+MAX_BYTES = 64 << 20  # 100,000 items are about half of it
+_OBJECTS = ("made_from", "recipe", "certificate")
+_NAMES = ("image", "subject", "session", "sex")  # texts on one line
+
+
+def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[str, Any]:
+    """What is in the file, checked but for its items.
+
+    Args:
+        path: the datalist.
+        hint: what to do where it is none.
+
+    Raises:
+        MonaiCaeError: no file, too large, not JSON in UTF-8, or a record of how it was made that is none.
+    """
+    if not path.is_file():
+        raise MonaiCaeError(f"no datalist at {path}: check --datalist and --output_dir")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it has {path.stat().st_size} bytes, of at most {MAX_BYTES}")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False).encode()  # a half of a pair, such as \ud800, is in no text
+    except (OSError, ValueError, RecursionError) as error:
+        raise MonaiCaeError(f"{path} is not readable JSON ({one_line(error)}): {hint}") from error
+    if not isinstance(content, dict):
+        raise MonaiCaeError(f"{path} is no datalist for this: it is no object with training, validation and test")
+    for name in _OBJECTS:
+        if not isinstance(content.get(name) or {}, dict):
+            raise MonaiCaeError(f"{path} is no datalist for this (its {name} is {shown(content[name])}): {hint}")
+    _check_record(content, path)
+    return content
+
+
+def _check_record(content: Mapping[str, Any], path: Path) -> None:
+    made_from, recipe = (content.get(name) or {} for name in ("made_from", "recipe"))
+    for what, value in (("dataset_dir", made_from.get("dataset_dir")), ("layout", recipe.get("layout"))):
+        if value is not None:
+            if not isinstance(value, str):
+                raise MonaiCaeError(f"{path} is no datalist for this: its {what} is {shown(value)}, not a text")
+            require_plain(value, f"{path}: its {what}")
+    left_out = recipe.get("left_out") or {}
+    if not (isinstance(left_out, dict) and all(type(n) is int and 0 <= n < 1 << 32 for n in left_out.values())):
+        raise MonaiCaeError(f"{path} is no datalist for this: its left_out is {shown(left_out)}, not numbers by reason")
+    for why in left_out:
+        require_plain(why, f"{path}: a reason in its left_out")
+
+
+def checked_item(item: Any, what: str) -> dict[str, Any]:
+    """An item with its names as texts; some write the subject 7 as a number.
+
+    Args:
+        item: of a set.
+        what: names it in an error: file and set.
+
+    Raises:
+        MonaiCaeError: no image or subject, or another value than a datalist has: a name that is no text, an age or CDR
+            that is no number, a number that is not finite.
+    """
+    given = dict(item) if isinstance(item, dict) else {}
+    for name in _NAMES:
+        value = given.get(name)
+        if value is None:
+            continue
+        text = str(value) if _is_number(value) and name != "image" else value
+        if not isinstance(text, str):
+            raise MonaiCaeError(f"{what} has the {name} {shown(value)}, which is no text: correct it")
+        require_plain(text, f"{what}: its {name}")
+        given[name] = text
+    if not (given.get("image") or "").strip() or not (given.get("subject") or "").strip():
+        raise MonaiCaeError(f"{what} has no image or no subject: both are needed")
+    for name, value in given.items():
+        if value is not None and (name in ("age", "cdr") or _is_number(value)) and not _is_finite(value):
+            raise MonaiCaeError(
+                f"{what}: {shown(name)} of {given['subject']} is {shown(value)}, not a finite number: correct it or "
+                "leave it out"
+            )
+    age = given.get("age")
+    if age is not None and not 0 < age < 130:
+        raise MonaiCaeError(f"{what}: the age of {given['subject']} is {age:g} years: correct it or leave it out")
+    return given
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return _is_number(value) and math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False

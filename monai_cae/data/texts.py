@@ -1,0 +1,33 @@
+"""Names and cells of tables and datalists: fit for a path, a line on a screen and a file in UTF-8."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+from monai_cae.errors import MonaiCaeError
+
+MAX_NAME = 4096  # characters; of an ID, a column or an image's path, and that is what Linux allows
+_UNFIT = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of a pair, ends of lines and paragraphs
+
+
+def require_plain(text: str, what: str) -> None:
+    """
+    Raises:
+        MonaiCaeError: it has line breaks or other control characters, is no valid Unicode, or is too long for a name.
+    """
+    if len(text) > MAX_NAME:
+        raise MonaiCaeError(f"{what} has {len(text)} characters, at most {MAX_NAME} are read: correct it")
+    if any(unicodedata.category(character) in _UNFIT for character in text):
+        raise MonaiCaeError(f"{what} is {shown(text)}, with control characters in it: correct it")
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A value as an error quotes it: on one line, cut after so many characters."""
+    text = ascii(value) if isinstance(value, str) else repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what a library says, no longer than a line is."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
