@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import sys
 
 import pytest
@@ -100,6 +101,7 @@ def seconds(monkeypatch) -> list[float]:
 @pytest.mark.parametrize("broken_at", [0, 4], ids=["completed", "failed"])
 @pytest.mark.usefixtures("seconds")
 def test_progress_counts_scans_and_leaves_the_line_clean(monkeypatch, broken_at):
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # of handlers that other tests' programs have left
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     engine = evaluator(PredictionProgress(12), broken_at=broken_at)
     with pytest.raises(RuntimeError, match="broken scan") if broken_at else contextlib.nullcontext():
