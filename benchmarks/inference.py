@@ -78,6 +78,9 @@ class Ours:
 
     def run(self) -> None:
         """From the list of files to predictions.csv."""
+        from monai_cae.data.inflated import forget
+
+        forget()  # of the run before
         with contextlib.redirect_stdout(io.StringIO()):
             self.workflow.run()
 

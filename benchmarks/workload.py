@@ -46,6 +46,8 @@ class Stage:
             self.workflow.parser[f"{name}#dataset"] = chosen
         handlers = f"{trainer.split('#')[0]}#handlers"
         kept = [one for one in self.workflow.parser[handlers] if not one["_target_"].endswith("EpochProgress")]
+        subjects = [str(number) for number in range(len(items))]  # nobody's: there is no datalist
+        kept = [{**one, "subjects": subjects} if one["_target_"].endswith("LossWatch") else one for one in kept]
         self.workflow.parser[handlers] = kept
         self.workflow.initialize()
         self.get = self.workflow.parser.get_parsed_content

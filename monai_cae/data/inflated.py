@@ -53,6 +53,14 @@ def read_slice(volume: Volume, axis: int, index: int) -> NDArray[Any]:
     return array
 
 
+def forget() -> None:
+    """Keep nothing of what was read: for measurements."""
+    global _bytes
+    with _lock:
+        _kept.clear()
+        _bytes = 0
+
+
 def stamp(volume: Volume) -> tuple[Any, ...]:
     """Of the file as it is now, and what its header says; another one has to be read anew."""
     try:
