@@ -69,11 +69,14 @@ def only_writer(folder: str | Path) -> Iterator[None]:
         raise MonaiCaeError(
             f"another process is writing to {folder}: wait until it has ended, or choose another --output_dir"
         ) from error
+    except NotImplementedError as error:  # as filelock tells of a file system without locks
+        raise MonaiCaeError(f"{folder} lies on a file system without locks: choose another --output_dir") from error
     except OSError as error:
         raise MonaiCaeError(f"can't write {folder} ({error.strerror or error}): choose another --output_dir") from error
     try:
         for leftover in (*folder.glob(_TEMPORARY), *folder.glob(f"*/{_TEMPORARY}")):
-            leftover.unlink()
+            if leftover.is_file():
+                leftover.unlink()
         yield
     finally:
         if new and [path.name for path in folder.iterdir()] == [".lock"]:  # a mistake was told before anything began
