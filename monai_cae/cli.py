@@ -504,6 +504,7 @@ def _package(options: argparse.Namespace) -> None:
     made = package_run(options.output_dir, options.package, data=options.data, weights_url=options.weights_url)
     print(f"{made.path}: {made.size / 1e6:.1f} MB, of a run on {made.run.kind}\nsha256: {made.sha256}")
     print("in it: weights, configs, metadata, model card, hashes; no image, no subject ID")
+    print("".join(f"  ! {caveat}\n" for caveat in made.run.caveats), end="")
     if made.doubts:
         print(f"whoever unpacks it needs --trust: {len(made.doubts)} of its settings are not monai-cae's own:")
         print("\n".join(f"  {doubt}" for doubt in made.doubts))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_cae.data.scan import Scan
+from monai_cae.data.subjects import Named, row_of, seen_in_training, subject_of
 from monai_cae.data.tables import read_table
 from monai_cae.errors import MonaiCaeError
 
@@ -49,38 +49,44 @@ def with_covariates(items: Sequence[Item], covariates: Scales) -> list[Item]:
     return [{**item, "covariates": _scaled(item, covariates)} for item in items]
 
 
-def inference_items(images: Sequence[Path], table: str, covariates: Scales) -> list[Item]:
-    """Items for prediction: the images, with the covariates of the table's rows where a network takes some.
-
-    A row belongs to the image whose file name starts with its ID.
+def inference_items(
+    images: Sequence[Path], table: str, covariates: Scales, trained_on: Sequence[str] = ()
+) -> list[Item]:
+    """Items for prediction: image, subject, whether the checkpoint saw it, and the table's covariates where a network
+    takes some.
 
     Args:
         images: paths.
-        table: a subjects' table; "" for none, and then everybody is taken to be average, which is said.
+        table: a subjects' table, see `row_of`; "" for none, and then everybody is taken to be average where the network
+            takes covariates, which is said.
         covariates: see `with_covariates`.
+        trained_on: hashed IDs of the subjects that the checkpoint saw.
 
     Raises:
-        MonaiCaeError: an image without a row, or what `read_table` and `with_covariates` refuse.
+        MonaiCaeError: what `row_of`, `read_table` and `with_covariates` refuse.
     """
-    items: list[Item] = [{"image": str(path), "file": str(path)} for path in images]
+    scans = read_table(table) if table else []
+    rows = [row_of(path, scans, table) for path in images] if table else []
+    named = [Named(row.subject, row.session, True) for row in rows] if table else [subject_of(path) for path in images]
+    items: list[Item] = [
+        {
+            "image": str(path),
+            "subject": one.subject,
+            "file": str(path),
+            "seen_in_training": seen_in_training(one, trained_on),
+        }
+        for path, one in zip(images, named, strict=True)
+    ]
     if not covariates:
         return items
     if not table:
         print(f"no --table: {', '.join(covariates)} are taken to be average for everybody", flush=True)
         return [{**item, "covariates": np.zeros(len(covariates), np.float32)} for item in items]
-    scans = sorted(read_table(table), key=lambda scan: -len(scan.name))
-    known = [{**item, **_row(path, scans, table)} for item, path in zip(items, images, strict=True)]
+    known = [{**item, "age": row.age, "sex": row.sex, **row.covariates} for item, row in zip(items, rows, strict=True)]
     return [
         {**item, "covariates": full["covariates"]}
         for item, full in zip(items, with_covariates(known, covariates), strict=True)
     ]
-
-
-def _row(path: Path, scans: Sequence[Scan], table: str) -> Item:
-    for scan in scans:
-        if path.name.startswith((scan.name, scan.subject)):
-            return {"age": scan.age, "sex": scan.sex, **scan.covariates}
-    raise MonaiCaeError(f"{table} has no row whose ID begins the name of {path}: add one, or leave the file out")
 
 
 def _check(name: str, scale: Any) -> None:

@@ -16,6 +16,8 @@ from monai_cae.data.planes import plane_axis, position
 from monai_cae.data.volumes import find_volume
 from monai_cae.errors import MonaiCaeError
 
+SLICE_OF = "slice_of"  # in the metadata of a slice: the plane that this reader took it in
+
 # Beyond these a slice's brightest value is a broken scale's: squares and sums of float32 would overflow or vanish.
 LEAST_VALUE, LARGEST_VALUE = 1e-15, 1e15
 
@@ -72,6 +74,7 @@ class SliceReader(NibabelReader):
             MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape),
             MetaKeys.SPACE: SpaceKeys.RAS,
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+            SLICE_OF: self.plane,
         }
         if len(read) == 1:
             return array, meta

@@ -12,7 +12,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_numpy
 
 from monai_cae.data.planes import plane_axis, position
-from monai_cae.data.readers import check_slice
+from monai_cae.data.readers import SLICE_OF, check_slice
 from monai_cae.errors import MonaiCaeError
 
 
@@ -21,7 +21,8 @@ class SelectSlice(Transform):
 
     Args:
         plane: "axial", "coronal" or "sagittal", by the array axes; nothing is reoriented.
-        slice_index: 1-based; a volume with a single slice in the plane gives that one.
+        slice_index: 1-based; a volume with a single slice in the plane gives that one, if `SliceReader` took it.
+        single_slice: take a single slice from elsewhere, too; which one of its volume it is can't be known.
 
     Raises:
         MonaiCaeError: an unknown plane; in use: not a channel-first volume, an index outside it, a slice that is
@@ -31,10 +32,11 @@ class SelectSlice(Transform):
 
     backend = [TransformBackends.TORCH, TransformBackends.NUMPY]  # noqa: RUF012  # MONAI declares it so
 
-    def __init__(self, plane: str = "axial", slice_index: int = 106) -> None:
+    def __init__(self, plane: str = "axial", slice_index: int = 106, single_slice: bool = False) -> None:
         self.axis = plane_axis(plane)
         self.plane = plane
         self.slice_index = slice_index
+        self.single_slice = single_slice
 
     def __call__(self, img: NdarrayOrTensor) -> NdarrayOrTensor:
         """
@@ -49,6 +51,11 @@ class SelectSlice(Transform):
         if img.ndim != 4:
             raise MonaiCaeError(f"{where} is not a channel-first volume (C, X, Y, Z): its shape is {tuple(img.shape)}")
         index = position(img.shape[1:], self.plane, self.slice_index, where)
+        if img.shape[1 + self.axis] == 1 and not self.single_slice and not self._was_read(img):
+            raise MonaiCaeError(
+                f"{where} has a single {self.plane} slice (shape {tuple(img.shape[1:])}), and which one can't be "
+                "known: give the whole volume, or set single_slice to true if it is the wanted one"
+            )
         wanted: list[Any] = [slice(None)] * 4
         wanted[1 + self.axis] = index
         out = img[tuple(wanted)]
@@ -56,6 +63,9 @@ class SelectSlice(Transform):
         if isinstance(out, MetaTensor) and isinstance(img, MetaTensor):
             out.affine = self._affine(img.affine, index)
         return out
+
+    def _was_read(self, img: NdarrayOrTensor) -> bool:
+        return isinstance(img, MetaTensor) and img.meta.get(SLICE_OF) == self.plane
 
     def _affine(self, affine: torch.Tensor, index: int) -> torch.Tensor:
         kept = [axis for axis in range(3) if axis != self.axis]
@@ -72,16 +82,22 @@ class SelectSliced(MapTransform):
         keys: items to take the slice of.
         plane: see `SelectSlice`.
         slice_index: see `SelectSlice`.
+        single_slice: see `SelectSlice`.
         allow_missing_keys: as in every MONAI dictionary transform.
     """
 
     backend = SelectSlice.backend
 
     def __init__(
-        self, keys: KeysCollection, plane: str = "axial", slice_index: int = 106, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        plane: str = "axial",
+        slice_index: int = 106,
+        allow_missing_keys: bool = False,
+        single_slice: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.select = SelectSlice(plane, slice_index)
+        self.select = SelectSlice(plane, slice_index, single_slice)
 
     def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
         """Replace each item by its slice."""

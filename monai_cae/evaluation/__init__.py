@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from monai_cae.evaluation.metrics import (
     BRAIN_THRESHOLD,
+    CLASS_NAMES,
     CRITERIA,
     classification_metrics,
     mean_and_sd,
@@ -18,6 +19,7 @@ from monai_cae.evaluation.metrics import (
 
 __all__ = [
     "BRAIN_THRESHOLD",
+    "CLASS_NAMES",
     "CRITERIA",
     "classification_metrics",
     "mean_and_sd",

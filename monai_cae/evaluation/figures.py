@@ -21,7 +21,14 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn import metrics as sklearn_metrics
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation.metrics import checked_scores, classification_metrics, mean_and_sd, predicted_classes, psnr
+from monai_cae.evaluation.metrics import (
+    CLASS_NAMES,
+    checked_scores,
+    classification_metrics,
+    mean_and_sd,
+    predicted_classes,
+    psnr,
+)
 from monai_cae.evaluation.style import (
     BLUE,
     BODY,
@@ -42,7 +49,6 @@ from monai_cae.evaluation.style import (
 )
 from monai_cae.files import replacing
 
-CLASS_NAMES = ("HC", "AD")  # by which rule is the cohort's to say
 MAX_COLUMNS = 8
 
 PANELS = {

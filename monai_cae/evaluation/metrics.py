@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score, roc_auc_scor
 
 from monai_cae.errors import MonaiCaeError
 
+CLASS_NAMES = ("HC", "AD")  # of the labels 0 and 1; by which rule is the cohort's to say
 BRAIN_THRESHOLD = 0.03  # of the [0, 1] image; below it lies the masked-out background
 
 

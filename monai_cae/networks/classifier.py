@@ -57,6 +57,7 @@ class EncoderClassifier(nn.Module):
             )
         features = out_channels * math.prod([pooling] * len(code_size) if pooling else code_size)
         self.encoder = encoder
+        self.spatial_dims = len(code_size)
         pools = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
         self.pool = pools[len(code_size)](pooling) if pooling else nn.Identity()
         self.histogram = IntensityHistogram(histogram) if histogram else None
@@ -66,12 +67,16 @@ class EncoderClassifier(nn.Module):
     def forward(self, image: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
         """
         Args:
-            image: shape `(N, in_channels, H, W[, D])`, values in [0, 1].
+            image: shape `(N, in_channels, H, W[, D])`, values in [0, 1]; a slice may keep the axis that it was cut
+                from, `(N, in_channels, H, W, 1)`, which is how metadata.json describes it: MONAI Deploy takes an array
+                of three dimensions for a volume only where the bundle's input has three.
             covariates: shape `(N, covariates)`, scaled as in training; without them everybody is taken to be average.
 
         Returns:
             Logits of AD, shape `(N, 1)`; the probability is their sigmoid.
         """
+        if image.ndim == 3 + self.spatial_dims:
+            image = image.squeeze(-1)
         return self.head(self.summarise(self.encoder(image), image), covariates)
 
     def summarise(self, code: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

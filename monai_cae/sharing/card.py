@@ -14,9 +14,9 @@ from monai_cae.data.splits import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.intervals import wilson_interval
 from monai_cae.sharing.runs import Run
+from monai_cae.training.caveats import SYNTHETIC, data_caveats
 
 EXPERIMENT_CARD = Path("docs", "model_card_experiment.md")
-SYNTHETIC = "SYNTHETIC DATA, NOT REAL MRI"
 _PAPER = ("CDR > 0", "CDR == 0")
 _VERSIONS = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
 # of the bundle's own card; they hold for every run
@@ -26,9 +26,7 @@ _SHOWN_SETTINGS = ("plane", "slice_index", "image_size", "channels", "seed", "th
 
 def warning(run: Run) -> str:
     """What has to be said first: "" for a run on real data without a leak."""
-    synthetic = f"{SYNTHETIC}: nothing about people follows from it. " if run.synthetic else ""
-    leaky = f"LEAKY: {run.leaks} found between the sets, the scores are worthless. " if run.leaks else ""
-    return (synthetic + leaky).strip()
+    return " ".join(data_caveats(run.results))
 
 
 def experiment_card(run: Run) -> str:
@@ -93,6 +91,7 @@ def run_metadata(run: Run, shipped: Mapping[str, Any], config: Mapping[str, Any]
         "description": f"{said} {metadata['description']}".strip(),
         "data_source": source,
         "eval_metrics": run.scores,
+        "caveats": [*data_caveats(run.results), *run.caveats],
         "intended_use": f"{said} {metadata['intended_use']}".strip(),
     }
 
@@ -127,7 +126,7 @@ def _resized(metadata: dict[str, Any], shipped: Mapping[str, Any], config: Mappi
                 tensor["spatial_shape"] = [size // 2 ** (len(channels) - 1)] * 2
                 tensor["num_channels"] = channels[-1]
             else:
-                tensor["spatial_shape"] = [sizes[length] for length in tensor["spatial_shape"]]
+                tensor["spatial_shape"] = [sizes.get(length, length) for length in tensor["spatial_shape"]]
     return metadata
 
 
@@ -160,6 +159,7 @@ def model_card(
         f"## Model\n{_model(config, weights)}",
         f"## Data\n{_data(run, source)}",
         f"## Leak audit\n{_audit(run)}",
+        "\n".join(["## Caveats", *(f"- {caveat}" for caveat in run.caveats)]) if run.caveats else "",
         f"## Scores on the test set\n{_scores(run)}{whole}",
         *(f"## {name}\n{sections[name].strip()}" for name in _SHARED_SECTIONS),
         f"## Run\n{_COMMANDS}",

@@ -117,6 +117,7 @@ def _configs(run: Run, shipped: dict[str, dict[str, Any]]) -> dict[str, dict[str
     }
     if not isinstance(configs["inference"]["threshold"], (int, float)):  # chosen on the validation subjects
         configs["inference"]["threshold"] = run.results["threshold"]
+    configs["inference"]["precision"] = "float32"  # as exports compute; bfloat16 is 1e-3 away from them
     configs["evaluate"] |= EVALUATED
     return configs
 

@@ -55,6 +55,11 @@ class Run:
         return int(self.results["leaks"])
 
     @property
+    def caveats(self) -> list[str]:
+        """What its evaluation found doubtful, a sentence each."""
+        return list(self.results.get("caveats", []))
+
+    @property
     def kind(self) -> str:
         """What to call its data, loudly where they are synthetic or leaky."""
         return data_kind(self.synthetic, self.leaks)

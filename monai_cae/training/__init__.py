@@ -16,6 +16,7 @@ from monai_cae.training.baselines import (
 )
 from monai_cae.training.batches import reconstruction_batch, with_pretrained
 from monai_cae.training.calibration import Calibration
+from monai_cae.training.caveats import checkpoint_caveats
 from monai_cae.training.encoding import EncodedDataset
 from monai_cae.training.freezing import EncoderFreezing, learning_steps
 from monai_cae.training.handlers import BestCheckpoint, BestWriting, EpochProgress, StopWhenWorse
@@ -76,6 +77,7 @@ __all__ = [
     "bundle_root",
     "check_models",
     "check_regression",
+    "checkpoint_caveats",
     "compare_codecs",
     "default_tracking_uri",
     "fitting_items",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation import CRITERIA, threshold_for
+from monai_cae.evaluation import CLASS_NAMES, CRITERIA, threshold_for
 from monai_cae.files import replacing
 
 
@@ -32,6 +33,7 @@ class PredictionTable:
             have is left out.
         threshold: a probability from here on is predicted as AD; or "youden", "accuracy" or "f1", which choose it by
             `monai_cae.evaluation.threshold_for`.
+        classes: add the columns `class`, AD or HC, and `threshold`.
         validation: has the predictions on which a threshold is chosen; the validation set's, never the test set's.
 
     Attributes:
@@ -49,6 +51,7 @@ class PredictionTable:
         keys: Sequence[str],
         threshold: float | Literal["youden", "accuracy", "f1"] = 0.5,
         validation: PredictionTable | None = None,
+        classes: bool = False,
     ) -> None:
         if not (threshold in CRITERIA if isinstance(threshold, str) else 0 <= threshold <= 1):
             raise MonaiCaeError(f"threshold must be from 0 to 1, or one of {', '.join(CRITERIA)}, not {threshold!r}")
@@ -57,6 +60,7 @@ class PredictionTable:
         self.threshold = 0.5 if isinstance(threshold, str) else threshold
         self.chosen_by = threshold if isinstance(threshold, str) else None
         self.validation = validation
+        self.classes = classes
         self.columns: dict[str, list[Any]] = {}
         self.seconds = 0.0
         self._started = 0.0
@@ -83,6 +87,9 @@ class PredictionTable:
         found = {key: _column(batch[key]) for key in self.keys if key in batch}
         found["probability"] = probabilities
         found["prediction"] = [int(probability >= self.threshold) for probability in probabilities]
+        if self.classes:
+            found["class"] = [CLASS_NAMES[prediction] for prediction in found["prediction"]]
+            found["threshold"] = [self.threshold] * len(probabilities)
         for name, values in found.items():
             self.columns.setdefault(name, []).extend(values)
 
@@ -141,13 +148,17 @@ class PredictionProgress:
         raise error  # Ignite raises nothing more once somebody listens to this event
 
 
-def print_predictions(table: PredictionTable, left_out: Mapping[str, str] | None = None) -> None:
-    """End of an inference: how many scans, how fast, what was predicted, where the table is, and who is not in it.
+def print_predictions(
+    table: PredictionTable, left_out: Mapping[str, str] | None = None, caveats: Sequence[str] = ()
+) -> None:
+    """End of an inference: how many scans, how fast, what was predicted, who was in training, what is doubtful about
+    the weights, where the table is, and who is not in it.
 
     Args:
-        table: written.
+        table: written; of its columns `subject` and `seen_in_training` are counted where it has them.
         left_out: files that could not be used, and why; written as left_out.csv beside the table, and an older one goes
             where there are none.
+        caveats: a sentence each, see `checkpoint_caveats`.
     """
     beside = table.path.with_name("left_out.csv")
     if left_out:
@@ -157,13 +168,28 @@ def print_predictions(table: PredictionTable, left_out: Mapping[str, str] | None
         beside.unlink(missing_ok=True)
     predicted = table.column("prediction")
     scans, positive = len(predicted), sum(predicted)
+    control, patient = CLASS_NAMES
     print(
-        f"\n{scans} scans in {table.seconds:.1f} s ({scans / table.seconds:.1f} per second): "
-        f"{positive} predicted as AD (CDR > 0), {scans - positive} as HC"
+        f"\n{scans} {'scan' if scans == 1 else 'scans'} in {table.seconds:.1f} s ({scans / table.seconds:.1f} per "
+        f"second): {positive} predicted as {patient}, {scans - positive} as {control} (threshold {table.threshold:g})"
     )
+    print("".join(f"  ! {line}\n" for line in (*_seen(table), *caveats)), end="")
     if left_out:
         print(f"  LEFT OUT     {len(left_out)} of {scans + len(left_out)} scans that can't be used: {beside}")
     print(f"  predictions  {table.path}\n  {DISCLAIMER}", flush=True)
+
+
+def _seen(table: PredictionTable) -> list[str]:
+    """How many of the subjects the checkpoint saw, as far as it can be known."""
+    if "seen_in_training" not in table.columns:
+        return []
+    people = dict(zip(table.column("subject"), table.column("seen_in_training"), strict=True))
+    counts, of = Counter(people.values()), f"of {len(people)} {'subject' if len(people) == 1 else 'subjects'}"
+    told = {
+        "yes": f"SEEN IN TRAINING: {counts['yes']} {of}; what is predicted of them says nothing about other people.",
+        "unknown": f"It is not known of {counts['unknown']} {of} whether the checkpoint saw them in training.",
+    }
+    return [line for answer, line in told.items() if counts[answer]]
 
 
 def _check_place(path: Path) -> None:
