@@ -1,7 +1,6 @@
 """MONAI Deploy and MONAI Label read inference.json and metadata.json their own way: the same calls, on a tiny bundle.
 
-Deploy: monai-deploy-app-sdk, monai/deploy/operators/monai_bundle_inference_operator.py. Label: MONAILabel,
-monailabel/tasks/infer/bundle.py and basic_infer.py.
+Deploy: monai-deploy-app-sdk 4.0.0, monai/deploy/operators/monai_bundle_inference_operator.py. Label: `label`.
 """
 
 from __future__ import annotations
@@ -11,14 +10,16 @@ import shutil
 from pathlib import Path
 
 import monai.bundle
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigItem, ConfigParser
+from label import BundleInferTask
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from monai.transforms import Compose, LoadImaged, MapTransform, SaveImaged
+from monai.transforms import Compose, MapTransform
 from monai.utils import MetaKeys, SpaceKeys, convert_to_dst_type
-from tiny import CONFIGS, SHAPE, TINY
+from tiny import CONFIGS, SHAPE, TINY, mistake
 
 from monai_cae.networks import ConvEncoder, EncoderClassifier, save_weights
 
@@ -55,79 +56,131 @@ def expected(bundle: Path, volume: np.ndarray) -> float:
         return torch.sigmoid(network.eval()(image)).item()
 
 
-def test_deploy_gets_a_probability_from_a_volume_in_memory(bundle, volume, tmp_path):
-    exported = tmp_path / "model.ts"
+def as_deploy_reads(value: np.ndarray, image: dict) -> tuple[np.ndarray, object]:
+    """An array and its `original_channel_dim`, as `_receive_input` makes them from what metadata.json says."""
+    if value.ndim == 4:
+        return (value, -1) if value.shape[-1] == image["num_channels"] else (value[..., 0], "no_channel")
+    if len(image["spatial_shape"]) == 2 and value.shape[-1] != image["num_channels"]:
+        value = value[..., 0:1]
+    return value, "no_channel"
+
+
+class Deploy:
+    """`MonaiBundleInferenceOperator` with a bundle's folder or a TorchScript file with the configs in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.parser = ConfigParser()
+        configs = {"metadata.json": "", "inference.json": ""}
+        if path.is_dir():
+            texts = {name: json.loads((path / "configs" / name).read_text()) for name in configs}
+            self.parser.read_meta(f=texts["metadata.json"])
+            self.parser.read_config([path / "configs" / "inference.json"])
+        else:
+            network = torch.jit.load(path, _extra_files=configs)
+            self.parser.read_meta(f=json.loads(configs["metadata.json"]))
+            self.parser.read_config(f=json.loads(configs["inference.json"]))
+        self.parser.parse()
+        self.device, self.inferer = (self.parser.get_parsed_content(name) for name in ("device", "inferer"))
+        self.network = (self._loaded(path / "models" / "model.pt") if path.is_dir() else network).eval()
+        self.formats = self.parser["_meta_"]["network_data_format"]
+        self.pre, self.post = (self._without_files(name) for name in ("preprocessing", "postprocessing"))
+
+    def _loaded(self, weights: Path) -> torch.nn.Module:
+        if self.parser.get("network") is not None:
+            network = self.parser.get_parsed_content("network")
+        else:
+            network = self.parser.get_parsed_content("network_def").to(self.device)
+        network.load_state_dict(torch.load(weights, map_location=self.device), strict=True)
+        return network
+
+    def _without_files(self, name: str) -> Compose:
+        compose = self.parser.get_parsed_content(name)
+        kept = [t for t in compose.transforms if not any(n in type(t).__name__ for n in ("LoadImage", "SaveImage"))]
+        assert isinstance(kept[0], MapTransform)
+        compose.transforms = tuple(kept)
+        return compose
+
+    def __call__(self, value: np.ndarray, meta: dict | None = None) -> dict:
+        if meta is None:
+            value, channel = as_deploy_reads(value, self.formats["inputs"]["image"])
+            meta = {MetaKeys.ORIGINAL_CHANNEL_DIM: channel}
+        with torch.no_grad():
+            tensor = MetaTensor.ensure_torch_and_prune_meta(convert_to_dst_type(value, dst=value)[0], dict(meta))
+            first = self.pre({"image": tensor})["image"]
+            predicted = self.inferer(inputs=first[None].to(self.device), network=self.network)
+            pred = self.post({"pred": predicted, "image": first})["pred"]
+        out = self.formats["outputs"]["pred"]
+        assert out["type"] == "probabilities" and isinstance(first.meta, dict)
+        _, _ = pred.max(dim=0)
+        return {"result": [out["channel_def"][str(int(v))] for v in pred.flatten()], "probabilities": pred.numpy()}
+
+
+@pytest.fixture(scope="module")
+def exported(bundle, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "model.ts"
     monai.bundle.ckpt_export(
         net_id="network_def",
-        filepath=str(exported),
+        filepath=str(path),
         ckpt_file=str(bundle / "models" / "model.pt"),
         meta_file=str(bundle / "configs" / "metadata.json"),
         config_file=str(bundle / "configs" / "inference.json"),
         key_in_ckpt="",
     )
-    parser = ConfigParser()
-    extra = {"metadata.json": "", "inference.json": ""}
-    network = torch.jit.load(exported, _extra_files=extra).eval()
-    parser.read_meta(f=json.loads(extra["metadata.json"]))
-    parser.read_config(f=json.loads(extra["inference.json"]))
-    parser.parse()
-    device = parser.get_parsed_content("device")
-    inferer = parser.get_parsed_content("inferer")
-    outputs = parser["_meta_"]["network_data_format"]["outputs"]
-    pre, post = (parser.get_parsed_content(name) for name in ("preprocessing", "postprocessing"))
-    for compose in (pre, post):
-        kept = [t for t in compose.transforms if not any(n in type(t).__name__ for n in ("LoadImage", "SaveImage"))]
-        compose.transforms = tuple(kept)
-        assert isinstance(kept[0], MapTransform)
-    meta = {
-        MetaKeys.AFFINE: np.eye(4),
-        MetaKeys.ORIGINAL_AFFINE: np.eye(4),
-        MetaKeys.SPACE: SpaceKeys.LPS,
-        MetaKeys.SPATIAL_SHAPE: np.asarray(volume.shape),
-        MetaKeys.ORIGINAL_CHANNEL_DIM: "no_channel",
-    }
-    with torch.no_grad():
-        value = MetaTensor.ensure_torch_and_prune_meta(convert_to_dst_type(volume, dst=volume)[0], meta)
-        inputs = pre({"image": value})
-        first = inputs["image"]
-        assert isinstance(first.meta, dict)
-        predicted = inferer(inputs=first[None].to(device), network=network)
-        result = post({"pred": predicted, "image": first})
-    assert outputs["pred"]["type"] == "probabilities"
-    value = result["pred"]
-    _, _ = value.max(dim=0)
-    names = [outputs["pred"]["channel_def"][str(int(v))] for v in [*value.flatten(), 1.0]]
-    assert all("Alzheimer's disease" in name for name in names)
-    assert value.shape == (1, 1) and value.cpu().numpy()[0, 0] == pytest.approx(expected(bundle, volume), abs=1e-5)
+    return path
+
+
+DICOM = {  # of its DICOM loader
+    MetaKeys.AFFINE: np.eye(4),
+    MetaKeys.ORIGINAL_AFFINE: np.eye(4),
+    MetaKeys.SPACE: SpaceKeys.LPS,
+    MetaKeys.SPATIAL_SHAPE: np.asarray(SHAPE),
+    MetaKeys.ORIGINAL_CHANNEL_DIM: "no_channel",
+}
+
+
+@pytest.mark.parametrize("form", ["bundle", "exported"])
+@pytest.mark.parametrize("given", ["DICOM", "array", "array with a channel"])
+def test_deploy_gets_a_probability_from_a_volume_in_memory(request, bundle, volume, form, given):
+    """From another folder, as everywhere in these tests."""
+    deploy = Deploy(request.getfixturevalue(form))
+    found = deploy(volume[..., None] if "channel" in given else volume, DICOM if given == "DICOM" else None)
+    assert found["result"] == ["probability of Alzheimer's disease (CDR > 0)"]
+    assert found["probabilities"].shape == (1, 1)
+    assert found["probabilities"][0, 0] == pytest.approx(expected(bundle, volume), abs=1e-5)
+
+
+def test_deploy_names_a_probability_that_is_rounded_to_1(bundle):
+    names = Deploy(bundle).formats["outputs"]["pred"]["channel_def"]
+    assert all(name.startswith("probability of Alzheimer's disease (CDR > 0)") for name in names.values())
+    assert names.keys() == {"0", "1"}
+
+
+@pytest.mark.parametrize("form", ["bundle", "exported"])
+def test_a_lone_slice_is_refused_unless_asked_for(request, bundle, volume, form):
+    deploy = Deploy(request.getfixturevalue(form))
+    lone = volume[..., TINY["slice_index"] - 1 :][..., :1]
+    assert "single axial slice (shape (20, 24, 1))" in mistake(deploy, lone)
+    deploy.parser["single_slice"] = True
+    deploy.pre = deploy._without_files("preprocessing")
+    assert deploy(lone)["probabilities"][0, 0] == pytest.approx(expected(bundle, volume), abs=1e-5)
+
+
+@pytest.fixture
+def label_folder(bundle, tmp_path) -> Path:
+    """The bundle under the name by which Label knows what it is."""
+    return Path(shutil.copytree(bundle, tmp_path / "cae_classification"))
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-def test_label_gets_a_probability_from_memory_and_from_a_file(bundle, volume, tmp_path, in_memory):
-    import nibabel as nib
-
-    config = ConfigParser()
-    config.read_config(str(bundle / "configs" / "inference.json"))
-    config.config.update({"bundle_root": str(bundle)})
-    network = config.get_parsed_content("network_def", instantiate=True)
-    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
-    key_image = next(iter(metadata["network_data_format"]["inputs"]))
-    key_pred, pred = next(iter(metadata["network_data_format"]["outputs"].items()))
-    assert {name.lower(): int(number) for number, name in pred["channel_def"].items()}
-    network.load_state_dict(torch.load(bundle / "models" / "model.pt", weights_only=True), strict=True)
-    config.config.update({"device": "cpu"})
-    if config.ref_resolver.items.get("device"):
-        config.ref_resolver.items["device"] = ConfigItem(config="cpu", id="device")
-    pre = list(config.get_parsed_content("preprocessing", instantiate=True).transforms)
-    post = list(config.get_parsed_content("postprocessing", instantiate=True).transforms)
-    inferer = config.get_parsed_content("inferer", instantiate=True)
-    assert not any(isinstance(step, SaveImaged) for step in post)
+def test_label_gets_a_probability_from_memory_and_from_a_file(bundle, label_folder, volume, tmp_path, in_memory):
     nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "scan.nii.gz")
-    data = {key_image: str(tmp_path / "scan.nii.gz")}
-    if in_memory:
-        data = {key_image: MetaTensor(torch.as_tensor(volume), meta={MetaKeys.ORIGINAL_CHANNEL_DIM: "no_channel"})}
-        pre = [step for step in pre if not isinstance(step, LoadImaged)]
-    data = Compose(pre)(data)
-    with torch.no_grad():
-        data[key_pred] = inferer(data[key_image][None], network.eval())[0]
-    result = Compose(post)(data)[key_pred]
-    assert result.shape == (1,) and result.item() == pytest.approx(expected(bundle, volume), abs=1e-5)
+    task = BundleInferTask(str(label_folder), {}, add_post_restore=False)
+    _, found = task({"device": "cpu", "image": volume if in_memory else str(tmp_path / "scan.nii.gz")})
+    (one,) = found["prediction"]
+    assert one["label"] == "probability of alzheimer's disease (cdr > 0)" and task.dimension == 3
+    assert one["score"] == pytest.approx(expected(bundle, volume), abs=1e-5)
+
+
+def test_labels_default_step_can_not_take_a_probability(label_folder, volume):
+    with pytest.raises(ValueError, match="could not be broadcast together"):
+        BundleInferTask(str(label_folder), {})({"device": "cpu", "image": volume})

@@ -96,7 +96,8 @@ def test_metadata_name_the_shapes_that_monai_does_not_check():
     assert list(found.shape) == [1, pred["num_channels"], *pred["spatial_shape"]]
     low, high = pred["value_range"]
     assert low <= found.min() and found.max() <= high
-    assert image == METADATA["network_data_format"]["inputs"]["image"]
+    volume = METADATA["network_data_format"]["inputs"]["image"]
+    assert volume == {**image, "spatial_shape": [*image["spatial_shape"], 1]}
     assert image["spatial_shape"] == [parser.get("image_size")] * 2
 
 

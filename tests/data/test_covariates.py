@@ -55,14 +55,14 @@ def test_covariates_that_cannot_be(scales, message):
         with_covariates(ITEMS, scales)
 
 
-def test_new_scans_get_the_row_whose_id_begins_their_name(tmp_path):
+def test_new_scans_get_the_row_whose_whole_id_begins_their_name(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("ID,M/F,Age,CDR\nS1,F,67,0\nS10,M,83,0\n")
     images = [Path("x/S10_scan.nii.gz"), Path("x/S1_scan.nii.gz")]
     found = inference_items(images, str(table), {"age": [75, 8], "sex": [0, 1]})
     assert [item["covariates"].tolist() for item in found] == [[1.0, 1.0], [-1.0, 0.0]]
     assert [item["file"] for item in found] == [str(image) for image in images]
-    with pytest.raises(MonaiCaeError, match=r"no row whose ID begins the name of x/T1.nii"):
+    with pytest.raises(MonaiCaeError, match=r"no row whose whole ID begins the name of x/T1.nii"):
         inference_items([Path("x/T1.nii")], str(table), {"age": [75, 8]})
 
 
@@ -70,7 +70,8 @@ def test_without_a_table_everybody_is_average_and_that_is_said(capsys):
     found = inference_items([Path("a.nii")], "", {"age": [75, 8], "sex": [0, 1]})
     assert found[0]["covariates"].tolist() == [0.0, 0.0]
     assert "no --table: age, sex are taken to be average for everybody" in capsys.readouterr().out
-    assert inference_items([Path("a.nii")], "", {}) == [{"image": "a.nii", "file": "a.nii"}]
+    (item,) = inference_items([Path("a.nii")], "", {})
+    assert item == {"image": "a.nii", "subject": "a", "file": "a.nii", "seen_in_training": "unknown"}
 
 
 PEOPLE = [{"subject": f"S{n:02d}", "label": int(n % 4 == 0), "image": str(n)} for n in range(40)]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from monai.data import MetaTensor, NibabelReader
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
+from tiny import mistake
 
 from monai_cae.data import SelectSlice, SelectSliced, SliceReader
 
@@ -66,9 +67,29 @@ def test_kinds_of_arrays(noise, kind, channels, plane):
     np.testing.assert_array_equal(np.asarray(given), volume)
 
 
-def test_volume_with_a_single_slice_gives_that_one(noise):
+@pytest.mark.parametrize("plane", AXES)
+def test_a_file_with_a_single_slice_gives_that_one(tmp_path, noise, plane):
+    voxels = noise(tuple(1 if axis == AXES[plane] else 20 for axis in range(3)))
+    nib.Nifti1Image(voxels, AFFINE).to_filename(tmp_path / "cut.nii")
+    found = load(tmp_path / "cut.nii", SelectSliced("image", plane, 106), reader=SliceReader(plane, 106))
+    np.testing.assert_array_equal(found[0].numpy(), voxels.squeeze(AXES[plane]))
+
+
+@pytest.mark.parametrize("slice_index", [1, 106])
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor, MetaTensor], ids=["numpy", "tensor", "meta-tensor"])
+def test_a_single_slice_from_memory_is_refused_unless_asked_for(noise, refused, kind, slice_index):
     volume = noise((1, 20, 24, 1))
-    np.testing.assert_array_equal(SelectSlice("axial", 106)(volume), volume[..., 0])
+    with refused(r"the volume has a single axial slice \(shape \(20, 24, 1\)\), and which one .* single_slice to true"):
+        SelectSliced("image", slice_index=slice_index)({"image": kind(volume)})
+    found = SelectSliced("image", slice_index=slice_index, single_slice=True)({"image": kind(volume)})
+    np.testing.assert_array_equal(found["image"], volume[..., 0])
+
+
+def test_a_single_slice_that_was_read_in_another_plane_or_by_another_reader_is_refused(tmp_path, noise):
+    nib.Nifti1Image(noise((1, 24, 1)), AFFINE).to_filename(tmp_path / "cut.nii")
+    for reader in (SliceReader("sagittal", 106), NibabelReader()):
+        found = mistake(load, tmp_path / "cut.nii", SelectSliced("image", "axial", 106), reader=reader)
+        assert "cut.nii has a single axial slice (shape (1, 24, 1))" in found
 
 
 def test_default_is_the_papers_slice():

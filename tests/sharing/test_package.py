@@ -158,7 +158,7 @@ def test_metadata_are_the_runs(unpacked, results):
     assert metadata["eval_metrics"] == {
         name: value for name, value in results.items() if name.startswith("test_") and value is not None
     }
-    assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == [16, 16]
+    assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == [16, 16, 1]
     assert metadata["autoencoder_data_format"]["outputs"]["pred"]["spatial_shape"] == [16, 16]
     assert metadata["pytorch_version"] == torch.__version__.split("+")[0]
     assert metadata["version"] in metadata["changelog"] and metadata["data_source"].startswith("OASIS-1")

@@ -75,7 +75,7 @@ def test_summary_tells_scans_per_second(tmp_path, capsys):
     assert table.seconds > 0
     table.seconds = 0.5
     print_predictions(table)
-    assert "3 scans in 0.5 s (6.0 per second): 2 predicted as AD (CDR > 0), 1 as HC\n" in capsys.readouterr().out
+    assert "3 scans in 0.5 s (6.0 per second): 2 predicted as AD, 1 as HC (threshold 0.5)\n" in capsys.readouterr().out
 
 
 class Terminal(io.StringIO):
