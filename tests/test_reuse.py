@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import fire
+import label
 import monai.bundle
 import pytest
 import torch
@@ -76,7 +77,7 @@ def trained(discs, tracking_uri, tmp_path_factory) -> Path:
     (bundle / "configs" / "inference.json").write_text(json.dumps({**config, "image_size": TINY["image_size"]}))
     metadata = json.loads((CONFIGS / "metadata.json").read_text())
     for network in ("network_data_format", "autoencoder_data_format"):
-        metadata[network]["inputs"]["image"]["spatial_shape"] = [TINY["image_size"]] * 2
+        metadata[network]["inputs"]["image"]["spatial_shape"][:2] = [TINY["image_size"]] * 2
     (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata))
     for name in ("pretrain", "train"):
         options = {**TINY_OPTIONS, "dataset_dir": str(discs), "output_dir": str(bundle), "tracking_uri": tracking_uri}
@@ -88,9 +89,9 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True)
 
 
-def test_there_are_eight_recipes_and_each_has_a_test():
+def test_there_are_nine_recipes_and_each_has_a_test():
     tested = {name[len("test_recipe_")] for name in globals() if name.startswith("test_recipe_")}
-    assert set(RECIPES) == tested == set("12345678")
+    assert set(RECIPES) == tested == set("123456789")
 
 
 def test_recipe_1_runs_both_stages(run, tmp_path):
@@ -145,3 +146,21 @@ def test_recipe_8_exports_and_proves_it(run, trained, tmp_path):
     proof = json.loads((tmp_path / "out" / "model.ts.parity.json").read_text())
     assert proof["passed"] is True
     assert torch.jit.load(tmp_path / "out" / "model.ts")(torch.rand(3, 1, 16, 16)).shape == (3, 1)
+
+
+def test_recipe_9_predicts_in_label(run, trained, discs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "monailabel.tasks.infer.bundle", label)  # stands in for the package
+    monai.bundle.run(
+        run_id="run",
+        config_file=str(trained / "configs" / "inference.json"),
+        dataset_dir=str(scan := next(discs.rglob("OAS1_0003*.hdr"))),
+        output_dir=str(tmp_path / "out"),
+        slice_index=11,
+        device="cpu",
+    )
+    (row,) = (tmp_path / "out" / "predictions.csv").read_text().splitlines()[1:]
+    shutil.copytree(trained, tmp_path / "apps" / "cae_classification")
+    config = tmp_path / "apps" / "cae_classification" / "configs" / "inference.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "slice_index": 11}))
+    found = run("9", APPS=tmp_path / "apps", SCAN=scan)
+    assert f",{found['probability']:.6f}," in row

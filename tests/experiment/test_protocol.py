@@ -16,6 +16,7 @@ from tiny import CONFIGS, mistake
 
 from monai_cae.experiment.describing import descriptions
 from monai_cae.experiment.drawing import drawings
+from monai_cae.experiment.record import pool
 from monai_cae.experiment.results import compute
 from monai_cae.experiment.steps import Plan
 
@@ -309,3 +310,17 @@ def test_leak_and_dead_classifier_are_doubts(tmp_path):
     said = " ".join(_caveats(table, [evaluated], scores, seen_before=None))
     assert "whether earlier experiments scored the same test subjects is not known" in said
     assert "SEEN BEFORE" not in " ".join(_caveats(table, [evaluated], scores, seen_before=0))
+
+
+def test_subjects_called_na_007_and_null_stay_in_the_record(tmp_path):
+    names = ["NA", "007", "7", "NULL", "nan"]
+    items = [{"subject": name, "label": index % 2, "age": 70.0} for index, name in enumerate(names)]
+    (tmp_path / "datalist.json").write_text(json.dumps({"training": [], "validation": [], "test": items}))
+    rows = [f"{name},{index % 2},0.{index}00000,0" for index, name in enumerate(names)]
+    (tmp_path / "predictions.csv").write_text("\n".join(["subject,label,probability,prediction", *rows]))
+    steps = {"network": {"results": {"evaluate": {"threshold": 0.5}}}}
+    part = {"folder": "..", "repeat": 1, "fold": 1, "variants": [], "baselines": [], "steps": steps}
+    found = pool([part], tmp_path / "out")
+    assert list(found["subject"]) == names and list(found["age"]) == [70.0] * 5
+    lines = (tmp_path / "out" / "predictions.csv").read_text().splitlines()[1:]
+    assert [line.split(",")[1] for line in lines] == names

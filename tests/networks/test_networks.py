@@ -67,6 +67,14 @@ def test_classifier_gives_one_logit_per_image(size):
     assert classifier(size).eval()(torch.rand(3, 1, *size)).shape == (3, 1)
 
 
+@pytest.mark.parametrize("size", [(8, 12), (8, 12, 8)])
+def test_slice_that_kept_the_axis_it_was_cut_from_gives_the_same(size):
+    network = classifier(size).eval()
+    image = torch.rand(3, 1, *size)
+    for called in (network, torch.jit.script(network)):
+        assert torch.equal(called(image[..., None]), called(image))
+
+
 def test_image_size_that_cannot_be_halved_is_refused():
     with pytest.raises(MonaiCaeError, match=r"divisible by 4.*\(10, 8\)"):
         EncoderClassifier(encoder=ConvEncoder(channels=SMALL), spatial_size=(10, 8))
