@@ -315,12 +315,13 @@ def test_leak_and_dead_classifier_are_doubts(tmp_path):
 def test_subjects_called_na_007_and_null_stay_in_the_record(tmp_path):
     names = ["NA", "007", "7", "NULL", "nan"]
     items = [{"subject": name, "label": index % 2, "age": 70.0} for index, name in enumerate(names)]
-    (tmp_path / "datalist.json").write_text(json.dumps({"training": [], "validation": [], "test": items}))
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "datalist.json").write_text(json.dumps({"training": [], "validation": [], "test": items}))
     rows = [f"{name},{index % 2},0.{index}00000,0" for index, name in enumerate(names)]
-    (tmp_path / "predictions.csv").write_text("\n".join(["subject,label,probability,prediction", *rows]))
+    (tmp_path / "part" / "predictions.csv").write_text("\n".join(["subject,label,probability,prediction", *rows]))
     steps = {"network": {"results": {"evaluate": {"threshold": 0.5}}}}
-    part = {"folder": "..", "repeat": 1, "fold": 1, "variants": [], "baselines": [], "steps": steps}
-    found = pool([part], tmp_path / "out")
+    part = {"folder": "part", "repeat": 1, "fold": 1, "variants": [], "baselines": [], "steps": steps}
+    found = pool([part], tmp_path)
     assert list(found["subject"]) == names and list(found["age"]) == [70.0] * 5
-    lines = (tmp_path / "out" / "predictions.csv").read_text().splitlines()[1:]
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
     assert [line.split(",")[1] for line in lines] == names
