@@ -449,6 +449,9 @@ def test_preprocessing_and_networks_are_the_same_in_every_config():
         for name in ("pretrain", "train", "evaluate", "baselines", "inference")
     }
     steps = {name: (c.get("train") or c)["preprocessing"]["transforms"] for name, c in configs.items()}
+    assert (
+        steps["inference"][2].pop("single_slice") == "@single_slice" and configs["inference"]["single_slice"] is False
+    )
     assert all(steps[name][:5] == steps["pretrain"][:5] for name in steps)
     assert all(c["reader"] == configs["pretrain"]["reader"] for c in configs.values())
     assert configs["train"]["network_def"] == configs["evaluate"]["network_def"] == configs["inference"]["network_def"]
