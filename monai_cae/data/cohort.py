@@ -202,7 +202,8 @@ def select_cohort(
         if not found:
             told = "; ".join(task.values([scan.row for scan in kept], labels))
             raise MonaiCaeError(
-                f"no {rule} among {len(kept)} scans ({told}): two classes are needed; check table and task"
+                f"no {rule} among {len(kept)} scans{f' ({told})' if told else ''}: two classes are needed; check the "
+                "table and the task"
             )
     people = {scan.subject for scan in _choose(_first_scans(healthy), _first_scans(patients), controls)}
     chosen = [scan for scan in healthy if scan.subject in people]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -113,28 +113,32 @@ def read_scans(
     if not scans:
         raise MonaiCaeError(_nothing_matches(root, plane, rows, images.by_name))
     _refuse_shared(scans)
-    matched = {scan.name for scan in scans}
-    without_image = [row.name for row in rows if row.name not in matched]
-    used = {scan.image for scan in scans}
-    without_row = [str(path.relative_to(root)) for path in images.by_name.values() if path not in used]
-    left_out = {
-        "rows without an image": len(without_image),
-        "images without a row in the table": len(without_row),
-        "further images of a session": images.further,
+    notes = [*images.notes, *read.notes, *notes]
+    left_out = _unmatched(rows, scans, images.by_name, allow_unmatched, notes)
+    if images.further:
+        left_out["further images of a session"] = images.further
+    return Found(layout, scans, left_out, notes)
+
+
+def _unmatched(
+    rows: Sequence[Scan], scans: Sequence[Scan], images: Mapping[str, Path], allowed: bool, notes: list[Note]
+) -> dict[str, int]:
+    """Count the rows and images that stay without a partner, name the first of them, and refuse too many."""
+    matched, used = {scan.name for scan in scans}, {scan.image for scan in scans}
+    alone = {
+        "rows without an image": [row.name for row in rows if row.name not in matched],
+        "images without a row in the table": [path.name for path in images.values() if path not in used],
     }
-    left = {why: count for why, count in left_out.items() if count}
-    files, asked = [path.name for path in images.by_name.values()], [row.name for row in rows]
-    for what, names, total, partners in (
-        ("rows without an image", without_image, len(rows), files),
-        ("images without a row in the table", without_row, len(files), asked),
-    ):
-        if len(names) > total * MOST_UNMATCHED and not allow_unmatched:
+    files, asked = [path.name for path in images.values()], [row.name for row in rows]
+    allowed = allowed or any(row.file for row in rows)  # the table names its images: what else is there is not missed
+    for (what, names), total, partners in zip(alone.items(), (len(rows), len(images)), (files, asked), strict=True):
+        if len(names) > total * MOST_UNMATCHED and not allowed:
             raise MonaiCaeError(
                 f"{len(names)} of {total} {what}, such as {nearest(names[0], partners)}: correct the names, name the "
                 "column of the persons with --subject-column, or go on without these with --allow-unmatched"
             )
         notes += [Note(f"{len(names)} {what}", tuple(names[:NAMED]))] if names else []
-    return Found(layout, scans, left, [*images.notes, *read.notes, *notes])
+    return {what: len(names) for what, names in alone.items() if names}
 
 
 def find_images(path: str | Path) -> list[Path]:

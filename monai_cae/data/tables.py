@@ -35,7 +35,7 @@ _SEXES = {
     "f": "F", "female": "F", "woman": "F", "m": "M", "male": "M", "man": "M",
     **dict.fromkeys(("o", "other", "x", "u", "unknown", "d", "diverse", "intersex", "non-binary"), ""),
 }  # fmt: skip
-_AGE = re.compile(r"(?:>=?|≥)?\s*(\d+(?:[.,]\d+)?)\s*\+?\s*(y|yrs?|years?|m|months?)?\+?", re.IGNORECASE)
+_AGE = re.compile(r"(?:>=?|≥)?\s*(\d{1,4}(?:[.,]\d{1,6})?)\s*\+?\s*(y|yrs?|years?|m|months?)?\+?", re.IGNORECASE)
 
 
 def find_table(folder: Path) -> Path:

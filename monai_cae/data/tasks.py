@@ -87,6 +87,8 @@ class Task:
             rows: column -> text.
             labels: as `labels` gives them.
         """
+        if not rows:
+            return []
         columns = list(dict.fromkeys(column for row in rows for column in row))
         used = list(dict.fromkeys(column for rule in self._rules(columns) for column in rule.used))
         lines = []
