@@ -162,11 +162,11 @@ def match(
                 continue
             path = images[name]
             if name in alike and without_prefixes(name) != without_prefixes(row.name):
-                respelled.append(f"{row.name} is {name}")
+                respelled.append(f"{row.name} -> {name}")
         if path.suffix.lower() == ".img":
             path = path.with_suffix(".HDR" if path.suffix.isupper() else ".hdr")
         found.append(dataclasses.replace(row, image=path))
-    text = f"{len(respelled)} rows and images are one in spite of zeros or spelling"
+    text = f"{len(respelled)} rows matched to images whose names differ in zeros, prefixes or case"
     return found, [Note(text, tuple(respelled[:3]))] if respelled else []
 
 

@@ -104,14 +104,13 @@ def name_persons(
     ]
     if not pattern:
         _refuse_doubtful(named, where)
-    cut = [f"{scan.subject} is {new.subject}" for scan, new in zip(scans, named, strict=True) if scan.name != new.name]
-    cut += [
-        f"{scan.subject} is a scan of {new.subject}"
+    cut = [
+        f"{scan.subject} -> {new.subject}"
         for scan, new in zip(scans, named, strict=True)
-        if scan.name == new.name and scan.subject != new.subject
+        if scan.subject.strip() != new.subject
     ]
-    how = f"as --subject-pattern {pattern} finds them" if pattern else "without the session at the end of the ID"
-    return named, [Note(f"persons, {how}", tuple(cut[:3]))] if cut else []
+    how = f"persons as --subject-pattern {pattern} finds them" if pattern else "persons without the session in their ID"
+    return named, [Note(how, tuple(cut[:3]))] if cut else []
 
 
 def maybe_one_person(sexes: Mapping[str, str]) -> list[list[str]]:

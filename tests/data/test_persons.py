@@ -182,8 +182,8 @@ def test_zeros_and_prefixes_that_were_lost_on_the_way_are_forgiven(tmp_path, row
     found = read_scans(tmp_path)
     assert [scan.image for scan in found.scans] == [tmp_path / image]
     assert found.scans[0].subject == row.split("\t")[0]
-    spelled = [note for note in found.notes if "spelling" in note.text]
-    assert [note.text for note in spelled] == ["1 rows and images are one in spite of zeros or spelling"]
+    spelled = [note for note in found.notes if "differ in zeros" in note.text]
+    assert [note.text for note in spelled] == ["1 rows matched to images whose names differ in zeros, prefixes or case"]
 
 
 def test_two_rows_that_differ_in_zeros_are_matched_by_whole_names_only(tmp_path):
