@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
@@ -185,14 +186,35 @@ def _add_cohort(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sessions", default="first", help="first scan of a subject, or all (default: first)")
     for role in ("subject", "session", "image", "age", "sex"):
         parser.add_argument(f"--{role}-column", default="", help=f"the table's column of the {role}")
+    parser.add_argument(
+        "--subject-pattern", default="", help="regular expression that finds the person in an ID; (.+) takes all of it"
+    )
+    parser.add_argument(
+        "--missing-codes", help='numbers that mean "not given" (default: -1, -4, -8, -9, -99, -999, -9999)'
+    )
+    parser.add_argument("--sex-codes", default="", help="what the sex column's values mean, F=2,M=1; none: go without")
+    parser.add_argument(
+        "--acquisition", default="", help="of several BIDS T1w images take acq-NAME; none: those without"
+    )
+    parser.add_argument("--run", default="last", help="of several runs: last, first or a number (default: last)")
+    parser.add_argument(
+        "--allow-unmatched",
+        "--allow_unmatched",
+        action="store_true",
+        help="go on where more than a tenth of the rows have no image, or of the images no row",
+    )
 
 
 def _cohort_options(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("table", "task", "positive", "negative", "label_column", "controls", "sessions")
+    names = (
+        "table", "task", "positive", "negative", "label_column", "controls", "sessions", "subject_pattern",
+        "missing_codes", "sex_codes", "acquisition", "run", "allow_unmatched",
+    )  # fmt: skip
     roles = ("subject", "session", "image", "age", "sex")
     columns = {role: column for role in roles if (column := getattr(options, f"{role}_column"))}
     table = str(options.table) if options.table else ""
-    return {**{name: getattr(options, name) for name in names}, "table": table, "columns": columns}
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return {**given, "table": table, "columns": columns}
 
 
 def _phantom(options: argparse.Namespace) -> None:
@@ -216,7 +238,7 @@ def _cohort(options: argparse.Namespace) -> None:
     _print_cohort(cohort, options.path)
 
 
-def _print_cohort(cohort: Cohort, path: Path) -> None:
+def _print_cohort(cohort: Cohort, path: Path, names: bool = True) -> None:
     from monai_cae.data import PAPER_TABLE_1, balance, table_1
 
     ours, p = table_1(cohort), balance(cohort)
@@ -228,6 +250,8 @@ def _print_cohort(cohort: Cohort, path: Path) -> None:
     print(f"{'Age, p of t test':<24}{_p(p['age']):>31} {'0.15':>31}")
     print(f"{'Gender, p of chi-square':<24}{_p(p['sex']):>31} {'0.04':>31}")
     print(f"\npatients: {cohort.task.positive}; controls: {cohort.task.negative or 'not ' + cohort.task.positive}")
+    for note in cohort.notes:
+        print(textwrap.fill(note.line(names), 100, subsequent_indent="    ", break_on_hyphens=False))
     for reason, count in cohort.left_out.items():
         print(f"left out: {count:>4} {reason}")
     if cohort.layout == "BIDS":
@@ -246,7 +270,7 @@ def _datalist(options: argparse.Namespace) -> int:
     cohort = load_usable_cohort(
         options.path, **slices, on_bad_scan=options.on_bad_scan, allow_outside=options.allow_outside, **rules
     )
-    _print_cohort(cohort, options.path)
+    _print_cohort(cohort, options.path, names=not options.hash_ids)
     if cohort.bad_scans:
         print("\n".join(["", *skipped_lines(cohort.bad_scans, len(cohort.scans) + len(cohort.bad_scans))]))
     names = ("kind", "folds", "test_fraction", "val_fraction", "stratify", "seed")
@@ -358,7 +382,9 @@ def _check(options: argparse.Namespace) -> int:
     from monai_cae.evaluation import figures, sheets
 
     try:
-        found = read_scans(options.path, plane=options.plane, allow_outside=options.allow_outside)
+        found = read_scans(options.path, plane=options.plane, allow_unmatched=True, allow_outside=options.allow_outside)
+        for note in found.notes:
+            print(f"note: {note.line(names=not options.hash_ids)}")
         images = [(scan.name, scan.image) for scan in found.scans if scan.image is not None]
     except MonaiCaeError as error:  # the scans can be looked at all the same, and a broken one may be the reason
         images = [(path.name, path) for path in find_images(options.path)]

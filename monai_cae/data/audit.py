@@ -20,6 +20,7 @@ from scipy import stats
 
 from monai_cae.data.bad_scans import recorded
 from monai_cae.data.lookalikes import WAVES, describe, lookalikes, threshold
+from monai_cae.data.persons import maybe_one_person, person, split_session
 from monai_cae.data.readers import SliceReader
 from monai_cae.data.scan import BadScan
 from monai_cae.errors import MonaiCaeError
@@ -28,9 +29,6 @@ _Array = NDArray[Any]
 _Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 WARN_P = 0.01  # of chance differences between sets, one in a hundred is reported
-
-# Some tables write the session into the subject's name: OAS1_0001_MR2, sub-01_ses-02.
-_SESSION = re.compile(r"[_-](ses-[a-z0-9]+|mr\d+)$", re.IGNORECASE)
 
 NOT_CHECKED = (
     "slices of one person under two names, farther apart than neighbours: of those 2 mm apart one in seven passes "
@@ -111,9 +109,10 @@ def audit_sets(
 ) -> Audit:
     """Look for subjects, files and images that two sets share, and for sets that differ in class, age or sex.
 
-    Subjects are compared without regard to case, and without a session at the end of the name (_MR2, _ses-01). Found in
-    pixels: the same values in any number format; neighbouring slices; and copies that were rescaled in intensity or
-    size, mirrored, slightly blurred, noisy, or moved by a pixel. `NOT_CHECKED` says what passes unseen.
+    Subjects are compared without regard to case, and without a session at the end of the name (_MR2, _ses-01); names
+    that may be one person all the same are asked about. Found in pixels: the same values in any number format;
+    neighbouring slices; and copies that were rescaled in intensity or size, mirrored, slightly blurred, noisy, or moved
+    by a pixel. `NOT_CHECKED` says what passes unseen.
 
     Args:
         training, validation, test: items with `image` (a path), `label` (0 or 1), `subject`, and where known
@@ -154,15 +153,10 @@ def audit_sets(
 def hash_subject(subject: str) -> str:
     """The first 16 hex digits of the SHA-256 of "monai-cae subject:" and the name, the same everywhere and for good.
 
-    The name is taken in lower case, without spaces around it and without a session at its end. A name for lists, not
-    protection: whoever can guess the subjects' names can hash them.
+    The name is taken as `person` spells it: in lower case, without "sub-" and without a session at its end. A name for
+    lists, not protection: whoever can guess the subjects' names can hash them.
     """
     return sha256(f"monai-cae subject:{person(subject)}".encode()).hexdigest()[:16]
-
-
-def person(subject: str) -> str:
-    """One spelling for all scans of a person: no session at the end, no spaces around, lower case."""
-    return _SESSION.sub("", subject.strip()).casefold()
 
 
 @dataclass(frozen=True)
@@ -252,11 +246,27 @@ def _check_subjects(report: _Report, everyone: list[_Member]) -> None:
     report.add("Subject in two sets", looks_for, same, compared=count, unit="subjects")
     looks_for = "another session of a subject in another set"
     report.add("Rescan in another set", looks_for, rescans, compared=count, unit="subjects")
+    report.add(
+        "Names that may be one person",
+        "names in two sets that differ in zeros, punctuation or an end that may be a visit's; a question",
+        _alike(everyone),
+        compared=count,
+        unit="subjects",
+    )
+
+
+def _alike(everyone: list[_Member]) -> Iterator[tuple[bool, str, list[str]]]:
+    by_name = {member.subject: member for member in everyone}
+    for group in maybe_one_person({name: member.sex for name, member in by_name.items()}):
+        members = [member for member in everyone if member.subject in group]
+        sets = _sets_of(members)
+        if len(sets) > 1:
+            message = f"are {' and '.join(group[:3])} one person? They are in {' and in '.join(sets)}"
+            yield False, message, [member.name for member in members]
 
 
 def _scan(member: _Member) -> str:
-    in_name = _SESSION.search(member.subject.strip())
-    return (member.session or (in_name[1] if in_name else "")).casefold()
+    return (member.session or split_session(member.subject)[1]).casefold()
 
 
 def _check_pretraining(report: _Report, test: list[_Member], pretrained_on: Sequence[str]) -> None:
@@ -391,8 +401,8 @@ def _check_balance(report: _Report, everyone: list[_Member]) -> None:
     people = list({member.person: member for member in everyone}.values())
     known = {
         "label": people,
-        "age": [person for person in people if person.age is not None],
-        "sex": [person for person in people if person.sex in ("F", "M")],
+        "age": [member for member in people if member.age is not None],
+        "sex": [member for member in people if member.sex in ("F", "M")],
     }
     for name, what, by in (
         ("Classes over the sets", "label", "set"),
@@ -402,8 +412,8 @@ def _check_balance(report: _Report, everyone: list[_Member]) -> None:
         ("Sex over the classes", "sex", "label"),
     ):
         groups: dict[Any, list[Any]] = defaultdict(list)
-        for person in known[what]:
-            groups[getattr(person, by)].append(getattr(person, what))
+        for member in known[what]:
+            groups[getattr(member, by)].append(getattr(member, what))
         test, p = (_compare_means if what == "age" else _compare_shares)(list(groups.values()))
         differ = p is not None and p < WARN_P
         report.add(

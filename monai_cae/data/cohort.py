@@ -15,9 +15,10 @@ from scipy import optimize, stats
 
 from monai_cae.data.bad_scans import LEFT_OUT, check_on_bad_scan, find_bad, refuse_bad
 from monai_cae.data.layouts import Found, read_scans
+from monai_cae.data.persons import natural
 from monai_cae.data.phantom import is_synthetic
-from monai_cae.data.scan import BadScan, Scan
-from monai_cae.data.tasks import Task, make_task
+from monai_cae.data.scan import BadScan, Note, Scan
+from monai_cae.data.tasks import MISSING_CODES, Task, make_task
 from monai_cae.errors import MonaiCaeError
 
 CONTROLS = ("oldest", "matched", "all")
@@ -37,6 +38,7 @@ class Cohort:
         left_out: why scans do not take part, and how many.
         synthetic: the images are a phantom's, not real MRI.
         bad_scans: those that were left out as they can't be used.
+        notes: what was guessed while the cohort was read, and which values made patients, controls and nobody.
     """
 
     patients: list[Scan]
@@ -46,6 +48,7 @@ class Cohort:
     left_out: Mapping[str, int] = field(default_factory=dict)
     synthetic: bool = False
     bad_scans: tuple[BadScan, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def scans(self) -> list[Scan]:
@@ -63,22 +66,42 @@ def load_cohort(
     positive: str = "",
     negative: str = "",
     label_column: str = "",
+    missing_codes: Any = MISSING_CODES,
     controls: str = "oldest",
     sessions: str = "first",
+    subject_pattern: str = "",
+    sex_codes: str = "",
+    acquisition: str = "",
+    run: str = "last",
+    allow_unmatched: bool = False,
     allow_outside: bool = False,
 ) -> Cohort:
     """Read a cohort in whatever layout, and select the scans that take part; no image is opened.
 
     Args:
-        dataset_dir, table, plane, columns, allow_outside: see `read_scans`.
-        task, positive, negative, label_column: which scans are patients and which controls, see `make_task`.
+        dataset_dir, table, plane, columns, subject_pattern, sex_codes, acquisition, run: see `read_scans`.
+        allow_unmatched, allow_outside: see `read_scans`.
+        task, positive, negative, label_column, missing_codes: which scans are patients and which controls, see
+            `make_task`.
         controls, sessions: see `select_cohort`.
 
     Raises:
         MonaiCaeError: what `read_scans`, `make_task` and `select_cohort` refuse.
     """
-    found = read_scans(dataset_dir, table=table, plane=plane, columns=columns, allow_outside=allow_outside)
-    chosen = make_task(task, positive, negative, label_column)
+    found = read_scans(
+        dataset_dir,
+        table=table,
+        plane=plane,
+        columns=columns,
+        subject_pattern=subject_pattern,
+        missing_codes=missing_codes,
+        sex_codes=sex_codes,
+        acquisition=acquisition,
+        run=run,
+        allow_unmatched=allow_unmatched,
+        allow_outside=allow_outside,
+    )
+    chosen = make_task(task, positive, negative, label_column, missing_codes)
     cohort = select_cohort(found.scans, task=chosen, controls=controls, sessions=sessions)
     return _complete(cohort, found, dataset_dir)
 
@@ -103,8 +126,9 @@ def load_usable_cohort(
     """
     check_on_bad_scan(on_bad_scan)
     full = {**_defaults(load_cohort), **options}
-    found = read_scans(dataset_dir, plane=plane, **{name: full[name] for name in ("table", "columns", "allow_outside")})
-    task = make_task(*(full[name] for name in ("task", "positive", "negative", "label_column")))
+    reading, labelling = (_defaults(function).keys() & full.keys() for function in (read_scans, make_task))
+    found = read_scans(dataset_dir, plane=plane, **{name: full[name] for name in reading - {"dataset_dir", "plane"}})
+    task = make_task(**{name: full[name] for name in labelling})
     scans, bad = found.scans, list[BadScan]()
     while True:
         try:
@@ -134,6 +158,7 @@ def _complete(cohort: Cohort, found: Found, dataset_dir: str | Path, bad: Sequen
         left_out={**found.left_out, **broken, **cohort.left_out},
         synthetic=is_synthetic(Path(dataset_dir)),
         bad_scans=tuple(bad),
+        notes=(*found.notes, *cohort.notes),
     )
 
 
@@ -165,7 +190,7 @@ def select_cohort(
         if value not in known:
             raise MonaiCaeError(f"{name} must be one of {', '.join(known)}, not {value!r}")
     task = task or Task()
-    ordered = sorted(scans, key=lambda scan: scan.name)
+    ordered = sorted(scans, key=lambda scan: (scan.subject, natural(scan.session)))
     kept = ordered if sessions == "all" else _first_scans(ordered)
     labels = task.labels((scan.row for scan in kept), (scan.name for scan in kept))
     labelled = [dataclasses.replace(scan, label=label) for scan, label in zip(kept, labels, strict=True)]
@@ -175,8 +200,10 @@ def select_cohort(
     negative = task.negative or f"not {task.positive}"
     for found, rule in ((patients, f"patient ({task.positive})"), (healthy, f"control ({negative})")):
         if not found:
+            told = "; ".join(task.values([scan.row for scan in kept], labels))
             raise MonaiCaeError(
-                f"no {rule} among {len(kept)} scans: two classes are needed; check the table and the task"
+                f"no {rule} among {len(kept)} scans{f' ({told})' if told else ''}: two classes are needed; check the "
+                "table and the task"
             )
     people = {scan.subject for scan in _choose(_first_scans(healthy), _first_scans(patients), controls)}
     chosen = [scan for scan in healthy if scan.subject in people]
@@ -185,7 +212,14 @@ def select_cohort(
         "further scans of a subject": len(ordered) - len(kept),
         f"controls not chosen ({controls})": len(healthy) - len(chosen),
     }
-    return Cohort(patients, chosen, task=task, left_out={why: count for why, count in left_out.items() if count})
+    values = task.values([scan.row for scan in kept], labels)
+    return Cohort(
+        patients,
+        chosen,
+        task=task,
+        left_out={why: count for why, count in left_out.items() if count},
+        notes=tuple(Note(line) for line in values),
+    )
 
 
 def _first_scans(ordered: Sequence[Scan]) -> list[Scan]:

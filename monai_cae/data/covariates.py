@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from monai_cae.data.subjects import Named, row_of, seen_in_training, subject_of
+from monai_cae.data.persons import split_session, subject_of
+from monai_cae.data.scan import Scan
+from monai_cae.data.subjects import row_of, seen_in_training
 from monai_cae.data.tables import read_table
 from monai_cae.errors import MonaiCaeError
 
@@ -50,7 +53,7 @@ def with_covariates(items: Sequence[Item], covariates: Scales) -> list[Item]:
 
 
 def inference_items(
-    images: Sequence[Path], table: str, covariates: Scales, trained_on: Sequence[str] = ()
+    images: Sequence[Path], table: str, covariates: Scales, trained_on: Sequence[str] = (), sex_codes: str = ""
 ) -> list[Item]:
     """Items for prediction: image, subject, whether the checkpoint saw it, and the table's covariates where a network
     takes some.
@@ -61,21 +64,21 @@ def inference_items(
             takes covariates, which is said.
         covariates: see `with_covariates`.
         trained_on: hashed IDs of the subjects that the checkpoint saw.
+        sex_codes: see `read_subjects`.
 
     Raises:
-        MonaiCaeError: what `row_of`, `read_table` and `with_covariates` refuse.
+        MonaiCaeError: what `row_of`, `read_subjects` and `with_covariates` refuse.
     """
-    scans = read_table(table) if table else []
-    rows = [row_of(path, scans, table) for path in images] if table else []
-    named = [Named(row.subject, row.session, True) for row in rows] if table else [subject_of(path) for path in images]
+    rows = _rows(images, table, sex_codes if {"sex", f"sex{_SQUARE}"} & set(covariates) else "none")
+    subjects = [row.subject for row in rows] if table else [subject_of(path)[0] for path in images]
     items: list[Item] = [
         {
             "image": str(path),
-            "subject": one.subject,
+            "subject": subject,
             "file": str(path),
-            "seen_in_training": seen_in_training(one, trained_on),
+            "seen_in_training": seen_in_training(subject, trained_on, sure=bool(table)),
         }
-        for path, one in zip(images, named, strict=True)
+        for path, subject in zip(images, subjects, strict=True)
     ]
     if not covariates:
         return items
@@ -87,6 +90,19 @@ def inference_items(
         {**item, "covariates": full["covariates"]}
         for item, full in zip(items, with_covariates(known, covariates), strict=True)
     ]
+
+
+def _rows(images: Sequence[Path], table: str, sex_codes: str) -> list[Scan]:
+    """The table's row of each image. No two IDs are taken for one person's: that asks about none of these rows."""
+    if not table:
+        return []
+    scans = read_table(table, subject_pattern="(.+)", sex_codes=sex_codes)
+    parts = [split_session(scan.subject) for scan in scans]
+    split = [
+        scan if scan.session else replace(scan, subject=subject, session=session)
+        for scan, (subject, session) in zip(scans, parts, strict=True)
+    ]
+    return [row_of(path, split, table) for path in images]
 
 
 def _check(name: str, scale: Any) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from monai_cae.data.audit import person
+from monai_cae.data.persons import person
 from monai_cae.data.scan import BadScan
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing

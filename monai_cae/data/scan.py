@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 CDR_GRADES = (0.0, 0.5, 1.0, 2.0, 3.0)
 
@@ -25,6 +26,7 @@ class Scan:
         covariates: further numbers of the table that are filled in, e.g. {"nWBV": 0.743}.
         row: the table's row as text, for the rules of a task.
         file: the image as the table names it; "" where it does not.
+        aliases: other IDs in the row, which the image may be named after.
     """
 
     subject: str
@@ -37,11 +39,28 @@ class Scan:
     covariates: Mapping[str, float] = field(default_factory=dict)
     row: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     file: str = field(default="", repr=False, compare=False)
+    aliases: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def name(self) -> str:
         """Subject and session, as OASIS-1 and BIDS write them: "OAS1_0001_MR1", "sub-01_ses-02"."""
         return f"{self.subject}_{self.session}" if self.session else self.subject
+
+
+class Note(NamedTuple):
+    """Something that was guessed or left out while a cohort was read.
+
+    Attributes:
+        text: what, without anybody's ID.
+        examples: IDs and files that it is about, the first few.
+    """
+
+    text: str
+    examples: tuple[str, ...] = ()
+
+    def line(self, names: bool = True) -> str:
+        """In one line, with or without the examples."""
+        return f"{self.text}: {', '.join(self.examples)}" if names and self.examples else self.text
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,8 @@ def load_sets(
             allow_outside=allow_outside,
             **cohort_options,
         )
+        for note in chosen.notes:
+            print(f"note: {note.line(names=not hash_ids)}", flush=True)
         recipe = recipe_of(chosen, root)
         sets = split_cohort(chosen, seed=seed, **split_options)
         write_datalist(datalist, sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
@@ -111,7 +113,8 @@ def load_sets(
 
 def recipe_of(cohort: Cohort, root: Path) -> dict[str, Any]:
     """What a datalist records of its cohort: the layout, and who was left out and why."""
-    recipe: dict[str, Any] = {"layout": cohort.layout, "left_out": dict(cohort.left_out)}
+    notes = [note.line() for note in cohort.notes]
+    recipe: dict[str, Any] = {"layout": cohort.layout, "left_out": dict(cohort.left_out), "notes": notes}
     return recipe | ({"bad_scans": recorded(cohort.bad_scans, _folder(root))} if cohort.bad_scans else {})
 
 
@@ -273,9 +276,10 @@ def _joined(strata: list[str], smallest: int, most: int) -> list[str]:
 
 
 def _divide(subjects: list[str], strata: Mapping[str, str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    second = math.ceil(fraction * len(subjects))  # as train_test_split counts; either part takes one of every stratum
+    # as train_test_split counts, but one of each class in the smallest cohorts too; a part takes one of every stratum
+    second = max(math.ceil(fraction * len(subjects)), 2)
     labels = _joined([strata[s] for s in subjects], smallest=2, most=min(second, len(subjects) - second))
-    return train_test_split(subjects, test_size=fraction, stratify=labels, random_state=seed)
+    return train_test_split(subjects, test_size=second, stratify=labels, random_state=seed)
 
 
 def _too_few(cohort: Cohort) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from monai_cae.errors import MonaiCaeError
@@ -17,7 +18,11 @@ TASKS = {
     "ad": ("CDR >= 1", "CDR == 0"),
     "very-mild": ("CDR == 0.5", "CDR == 0"),
 }
-BLANK = {"", "n/a", "na", "nan", "none", "."}
+BLANK = {
+    "", "n/a", "na", "nan", "none", ".", "null", "-", "?", "missing", "#n/a", "#na", "#null!", "#value!", "#ref!",
+    "#div/0!", "#name?", "#num!",
+}  # fmt: skip
+MISSING_CODES = "-1, -4, -8, -9, -99, -999, -9999"  # ADNI has -1 and -4, NACC -4, SPSS and PLINK -9
 Value = float | str | None
 Row = Mapping[str, str]
 
@@ -33,17 +38,23 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 }
 
 
+_ORDERED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+MOST_VALUES = 8  # of a column, that are counted one by one
+
+
 @dataclass(frozen=True)
 class Task:
     """Two rules; a scan that meets neither, or whose columns are blank, has no label and takes no part.
 
     Attributes:
         positive: rule of label 1, e.g. "CDR > 0".
-        negative: rule of label 0; "" means: not positive, and nothing blank.
+        negative: rule of label 0; "" means: known not to be positive.
+        missing: numbers that mean "not given".
     """
 
     positive: str = TASKS["paper"][0]
     negative: str = TASKS["paper"][1]
+    missing: frozenset[float] = field(default_factory=lambda: read_codes(MISSING_CODES))
 
     def labels(self, rows: Iterable[Row], names: Iterable[str]) -> list[int | None]:
         """The label of every row.
@@ -59,8 +70,7 @@ class Task:
         if not rows:
             return []
         columns = list(dict.fromkeys(column for row in rows for column in row))  # not every row has all of them
-        positive = Rule(self.positive, columns)
-        negative = Rule(self.negative or f"not ({self.positive})", columns)
+        positive, negative = self._rules(columns)
         labels: list[int | None] = []
         for row, name in zip(rows, names, strict=True):
             is_positive, is_negative = positive(row), negative(row)
@@ -70,8 +80,63 @@ class Task:
             labels.append(1 if is_positive else 0 if is_negative else None)
         return labels
 
+    def values(self, rows: Sequence[Row], labels: Sequence[int | None]) -> list[str]:
+        """In words, which values of the rules' columns made patients, controls and nobody.
 
-def make_task(task: str = "paper", positive: str = "", negative: str = "", label_column: str = "") -> Task:
+        Args:
+            rows: column -> text.
+            labels: as `labels` gives them.
+        """
+        if not rows:
+            return []
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        used = list(dict.fromkeys(column for rule in self._rules(columns) for column in rule.used))
+        lines = []
+        for label, who in ((1, "patients"), (0, "controls"), (None, "nobody")):
+            members = [row for row, given in zip(rows, labels, strict=True) if given == label]
+            told = [f"{column} {_counted(row.get(column, '') for row in members)}" for column in used if members]
+            lines += [f"{who} ({len(members)}): {'; '.join(told)}"] if members else []
+        return lines
+
+    def _rules(self, columns: Sequence[str]) -> tuple[Rule, Rule]:
+        negative = self.negative or f"not ({self.positive})"
+        return Rule(self.positive, columns, self.missing), Rule(negative, columns, self.missing)
+
+
+def _counted(cells: Iterable[str]) -> str:
+    """Values with how often they occur, the most frequent first; many numbers as their range."""
+    counts = Counter(cell.strip() or "blank" for cell in cells).most_common()
+    if len(counts) > MOST_VALUES:
+        numbers = [value for cell, _ in counts if isinstance(value := parse(cell), float)]
+        if len(numbers) == len(counts):
+            return f"{min(numbers):g} to {max(numbers):g}"
+    shown = [f"{cell[:40]} ({count})" for cell, count in counts[:MOST_VALUES]]
+    return ", ".join(shown) + (f" and {len(counts) - MOST_VALUES} other values" if len(counts) > MOST_VALUES else "")
+
+
+def read_codes(codes: Any) -> frozenset[float]:
+    """Numbers that mean "not given".
+
+    Args:
+        codes: "-4, -9", one number, or a list of them; "" for none.
+
+    Raises:
+        MonaiCaeError: something else.
+    """
+    parts = codes if isinstance(codes, (list, tuple)) else str(codes).replace(",", " ").split()
+    try:
+        return frozenset(float(part) for part in parts)
+    except (TypeError, ValueError) as error:
+        raise MonaiCaeError(f'missing_codes must be numbers, such as "-4, -9", not {codes!r}') from error
+
+
+def make_task(
+    task: str = "paper",
+    positive: str = "",
+    negative: str = "",
+    label_column: str = "",
+    missing_codes: Any = MISSING_CODES,
+) -> Task:
     """The task that a user asks for.
 
     Args:
@@ -79,38 +144,48 @@ def make_task(task: str = "paper", positive: str = "", negative: str = "", label
         positive: rule of label 1.
         negative: rule of label 0; without it, every row that is known not to be positive.
         label_column: column that holds 1 and 0; short for `positive="COLUMN == 1"`, `negative="COLUMN == 0"`.
+        missing_codes: see `read_codes`.
 
     Raises:
         MonaiCaeError: an unknown task, or a negative rule without a positive one.
     """
+    missing = read_codes(missing_codes)
     if positive:
-        return Task(positive, negative)
+        return Task(positive, negative, missing)
     if negative:
         raise MonaiCaeError("negative needs positive: give both rules")
     if label_column:
-        return Task(f"`{label_column}` == 1", f"`{label_column}` == 0")
+        return Task(f"`{label_column}` == 1", f"`{label_column}` == 0", missing)
     if task not in TASKS:
         raise MonaiCaeError(f"task must be one of {', '.join(TASKS)}, not {task!r}: or give a rule with positive")
-    return Task(*TASKS[task])
+    return Task(*TASKS[task], missing)
 
 
 class Rule:
     """A comparison on columns, such as "CDR >= 1", "Age > 60 and `M/F` == 'F'" or "DX in ('AD', 'MCI')".
 
     Known are <, <=, >, >=, ==, !=, in, not in, and, or, not, numbers, texts and column names; a name that is no
-    identifier stands in backticks. Nothing else is evaluated. A blank cell makes its comparison unknown, and unknown is
+    identifier stands in backticks. Nothing else is evaluated. Texts are compared without regard to case. A cell that is
+    blank, a missing code, a text beside a number or a number beside a text makes its comparison unknown, and unknown is
     neither true nor false.
 
     Args:
         text: the rule.
         columns: the table's column names; matched without regard to case where no name fits exactly.
+        missing: numbers that mean "not given".
+
+    Attributes:
+        used: the columns that it compares.
 
     Raises:
-        MonaiCaeError: not such a comparison, or a name that is no column.
+        MonaiCaeError: not such a comparison, a text that is to be less or more than another, or a name that is no
+            column.
     """
 
-    def __init__(self, text: str, columns: Iterable[str]) -> None:
+    def __init__(self, text: str, columns: Iterable[str], missing: frozenset[float] = frozenset()) -> None:
         self.text = text
+        self.missing = missing
+        self.used: list[str] = []
         self._columns = list(columns)
         quoted: dict[str, str] = {}
 
@@ -147,31 +222,36 @@ class Rule:
 
     def _comparison(self, node: ast.Compare, quoted: Mapping[str, str]) -> Callable[[Row], bool | None]:
         operands = [self._operand(operand, quoted) for operand in (node.left, *node.comparators)]
-        operators = [_COMPARISONS.get(type(op)) for op in node.ops]
-        if None in operators:
+        kinds = [type(op) for op in node.ops]
+        if not set(kinds) <= set(_COMPARISONS):
             raise self._wrong("'is' is not known")
+        ordered = [
+            operand
+            for at, kind in enumerate(kinds)
+            if kind in _ORDERED
+            for operand in (node.left, *node.comparators)[at : at + 2]
+        ]
+        if any(isinstance(operand, ast.Constant) and isinstance(operand.value, str) for operand in ordered):
+            raise self._wrong("a text is not less or more than another")
 
         def evaluate(row: Row) -> bool | None:
             values = [operand(row) for operand in operands]
-            if None in values:
-                return None
-            pairs = zip(operators, values, values[1:], strict=False)
-            return all(_compare(compare, left, right) for compare, left, right in pairs if compare is not None)
+            pairs = zip(kinds, values, values[1:], strict=False)
+            return _combine([_compare(kind, left, right) for kind, left, right in pairs], decided=False)
 
         return evaluate
 
     def _operand(self, node: ast.expr, quoted: Mapping[str, str]) -> Callable[[Row], Any]:
         if isinstance(node, ast.Name):
             column = self._column(quoted.get(node.id, node.id))
-            return lambda row: parse(row.get(column, ""))
+            self.used.append(column)
+            return lambda row: parse(row.get(column, ""), self.missing)
         try:
             constant = ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError) as error:
             raise self._wrong("a side of a comparison is a column, a number, a text or a list of them") from error
-        if isinstance(constant, (list, tuple, set)):
-            several = {float(value) if isinstance(value, (int, float)) else value for value in constant}
-            return lambda row: several
-        return lambda row: constant
+        several = [_plain(value) for value in constant] if isinstance(constant, (list, tuple, set)) else None
+        return lambda row: _plain(constant) if several is None else several
 
     def _column(self, name: str) -> str:
         if name in self._columns:
@@ -183,22 +263,34 @@ class Rule:
         return matches[0]
 
 
-def parse(text: str) -> Value:
-    """A cell as a number where it is one, else as text; None where it is blank ("N/A" and the like included)."""
+def parse(text: str, missing: frozenset[float] = frozenset()) -> Value:
+    """A cell as a number where it is one, else as text; None where it is blank ("N/A" and the like) or a missing
+    code."""
     stripped = str(text).strip()
     if stripped.lower() in BLANK:
         return None
-    try:
-        return float(stripped)
-    except ValueError:
-        return stripped
+    value = _plain(stripped)
+    return None if value in missing else value
 
 
-def _compare(compare: Callable[[Any, Any], bool], left: Value, right: Value) -> bool:
+def _plain(value: Any) -> Any:
+    """A number where it is or reads as one, else text in lower case."""
     try:
-        return compare(left, right)
-    except TypeError:  # a text against a number: no order, so no match
-        return False
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value).strip().casefold()
+
+
+def _compare(kind: type[ast.cmpop], left: Any, right: Any) -> bool | None:
+    """None where a side is blank, or where a number stands beside a text."""
+    if left is None or right is None:
+        return None
+    if isinstance(right, list):
+        right = [value for value in right if type(value) is type(left)]
+        return _COMPARISONS[kind](left, right) if right else None
+    if type(left) is not type(right) or (kind in _ORDERED and isinstance(left, str)):
+        return None
+    return _COMPARISONS[kind](left, right)
 
 
 def _combine(values: list[bool | None], decided: bool) -> bool | None:

@@ -37,6 +37,7 @@ _NIFTI2 = 544  # the same of NIfTI-2
 _MAGIC = slice(344, 348)
 _DISPLAY = ("cal_max", "cal_min")
 _TEXTS = ("data_type", "db_name", "extents", "session_error", "regular", "descrip", "aux_file")
+_NOT_BROUGHT = "is {what}, and its content is not here: bring it with {how}"
 _DEFLATE_RATIO = 1032  # what a byte can inflate to at most: 258 bytes for two bits
 
 
@@ -94,9 +95,10 @@ def find_volume(name: str) -> Volume:
     if pair:
         header, voxels = (f"{root}.HDR", f"{root}.IMG") if name[-4:].isupper() else (f"{root}.hdr", f"{root}.img")
     size = _size(header, name)
+    packed = packed if pair else _is_packed(header, packed)
     found = _layout(header, root, pair, packed, size)
     if isinstance(found, str):
-        raise MonaiCaeError(f"{header if pair else name} {found}")
+        raise MonaiCaeError(f"{header if pair else name} {_pointer(header) or found}")
     if pair:
         size = _size(voxels, name)
     if packed and size * _DEFLATE_RATIO < found.end:
@@ -140,10 +142,41 @@ def three_sizes(shape: Sequence[int]) -> tuple[int, int, int] | None:
     return first[0], first[1], first[2]
 
 
+def _is_packed(path: str, named_so: bool) -> bool:
+    """Whether a file is a gzip stream, whatever its name says."""
+    try:
+        with FileIO(path) as file:
+            return file.read(2) == b"\x1f\x8b"
+    except OSError:
+        return named_so  # reading the header says what is wrong
+
+
+def _pointer(path: str) -> str:
+    """What to do about a file that stands for one that git-annex (DataLad) or Git LFS has not brought yet."""
+    try:
+        with FileIO(path) as file:
+            start = file.read(64) or b""
+    except OSError:
+        return ""
+    if start.startswith(b"/annex/objects/"):
+        return _NOT_BROUGHT.format(what="a git-annex pointer", how="datalad get, or git annex get")
+    return _NOT_BROUGHT.format(what="a Git LFS pointer", how="git lfs pull") if b"git-lfs" in start else ""
+
+
+def _dangling(path: str) -> str:
+    """What a link that leads nowhere points to."""
+    target = os.readlink(path)  # noqa: PTH115
+    if "/annex/objects/" in target:
+        return _NOT_BROUGHT.format(what="a git-annex link", how="datalad get, or git annex get")
+    return f"is a link to {target}, which is not there: bring that file, or mend the link"
+
+
 def _size(path: str, asked: str) -> int:
     try:
         found = os.stat(path)  # noqa: PTH116  # one slice costs 25 us, a Path two of them
     except FileNotFoundError as error:
+        if os.path.islink(path):  # noqa: PTH114
+            raise MonaiCaeError(f"{path} {_dangling(path)}") from error
         if path[-4:].lower() == ".img":
             raise MonaiCaeError(f"{path} is missing beside its .hdr: copy the scan again") from error
         raise MonaiCaeError(f"no image at {path}: check --dataset_dir") from error

@@ -62,6 +62,6 @@ def _place(method: str) -> str:
 
 
 def _read(path: Path, about: pd.DataFrame) -> pd.DataFrame:
-    table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=False)  # a subject may be called NA
+    table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=False)
     by_subject = table.groupby("subject", sort=False).agg(label=("label", "first"), probability=("probability", "mean"))
     return by_subject.join(about).reset_index(names="subject")

@@ -14,7 +14,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -57,8 +58,8 @@ def prepare(seed: int = 0, threads: int = 0, deterministic: bool = False) -> Non
     Raises:
         MonaiCaeError: an unknown setting, with the name that was probably meant, or an impossible value.
     """
-    _tell_mistakes_in_one_line()
     workflow = running_workflow()
+    _tell_mistakes_in_one_line([] if workflow is None else _grouped_settings(workflow.parser.get()))
     if workflow is not None:
         _read_booleans(workflow)
         check_settings(workflow.parser.get())
@@ -214,18 +215,34 @@ def find_mistake(error: BaseException | None) -> MonaiCaeError | None:
     return None
 
 
-def _tell_mistakes_in_one_line() -> None:
+def _tell_mistakes_in_one_line(grouped: Sequence[str]) -> None:
     """Under `python -m monai.bundle` a user's mistake ends in one line instead of a traceback; elsewhere nothing
     changes."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     if spec is not None and spec.name == "monai.bundle.__main__":
-        sys.excepthook = _one_line_excepthook
+        sys.excepthook = partial(_one_line_excepthook, grouped)
 
 
-def _one_line_excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def as_settings(message: str, grouped: Sequence[str]) -> str:
+    """A message with the options of `monai-cae` as the settings of a config that they are.
+
+    Args:
+        message: may name "--sex-codes" or "--subject-column".
+        grouped: settings one level down, such as "cohort#sex_codes".
+    """
+    for full in grouped:
+        option = "--" + full.partition("#")[2].replace("_", "-")
+        message = re.sub(rf"(?<![\w#-]){option}(?![\w-])", f"--{full}", message)
+    message = re.sub(r"(?<![\w-])--(\w+)-column\b", r"--cohort#columns#\1", message)
+    return re.sub(r"(--cohort#allow_unmatched)(?! true)", r"\1 true", message)
+
+
+def _one_line_excepthook(
+    grouped: Sequence[str], kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     mistake = find_mistake(error)
     if mistake is not None:
-        print(f"error: {mistake}", file=sys.stderr)
+        print(f"error: {as_settings(str(mistake), grouped)}", file=sys.stderr)
     elif issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
     else:

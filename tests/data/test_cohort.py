@@ -273,7 +273,7 @@ def test_cohort_counts_who_is_left_out_of_folder_and_selection(tmp_path, write_d
     root = write_discs(tmp_path / "discs", rows)
     image = next(root.rglob("OAS1_0001_MR1_*.hdr"))
     write_pair(image.with_name(image.name.replace("0001", "0009")))
-    cohort = load_cohort(root)
+    cohort = load_cohort(root, allow_unmatched=True)
     assert cohort.layout == "OASIS-1 discs"
     assert cohort.left_out == {"images without a row in the table": 1, UNLABELLED: 1}
     assert [scan.label for scan in cohort.scans] == [0, 1]

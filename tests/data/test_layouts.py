@@ -87,14 +87,14 @@ def test_other_files_of_a_session_are_no_input(discs):
 def test_sessions_without_image_or_without_row_are_left_out(discs, write_pair):
     shutil.rmtree(discs / "disc1" / "OAS1_0001_MR1")
     write_pair(t88(discs, "disc1", "OAS1_0999_MR1"))
-    found = read_scans(discs)
+    found = read_scans(discs, allow_unmatched=True)
     assert list(images(found.scans)) == ["OAS1_0002_MR1", "OAS1_0002_MR2"]
     assert found.left_out == {"rows without an image": 1, "images without a row in the table": 1}
 
 
 def test_table_that_is_given_wins_over_those_in_the_folder(discs, tmp_path, write_table):
     other = write_table(tmp_path / "other.csv", [("OAS1_0001_MR1", "M", 33, 3)])
-    (scan,) = read_scans(str(discs), table=str(other)).scans
+    (scan,) = read_scans(str(discs), table=str(other), allow_unmatched=True).scans
     assert (scan.name, scan.cdr, scan.age) == ("OAS1_0001_MR1", 3, 33)
     assert scan.image == t88(discs, "disc1", "OAS1_0001_MR1", 3)
 
@@ -129,14 +129,17 @@ def test_table_alone_gives_scans_without_images(tmp_path, write_table):
 )
 def test_plain_folder(plain, files, plane, expected):
     touch(*(plain / file for file in files))
-    found = read_scans(plain, plane=plane)
+    found = read_scans(plain, plane=plane, allow_unmatched=True)
     assert [scan.image for scan in found.scans] == [plain / file for file in expected]
     assert found.layout == "plain folder"
 
 
 def test_plain_folder_counts_what_does_not_meet(plain):
     touch(*(plain / f"sub-{n}.nii" for n in ("02", "03", "04", "05")), plain / "._sub-02.nii")
-    assert read_scans(plain).left_out == {"rows without an image": 1, "images without a row in the table": 3}
+    assert read_scans(plain, allow_unmatched=True).left_out == {
+        "rows without an image": 1,
+        "images without a row in the table": 3,
+    }
 
 
 @pytest.mark.parametrize("header", ["image", "Path", "FILENAME"])
@@ -213,7 +216,7 @@ def test_bids_without_sessions(tmp_path, prefix):
         Scan(f"{prefix}01", image=at(root, "sub-01", "", "sub-01"), cdr=0, age=70),
         Scan(f"{prefix}02", image=at(root, "sub-02", "", "sub-02"), cdr=1, age=71),
     ]
-    assert read_scans(root) == Found(
+    assert read_scans(root, allow_unmatched=True) == Found(
         "BIDS", expected, {"rows without an image": 1, "images without a row in the table": 1}
     )
 
@@ -223,7 +226,7 @@ def test_bids_with_sessions_gives_a_row_to_each(tmp_path):
     bids(root, ("sub-02", "ses-a", "sub-02_ses-a"), ("sub-03", "", "sub-03"))
     (root / "sub-02" / "ses-pet").mkdir()
     (root / "participants.tsv").write_text("participant_id\tCDR\nsub-01\t0\nsub-02\t1\nsub-03\t2\n")
-    found = read_scans(root)
+    found = read_scans(root, allow_unmatched=True)
     assert images(found.scans) == {
         "sub-01_ses-a": at(root, "sub-01", "ses-a", "sub-01_ses-a"),
         "sub-01_ses-b": at(root, "sub-01", "ses-b", "sub-01_ses-b"),
@@ -245,7 +248,7 @@ def test_bids_table_of_sessions_comes_before_that_of_participants(tmp_path, pref
     (root / "sub-01" / "sub-01_sessions.tsv").write_text(
         f"session_id\tcdr\tage\tdx\n{prefix}a\t0\t71\tCN\n{prefix}b\t0.5\t73\tMCI\n{prefix}d\t1\t75\tAD\n"
     )
-    found = read_scans(root)
+    found = read_scans(root, allow_unmatched=True)
     assert found.scans == [
         Scan("sub-01", "ses-a", at(root, *sessions[0]), cdr=0, age=71, sex="F", covariates={"MMSE": 30}),
         Scan("sub-01", "ses-b", at(root, *sessions[1]), cdr=0.5, age=73, sex="F", covariates={"MMSE": 30}),
@@ -270,14 +273,14 @@ def test_bids_blank_in_the_table_of_sessions_leaves_what_participants_says(tmp_p
     assert scan.age == 60
 
 
-def test_bids_takes_the_first_of_several_runs_and_counts_the_rest(tmp_path):
+def test_bids_takes_the_last_of_several_runs_and_counts_the_rest(tmp_path):
     runs = [("sub-01", "ses-a", f"sub-01_ses-a_run-{n}") for n in (3, 1, 2)]
     root = bids(tmp_path, *runs, ("sub-02", "ses-a", "sub-02_ses-a_run-1"), ("sub-02", "ses-a", "sub-02_ses-a_run-2"))
     (root / "participants.tsv").write_text("participant_id\nsub-01\nsub-02\n")
     found = read_scans(root)
     assert images(found.scans) == {
-        "sub-01_ses-a": at(root, *runs[1]),
-        "sub-02_ses-a": at(root, "sub-02", "ses-a", "sub-02_ses-a_run-1"),
+        "sub-01_ses-a": at(root, *runs[0]),
+        "sub-02_ses-a": at(root, "sub-02", "ses-a", "sub-02_ses-a_run-2"),
     }
     assert found.left_out == {"further images of a session": 3}
 
@@ -296,7 +299,7 @@ def test_caps(tmp_path, whole_only):
     touch(root / "subjects/sub-1/ses-M000/t1_linear/sub-1_ses-M000_space-MNI152NLin2009cSym_res-1x1x1_affine.mat")
     touch(root / "subjects/sub-1/ses-M000/t1/spm/sub-1_ses-M000_T1w.nii.gz")
     table.write_text("participant_id\tsession_id\tCDR\nsub-1\tses-M000\t0\nsub-1\tses-M012\t0.5\nsub-3\tses-M000\t1\n")
-    found = read_scans(root, table=table)
+    found = read_scans(root, table=table, allow_unmatched=True)
     assert found.layout == "Clinica CAPS"
     assert found.scans == [
         Scan("sub-1", "ses-M000", t1_linear(root, *sessions[0], crops[-1]), cdr=0),

@@ -25,6 +25,7 @@ def ages(tmp_path):
 
 VISITS = "ID,Age\nOAS1_0001_MR1,60\nOAS1_0001_MR2,61\nOAS1_0011_MR1,70\n"
 BIDS = "participant_id\tsession_id\tage\n01\tM00\t60\n01\tM048\t64\nsub-02\tses-1\t70\nS3\t\t80\n"
+TEXTS = "ID,Age\nNA,60\nNULL,61\nnan,62\nS01_1,63\nS01_2,64\n"
 NUMBERS = "ID,Age\n1,60\n7,61\n007,62\n2,63\n"
 
 
@@ -46,6 +47,10 @@ NUMBERS = "ID,Age\n1,60\n7,61\n007,62\n2,63\n"
         (NUMBERS, "sub-001_T1w.nii.gz", 60),
         (NUMBERS, "7.nii.gz", 61),
         (NUMBERS, "007.nii.gz", 62),
+        (TEXTS, "NA.nii.gz", 60),
+        (TEXTS, "NULL_T1w.nii", 61),
+        (TEXTS, "nan.nii", 62),
+        (TEXTS, "S01_2_T1w.nii", 64),
         ("ID,Age\nS1,60\nS1_b,61\n", "S1_b_T1w.nii", 61),
         ("ID,Age\nOAS30001_MR_d0129,60\nOAS30001_MR_d0757,62\n", "OAS30001_MR_d0757_T1w.nii.gz", 62),
     ],
@@ -97,6 +102,17 @@ def test_subject_and_training_are_told_of_every_file(tmp_path):
     items = inference_items([tmp_path / name for name in answers], "", {}, trained_on)
     assert [(item["subject"], item["seen_in_training"]) for item in items] == list(answers.values())
     assert {item["seen_in_training"] for item in inference_items([Path("sub-02.nii")], "", {})} == {"unknown"}
+
+
+def test_coded_sex_is_asked_about_where_it_is_a_covariate_alone(tmp_path, refused):
+    table = tmp_path / "table.csv"
+    table.write_text("ID,Sex,Age\nA,1,60\nB,2,70\n")
+    given = ([Path("A.nii"), Path("B.nii")], str(table))
+    assert [item["covariates"].tolist() for item in inference_items(*given, AGE)] == [[60], [70]]
+    with refused("table.csv: .*sex"):
+        inference_items(*given, {"sex": [0, 1]})
+    found = inference_items(*given, {"sex": [0, 1]}, sex_codes="F=2,M=1")
+    assert [item["covariates"].tolist() for item in found] == [[1], [0]]
 
 
 def test_the_tables_subjects_need_no_covariates(tmp_path, refused):

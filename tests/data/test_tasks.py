@@ -23,7 +23,7 @@ ROW = {"CDR": "0.5", "Age": "70", "M/F": "F", "DX": "MCI", "MMSE": "N/A"}
         ("CDR in (0, 0.5)", True),
         ("Age > 75 or DX == 'MCI'", True),
         ("not CDR > 0", False),
-        ("DX > 3", False),
+        ("DX > 3", None),
         ("MMSE < 24", None),
         ("not MMSE < 24", None),
         ("MMSE < 24 and CDR > 1", False),

@@ -1,0 +1,171 @@
+"""Who is who: one key per person, whatever a table, a folder or a datalist calls that person's scans."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from monai_cae.data.scan import Note, Scan
+from monai_cae.data.texts import shown
+from monai_cae.errors import MonaiCaeError
+
+# Ways to write a session behind a person's ID: OAS1_0001_MR2, OAS30001_MR_d0129, sub-01_ses-M48, P7-visit2.
+_SESSION = re.compile(
+    r"[_-](ses-[a-z0-9]+|(?:ses|session|visit)[_-]?[a-z]{0,2}\d+|mr[_-]?d?\d+|d\d{3,5})$", re.IGNORECASE
+)
+# Ends that may be a visit, or a subject's number within a site: S01_2, 1234-m06, P3_bl, S01b, x_20120314.
+_PERHAPS_VISIT = re.compile(
+    r"(?:[_. -]+(?:[a-z]{0,5}[_-]?\d{1,2}|bl|sc|pre|post|baseline|follow-?up\d*|[a-z]|(?:19|20)\d\d-?\d\d-?\d\d)"
+    r"|(?<=\d)[a-z]\d{0,2})$",
+    re.IGNORECASE,
+)
+_MOST_VISITS = 12  # of one person; a stem that more names share is a site's
+_FEWEST_PERSONS = 3
+_SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
+_BIDS_ENTITIES = re.compile(r"^sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?(?:_|$)")
+
+
+def split_session(name: str) -> tuple[str, str]:
+    """A name without the session at its end, and the session; "" where it has none that is sure to be one."""
+    name = name.strip()
+    match = _SESSION.search(name)
+    return (name[: match.start()], match[1]) if match and match.start() else (name, "")
+
+
+def person(name: str) -> str:
+    """One spelling for all scans of a person: no session at the end, no "sub-", no spaces around, lower case."""
+    return split_session(name)[0].casefold().removeprefix("sub-")
+
+
+def loose(name: str) -> str:
+    """A name without what programs lose on the way: case, zeros at the front of numbers, punctuation, "sub-", "ses-".
+
+    "sub-007_ses-M048", "7_M48" and "007-m48" are one; "7" and "70" are not.
+    """
+    bare = without_prefixes(name).casefold()
+    return "_".join(part.lstrip("0") or "0" for part in re.findall(r"[^\W\d_]+|\d+", bare)) or bare
+
+
+def without_prefixes(name: str) -> str:
+    """A name without the "sub-" and "ses-" of BIDS."""
+    return re.sub(r"(^|_)(?:sub|ses)-", r"\1", name.strip())
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """A key that sorts numbers in names as numbers: "M6" before "M12"."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+
+
+def subject_of(path: str | Path) -> tuple[str, str]:
+    """Subject and session of an image by its file's name, as BIDS or OASIS write them; else the name without suffix.
+
+    The session is "" where the name tells none.
+    """
+    name = Path(path).name
+    suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
+    name = name[: len(name) - len(suffix)]
+    if bids := _BIDS_ENTITIES.match(name):
+        return f"sub-{bids[1]}", f"ses-{bids[2]}" if bids[2] else ""
+    if oasis := re.match(r"(OAS1_\d{4}|OAS3\d{4})_(MR\d+|MR_d\d+)(?:_|$)", name):
+        return oasis[1], oasis[2]
+    return split_session(name)
+
+
+def name_persons(
+    scans: Sequence[Scan], pattern: str = "", where: str = "the datalist"
+) -> tuple[list[Scan], list[Note]]:
+    """Tell persons from sessions in the names of scans, or refuse to guess.
+
+    Args:
+        scans: their `subject` is the name as it is written, a person's or a scan's.
+        pattern: a regular expression that finds the person in the name, by its first group or all of it:
+            "^(OAS3\\d{4})", or "(.+)" for the whole name; "" to cut off what is sure to be a session.
+        where: names the table or datalist in errors.
+
+    Returns:
+        The scans, with one spelling of the subject for all of one person, and what was guessed.
+
+    Raises:
+        MonaiCaeError: a pattern that does not fit, or names that may be one person or several.
+    """
+    read = re.compile(_checked(pattern)) if pattern else None
+    split = [split_session(scan.subject) if read is None else _found(read, scan.subject, where) for scan in scans]
+    keys = [subject.casefold() if pattern else person(subject) for subject, _ in split]
+    spelling: dict[str, str] = {}
+    for key, (subject, _) in zip(keys, split, strict=True):
+        spelling.setdefault(key, subject)
+    named = [
+        replace(scan, subject=spelling[key], session=scan.session or session)
+        for scan, key, (_, session) in zip(scans, keys, split, strict=True)
+    ]
+    if not pattern:
+        _refuse_doubtful(named, where)
+    cut = [
+        f"{scan.subject} -> {new.subject}"
+        for scan, new in zip(scans, named, strict=True)
+        if scan.subject.strip() != new.subject
+    ]
+    how = f"persons as --subject-pattern {pattern} finds them" if pattern else "persons without the session in their ID"
+    return named, [Note(how, tuple(cut[:3]))] if cut else []
+
+
+def maybe_one_person(sexes: Mapping[str, str]) -> list[list[str]]:
+    """Names that are different as written, and may be one person all the same.
+
+    They differ in case, punctuation and zeros only, or in an end that may be a visit's. The latter is ruled out for all
+    of them where a stem has both sexes or more names than a person has visits, or where fewer than three persons would
+    be left: then the stem is a site's or a group's.
+
+    Args:
+        sexes: name -> "F", "M" or "".
+
+    Returns:
+        Groups of two names or more.
+    """
+    spelled, stems = defaultdict(list), defaultdict(list)
+    for name in sexes:
+        spelled[loose(name)].append(name)
+        bare = name.casefold()
+        stem = _PERHAPS_VISIT.sub("", bare.removeprefix("sub-"))
+        stems[stem if stem != bare and stem else bare].append(name)
+    visits = [group for group in stems.values() if len(group) > 1]
+    sites = any(len(group) > _MOST_VISITS or len({sexes[name] for name in group} - {""}) > 1 for group in visits)
+    groups = [group for group in spelled.values() if len(group) > 1]
+    return groups + ([] if sites or len(stems) < _FEWEST_PERSONS else [g for g in visits if g not in groups])
+
+
+def _checked(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise MonaiCaeError(
+            f"subject_pattern {shown(pattern)} is not a regular expression ({error}): correct it"
+        ) from error
+    return pattern
+
+
+def _found(pattern: re.Pattern[str], name: str, where: str) -> tuple[str, str]:
+    match = pattern.search(name)
+    group = 1 if pattern.groups else 0
+    if not match or not match[group]:
+        raise MonaiCaeError(
+            f"{where}: subject_pattern {shown(pattern.pattern)} finds nobody in the ID {shown(name)}: correct it"
+        )
+    return match[group], name[match.end(group) :].strip("_-. ")
+
+
+def _refuse_doubtful(scans: Sequence[Scan], where: str) -> None:
+    sexes = {scan.subject: scan.sex for scan in scans}
+    bids = all(re.fullmatch("sub-[A-Za-z0-9]+", name) for name in sexes)
+    for group in maybe_one_person(sexes):
+        if bids and len({loose(name) for name in group}) > 1:
+            continue  # in BIDS a label is a person, and its session stands apart
+        raise MonaiCaeError(
+            f"{where}: are {group[0]} and {group[1]} one person or two? Say so with --subject-pattern: '(.+)' takes "
+            r"every ID as a person, '(.+)[_-]' and '(\D*\d+)' leave out its end; or name the persons' column with "
+            "--subject-column"
+        )
