@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 
 from monai_cae.errors import MonaiCaeError
 
-PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # axes from left to right, posterior to anterior, inferior to superior
+PLANES = {
+    "sagittal": 0,
+    "coronal": 1,
+    "axial": 2,
+}  # axes to the right, to the front, upwards
 AXES = ("anatomical", "stored")
 _LEAST_VOLUME = 1e-6  # of the unit cube under an affine without its scales: below, its axes lie in one plane
 

@@ -36,20 +36,18 @@ class SliceReader(NibabelReader):
     Args:
         plane: "axial", "coronal" or "sagittal".
         slice_index: 1-based; an image with a single slice in the plane gives that one.
-        axes: "anatomical" finds the plane through the affine, counts from left to right, posterior to anterior, inferior
-            to superior, and gives the slice as it lies in the closest RAS+ volume. A file that records no orientation
-            (Analyze without SPM's .mat, NIfTI with both codes 0, an affine that is none) is taken as stored, first axis
-            left to right and so on. "stored" takes every file so.
+        axes: "anatomical" finds the plane through the affine, counts from left to right, posterior to anterior and
+            inferior to superior, and gives the slice as it lies in the closest RAS+ volume. A file that records no
+            orientation (Analyze without SPM's .mat, NIfTI with both codes 0, an affine that is not invertible) is
+            taken as stored: its axes in turn are left to right, and so on. "stored" takes every file so.
 
     Raises:
-        MonaiCaeError: an unknown plane or axes; in use: no such file, a broken or truncated one or one beyond the limits of
-            `monai_cae.data.volumes`, not a 3D volume, an index outside it, a slice that is empty or has values that are
-            not finite.
+        MonaiCaeError: an unknown plane or axes; in use: no such file, a broken or truncated one or one beyond the
+            limits of `monai_cae.data.volumes`, not a 3D volume, an index outside it, a slice that is empty or has
+            values that are not finite.
     """
 
-    def __init__(
-        self, plane: str = "axial", slice_index: int = 106, axes: str = "anatomical", **kwargs: Any
-    ) -> None:
+    def __init__(self, plane: str = "axial", slice_index: int = 106, axes: str = "anatomical", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_axes(axes)
         self.axis = plane_axis(plane)

@@ -73,7 +73,7 @@ class SelectSlice(Transform):
         closest = closest_view(shape, affine) if self.axes == "anatomical" and _is_oriented(img.meta) else None
         return closest or View(shape, affine)
 
-    def _turned(self, out: MetaTensor, view: View) -> MetaTensor:
+    def _turned(self, out: Any, view: View) -> Any:
         kept = [axis for axis in range(3) if axis != self.axis]
         if view.order[kept[0]] > view.order[kept[1]]:
             out = out.transpose(1, 2)

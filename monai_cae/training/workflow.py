@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigWorkflow
 
+from monai_cae.data.planes import AXES
 from monai_cae.delivery import without_credentials
 from monai_cae.errors import MonaiCaeError
 from monai_cae.training.freezing import LEARN
@@ -38,8 +39,16 @@ _REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
 _POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "image_size", "repeats")
 _GROUPS = ("cohort", "split")
 _POSITIVE_NUMBERS = ("learning_rate",)
-_TRUE_OR_FALSE = ("allow_leaks", "augment", "calibrate", "deterministic", "permute_labels", "resume")
-_WORDS = {"learn": LEARN, "keep": KEEP}
+_TRUE_OR_FALSE = (
+    "allow_leaks",
+    "allow_other_frame",
+    "augment",
+    "calibrate",
+    "deterministic",
+    "permute_labels",
+    "resume",
+)
+_WORDS = {"axes": AXES, "learn": LEARN, "keep": KEEP}
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 _PLAIN = (str, int, float, bool, torch.device)
 

@@ -26,7 +26,9 @@ AFFINE = np.array([[1.5, 0.2, 0.1, 40], [0.3, 2.0, -0.4, -55.5], [0.05, 0.6, 3.0
 LEFT_HANDED = np.array([[-1.5, *AFFINE[0, 1:]], *AFFINE[1:]])
 
 
-def save(path, voxels, image_class=nib.Nifti1Image, dtype=None, endianness="<", slope=None, comment=None, affine=AFFINE):
+def save(
+    path, voxels, image_class=nib.Nifti1Image, dtype=None, endianness="<", slope=None, comment=None, affine=AFFINE
+):
     header = image_class.header_class(endianness=endianness)
     if comment:
         header.extensions.append(Nifti1Extension("comment", comment))
