@@ -15,6 +15,7 @@ from monai_cae.data.cohort import (
 )
 from monai_cae.data.covariates import inference_items, with_covariates
 from monai_cae.data.frames import frame_lines
+from monai_cae.data.inputs import NetworkInput
 from monai_cae.data.labelled import labelled_items
 from monai_cae.data.layouts import Found, find_images, read_scans
 from monai_cae.data.leakage import LeakageDemo, leakage_demo
@@ -45,6 +46,7 @@ __all__ = [
     "Finding",
     "Found",
     "LeakageDemo",
+    "NetworkInput",
     "Scan",
     "ScanCheck",
     "SelectSlice",

@@ -137,8 +137,6 @@ def usable_images(
     slices: dict[str, Any] = {"plane": plane, "slice_index": slice_index, "axes": axes}
     frame: dict[str, Any] = {"training": training, "allow_other_frame": allow_other_frame}
     bad = find_bad([("", path) for path in images], cohort=False, **slices, **frame)
-    for line in frame_lines(map(str, images), **slices, training=training):
-        print(f"note: {line}", flush=True)
     if on_bad_scan == "fail":
         refuse_bad(bad, len(images))
     if len(bad) == len(images):
@@ -146,7 +144,10 @@ def usable_images(
     if bad:
         print("\n".join(skipped_lines(bad, len(images))), flush=True)
     left_out = {scan.image: scan.brief for scan in bad}
-    return UsableImages([path for path in images if str(path) not in left_out], left_out)
+    kept = [path for path in images if str(path) not in left_out]
+    for line in frame_lines(map(str, kept), **slices, training=training):
+        print(f"note: {line}", flush=True)
+    return UsableImages(kept, left_out)
 
 
 def check_on_bad_scan(on_bad_scan: str) -> None:

@@ -159,10 +159,11 @@ def frame_lines(
     if not _same_voxels(usual, wanted):
         stored = f" (stored as {usual.codes})" if usual.codes not in ("", MIXED) else ""
         whose, where = ("those of the training", "its space") if training else ("the template's", "a template")
+        lies = f"{slice_name} lies {usual.above_middle:+.3g} mm from the middle, there {wanted.above_middle:+.3g} mm: "
         lines.append(
-            f"{_how_many(frames, usual)} {_voxels(usual)}{stored}, {whose} {_voxels(wanted)}: {slice_name} lies "
-            f"{usual.above_middle:+.3g} mm from the middle of the volume, there {wanted.above_middle:+.3g} mm; "
-            f"register the scans to {where}, or choose another --slice_index"
+            f"{_how_many(frames, usual)} {_voxels(usual)}{stored}, {whose} {_voxels(wanted)}; "
+            f"{'' if usual.shape[plane_axis(plane)] == 1 else lies}register the scans to {where}"
+            f"{'' if training else ', or choose another --slice_index'}"
         )
     return [*lines, *_orientation_lines(frames, axes, training), *_place_lines(frames, usual, slice_name)]
 

@@ -51,7 +51,7 @@ class View(NamedTuple):
         if self.as_stored:
             return array
         steps = tuple(slice(None, None, -1 if flipped else 1) for flipped in self.flipped)
-        return np.ascontiguousarray(array.transpose(self.order)[steps])
+        return array.transpose(self.order)[steps].copy()  # PyTorch takes no negative strides
 
 
 def closest_view(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> View | None:

@@ -91,7 +91,7 @@ class SelectSlice(Transform):
 def _is_oriented(meta: Mapping[Any, Any]) -> bool:
     """Whether the header that these metadata are of, if of any, records an orientation."""
     codes = [meta[name] for name in UNORIENTED if name in meta]  # ITK's are texts
-    return any(int(code) > 0 for code in codes) if codes else "hist_un0" not in meta  # an Analyze header's field
+    return any(int(code) > 0 for code in codes) if codes else "vols_added" not in meta  # a field of Analyze alone
 
 
 class SelectSliced(MapTransform):

@@ -38,7 +38,7 @@ def save_weights(
         weights: a network, or its state dict.
         path: the file.
         trained_on: hashed subject IDs, see `monai_cae.data.hash_subject`.
-        network_input: plain values, see `monai_cae.training.NetworkInput`.
+        network_input: plain values, see `monai_cae.data.NetworkInput`.
 
     Raises:
         MonaiCaeError: the file can't be written.
@@ -91,10 +91,10 @@ def trained_on(path: str | Path) -> list[str]:
     return [subject for subject in subjects if isinstance(subject, str)] if isinstance(subjects, list) else []
 
 
-def trained_with(path: str | Path) -> dict[str, Any]:
-    """The `network_input` that `save_weights` was given; nothing for a missing file or one that does not carry it."""
-    recorded = _ours(path).get("input")
-    return dict(recorded) if isinstance(recorded, Mapping) else {}
+def trained_with(*paths: str | Path) -> dict[str, dict[str, Any]]:
+    """Checkpoint -> the `network_input` that `save_weights` was given; nothing for a missing file or one without."""
+    recorded = {str(path): _ours(path).get("input") for path in paths}
+    return {path: dict(given) for path, given in recorded.items() if isinstance(given, Mapping)}
 
 
 def _ours(path: str | Path) -> Mapping[str, Any]:

@@ -20,7 +20,6 @@ from monai_cae.training.encoding import EncodedDataset
 from monai_cae.training.freezing import EncoderFreezing, learning_steps
 from monai_cae.training.handlers import BestCheckpoint, BestWriting, EpochProgress, StopWhenWorse
 from monai_cae.training.inferers import PrecisionInferer
-from monai_cae.training.inputs import NetworkInput
 from monai_cae.training.loaders import ResidentLoader
 from monai_cae.training.machine import use_machine
 from monai_cae.training.metrics import BrainPSNR, ClassificationScore
@@ -59,7 +58,6 @@ __all__ = [
     "Histograms",
     "InnerFolds",
     "LossWatch",
-    "NetworkInput",
     "ParallelInferer",
     "PenalisedRegression",
     "Pixels",

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from monai.bundle import ConfigWorkflow
 
-from monai_cae.data.planes import AXES
 from monai_cae.delivery import without_credentials
 from monai_cae.errors import MonaiCaeError
 from monai_cae.training.freezing import LEARN
@@ -48,7 +47,7 @@ _TRUE_OR_FALSE = (
     "permute_labels",
     "resume",
 )
-_WORDS = {"axes": AXES, "learn": LEARN, "keep": KEEP}
+_WORDS = {"learn": LEARN, "keep": KEEP}
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 _PLAIN = (str, int, float, bool, torch.device)
 

@@ -12,7 +12,6 @@ from monai.transforms.intensity import array as intensity
 from monai_cae.data.frames import Frame, common_frame, frames_of, from_record
 from monai_cae.data.texts import shown
 from monai_cae.errors import MonaiCaeError
-from monai_cae.networks import trained_with
 
 _SHOWN = 200  # characters of a value
 
@@ -51,15 +50,17 @@ class NetworkInput:
         frame = common_frame(frames)._asdict() if frames else None
         return json.loads(json.dumps({**self.settings, "frame": frame}))
 
-    def training_of(self, *checkpoints: str) -> Frame | None:
-        """The frame that the checkpoints record; None where none does, or there is no file.
+    def training_of(self, records: Mapping[str, Mapping[str, Any]]) -> Frame | None:
+        """The frame that the checkpoints record; None where none does.
+
+        Args:
+            records: checkpoint -> what it carries, see `monai_cae.networks.trained_with`.
 
         Raises:
             MonaiCaeError: a checkpoint was trained with another setting.
         """
         frames = []
-        for checkpoint in checkpoints:
-            recorded = trained_with(checkpoint)
+        for checkpoint, recorded in records.items():
             for name, now in self.settings.items():
                 before = recorded.get(name, now)
                 if before != now:
