@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     datalist.add_argument("--val-fraction", type=float, default=0.2, help="of the rest (default: 0.2)")
     datalist.add_argument("--stratify", default="class", help="class, class+age, class+sex or class+age+sex")
     datalist.add_argument("--seed", type=int, default=0, help="decides the split (default: 0)")
+    _add_other_frame(datalist)
     datalist.add_argument(
         "--on-bad-scan",
         "--on_bad_scan",
@@ -93,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--dataset-dir", type=Path, help="what its image paths are relative to (default: as recorded)")
     audit.add_argument("--checkpoint", type=Path, nargs="*", default=[], help="pretrained weights in use")
     audit.add_argument("--no-pixels", action="store_true", help="do not read the images")
+    _add_other_frame(audit)
     _add_hash_ids(audit)
     audit.add_argument("--out", type=Path, help="folder for audit.json and audit.html (default: beside the datalist)")
 
@@ -165,11 +167,19 @@ def _add_hash_ids(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hash-ids", "--hash_ids", action="store_true", help=text)
 
 
+def _add_other_frame(parser: argparse.ArgumentParser) -> None:
+    text = "take slices more than 5 mm or 10 degrees off the others' place"
+    parser.add_argument("--allow-other-frame", "--allow_other_frame", action="store_true", help=text)
+
+
 def _add_slice(parser: argparse.ArgumentParser) -> None:
     text = "take images that a table or datalist names outside the folder"
     parser.add_argument("--allow-outside", "--allow_outside", action="store_true", help=text)
     parser.add_argument("--plane", default="axial", help="axial, coronal or sagittal (default: axial)")
-    parser.add_argument("--slice-index", type=int, default=106, help="counted from 1 (default: 106, the paper's)")
+    text = "counted from 1, left to right, back to front or upwards (default: 106, the paper's)"
+    parser.add_argument("--slice-index", "--slice_index", type=int, default=106, help=text)
+    text = "anatomical finds the plane by each header's orientation, stored by the order of the axes"
+    parser.add_argument("--axes", default="anatomical", help=f"{text} (default: anatomical)")
 
 
 def _add_cohort(parser: argparse.ArgumentParser) -> None:
@@ -236,6 +246,19 @@ def _cohort(options: argparse.Namespace) -> None:
     allowed = {"allow_outside": options.allow_outside}
     cohort = load_cohort(options.path, plane=options.plane, **allowed, **_cohort_options(options))
     _print_cohort(cohort, options.path)
+    _print_frame(cohort, options)
+
+
+def _slices(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("plane", "slice_index", "axes")}
+
+
+def _print_frame(cohort: Cohort, options: argparse.Namespace) -> None:
+    from monai_cae.data import frame_lines
+
+    images = (str(scan.image) for scan in cohort.scans if scan.image is not None)
+    for line in frame_lines(images, **_slices(options)):
+        print(f"note: {line}")
 
 
 def _print_cohort(cohort: Cohort, path: Path, names: bool = True) -> None:
@@ -267,10 +290,11 @@ def _datalist(options: argparse.Namespace) -> int:
 
     rules = _cohort_options(options)
     slices = {"plane": options.plane, "slice_index": options.slice_index}
-    cohort = load_usable_cohort(
-        options.path, **slices, on_bad_scan=options.on_bad_scan, allow_outside=options.allow_outside, **rules
-    )
+    frame = {"axes": options.axes, "allow_other_frame": options.allow_other_frame}
+    allowed = {"allow_outside": options.allow_outside, "frame": frame}
+    cohort = load_usable_cohort(options.path, **slices, on_bad_scan=options.on_bad_scan, **allowed, **rules)
     _print_cohort(cohort, options.path, names=not options.hash_ids)
+    _print_frame(cohort, options)
     if cohort.bad_scans:
         print("\n".join(["", *skipped_lines(cohort.bad_scans, len(cohort.scans) + len(cohort.bad_scans))]))
     names = ("kind", "folds", "test_fraction", "val_fraction", "stratify", "seed")
@@ -288,7 +312,7 @@ def _datalist(options: argparse.Namespace) -> int:
             root=options.path,
             synthetic=cohort.synthetic,
             made_from={"dataset_dir": str(options.path.resolve())},
-            recipe={**rules, **split, "fold": fold, "plane": options.plane, **recipe_of(cohort, options.path)},
+            recipe={**rules, **split, "fold": fold, **_slices(options), **recipe_of(cohort, options.path)},
         )
         print(f"{path}: " + ", ".join(f"{len(scans)} {name}" for name, scans in sets.items()))
         leaks += len(_run_audit(path, options.path, path.parent, options).leaks)
@@ -301,7 +325,7 @@ def _audit(options: argparse.Namespace) -> int:
     folder = options.out or options.path.parent
     seen = _seen_by(options.checkpoint)
     audit = _run_audit(options.path, options.dataset_dir or recorded, folder, options, seen, not options.no_pixels)
-    print(DISCLAIMER)
+    print("\n".join([*(f"  note: {note}" for note in audit.notes), DISCLAIMER]))
     return int(bool(audit.leaks))
 
 
@@ -343,14 +367,14 @@ def _run_audit(
     )
     if pixels:
         slices = {"plane": options.plane, "slice_index": options.slice_index}
-        sets = usable_sets(sets, path, **slices, on_bad_scan="fail")
+        frame = {"axes": options.axes, "allow_other_frame": options.allow_other_frame}
+        sets = usable_sets(sets, path, **slices, on_bad_scan="fail", frame=frame)
     number = len(sets.training) + len(sets.validation) + len(sets.test)
     audit = audit_sets(
         sets.training,
         sets.validation,
         sets.test,
-        plane=options.plane,
-        slice_index=options.slice_index,
+        **_slices(options),
         pixels=pixels,
         synthetic=sets.synthetic,
         pretrained_on=seen,
@@ -393,8 +417,7 @@ def _check(options: argparse.Namespace) -> int:
         images = [(pseudonym(name), path) for name, path in images]
     result = check_cohort(
         images,
-        plane=options.plane,
-        slice_index=options.slice_index,
+        **_slices(options),
         progress=_progress("check", "scan", len(images)),
     )
     if options.hash_ids:
@@ -436,9 +459,7 @@ def _show_leakage(path: Path, options: argparse.Namespace) -> None:
     from monai_cae.data import is_synthetic, leakage_demo
     from monai_cae.evaluation import figures, sheets
 
-    demo = leakage_demo(
-        path, plane=options.plane, slice_index=options.slice_index, progress=_progress("read", "scan", None)
-    )
+    demo = leakage_demo(path, **_slices(options), progress=_progress("read", "scan", None))
     synthetic = is_synthetic(path)
     note = "Synthetic data, not real MRI" if synthetic else ""
     figure = sheets.leakage_figure(demo.by_image, demo.by_subject, demo.chance, note=note)

@@ -14,6 +14,8 @@ from monai_cae.data.cohort import (
     table_1,
 )
 from monai_cae.data.covariates import inference_items, with_covariates
+from monai_cae.data.frames import frame_lines
+from monai_cae.data.inputs import NetworkInput
 from monai_cae.data.labelled import labelled_items
 from monai_cae.data.layouts import Found, find_images, read_scans
 from monai_cae.data.leakage import LeakageDemo, leakage_demo
@@ -44,6 +46,7 @@ __all__ = [
     "Finding",
     "Found",
     "LeakageDemo",
+    "NetworkInput",
     "Scan",
     "ScanCheck",
     "SelectSlice",
@@ -58,6 +61,7 @@ __all__ = [
     "certify_datalist",
     "check_cohort",
     "find_images",
+    "frame_lines",
     "hash_subject",
     "hashed_subjects",
     "inference_items",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from monai_cae.data.bad_scans import recorded
+from monai_cae.data.frames import frame_lines
 from monai_cae.data.lookalikes import WAVES, describe, lookalikes, threshold
 from monai_cae.data.persons import maybe_one_person, person, split_session
 from monai_cae.data.readers import SliceReader
@@ -66,6 +67,7 @@ class Audit:
         findings: leaks and warnings, in the order of the checks.
         synthetic: the images are a phantom's, not real MRI.
         bad_scans: those that can't be used and were left out: subject, image, reason, and the set they miss from.
+        notes: in a line each, how the volumes differ from those that the paper's slice is of.
     """
 
     sets: dict[str, dict[str, Any]]
@@ -73,6 +75,7 @@ class Audit:
     findings: list[Finding]
     synthetic: bool = False
     bad_scans: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def leaks(self) -> list[Finding]:
@@ -87,6 +90,7 @@ class Audit:
             "leaks": len(self.leaks),
             "sets": self.sets,
             "bad_scans": self.bad_scans,
+            "notes": self.notes,
             "checks": self.checks,
             "findings": findings,
             "not_checked": list(NOT_CHECKED),
@@ -100,6 +104,7 @@ def audit_sets(
     *,
     plane: str = "axial",
     slice_index: int = 106,
+    axes: str = "anatomical",
     pixels: bool = True,
     synthetic: bool = False,
     pretrained_on: Sequence[str] = (),
@@ -117,7 +122,7 @@ def audit_sets(
     Args:
         training, validation, test: items with `image` (a path), `label` (0 or 1), `subject`, and where known
             `session`, `age`, `sex`.
-        plane, slice_index: the slice whose pixels are compared, see `SliceReader`.
+        plane, slice_index, axes: the slice whose pixels are compared, see `SliceReader`.
         pixels: read every slice, which takes most of the time; 9 KB of memory per image.
         synthetic: handed on.
         pretrained_on: `hash_subject` of every subject that a pretrained checkpoint has seen.
@@ -134,11 +139,12 @@ def audit_sets(
         for name, items in (("training", training), ("validation", validation), ("test", test))
     }
     everyone = [member for one_set in members.values() for member in one_set]
+    files = [member.path for member in everyone] if pixels else []
     report = _Report()
     _check_subjects(report, everyone)
     _check_pretraining(report, members["test"], pretrained_on)
     _check_files(report, everyone, name_files)
-    _check_pixels(report, everyone, SliceReader(plane, slice_index), pixels, progress)
+    _check_pixels(report, everyone, SliceReader(plane, slice_index, axes), pixels, progress)
     _check_labels(report, everyone)
     _check_balance(report, everyone)
     return Audit(
@@ -147,6 +153,7 @@ def audit_sets(
         findings=report.findings,
         synthetic=synthetic,
         bad_scans=recorded(bad_scans),
+        notes=frame_lines(files, plane=plane, slice_index=slice_index, axes=axes),
     )
 
 

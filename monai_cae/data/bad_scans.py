@@ -8,8 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monai_cae.data.frames import Frame, frame_faults, frame_lines, frame_of
 from monai_cae.data.inflated import stamp
-from monai_cae.data.planes import plane_axis, position
+from monai_cae.data.planes import check_axes, plane_axis, position
 from monai_cae.data.readers import SliceReader
 from monai_cae.data.scan import BadScan
 from monai_cae.data.texts import require_plain
@@ -22,7 +23,14 @@ LEFT_OUT = "scans that can't be used (on_bad_scan skip)"
 
 
 def find_bad(
-    images: Sequence[tuple[str, str | Path]], *, plane: str, slice_index: int, one_shape: bool = True
+    images: Sequence[tuple[str, str | Path]],
+    *,
+    plane: str,
+    slice_index: int,
+    axes: str = "anatomical",
+    cohort: bool = True,
+    training: Frame | None = None,
+    allow_other_frame: bool = False,
 ) -> list[BadScan]:
     """Read every header and the wanted slice, and say of each scan that can't be used why; goes on after each.
 
@@ -30,13 +38,17 @@ def find_bad(
 
     Args:
         images: subject and file of each scan.
-        plane, slice_index: see `SliceReader`.
-        one_shape: a volume of another shape than most have is bad too.
+        plane, slice_index, axes: see `SliceReader`.
+        cohort: the images are one: a volume of another shape than most have is bad too, and one that lies elsewhere
+            than most headers say.
+        training: what a checkpoint records of its training; a slice of another place is bad.
+        allow_other_frame: a slice of another place or tilt is not bad, see `monai_cae.data.frames`.
 
     Raises:
         MonaiCaeError: an unknown plane, or a slice_index that is outside the volumes that most are like.
     """
     plane_axis(plane)
+    check_axes(axes)
     volumes: dict[str, Volume] = {}
     reasons: dict[str, str] = {}
     for _, image in images:
@@ -44,20 +56,26 @@ def find_bad(
             volumes[str(image)] = find_volume(str(image))
         except MonaiCaeError as error:
             reasons[str(image)] = str(error)
-    shapes = Counter(volume.layout.shape for volume in volumes.values())
-    usual = shapes.most_common(1)[0][0] if shapes else None
+    shapes = {image: volume.layout.view(axes).shape for image, volume in volumes.items()}
+    usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else None
     if usual is not None:  # a wrong setting is no fault of the scans
-        first = next(image for image, volume in volumes.items() if volume.layout.shape == usual)
+        first = next(image for image, shape in shapes.items() if shape == usual)
         position(usual, plane, slice_index, first)
     for image, volume in volumes.items():
-        shape = volume.layout.shape
-        if one_shape and shape != usual:
-            reasons[image] = f"{image} has the shape {shape}, the other volumes {usual}: leave it out or resample it"
+        if cohort and shapes[image] != usual:
+            shape = f"{image} has the shape {shapes[image]}, the other volumes {usual}"
+            reasons[image] = f"{shape}: leave it out or resample it"
             continue
         try:
-            _read_once(image, stamp(volume), plane, slice_index)
+            _read_once(image, stamp(volume), plane, slice_index, axes)
         except MonaiCaeError as error:
             reasons[image] = str(error)
+    if not allow_other_frame:
+        frames = {image: frame_of(volume.layout, plane, slice_index, axes) for image, volume in volumes.items()}
+        why = frame_faults(frames, cohort=cohort, training=training)
+        which = f"{plane} slice {slice_index}"
+        for image, fault in why.items():
+            reasons.setdefault(image, f"{which} of {image} {fault}, or --allow_other_frame true")
     return [BadScan(subject, str(image), reasons[str(image)]) for subject, image in images if str(image) in reasons]
 
 
@@ -94,19 +112,31 @@ class UsableImages(NamedTuple):
     left_out: dict[str, str]
 
 
-def usable_images(images: Sequence[Path], *, plane: str, slice_index: int, on_bad_scan: str) -> UsableImages:
+def usable_images(
+    images: Sequence[Path],
+    *,
+    plane: str,
+    slice_index: int,
+    on_bad_scan: str,
+    axes: str = "anatomical",
+    training: Frame | None = None,
+    allow_other_frame: bool = False,
+) -> UsableImages:
     """Check images before any is predicted from; their shapes may differ.
 
     Args:
         images: files.
-        plane, slice_index: see `SliceReader`.
+        plane, slice_index, axes: see `SliceReader`.
         on_bad_scan: "fail" names all bad images; "skip" leaves them out, and prints which.
+        training, allow_other_frame: see `find_bad`; what else of the volumes differs from the training's is printed.
 
     Raises:
         MonaiCaeError: bad images, or none left.
     """
     check_on_bad_scan(on_bad_scan)
-    bad = find_bad([("", path) for path in images], plane=plane, slice_index=slice_index, one_shape=False)
+    slices: dict[str, Any] = {"plane": plane, "slice_index": slice_index, "axes": axes}
+    frame: dict[str, Any] = {"training": training, "allow_other_frame": allow_other_frame}
+    bad = find_bad([("", path) for path in images], cohort=False, **slices, **frame)
     if on_bad_scan == "fail":
         refuse_bad(bad, len(images))
     if len(bad) == len(images):
@@ -114,7 +144,10 @@ def usable_images(images: Sequence[Path], *, plane: str, slice_index: int, on_ba
     if bad:
         print("\n".join(skipped_lines(bad, len(images))), flush=True)
     left_out = {scan.image: scan.brief for scan in bad}
-    return UsableImages([path for path in images if str(path) not in left_out], left_out)
+    kept = [path for path in images if str(path) not in left_out]
+    for line in frame_lines(map(str, kept), **slices, training=training):
+        print(f"note: {line}", flush=True)
+    return UsableImages(kept, left_out)
 
 
 def check_on_bad_scan(on_bad_scan: str) -> None:
@@ -168,6 +201,6 @@ def from_record(records: Any) -> list[BadScan]:
 
 
 @lru_cache(maxsize=1 << 16)
-def _read_once(image: str, stamp: tuple[Any, ...], plane: str, slice_index: int) -> None:
+def _read_once(image: str, stamp: tuple[Any, ...], plane: str, slice_index: int, axes: str) -> None:
     """Read a slice to see that it can be; errors are not remembered, so a file can be repaired meanwhile."""
-    SliceReader(plane, slice_index).get_data((image,))
+    SliceReader(plane, slice_index, axes).get_data((image,))

@@ -15,13 +15,19 @@ from monai_cae.files import replacing
 
 
 def audit_training(
-    sets: Sets, *, plane: str, slice_index: int, pretrained_on: Sequence[str] = (), allow_leaks: bool = False
+    sets: Sets,
+    *,
+    plane: str,
+    slice_index: int,
+    axes: str = "anatomical",
+    pretrained_on: Sequence[str] = (),
+    allow_leaks: bool = False,
 ) -> dict[str, Any]:
     """Audit the sets of a run, and refuse to go on with a leak.
 
     Args:
         sets: as read from the datalist.
-        plane, slice_index: the slice that is compared.
+        plane, slice_index, axes: the slice that is compared.
         pretrained_on: hashed IDs of the subjects that the checkpoints in use have seen.
         allow_leaks: go on in spite of leaks.
 
@@ -37,6 +43,7 @@ def audit_training(
         sets.test,
         plane=plane,
         slice_index=slice_index,
+        axes=axes,
         synthetic=sets.synthetic,
         pretrained_on=pretrained_on,
         name_files=not sets.hashed,

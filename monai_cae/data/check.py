@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_cae.data.frames import PLACE_MM, Frame, frame_lines, frame_of
 from monai_cae.data.planes import plane_axis
 from monai_cae.data.readers import SliceReader
 from monai_cae.data.volumes import find_volume
@@ -28,7 +29,6 @@ _Array = NDArray[np.float32]
 THUMBNAIL_PIXELS = 104  # longest side: 38 kB a scan, and OASIS-1's 176 x 208 pixels are halved exactly
 FEWEST = 8  # readable slices from which on a cohort's median and spread say what is usual
 ROBUST_Z = 6.0  # spreads (1.4826 x median absolute deviation) from the median; 138 OASIS-1 slices stay within 4
-PLACE_MM = 0.1  # how far apart headers may place a volume's corners: a rounded affine does less
 MARGIN = 0.02  # of correlation, by which another orientation has to fit better; upright OASIS-1 slices: below -0.06
 BACKGROUND = 0.1  # of the median slice's brightest pixel: darker is not the brain
 
@@ -46,6 +46,10 @@ _WORDS = {
     "brightest pixel": ("bright spot", "brightest pixel relative to the 99th percentile"),
     "non-zero share": ("non-zero share", "share of non-zero pixels"),
     "fit": ("unlike the others", "correlation with the cohort's median slice inside the brain"),
+}
+_OTHERS = {
+    True: "the header records none, most others do: it is taken as stored",
+    False: "the header records one, most others record none and are taken as stored",
 }
 _Turn = Callable[[NDArray[Any]], NDArray[Any]]
 # How a slice can lie, seen with its first axis to the right and its second up; the second name is the mirrored slice's,
@@ -133,6 +137,7 @@ class _Look:
     shape: tuple[int, int, int] | None = None
     spacing: tuple[float, float, float] | None = None
     affine: NDArray[np.float64] | None = None
+    frame: Frame | None = None
     thumbnail: _Array | None = None
     measures: dict[str, float] = field(default_factory=dict)
     digest: bytes = b""
@@ -143,6 +148,7 @@ def check_cohort(
     *,
     plane: str = "axial",
     slice_index: int = 106,
+    axes: str = "anatomical",
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> CohortCheck:
     """Look at the header and the wanted slice of every scan, and compare each with the others.
@@ -155,12 +161,13 @@ def check_cohort(
         images: name and file of each scan.
         plane: see `SliceReader`.
         slice_index: see `SliceReader`.
+        axes: see `SliceReader`.
         progress: wraps the iterable of scans, e.g. tqdm.
 
     Raises:
         MonaiCaeError: an unknown plane, or no images. A scan's own faults are collected.
     """
-    reader = SliceReader(plane, slice_index)
+    reader = SliceReader(plane, slice_index, axes)
     if not images:
         raise MonaiCaeError("there are no images to check: give the folder with the images with --dataset_dir")
     looks = [_look(name, path, reader) for name, path in (images if progress is None else progress(images))]
@@ -169,6 +176,7 @@ def check_cohort(
     notes = _compare_headers(looks, shape, spacing)
     _find_copies(looks)
     notes += _compare_pixels(looks, plane)
+    notes += frame_lines((str(path) for _, path in images), plane=plane, slice_index=slice_index, axes=axes)
     scans = [ScanCheck(look.name, look.path, tuple(look.problems), look.thumbnail) for look in looks]
     return CohortCheck(scans, shape, spacing, tuple(notes))
 
@@ -180,7 +188,8 @@ def _look(name: str, path: Path, reader: SliceReader) -> _Look:
     except MonaiCaeError as error:
         look.problems.append(f"not readable: {error}")
         return look
-    look.shape, look.spacing, look.affine = layout.shape, layout.spacing, layout.affine
+    look.frame = frame_of(layout, reader.plane, reader.slice_index, reader.axes)
+    look.shape, look.spacing, look.affine = look.frame.shape, look.frame.spacing, layout.view(reader.axes).affine
     try:
         array, _ = reader.get_data((path,))
     except MonaiCaeError as error:
@@ -220,6 +229,7 @@ def _most_common(values: Iterable[Any]) -> Any:
 
 def _compare_headers(looks: Sequence[_Look], shape: Any, spacing: Any) -> list[str]:
     alike = []
+    recorded = _most_common(bool(look.frame.codes) for look in looks if look.frame is not None)
     for look in looks:
         if look.affine is None:
             continue
@@ -229,6 +239,8 @@ def _compare_headers(looks: Sequence[_Look], shape: Any, spacing: Any) -> list[s
             look.problems.append(f"other voxel size: {_times(look.spacing)} mm, usually {_times(spacing)} mm")
         elif not np.isfinite(look.affine).all():
             look.problems.append("no orientation: the header's affine is not finite")
+        elif recorded != bool(look.frame and look.frame.codes):
+            look.problems.append(f"no orientation: {_OTHERS[recorded]}")
         else:
             alike.append((look, look.affine, "".join(code or "?" for code in nib.aff2axcodes(look.affine))))
     usual = _most_common(codes for *_, codes in alike)

@@ -107,7 +107,13 @@ def load_cohort(
 
 
 def load_usable_cohort(
-    dataset_dir: str | Path, *, plane: str, slice_index: int, on_bad_scan: str, **options: Any
+    dataset_dir: str | Path,
+    *,
+    plane: str,
+    slice_index: int,
+    on_bad_scan: str,
+    frame: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Cohort:
     """`load_cohort`, with every scan that takes part read and found usable.
 
@@ -119,6 +125,7 @@ def load_usable_cohort(
         dataset_dir, plane: see `load_cohort`.
         slice_index: see `SliceReader`.
         on_bad_scan: "fail" names all bad scans of the selection; "skip" leaves them out.
+        frame: `axes`, `training` and `allow_other_frame` of `find_bad`.
         **options: the others of `load_cohort`.
 
     Raises:
@@ -140,7 +147,7 @@ def load_usable_cohort(
         images = [(scan.name, scan.image) for scan in cohort.scans if scan.image is not None]
         if not images:
             raise MonaiCaeError("dataset_dir is a table alone: training needs the folder with the images")
-        worse = find_bad(images, plane=plane, slice_index=slice_index)
+        worse = find_bad(images, plane=plane, slice_index=slice_index, **(frame or {}))
         if on_bad_scan == "fail":
             refuse_bad(worse, len(images))
         if not worse:

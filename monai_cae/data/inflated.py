@@ -68,5 +68,6 @@ def stamp(volume: Volume) -> tuple[Any, ...]:
     except OSError:
         return ()  # it is gone: reading says so
     layout = volume.layout
-    meaning = (layout.shape, layout.dtype.str, layout.offset, layout.scaling)
+    turned = (layout.anatomical.order, layout.anatomical.flipped)
+    meaning = (layout.shape, layout.dtype.str, layout.offset, layout.scaling, *turned)
     return found.st_ino, found.st_size, found.st_mtime_ns, *meaning

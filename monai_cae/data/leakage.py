@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.neighbors import NearestNeighbors
 
 from monai_cae.data.cohort import load_cohort
-from monai_cae.data.planes import plane_axis, position
+from monai_cae.data.planes import check_axes, plane_axis, position
 from monai_cae.data.readers import check_slice
 from monai_cae.data.scan import Scan
 from monai_cae.data.volumes import find_volume, read_slices
@@ -55,6 +55,7 @@ def leakage_demo(
     *,
     plane: str = "axial",
     slice_index: int = 106,
+    axes: str = "anatomical",
     neighbours: int = 10,
     seed: int = 0,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
@@ -69,6 +70,7 @@ def leakage_demo(
         dataset_dir: a cohort of volumes; of each only the wanted slices are read.
         plane: see `SliceReader`.
         slice_index: 1-based, the middle of the slices.
+        axes: see `SliceReader`.
         neighbours: slices taken on either side, as far as the volume goes.
         seed: of both splits.
         progress: wraps the iterable of scans, e.g. tqdm.
@@ -86,8 +88,10 @@ def leakage_demo(
         if subjects < FOLDS:
             raise MonaiCaeError(f"the demonstration needs {FOLDS} {what} for its {FOLDS} folds, not {subjects}")
     scans = cohort.scans
+    check_axes(axes)
     slabs = [
-        _read_slab(scan, plane, slice_index, neighbours) for scan in (scans if progress is None else progress(scans))
+        _read_slab(scan, plane, slice_index, axes, neighbours)
+        for scan in (scans if progress is None else progress(scans))
     ]
     for scan, slab in zip(scans, slabs, strict=True):
         if slab.shape != slabs[0].shape:
@@ -95,17 +99,18 @@ def leakage_demo(
     return _compare(np.concatenate(slabs), scans, len(slabs[0]), seed)
 
 
-def _read_slab(scan: Scan, plane: str, slice_index: int, neighbours: int) -> _Array:
+def _read_slab(scan: Scan, plane: str, slice_index: int, axes: str, neighbours: int) -> _Array:
     """Neighbouring slices, averaged to few pixels and scaled to [0, 1] each: (count, height, width)."""
     if scan.image is None:
         raise MonaiCaeError(f"{scan.name} has no image: the demonstration needs the folder with the volumes")
     volume, axis = find_volume(str(scan.image)), plane_axis(plane)
-    shape = volume.layout.shape
+    view = volume.layout.view(axes)
+    shape = view.shape
     middle = position(shape, plane, slice_index, str(scan.image))
     if shape[axis] == 1:
         raise MonaiCaeError(f"{scan.image} has one {plane} slice: the demonstration needs whole volumes, or a slab")
     start, stop = max(0, middle - neighbours), min(shape[axis], middle + neighbours + 1)
-    slab = np.moveaxis(read_slices(volume, axis, start, stop), axis, 0)
+    slab = np.moveaxis(view.turned(read_slices(volume, *view.stored(axis, start, stop))), axis, 0)
     for one in slab:
         check_slice(one, f"one of the {plane} slices around {middle + 1} of {scan.image}")
     step = -(-max(slab.shape[1:]) // PIXELS)

@@ -12,7 +12,7 @@ from monai.data import NibabelReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from monai_cae.data.inflated import read_slice
-from monai_cae.data.planes import plane_axis, position
+from monai_cae.data.planes import check_axes, plane_axis, position
 from monai_cae.data.volumes import find_volume
 from monai_cae.errors import MonaiCaeError
 
@@ -21,32 +21,41 @@ SLICE_OF = "slice_of"  # in the metadata of a slice: the plane that this reader 
 # Beyond these a slice's brightest value is a broken scale's: squares and sums of float32 would overflow or vanish.
 LEAST_VALUE, LARGEST_VALUE = 1e-15, 1e15
 
+# The metadata of a slice without a recorded orientation, in the words of NIfTI's header: `SelectSlice` looks at them.
+UNORIENTED = {"qform_code": 0, "sform_code": 0}
+
 
 class SliceReader(NibabelReader):
     """MONAI reader that takes one slice from an Analyze pair, .nii or .nii.gz, bit for bit what slicing the volume
-    gives.
+    gives once `nibabel.as_closest_canonical` has turned it.
 
     The plane's axis stays, with size 1, and the affine is shifted to the slice, as nibabel's `img.slicer` does it. From
-    uncompressed files only the slice's bytes are read (for a sagittal one, which has some of every row, one axial slice
-    at a time); a .nii.gz is inflated no further than the slice.
+    uncompressed files only the slice's bytes are read (for one across the first stored axis, which has some of every
+    row, a slice across the third at a time); a .nii.gz is inflated no further than the slice.
 
     Pass an instance to `LoadImaged(reader=...)`.
 
     Args:
-        plane: "axial", "coronal" or "sagittal", by the volume's array axes; nothing is reoriented.
+        plane: "axial", "coronal" or "sagittal".
         slice_index: 1-based; an image with a single slice in the plane gives that one.
+        axes: "anatomical" finds the plane through the affine, counts from left to right, posterior to anterior and
+            inferior to superior, and gives the slice as it lies in the closest RAS+ volume. A file that records no
+            orientation (Analyze without SPM's .mat, NIfTI with both codes 0, an affine that is not invertible) is
+            taken as stored: its axes in turn are left to right, and so on. "stored" takes every file so.
 
     Raises:
-        MonaiCaeError: an unknown plane; in use: no such file, a broken or truncated one or one beyond the limits of
-            `monai_cae.data.volumes`, not a 3D volume, an index outside it, a slice that is empty or has values that are
-            not finite.
+        MonaiCaeError: an unknown plane or axes; in use: no such file, a broken or truncated one or one beyond the
+            limits of `monai_cae.data.volumes`, not a 3D volume, an index outside it, a slice that is empty or has
+            values that are not finite.
     """
 
-    def __init__(self, plane: str = "axial", slice_index: int = 106, **kwargs: Any) -> None:
+    def __init__(self, plane: str = "axial", slice_index: int = 106, axes: str = "anatomical", **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_axes(axes)
         self.axis = plane_axis(plane)
         self.plane = plane
         self.slice_index = slice_index
+        self.axes = axes
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Whether the name ends as a format this reads."""
@@ -67,8 +76,9 @@ class SliceReader(NibabelReader):
             channel, dimension), and the metadata of the first.
         """
         read = [self._read_slice(str(path)) for path in img]
-        array, affine = read[0]
+        array, affine, oriented = read[0]
         meta = {
+            **({} if oriented else UNORIENTED),
             MetaKeys.AFFINE: affine,
             MetaKeys.ORIGINAL_AFFINE: affine.copy(),
             MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape),
@@ -78,20 +88,22 @@ class SliceReader(NibabelReader):
         }
         if len(read) == 1:
             return array, meta
-        if len({one.shape for one, _ in read}) > 1:
+        if len({one.shape for one, *_ in read}) > 1:
             names = ", ".join(str(path) for path in img)
             raise MonaiCaeError(f"{names} can't be channels of one image: their slices differ in shape")
-        return np.stack([one for one, _ in read], axis=-1), {**meta, MetaKeys.ORIGINAL_CHANNEL_DIM: -1}
+        return np.stack([one for one, *_ in read], axis=-1), {**meta, MetaKeys.ORIGINAL_CHANNEL_DIM: -1}
 
-    def _read_slice(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    def _read_slice(self, name: str) -> tuple[np.ndarray, np.ndarray, bool]:
         volume = find_volume(name)
-        index = position(volume.layout.shape, self.plane, self.slice_index, name)
-        array = read_slice(volume, self.axis, index)
+        view = volume.layout.view(self.axes)
+        index = position(view.shape, self.plane, self.slice_index, name)
+        axis, first, _ = view.stored(self.axis, index, index + 1)
+        array = view.turned(read_slice(volume, axis, first))
         check_slice(array, f"{self.plane} slice {index + 1} of {name}")
-        affine = volume.layout.affine.copy()
+        affine = view.affine.copy()
         with np.errstate(invalid="ignore", over="ignore"):  # a broken header's affine is `monai-cae check`'s to tell
             affine[:3, 3] += affine[:3, self.axis] * index
-        return array, affine
+        return array, affine, bool(volume.layout.codes)
 
 
 def check_slice(array: np.ndarray, where: str) -> None:

@@ -19,6 +19,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from monai_cae.data.bad_scans import check_on_bad_scan, find_bad, from_record, recorded, refuse_bad
 from monai_cae.data.cohort import Cohort, load_cohort, load_usable_cohort
 from monai_cae.data.datalists import checked_item, read_content
+from monai_cae.data.frames import Frame
 from monai_cae.data.outside import require_inside
 from monai_cae.data.pseudonyms import hidden, pseudonym, with_pseudonyms
 from monai_cae.data.scan import BadScan, Scan
@@ -58,9 +59,12 @@ def load_sets(
     split: Mapping[str, Any] | None = None,
     plane: str = "axial",
     slice_index: int = 106,
+    axes: str = "anatomical",
     seed: int = 0,
     allow_leaks: bool = False,
     allow_outside: bool = False,
+    allow_other_frame: bool = False,
+    training: Frame | None = None,
     hash_ids: bool = False,
     on_bad_scan: str = "fail",
 ) -> Sets:
@@ -73,9 +77,11 @@ def load_sets(
         split: options of `split_cohort`.
         plane: see `load_cohort`.
         slice_index: 1-based; every image must have that slice.
+        axes: see `SliceReader`.
         seed: see `split_cohort`.
         allow_leaks: accept a given datalist with a subject in two sets.
         allow_outside: accept images outside dataset_dir, see `monai_cae.data.outside.require_inside`.
+        allow_other_frame, training: see `find_bad`.
         hash_ids: give every subject a pseudonym, and so in whatever is made of the sets; the file keeps the IDs.
         on_bad_scan: "fail" names every scan that can't be used, "skip" leaves them out: before the split, see
             `load_usable_cohort`, and from the sets of a datalist that is there.
@@ -92,23 +98,25 @@ def load_sets(
     made_from = {"dataset_dir": str(root.resolve()), **cohort_options, **split_options, "seed": seed}
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
     made_from["plane"] = plane if (root / plane).is_dir() else ""
+    frame = {"axes": axes, "training": training, "allow_other_frame": allow_other_frame}
     if not datalist.exists():
         chosen = load_usable_cohort(
             root,
             plane=plane,
             slice_index=slice_index,
             on_bad_scan=on_bad_scan,
+            frame=frame,
             allow_outside=allow_outside,
             **cohort_options,
         )
         for note in chosen.notes:
             print(f"note: {note.line(names=not hash_ids)}", flush=True)
-        recipe = recipe_of(chosen, root)
+        recipe = {"plane": plane, "slice_index": slice_index, "axes": axes, **recipe_of(chosen, root)}
         sets = split_cohort(chosen, seed=seed, **split_options)
         write_datalist(datalist, sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
     allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside}
     found = read_datalist(datalist, root, made_from=made_from, hash_ids=hash_ids, **allowed)
-    return usable_sets(found, datalist, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan)
+    return usable_sets(found, datalist, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan, frame=frame)
 
 
 def recipe_of(cohort: Cohort, root: Path) -> dict[str, Any]:
@@ -118,7 +126,15 @@ def recipe_of(cohort: Cohort, root: Path) -> dict[str, Any]:
     return recipe | ({"bad_scans": recorded(cohort.bad_scans, _folder(root))} if cohort.bad_scans else {})
 
 
-def usable_sets(sets: Sets, datalist: Path, *, plane: str, slice_index: int, on_bad_scan: str) -> Sets:
+def usable_sets(
+    sets: Sets,
+    datalist: Path,
+    *,
+    plane: str,
+    slice_index: int,
+    on_bad_scan: str,
+    frame: Mapping[str, Any] | None = None,
+) -> Sets:
     """The sets of a datalist that is there, with every scan read and found usable.
 
     Args:
@@ -126,6 +142,7 @@ def usable_sets(sets: Sets, datalist: Path, *, plane: str, slice_index: int, on_
         datalist: names them in an error.
         plane, slice_index: see `SliceReader`.
         on_bad_scan: "fail" names all bad scans; "skip" leaves them out, in memory.
+        frame: `axes`, `training` and `allow_other_frame` of `find_bad`.
 
     Raises:
         MonaiCaeError: bad scans, or a class of which none is left in a set.
@@ -133,7 +150,7 @@ def usable_sets(sets: Sets, datalist: Path, *, plane: str, slice_index: int, on_
     check_on_bad_scan(on_bad_scan)
     items = {name: getattr(sets, name) for name in SETS}
     images = [(item["subject"], item["image"]) for members in items.values() for item in members]
-    bad = find_bad(images, plane=plane, slice_index=slice_index)
+    bad = find_bad(images, plane=plane, slice_index=slice_index, **(frame or {}))
     if on_bad_scan == "fail":
         refuse_bad(bad, len(images))
     if not bad:

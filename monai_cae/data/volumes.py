@@ -20,8 +20,10 @@ import numpy as np
 from nibabel import Nifti1Image, Nifti1Pair, Nifti2Image, Nifti2Pair, Spm2AnalyzeImage
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.fileholders import FileHolder
+from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 
+from monai_cae.data.planes import View, closest_view
 from monai_cae.errors import MonaiCaeError
 
 # What a file can make this read. A volume of 1024 x 1024 x 1024 passes, as 7 T and whole-body scans may have. The
@@ -50,8 +52,10 @@ class Layout(NamedTuple):
         offset: of the first voxel, in bytes.
         end: bytes that the file, inflated, has at least.
         scaling: slope and intercept.
-        affine: shape (4, 4); copy it before you change it.
         spacing: size of a voxel in mm.
+        stored: the volume by the axes of the file.
+        anatomical: turned into the closest RAS+; the same as `stored` where the orientation is not known.
+        codes: directions of the stored axes, such as "LPS"; "" where the header records no orientation.
     """
 
     shape: tuple[int, int, int]
@@ -59,8 +63,14 @@ class Layout(NamedTuple):
     offset: int
     end: int
     scaling: tuple[float, float]
-    affine: NDArray[np.float64]
     spacing: tuple[float, float, float]
+    stored: View
+    anatomical: View
+    codes: str
+
+    def view(self, axes: str) -> View:
+        """Args: axes: "anatomical" or "stored"."""
+        return self.stored if axes == "stored" else self.anatomical
 
 
 class Volume(NamedTuple):
@@ -293,16 +303,27 @@ def _parse(kept: int, image_class: type[Any], mat: bytes = b"") -> Layout | str:
             sizes = [round(float(size), 3) for size in (*image.header.get_zooms()[:3], 1, 1)]
     except Exception as error:  # of a damaged header nibabel and SciPy raise whatever they stumble over
         return _no_image(_first_line(error))
-    proxy = image.dataobj
-    return _refused(image.shape, proxy, affine) or Layout(
-        shape=three_sizes(image.shape) or (0, 0, 0),
+    proxy, shape = image.dataobj, three_sizes(image.shape) or (0, 0, 0)
+    refused = _refused(image.shape, proxy, affine)
+    if refused:
+        return refused
+    stored, known = View(shape, affine), closest_view(shape, affine) if _is_oriented(image.header, mat) else None
+    return Layout(
+        shape=shape,
         dtype=proxy.dtype,
         offset=int(proxy.offset),
         end=int(proxy.offset) + math.prod(map(int, image.shape)) * proxy.dtype.itemsize,
         scaling=(proxy.slope, proxy.inter),
-        affine=affine,
         spacing=(sizes[0], sizes[1], sizes[2]),
+        stored=stored,
+        anatomical=stored if known is None or known.as_stored else known,
+        codes="".join(aff2axcodes(affine)) if known else "",
     )
+
+
+def _is_oriented(header: Any, mat: bytes) -> bool:
+    """Analyze leaves it to SPM's .mat; a NIfTI whose two codes are 0 knows the size of its voxels alone."""
+    return header["qform_code"] > 0 or header["sform_code"] > 0 if "qform_code" in header else bool(mat)
 
 
 def _refused(shape: Sequence[int], proxy: Any, affine: NDArray[np.float64]) -> str:

@@ -91,6 +91,7 @@ def audit_page(audit: Mapping[str, Any]) -> str:
 <h2>The data</h2>
 {_sets_table(audit["sets"])}
 {_left_out(audit.get("bad_scans", []))}
+{"".join(f"<p>{escape(str(note))}</p>" for note in audit.get("notes", ()))}
 <h2>What was looked for</h2>
 {_checks_table(audit["checks"], findings)}
 <h2>What was found</h2>

@@ -4,7 +4,14 @@ from monai_cae.networks.autoencoder import ConvAutoencoder, ConvDecoder, ConvEnc
 from monai_cae.networks.classifier import EncoderClassifier
 from monai_cae.networks.histogram import IntensityHistogram
 from monai_cae.networks.imagenet import ResNet50Encoder, VGG16Encoder
-from monai_cae.networks.weights import load_weights, read_checkpoint, save_weights, trained_on, write_checkpoint
+from monai_cae.networks.weights import (
+    load_weights,
+    read_checkpoint,
+    save_weights,
+    trained_on,
+    trained_with,
+    write_checkpoint,
+)
 
 __all__ = [
     "ConvAutoencoder",
@@ -18,5 +25,6 @@ __all__ = [
     "read_checkpoint",
     "save_weights",
     "trained_on",
+    "trained_with",
     "write_checkpoint",
 ]

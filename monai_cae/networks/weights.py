@@ -21,27 +21,32 @@ Network = TypeVar("Network", bound=nn.Module)
 _UNREADABLE = (
     pickle.UnpicklingError, struct.error, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError,
 )  # fmt: skip
-_TRAINED_ON = "monai_cae"  # no submodule has this name, so `load_state_dict` passes over it
+_OURS = "monai_cae"  # no submodule has this name, so `load_state_dict` passes over it
 
 
 def save_weights(
-    weights: nn.Module | Mapping[str, torch.Tensor], path: str | Path, trained_on: Iterable[str] = ()
+    weights: nn.Module | Mapping[str, torch.Tensor],
+    path: str | Path,
+    trained_on: Iterable[str] = (),
+    network_input: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a plain state dict, atomically, with the hashed IDs of the subjects that it has seen.
+    """Write a plain state dict, atomically, with the hashed IDs of the subjects that it has seen, and what it was fed.
 
-    The IDs lie in the state dict's own metadata, so the file is what `torch.load` and MONAI expect of plain weights.
+    Both lie in the state dict's own metadata, so the file is what `torch.load` and MONAI expect of plain weights.
 
     Args:
         weights: a network, or its state dict.
         path: the file.
         trained_on: hashed subject IDs, see `monai_cae.data.hash_subject`.
+        network_input: plain values, see `monai_cae.data.NetworkInput`.
 
     Raises:
         MonaiCaeError: the file can't be written.
     """
     given = weights.state_dict() if isinstance(weights, nn.Module) else weights
     state: Any = OrderedDict(given)
-    state._metadata = {**getattr(given, "_metadata", {}), _TRAINED_ON: {"subjects": sorted(set(trained_on))}}
+    ours = {"subjects": sorted(set(trained_on)), **({"input": dict(network_input)} if network_input else {})}
+    state._metadata = {**getattr(given, "_metadata", {}), _OURS: ours}
     write_checkpoint(state, path)
 
 
@@ -82,12 +87,20 @@ def read_checkpoint(path: str | Path, advice: str = "name another file") -> Any:
 def trained_on(path: str | Path) -> list[str]:
     """Hashed IDs of the subjects that a checkpoint has seen; none for a missing file or one that does not carry
     them."""
-    if not Path(path).is_file():
-        return []
-    metadata = getattr(read_checkpoint(path), "_metadata", {})
-    ours = metadata.get(_TRAINED_ON) if isinstance(metadata, Mapping) else None
-    subjects = ours.get("subjects") if isinstance(ours, Mapping) else None
+    subjects = _ours(path).get("subjects")
     return [subject for subject in subjects if isinstance(subject, str)] if isinstance(subjects, list) else []
+
+
+def trained_with(*paths: str | Path) -> dict[str, dict[str, Any]]:
+    """Checkpoint -> the `network_input` that `save_weights` was given; nothing for a missing file or one without."""
+    recorded = {str(path): _ours(path).get("input") for path in paths}
+    return {path: dict(given) for path, given in recorded.items() if isinstance(given, Mapping)}
+
+
+def _ours(path: str | Path) -> Mapping[str, Any]:
+    metadata = getattr(read_checkpoint(path), "_metadata", {}) if Path(path).is_file() else {}
+    ours = metadata.get(_OURS) if isinstance(metadata, Mapping) else None
+    return ours if isinstance(ours, Mapping) else {}
 
 
 def load_weights(network: Network, path: str | Path, part: str = "") -> Network:

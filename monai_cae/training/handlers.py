@@ -38,6 +38,7 @@ class BestCheckpoint:
         path: the file.
         metric: name in `engine.state.metrics`; lower is better.
         trained_on: hashed IDs of the subjects in the training, kept in the file.
+        network_input: what it is fed with, kept in the file.
         every: seconds from one writing to the next, so that a process that is killed leaves the best so far.
         keep: "best", or "last" to take every epoch for better than those before it.
 
@@ -51,6 +52,7 @@ class BestCheckpoint:
         path: str | Path,
         metric: str,
         trained_on: Sequence[str] = (),
+        network_input: Mapping[str, Any] | None = None,
         every: float = 10.0,
         keep: Literal["best", "last"] = "best",
     ) -> None:
@@ -58,6 +60,7 @@ class BestCheckpoint:
             raise MonaiCaeError(f"keep must be one of {', '.join(KEEP)}, not {keep!r}")
         self.keep = keep
         self.trained_on = trained_on
+        self.network_input = network_input
         self.network = network
         self.path = Path(path)
         self.metric = metric
@@ -82,7 +85,7 @@ class BestCheckpoint:
     def write(self) -> None:
         """Write the best weights, unless the file has them; of several processes, the first does."""
         if self._unwritten and is_first():
-            save_weights(self._weights, self.path, self.trained_on)
+            save_weights(self._weights, self.path, self.trained_on, self.network_input)
             self._unwritten = False
             self._written_at = time.monotonic()
 

@@ -13,7 +13,7 @@ import pytest
 
 from monai_cae.data.check import ScanCheck, check_cohort
 
-AFFINE = np.diag([-1.0, 1.0, 1.0, 1.0])
+AFFINE = np.eye(4)
 SHAPE = (36, 44, 5)
 INDEX = 3  # 1-based, the slice that is looked at
 WRONG = "s05"
@@ -59,7 +59,12 @@ def test_a_clean_cohort_is_clean(images):
     assert (result.shape, result.spacing) == (SHAPE, (1.0, 1.0, 1.0))
     assert [scan.name for scan in result.scans] == seen
     assert np.array_equal(result.scans[4].thumbnail, brain(4)[:, :, INDEX - 1])
-    assert result.notes == ("left and right can't be told from one axial slice: not judged",)
+    assert result.notes == (
+        "left and right can't be told from one axial slice: not judged",
+        "the volumes have 36 x 44 x 5 voxels of 1 mm (stored as RAS), the template's 176 x 208 x 176 voxels of 1 mm; "
+        "axial slice 3 lies +0 mm from the middle, there -85.5 mm: register the scans to a template, or choose another "
+        "--slice_index",
+    )
     assert json.loads(json.dumps(result.to_dict()))["suspicious"] == []
 
 
@@ -154,8 +159,8 @@ def test_what_cannot_be_told_or_does_no_harm_is_not_flagged(images, change):
 @pytest.mark.parametrize(
     ("problem", "affine"),
     [
-        ("other axis order: the header says RAS, usually LAS", np.diag([1.0, 1, 1, 1])),
-        ("other voxel size: 1 x 1 x 1.5 mm, usually 1 x 1 x 1 mm", np.diag([-1.0, 1, 1.5, 1])),
+        ("other voxel size: 1 x 1 x 1.5 mm, usually 1 x 1 x 1 mm", np.diag([1.0, 1, 1.5, 1])),
+        ("no orientation: the header records none, most others do: it is taken as stored", None),
         # 3, 4 and 12 mm along the axes are 13 mm
         (
             "other place: the header puts the volume up to 13 mm from where the others lie (limit 0.1 mm)",
@@ -270,10 +275,16 @@ def test_a_sagittal_slice_tells_front_from_back(tmp_path, label, turn):
 
 def test_few_slices_are_not_judged_but_their_headers_are(images):
     few = images[:4]
-    save(few[1][1], brain(1)[:, ::-1] * 5, np.diag([1.0, 1, 1, 1]))
-    result = check(few)
-    assert [scan.label for scan in result.suspicious] == ["other axis order"]
-    assert result.notes == ("4 slices of one size are too few to tell what is usual: only headers were compared",)
+    save(few[1][1], brain(1)[:, ::-1] * 5, np.diag([-1.0, 1, 1, 1]))
+    result = check(few, axes="stored")
+    assert [scan.problems for scan in result.suspicious] == [
+        ("other axis order: the header says LAS, usually RAS",),
+    ]
+    assert result.notes[0] == "4 slices of one size are too few to tell what is usual: only headers were compared"
+    assert (
+        result.notes[-1]
+        == "the scans are stored in 2 orientations (RAS 3, LAS 1), and not turned: give --axes anatomical"
+    )
 
 
 def test_a_symmetric_cohort_says_that_it_cannot_tell(tmp_path):

@@ -14,7 +14,7 @@ from monai_cae.data import SelectSlice, SelectSliced, SliceReader
 
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 SHAPES = {"sagittal": (1, 24, 20), "coronal": (1, 20, 20), "axial": (1, 20, 24)}
-AFFINE = np.array([[-1.5, 0.2, 0.1, 40], [0.3, 2.0, -0.4, -55.5], [0.05, 0.6, 3.0, 12.25], [0, 0, 0, 1]])
+AFFINE = np.array([[1.5, 0.2, 0.1, 40], [0.3, 2.0, -0.4, -55.5], [0.05, 0.6, 3.0, 12.25], [0, 0, 0, 1]])
 MARK = (3, 5, 7)
 
 

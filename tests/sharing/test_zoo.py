@@ -10,6 +10,7 @@ import pytest
 from tiny import CONFIGS
 
 zoo_checks = runpy.run_path(str(CONFIGS.parents[1] / "tools" / "zoo_checks.py"))
+STATES = ("ok ", "left out ", "failed ")
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def check(capsys):
     def run(*arguments: object) -> tuple[int, dict[str, tuple[str, str]]]:
         status = zoo_checks["main"]([str(argument) for argument in arguments])
         lines = capsys.readouterr().out.splitlines()
-        return status, {line[10:33].strip(): (line[:9].strip(), line[34:]) for line in lines if line[10:11].islower()}
+        return status, {line[10:33].strip(): (line[:9].strip(), line[34:]) for line in lines if line.startswith(STATES)}
 
     return run
 
