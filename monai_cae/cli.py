@@ -273,10 +273,12 @@ def _datalist(options: argparse.Namespace) -> int:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    recorded = _recorded_dataset_dir(options.path)
+    from monai_cae.data.datalists import recorded_folder
+
+    root = options.dataset_dir or recorded_folder(options.path)
     folder = options.out or options.path.parent
     seen = _seen_by(options.checkpoint)
-    audit = _run_audit(options.path, options.dataset_dir or recorded, folder, options, seen, not options.no_pixels)
+    audit = _run_audit(options.path, root, folder, options, seen, not options.no_pixels)
     print(DISCLAIMER)
     return int(bool(audit.leaks))
 
@@ -295,13 +297,6 @@ def _seen_by(checkpoints: Iterable[Path]) -> list[str]:
             )
         seen += subjects
     return seen
-
-
-def _recorded_dataset_dir(path: Path) -> Path:
-    from monai_cae.data.datalists import read_content
-
-    made_from = read_content(path).get("made_from") or {}
-    return Path(made_from.get("dataset_dir") or path.parent)
 
 
 def _run_audit(

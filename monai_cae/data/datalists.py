@@ -27,7 +27,7 @@ def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[s
         MonaiCaeError: no file, too large, not JSON in UTF-8, or a record of how it was made that is none.
     """
     if not path.is_file():
-        raise MonaiCaeError(f"no datalist at {path}: check --datalist and --output_dir")
+        raise MonaiCaeError(f"no datalist at {path}: check --datalist")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"it has {path.stat().st_size} bytes, of at most {MAX_BYTES}")
@@ -42,6 +42,15 @@ def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[s
             raise MonaiCaeError(f"{path} is no datalist for this (its {name} is {shown(content[name])}): {hint}")
     _check_record(content, path)
     return content
+
+
+def recorded_folder(path: Path) -> Path:
+    """What a datalist's image paths are relative to: the folder that it records, else its own.
+
+    Raises:
+        MonaiCaeError: what `read_content` refuses.
+    """
+    return Path((read_content(path).get("made_from") or {}).get("dataset_dir") or path.parent)
 
 
 def _check_record(content: Mapping[str, Any], path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from monai_cae.data.datalists import checked_item, read_content
+from monai_cae.data.datalists import checked_item, read_content, recorded_folder
 from monai_cae.data.outside import require_inside
 from monai_cae.data.planes import plane_axis
 from monai_cae.data.scan import Scan
@@ -308,8 +308,7 @@ def _datalist_scans(path: Path, allow_outside: bool) -> list[Scan]:
     items = [item for one in sets if isinstance(one, list) for item in one]
     if not items or not all(isinstance(item, dict) and "label" in item for item in items):
         raise MonaiCaeError(f"{path} is no datalist with image, label and subject in every item")
-    recorded = (content.get("made_from") or {}).get("dataset_dir")
-    base = Path(recorded) if recorded else path.parent
+    base = recorded_folder(path)
     items = [checked_item(item, f"{path}: an item") for item in items]
     for item in items:
         require_inside(item["image"], base, f"{path}: the item of {item['subject']}", allow_outside)

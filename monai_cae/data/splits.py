@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from monai_cae.data.bad_scans import check_on_bad_scan, find_bad, from_record, recorded, refuse_bad
 from monai_cae.data.cohort import Cohort, load_cohort, load_usable_cohort
-from monai_cae.data.datalists import checked_item, read_content
+from monai_cae.data.datalists import checked_item, read_content, recorded_folder
 from monai_cae.data.outside import require_inside
 from monai_cae.data.pseudonyms import hidden, pseudonym, with_pseudonyms
 from monai_cae.data.scan import BadScan, Scan
@@ -28,6 +28,7 @@ from monai_cae.files import replacing
 
 SETS = ("training", "validation", "test")
 KINDS = ("holdout", "kfold")
+_ANEW = "delete it to have it made anew"
 Item = dict[str, Any]
 
 
@@ -40,6 +41,7 @@ class Sets:
         synthetic: the images are a phantom's, not real MRI.
         hashed: subjects have pseudonyms, see `monai_cae.data.pseudonyms`.
         bad_scans: those that were left out as they can't be used, before the split or from these sets.
+        unwritten: content of the datalist, where it is not on the disk yet.
     """
 
     training: list[Item]
@@ -48,6 +50,19 @@ class Sets:
     synthetic: bool = False
     hashed: bool = False
     bad_scans: tuple[BadScan, ...] = ()
+    unwritten: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def write(self, datalist: str | Path) -> None:
+        """Write the datalist, atomically, unless these sets come from one that is on the disk.
+
+        Args:
+            datalist: the file.
+
+        Raises:
+            MonaiCaeError: it can't be written.
+        """
+        if self.unwritten:
+            write_content(datalist, self.unwritten)
 
 
 def load_sets(
@@ -63,6 +78,7 @@ def load_sets(
     allow_outside: bool = False,
     hash_ids: bool = False,
     on_bad_scan: str = "fail",
+    write: bool = True,
 ) -> Sets:
     """The three sets, read from the datalist; where there is none yet, it is made from the cohort first.
 
@@ -79,6 +95,7 @@ def load_sets(
         hash_ids: give every subject a pseudonym, and so in whatever is made of the sets; the file keeps the IDs.
         on_bad_scan: "fail" names every scan that can't be used, "skip" leaves them out: before the split, see
             `load_usable_cohort`, and from the sets of a datalist that is there.
+        write: write a new datalist at once; without, `Sets.write` does it when everything else has been checked.
 
     Raises:
         MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, bad scans, a set or class
@@ -89,9 +106,13 @@ def load_sets(
     root, datalist = Path(dataset_dir), Path(datalist)
     if cohort_options["table"]:
         cohort_options["table"] = str(cohort_options["table"])
-    made_from = {"dataset_dir": str(root.resolve()), **cohort_options, **split_options, "seed": seed}
+    folder = _folder(root).resolve()
+    made_from = {"dataset_dir": str(folder), **cohort_options, **split_options, "seed": seed}
+    made_from["datalist"] = str(root.resolve()) if root.is_file() else ""  # whose subjects are split anew
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
     made_from["plane"] = plane if (root / plane).is_dir() else ""
+    _check_split(**split_options, seed=seed)
+    unwritten: dict[str, Any] = {}
     if not datalist.exists():
         chosen = load_usable_cohort(
             root,
@@ -103,10 +124,17 @@ def load_sets(
         )
         recipe = recipe_of(chosen, root)
         sets = split_cohort(chosen, seed=seed, **split_options)
-        write_datalist(datalist, sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
+        unwritten = datalist_content(
+            sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe
+        )
+    content = unwritten or read_content(datalist, _ANEW)
     allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside}
-    found = read_datalist(datalist, root, made_from=made_from, hash_ids=hash_ids, **allowed)
-    return usable_sets(found, datalist, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan)
+    found = _sets_of(content, datalist, root, made_from=made_from, hash_ids=hash_ids, **allowed)
+    found = usable_sets(found, datalist, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan)
+    if write and unwritten:
+        write_content(datalist, unwritten)
+        return found
+    return dataclasses.replace(found, unwritten=unwritten)
 
 
 def recipe_of(cohort: Cohort, root: Path) -> dict[str, Any]:
@@ -286,27 +314,35 @@ def _too_few(cohort: Cohort) -> str:
     )
 
 
-def write_datalist(
-    path: Path,
+def write_datalist(path: Path, sets: Mapping[str, Sequence[Scan]], **about: Any) -> None:
+    """Write the sets as a MONAI datalist JSON (`monai.data.load_decathlon_datalist` reads it), atomically.
+
+    Args:
+        path: the file.
+        sets, about: see `datalist_content`.
+
+    Raises:
+        MonaiCaeError: the folder can't be written.
+    """
+    write_content(path, datalist_content(sets, **about))
+
+
+def datalist_content(
     sets: Mapping[str, Sequence[Scan]],
     *,
     root: Path,
     synthetic: bool,
     made_from: Mapping[str, Any],
     recipe: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the sets as a MONAI datalist JSON (`monai.data.load_decathlon_datalist` reads it), atomically.
+) -> dict[str, Any]:
+    """What a datalist has in it.
 
     Args:
-        path: the file.
         sets: "training", "validation", "test" -> scans.
-        root: the image paths are written relative to it.
+        root: the image paths are relative to it.
         synthetic: the images are a phantom's.
         made_from: settings that a run must share to use the file.
         recipe: how else it came about, for the record.
-
-    Raises:
-        MonaiCaeError: the folder can't be written.
     """
     content: dict[str, Any] = {
         "name": "synthetic cohort, not real MRI" if synthetic else root.resolve().name,
@@ -315,21 +351,30 @@ def write_datalist(
         "made_from": dict(made_from),
         **({"recipe": dict(recipe)} if recipe else {}),
     }
+    folder = _folder(root).absolute()
     for name in SETS:
-        content[name] = [_item(scan, root) for scan in sets[name]]
+        content[name] = [_item(scan, folder) for scan in sets[name]]
+    return content
+
+
+def write_content(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a datalist's content, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _folder(dataset_dir: Path) -> Path:
+    """What image paths are relative to; of a datalist whose subjects are split anew, what its own are."""
+    if dataset_dir.is_file() and dataset_dir.suffix.lower() == ".json":
+        return recorded_folder(dataset_dir)
     return dataset_dir.parent if dataset_dir.is_file() else dataset_dir
 
 
-def _item(scan: Scan, root: Path) -> Item:
+def _item(scan: Scan, folder: Path) -> Item:
     if scan.image is None or scan.label is None:
         raise MonaiCaeError(f"{scan.name} has no image or no CDR: a table alone can't be split for training")
     given = {"session": scan.session, "cdr": scan.cdr, "age": scan.age, "sex": scan.sex, **scan.covariates}
-    image, folder = scan.image.absolute(), _folder(root).absolute()
+    image = scan.image.absolute()
     return {
         "image": str(image.relative_to(folder) if image.is_relative_to(folder) else image),
         "label": scan.label,
@@ -360,8 +405,20 @@ def read_datalist(
         MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label other than 0 and 1, or
             an image outside dataset_dir. The images are not looked at.
     """
-    path = Path(path)
-    content = read_content(path, "delete it to have it made anew")
+    checked = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "hash_ids": hash_ids}
+    return _sets_of(read_content(Path(path), _ANEW), Path(path), Path(dataset_dir), made_from=made_from, **checked)
+
+
+def _sets_of(
+    content: Mapping[str, Any],
+    path: Path,
+    dataset_dir: Path,
+    *,
+    made_from: Mapping[str, Any] | None,
+    allow_leaks: bool,
+    allow_outside: bool,
+    hash_ids: bool,
+) -> Sets:
     missing = [name for name in SETS if not isinstance(content.get(name), list) or not content[name]]
     if missing:
         raise MonaiCaeError(f"{path} is no datalist for this: it has no {', '.join(missing)} set")
@@ -373,7 +430,7 @@ def read_datalist(
                 "--output_dir, or delete the file"
             )
     # not load_decathlon_datalist: it makes a path of every value that happens to name a file, of subject IDs too
-    root = _folder(Path(dataset_dir)).absolute()
+    root = _folder(dataset_dir).absolute()
     sets = {name: [_located(item, root, name, path, allow_outside) for item in content[name]] for name in SETS}
     owner: dict[str, str] = {}
     for name, items in sets.items():

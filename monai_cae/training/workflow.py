@@ -38,7 +38,10 @@ _REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
 _POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "image_size", "repeats")
 _GROUPS = ("cohort", "split")
 _POSITIVE_NUMBERS = ("learning_rate",)
-_TRUE_OR_FALSE = ("allow_leaks", "augment", "calibrate", "deterministic", "permute_labels", "resume")
+_TRUE_OR_FALSE = (
+    "allow_leaks", "allow_outside", "hash_ids", "augment", "calibrate", "deterministic", "permute_labels", "resume",
+    "overwrite",
+)  # fmt: skip
 _WORDS = {"learn": LEARN, "keep": KEEP}
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 _PLAIN = (str, int, float, bool, torch.device)
