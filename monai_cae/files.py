@@ -64,8 +64,9 @@ def only_writer(folder: str | Path) -> Iterator[None]:
     try:
         made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        before = {".lock", *os.listdir(folder)} if not (folder / ".lock").exists() else set()
-        lock = FileLock(folder / ".lock")
+        lock_file = folder / ".lock"
+        before = set() if lock_file.exists() else {lock_file, *folder.iterdir()}
+        lock = FileLock(lock_file)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise MonaiCaeError(
@@ -81,8 +82,8 @@ def only_writer(folder: str | Path) -> Iterator[None]:
                 leftover.unlink()
         yield
     finally:
-        if folder.is_dir() and before.issuperset(os.listdir(folder)):  # a mistake was told before anything began
-            (folder / ".lock").unlink(missing_ok=True)
+        if folder.is_dir() and before.issuperset(folder.iterdir()):  # a mistake was told before anything began
+            lock_file.unlink(missing_ok=True)
             for path in made:
                 with suppress(OSError):  # somebody else has written there
                     path.rmdir()

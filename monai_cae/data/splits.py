@@ -79,6 +79,7 @@ def load_sets(
     hash_ids: bool = False,
     on_bad_scan: str = "fail",
     write: bool = True,
+    given: bool = False,
 ) -> Sets:
     """The three sets, read from the datalist; where there is none yet, it is made from the cohort first.
 
@@ -96,6 +97,7 @@ def load_sets(
         on_bad_scan: "fail" names every scan that can't be used, "skip" leaves them out: before the split, see
             `load_usable_cohort`, and from the sets of a datalist that is there.
         write: write a new datalist at once; without, `Sets.write` does it when everything else has been checked.
+        given: a datalist that is there was made elsewhere, and is taken whatever cohort, split and seed it records.
 
     Raises:
         MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, bad scans, a set or class
@@ -124,12 +126,11 @@ def load_sets(
         )
         recipe = recipe_of(chosen, root)
         sets = split_cohort(chosen, seed=seed, **split_options)
-        unwritten = datalist_content(
-            sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe
-        )
+        unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
     content = unwritten or read_content(datalist, _ANEW)
     allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside}
-    found = _sets_of(content, datalist, root, made_from=made_from, hash_ids=hash_ids, **allowed)
+    known = {"dataset_dir": made_from["dataset_dir"]} if given else made_from
+    found = _sets_of(content, datalist, root, made_from=known, hash_ids=hash_ids, **allowed)
     found = usable_sets(found, datalist, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan)
     if write and unwritten:
         write_content(datalist, unwritten)
@@ -425,8 +426,9 @@ def _sets_of(
     recorded = content.get("made_from") or {}
     for key, value in (made_from or {}).items():
         if key in recorded and recorded[key] != value:
+            advice = "give that as --dataset_dir, " if key == "dataset_dir" else ""
             raise MonaiCaeError(
-                f"{path} was made with {key} {_shown(recorded[key])}, not {_shown(value)}: choose another "
+                f"{path} was made with {key} {_shown(recorded[key])}, not {_shown(value)}: {advice}choose another "
                 "--output_dir, or delete the file"
             )
     # not load_decathlon_datalist: it makes a path of every value that happens to name a file, of subject IDs too
@@ -444,11 +446,11 @@ def _sets_of(
         bad = from_record((content.get("recipe") or {}).get("bad_scans", []))
     except ValueError as error:
         raise MonaiCaeError(f"{path} is no datalist for this (its recipe: {error})") from error
-    given = {name: with_pseudonyms(items) for name, items in sets.items()} if hash_ids else sets
+    shown_sets = {name: with_pseudonyms(items) for name, items in sets.items()} if hash_ids else sets
     if hash_ids:
         bad = [hidden(scan, pseudonym(scan.subject)) for scan in bad]
     synthetic = bool(content.get("synthetic", False))
-    return Sets(**given, synthetic=synthetic, hashed=hash_ids, bad_scans=tuple(bad))
+    return Sets(*(shown_sets[name] for name in SETS), synthetic=synthetic, hashed=hash_ids, bad_scans=tuple(bad))
 
 
 def shareable(sets: Sets) -> dict[str, Any]:

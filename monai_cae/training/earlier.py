@@ -67,6 +67,21 @@ def refuse(found: Iterable[Path], folder: Path, what: str, resumable: bool) -> N
         )
 
 
+def refuse_predictions(path: str, overwrite: bool) -> None:
+    """
+    Args:
+        path: of the table that inference writes.
+        overwrite: it may be replaced.
+
+    Raises:
+        MonaiCaeError: it is there, and may not.
+    """
+    if Path(path).exists() and not overwrite:
+        raise MonaiCaeError(
+            f"{path} is there already: --overwrite true replaces it, or choose another --output_dir or --predictions"
+        )
+
+
 def remove(found: Iterable[Path], folder: Path) -> None:
     """Remove files of an earlier run, and the folders below `folder` that are empty then."""
     for path in found:

@@ -209,8 +209,8 @@ def _finished(stage: str, output: Path, config: Mapping[str, Any], resuming: Res
     refuse_other_config(known, config, output)
     if weights != _hashes():
         raise MonaiCaeError(
-            f"the weights in {output} are not those that {results} is about: --overwrite true in place of --resume true "
-            "has the stage done anew"
+            f"the weights in {output} are not those that {results} is about: --overwrite true in place of "
+            "--resume true has the stage done anew"
         )
     return dict(found)
 
