@@ -40,7 +40,7 @@ def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[s
     for name in _OBJECTS:
         if not isinstance(content.get(name) or {}, dict):
             raise MonaiCaeError(f"{path} is no datalist for this (its {name} is {shown(content[name])}): {hint}")
-    _check_record(content, path)
+    check_record(content, path)
     return content
 
 
@@ -53,7 +53,8 @@ def recorded_folder(path: Path) -> Path:
     return Path((read_content(path).get("made_from") or {}).get("dataset_dir") or path.parent)
 
 
-def _check_record(content: Mapping[str, Any], path: Path) -> None:
+def check_record(content: Mapping[str, Any], path: Path) -> None:
+    """Raise MonaiCaeError where what a datalist records of its making is of the wrong type or not plain."""
     made_from, recipe = (content.get(name) or {} for name in ("made_from", "recipe"))
     for what, value in (("dataset_dir", made_from.get("dataset_dir")), ("layout", recipe.get("layout"))):
         if value is not None:

@@ -76,8 +76,8 @@ def read_scans(
         return Found("table alone", read_table(root, columns))
     if not root.is_dir():
         raise MonaiCaeError(
-            f"dataset_dir {root} is not a folder: give the folder of the OASIS-1 discs with --dataset_dir "
-            "(or make a synthetic one: monai-cae phantom OUT)"
+            f"{root} is not a folder: give the cohort's folder with --dataset_dir (or make a synthetic cohort: "
+            "monai-cae phantom OUT)"
         )
     layout, images, further = _images(root, plane)
     rows = read_table(table if table else find_table(root), columns)

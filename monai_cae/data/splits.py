@@ -7,8 +7,9 @@ import difflib
 import inspect
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from monai_cae.data.bad_scans import check_on_bad_scan, find_bad, from_record, recorded, refuse_bad
 from monai_cae.data.cohort import Cohort, load_cohort, load_usable_cohort
-from monai_cae.data.datalists import checked_item, read_content, recorded_folder
+from monai_cae.data.datalists import check_record, checked_item, read_content, recorded_folder
 from monai_cae.data.outside import require_inside
 from monai_cae.data.pseudonyms import hidden, pseudonym, with_pseudonyms
 from monai_cae.data.scan import BadScan, Scan
+from monai_cae.data.tables import ROLES
 from monai_cae.data.texts import MAX_NAME, shown
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
@@ -108,7 +110,7 @@ def load_sets(
     root, datalist = Path(dataset_dir), Path(datalist)
     if cohort_options["table"]:
         cohort_options["table"] = str(cohort_options["table"])
-    folder = _folder(root).resolve()
+    folder = folder_of(root).resolve()
     made_from = {"dataset_dir": str(folder), **cohort_options, **split_options, "seed": seed}
     made_from["datalist"] = str(root.resolve()) if root.is_file() else ""  # whose subjects are split anew
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
@@ -116,17 +118,18 @@ def load_sets(
     _check_split(**split_options, seed=seed)
     unwritten: dict[str, Any] = {}
     if not datalist.exists():
-        chosen = load_usable_cohort(
-            root,
-            plane=plane,
-            slice_index=slice_index,
-            on_bad_scan=on_bad_scan,
-            allow_outside=allow_outside,
-            **cohort_options,
+        cohort_options["allow_outside"] = allow_outside
+        try:
+            chosen = load_usable_cohort(
+                root, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan, **cohort_options
+            )
+            sets = split_cohort(chosen, seed=seed, **split_options)
+        except MonaiCaeError as error:
+            raise MonaiCaeError(_in_groups(str(error), cohort_options.keys() - {"allow_outside"})) from error
+        unwritten = datalist_content(
+            sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe_of(chosen, root)
         )
-        recipe = recipe_of(chosen, root)
-        sets = split_cohort(chosen, seed=seed, **split_options)
-        unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
+        check_record(unwritten, datalist)
     content = unwritten or read_content(datalist, _ANEW)
     allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside}
     known = {"dataset_dir": made_from["dataset_dir"]} if given else made_from
@@ -141,7 +144,7 @@ def load_sets(
 def recipe_of(cohort: Cohort, root: Path) -> dict[str, Any]:
     """What a datalist records of its cohort: the layout, and who was left out and why."""
     recipe: dict[str, Any] = {"layout": cohort.layout, "left_out": dict(cohort.left_out)}
-    return recipe | ({"bad_scans": recorded(cohort.bad_scans, _folder(root))} if cohort.bad_scans else {})
+    return recipe | ({"bad_scans": recorded(cohort.bad_scans, folder_of(root))} if cohort.bad_scans else {})
 
 
 def usable_sets(sets: Sets, datalist: Path, *, plane: str, slice_index: int, on_bad_scan: str) -> Sets:
@@ -200,6 +203,19 @@ def _known_options(
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
             raise MonaiCaeError(f"unknown setting --{what}#{name}: {hint}")
     return {**known, **(given or {})}
+
+
+def _in_groups(message: str, options: Collection[str]) -> str:
+    """A message on the cohort, which names the options of `monai-cae`, with those of the bundle: --cohort#table."""
+
+    def grouped(option: re.Match[str]) -> str:
+        name = option[1].replace("-", "_")
+        role = name.removesuffix("_column")
+        if name != role and role in ROLES:
+            return f"--cohort#columns#{role}"
+        return f"--cohort#{name}" if name in options else option[0]
+
+    return re.sub(r"--([\w-]+)", grouped, message)
 
 
 def split_cohort(
@@ -352,7 +368,7 @@ def datalist_content(
         "made_from": dict(made_from),
         **({"recipe": dict(recipe)} if recipe else {}),
     }
-    folder = _folder(root).absolute()
+    folder = folder_of(root).absolute()
     for name in SETS:
         content[name] = [_item(scan, folder) for scan in sets[name]]
     return content
@@ -364,7 +380,7 @@ def write_content(path: str | Path, content: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _folder(dataset_dir: Path) -> Path:
+def folder_of(dataset_dir: Path) -> Path:
     """What image paths are relative to; of a datalist whose subjects are split anew, what its own are."""
     if dataset_dir.is_file() and dataset_dir.suffix.lower() == ".json":
         return recorded_folder(dataset_dir)
@@ -432,7 +448,7 @@ def _sets_of(
                 "--output_dir, or delete the file"
             )
     # not load_decathlon_datalist: it makes a path of every value that happens to name a file, of subject IDs too
-    root = _folder(dataset_dir).absolute()
+    root = folder_of(dataset_dir).absolute()
     sets = {name: [_located(item, root, name, path, allow_outside) for item in content[name]] for name in SETS}
     owner: dict[str, str] = {}
     for name, items in sets.items():
@@ -446,11 +462,11 @@ def _sets_of(
         bad = from_record((content.get("recipe") or {}).get("bad_scans", []))
     except ValueError as error:
         raise MonaiCaeError(f"{path} is no datalist for this (its recipe: {error})") from error
-    shown_sets = {name: with_pseudonyms(items) for name, items in sets.items()} if hash_ids else sets
+    training, validation, test = (with_pseudonyms(sets[name]) if hash_ids else sets[name] for name in SETS)
     if hash_ids:
         bad = [hidden(scan, pseudonym(scan.subject)) for scan in bad]
     synthetic = bool(content.get("synthetic", False))
-    return Sets(*(shown_sets[name] for name in SETS), synthetic=synthetic, hashed=hash_ids, bad_scans=tuple(bad))
+    return Sets(training, validation, test, synthetic=synthetic, hashed=hash_ids, bad_scans=tuple(bad))
 
 
 def shareable(sets: Sets) -> dict[str, Any]:

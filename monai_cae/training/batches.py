@@ -67,6 +67,7 @@ def seen_by(checkpoint: str, pretrained: str) -> list[str]:
     for path, stage, option in ((checkpoint, "train", "checkpoint"), (pretrained, "pretrain", "pretrained")):
         if not Path(path).is_file():
             raise MonaiCaeError(
-                f"no checkpoint at {path}: run {stage}.json with the same --output_dir first, or name one with --{option}"
+                f"no checkpoint at {path}: run {stage}.json with the same --output_dir first, or name one with "
+                f"--{option}"
             )
     return trained_on(checkpoint) + trained_on(pretrained)
