@@ -287,9 +287,11 @@ def next_command(stage: str, config: str) -> str:
     folder = Path(bundle_root() if ours else "", "configs")
     shipped, theirs = ({}, {}) if not ours else (_shipped(folder / f"{stage}.json"), _shipped(folder / config))
     executed = executed_config()
+    grouped = {name.partition("#")[0] for name in ours}
+    lists = {name: value for name, value in executed.items() if isinstance(value, (list, dict)) and name not in grouped}
     changed = {
         name: value
-        for name, value in ours.items()
+        for name, value in {**ours, **(lists if ours else {})}.items()
         if name not in ("resume", "overwrite")
         and _setting(shipped, name) == _setting(theirs, name) is not None
         and _setting(executed, name) != _setting(theirs, name)

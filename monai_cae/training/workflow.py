@@ -162,9 +162,9 @@ def check_settings(config: dict[str, Any]) -> None:
         read.add("output_dir")  # it is read where the predictions go by default
     if "train" in config:
         read.add("max_epochs")  # in federated learning MonaiAlgo writes its local_epochs over the trainer's reference
-    for name in config:
-        if not name.startswith(("_", "+")) and name not in read and not _merged(name, config):
-            raise MonaiCaeError(_unread(name, config, (set(settings(config)) & read) | set(_grouped_settings(config))))
+    read |= {name for name in config if name not in read and (name.startswith(("_", "+")) or _merged(name, config))}
+    for name in config.keys() - read:
+        raise MonaiCaeError(_unread(name, config, (set(settings(config)) & read) | set(_grouped_settings(config))))
     for name, value in settings(config).items():
         _check_value(name, value)
     interval, epochs = config.get("val_interval"), config.get("max_epochs")
