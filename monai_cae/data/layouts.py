@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from monai_cae.data.datalists import checked_item, read_content
+from monai_cae.data.datalists import checked_item, read_content, recorded_folder
 from monai_cae.data.matching import Images, T1w, match, nearest, other_formats
 from monai_cae.data.outside import require_inside
 from monai_cae.data.persons import loose, name_persons
@@ -100,8 +100,8 @@ def read_scans(
         return Found("table alone", alone.scans, notes=alone.notes)
     if not root.is_dir():
         raise MonaiCaeError(
-            f"dataset_dir {root} is not a folder: give the folder of the OASIS-1 discs with --dataset_dir "
-            "(or make a synthetic one: monai-cae phantom OUT)"
+            f"{root} is not a folder: give the cohort's folder with --dataset_dir (or make a synthetic cohort: "
+            "monai-cae phantom OUT)"
         )
     layout, images = _images(root, plane, T1w(acquisition, run))
     file = Path(table) if table else find_table(root)
@@ -135,7 +135,7 @@ def _unmatched(
         if len(names) > total * MOST_UNMATCHED and not allowed:
             raise MonaiCaeError(
                 f"{len(names)} of {total} {what}, such as {nearest(names[0], partners)}: correct the names, name the "
-                "column of the persons with --subject-column, or go on without these with --allow-unmatched"
+                "column of the persons with --subject-column, or go on without these with --allow-unmatched true"
             )
         notes += [Note(f"{len(names)} {what}", tuple(names[:NAMED]))] if names else []
     return {what: len(names) for what, names in alone.items() if names}
@@ -331,8 +331,7 @@ def _datalist_scans(path: Path, allow_outside: bool) -> list[Scan]:
     items = [item for one in sets if isinstance(one, list) for item in one]
     if not items or not all(isinstance(item, dict) and "label" in item for item in items):
         raise MonaiCaeError(f"{path} is no datalist with image, label and subject in every item")
-    recorded = (content.get("made_from") or {}).get("dataset_dir")
-    base = Path(recorded) if recorded else path.parent
+    base = recorded_folder(path)
     items = [checked_item(item, f"{path}: an item") for item in items]
     for item in items:
         require_inside(item["image"], base, f"{path}: the item of {item['subject']}", allow_outside)
