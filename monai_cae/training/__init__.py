@@ -22,7 +22,7 @@ from monai_cae.training.handlers import BestCheckpoint, BestWriting, EpochProgre
 from monai_cae.training.inferers import PrecisionInferer
 from monai_cae.training.loaders import ResidentLoader
 from monai_cae.training.machine import use_machine
-from monai_cae.training.metrics import BrainPSNR, ClassificationScore
+from monai_cae.training.metrics import BrainPSNR, ClassificationScore, ImageMetric
 from monai_cae.training.parallel import (
     ParallelInferer,
     become_replica,
@@ -56,6 +56,7 @@ __all__ = [
     "EpochProgress",
     "EpochTracking",
     "Histograms",
+    "ImageMetric",
     "InnerFolds",
     "LossWatch",
     "ParallelInferer",
