@@ -23,6 +23,7 @@ from monai_cae.training.inferers import PrecisionInferer
 from monai_cae.training.loaders import ResidentLoader
 from monai_cae.training.machine import use_machine
 from monai_cae.training.metrics import BrainPSNR, ClassificationScore, ImageMetric
+from monai_cae.training.normalisation import BatchNormWarmup
 from monai_cae.training.parallel import (
     ParallelInferer,
     become_replica,
@@ -44,6 +45,7 @@ from monai_cae.training.workflow import bundle_root, prepare
 __all__ = [
     "Baselines",
     "BatchAugmentation",
+    "BatchNormWarmup",
     "BestCheckpoint",
     "BestWriting",
     "BrainPSNR",
