@@ -292,7 +292,7 @@ def _print_cohort(cohort: Cohort, path: Path, names: bool = True) -> None:
     for row, paper in PAPER_TABLE_1.items():
         print(f"{row:<24}" + f"{ours[row][0]:>15}{ours[row][1]:>16} " + f"{paper[0]:>15}{paper[1]:>16}")
     print(f"{'Age, p of t test':<24}{_p(p['age']):>31} {'0.15':>31}")
-    print(f"{'Gender, p of chi-square':<24}{_p(p['sex']):>31} {'0.04':>31}")
+    print(f"{'Sex, p of chi-square':<24}{_p(p['sex']):>31} {'0.04':>31}")
     print(f"\npatients: {cohort.task.positive}; controls: {cohort.task.negative or 'not ' + cohort.task.positive}")
     for note in cohort.notes:
         print(textwrap.fill(note.line(names), 100, subsequent_indent="    ", break_on_hyphens=False))

@@ -11,8 +11,11 @@ from pathlib import Path
 
 import fire
 import monai.bundle
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from tiny import mistake, write_discs
 
 import monai_cae
@@ -37,7 +40,31 @@ def test_cohort_prints_table_1_beside_the_papers(tmp_path, capsys):
         "62-96",
         "59-94",
     ]
-    assert next(line for line in lines if line.startswith("Gender")).split()[2:] == ["6/6", "6/6", "59/41", "73/27"]
+    assert next(line for line in lines if line.startswith("Sex (")).split()[2:] == ["6/6", "6/6", "59/41", "73/27"]
+
+
+@pytest.mark.parametrize("sessions", ["first", "all"])
+def test_one_p_of_age_and_one_of_sex_in_cohort_datalist_and_audit(tmp_path, capsys, sessions):
+    random = np.random.default_rng(0)
+    rows, ages = [], {0: [], 1: []}
+    for number in range(24):  # 8 of 12 controls are women, and 3 of 12 patients; every other subject comes twice
+        label, visits = number // 12, 1 + number % 2
+        sex = "F" if number % 12 < (8, 3)[label] else "M"
+        for visit in range(1, visits + 1):
+            name = f"P{number:02d}_MR{visit}"
+            nib.save(nib.Nifti1Image(random.random((8, 8, 8)), np.eye(4)), tmp_path / f"{name}.nii.gz")
+            rows.append(f"{name},{sex},{60 + 3 * (number % 12) - 4 * label + visit},{label}")
+        ages[label].append(60 + 3 * (number % 12) - 4 * label + (1 if sessions == "first" else visits))
+    (tmp_path / "table.csv").write_text("\n".join(["ID,M/F,Age,CDR", *rows]))
+    options = ["--sessions", sessions, "--controls", "all"]
+    assert main(["cohort", str(tmp_path), *options]) == 0
+    main(["datalist", str(tmp_path), "--out", str(tmp_path / "out"), "--slice-index", "4", *options])
+    printed = capsys.readouterr().out.splitlines()
+    checks = {one["name"]: one for one in json.loads((tmp_path / "out" / "audit.json").read_text())["checks"]}
+    sexes = stats.chi2_contingency([[8, 4], [3, 9]], correction=False)
+    for what, p in (("Age", stats.ttest_ind(*ages.values()).pvalue), ("Sex", sexes.pvalue)):
+        assert [line.split()[-2] for line in printed if line.startswith(f"{what}, p of ")] == 2 * [f"{p:.2g}"]
+        assert checks[f"{what} over the classes"]["threshold"].endswith(f"found p = {p:.2g}")
 
 
 def test_cohort_of_a_table_alone_says_who_is_left_out(tmp_path, capsys):

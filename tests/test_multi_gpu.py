@@ -118,7 +118,8 @@ def test_metrics_of_every_epoch_are_those_of_one_process(outcomes, stage):
     assert one.history.keys() == two.history.keys() == {"train_loss", *(f"val_{name}" for name in measured)}
     for name, values in one.history.items():
         assert len(values) == (3 if stage == "pretrain" else 6)
-        assert two.history[name] == pytest.approx(values, rel=1e-3 if name == "train_loss" else 1e-4), name
+        # in one process, a change of the initial weights by 1e-7 changes the third epoch's val_mse by 4e-4
+        assert two.history[name] == pytest.approx(values, rel=2e-3 if stage == "pretrain" else 1e-3), name
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -130,7 +131,7 @@ def test_best_weights_are_those_of_one_process_and_load_without_the_overlay(
     expected, found = (torch.load(side.output / "models" / path.name, weights_only=True) for side in (one, two))
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=2e-3 if "running" in name else 1e-4)
     if stage == "codes":
         options = {"checkpoint": str(two.output / "models" / path.name), "datalist": str(two.output / "datalist.json")}
         options["pretrained"] = str(outcomes.stages["pretrain"]["two"].output / "models" / "autoencoder.pt")

@@ -302,3 +302,29 @@ def test_loss_that_explodes_stops_the_stage(whole, train_here, tmp_path):
     said = mistake(train_here, "train.json", learn="head", learning_rate=1e30)
     assert "exploded to" in said or "became" in said
     assert "in epoch 1, batch" in said and "OAS1_" in said and "there is no good checkpoint yet" in said
+
+
+@pytest.mark.fault(
+    "the weights explode in an epoch's last step, so that only its validation is not a number",
+    "the epoch, the metric and the last good checkpoint named, in one line",
+)
+@pytest.mark.parametrize(("config", "metric"), [("pretrain.json", "val_mse"), ("train.json", "val_loss")])
+def test_validation_that_becomes_nan_stops_the_stage(whole, train_here, tmp_path, monkeypatch, config, metric):
+    (tmp_path / "out" / "models").mkdir(parents=True)
+    for name in ("models/autoencoder.pt", "datalist.json"):
+        (tmp_path / "out" / name).write_bytes((whole / name).read_bytes())
+    step, taken = torch.optim.Adam.step, []
+
+    def spoil_last(self, closure=None):
+        loss = step(self, closure)
+        taken.append(1)
+        if len(taken) == 2:
+            torch.nn.init.constant_(self.param_groups[0]["params"][-1].data, float("nan"))
+        return loss
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spoil_last)
+    said = mistake(train_here, config, batch_size=64, learning_rate=1e-3)
+    assert f"{metric} became nan in the validation of epoch 2: " in said and "has the best weights before it" in said
+    name = "autoencoder.pt" if config == "pretrain.json" else "model.pt"
+    kept = torch.load(tmp_path / "out" / "models" / name)
+    assert all(tensor.isfinite().all() for tensor in kept.values())

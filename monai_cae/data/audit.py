@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,9 +15,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from monai_cae.data.bad_scans import recorded
+from monai_cae.data.differences import compare_ages, compare_shares
 from monai_cae.data.frames import frame_lines
 from monai_cae.data.lookalikes import WAVES, describe, lookalikes, threshold
 from monai_cae.data.persons import maybe_one_person, person, split_session
@@ -421,7 +420,7 @@ def _check_balance(report: _Report, everyone: list[_Member]) -> None:
         groups: dict[Any, list[Any]] = defaultdict(list)
         for member in known[what]:
             groups[getattr(member, by)].append(getattr(member, what))
-        test, p = (_compare_means if what == "age" else _compare_shares)(list(groups.values()))
+        test, p = (compare_ages if what == "age" else compare_shares)(list(groups.values()))
         differ = p is not None and p < WARN_P
         report.add(
             name,
@@ -431,25 +430,6 @@ def _check_balance(report: _Report, everyone: list[_Member]) -> None:
             compared=None if p is None else len(known[what]),
             unit="subjects",
         )
-
-
-def _compare_shares(groups: list[list[Any]]) -> tuple[str, float | None]:
-    kinds = sorted({value for group in groups for value in group})
-    if len(groups) < 2 or len(kinds) < 2:
-        return "chi-square test", None
-    table = [[group.count(kind) for kind in kinds] for group in groups]
-    return "chi-square test", float(stats.chi2_contingency(table).pvalue)
-
-
-def _compare_means(groups: list[list[float]]) -> tuple[str, float | None]:
-    groups = [group for group in groups if len(group) > 1]
-    name = "Welch's t test" if len(groups) == 2 else "analysis of variance"
-    if len(groups) < 2:
-        return name, None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # SciPy's about groups without spread: p is then 0 or not a number
-        test = stats.ttest_ind(*groups, equal_var=False) if len(groups) == 2 else stats.f_oneway(*groups)
-    return name, None if np.isnan(test.pvalue) else float(test.pvalue)
 
 
 def _summary(members: list[_Member]) -> dict[str, Any]:

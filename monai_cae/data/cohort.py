@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize
 
 from monai_cae.data.bad_scans import LEFT_OUT, check_on_bad_scan, find_bad, refuse_bad
+from monai_cae.data.differences import compare_ages, compare_shares
 from monai_cae.data.layouts import Found, read_scans
 from monai_cae.data.persons import natural
 from monai_cae.data.phantom import is_synthetic
@@ -266,7 +267,7 @@ PAPER_TABLE_1 = {
     "Number of subjects": ("100", "100"),
     "Age (range, years)": ("62-96", "59-94"),
     "Age (mean ± SD, years)": ("76.70 ± 7.10", "75.50 ± 9.10"),
-    "Gender (women/men)": ("59/41", "73/27"),
+    "Sex (women/men)": ("59/41", "73/27"),
 }
 
 
@@ -277,22 +278,16 @@ def table_1(cohort: Cohort) -> dict[str, tuple[str, str]]:
 
 
 def balance(cohort: Cohort) -> dict[str, float]:
-    """How likely differences of age and sex between the classes are by chance, tested as in the paper (section IV-A).
+    """How likely differences of age and sex between the classes are by chance, tested as in the audit, every subject
+    once.
 
     Returns:
-        "age" -> p of Student's t test, "sex" -> p of the chi-square test without correction; nan where not given.
+        "age" and "sex" -> p of `differences.compare_ages` and `compare_shares`; nan where not given.
     """
-    ages = [[scan.age for scan in group if scan.age is not None] for group in (cohort.patients, cohort.controls)]
-    counts = np.array(
-        [[sum(s.sex == sex for s in group) for sex in "FM"] for group in (cohort.patients, cohort.controls)]
-    )
-    known_ages = all(len(group) > 1 for group in ages)
-    known_sexes = bool((counts.sum(axis=0) > 0).all() and (counts.sum(axis=1) > 0).all())
-    # from the moments: on ages all alike, scipy's ttest_ind itself warns
-    moments = [v for group in ages if known_ages for v in (statistics.mean(group), statistics.stdev(group), len(group))]
-    age: Any = stats.ttest_ind_from_stats(*moments).pvalue if known_ages else np.nan
-    sex: Any = stats.chi2_contingency(counts, correction=False).pvalue if known_sexes else np.nan
-    return {"age": float(age), "sex": float(sex)}
+    groups = [list({scan.subject: scan for scan in group}.values()) for group in (cohort.patients, cohort.controls)]
+    ages = compare_ages([[scan.age for scan in group if scan.age is not None] for group in groups])
+    sexes = compare_shares([[scan.sex for scan in group if scan.sex] for group in groups])
+    return {name: float("nan") if one.p is None else one.p for name, one in (("age", ages), ("sex", sexes))}
 
 
 def _demographics(scans: list[Scan]) -> list[str]:

@@ -121,7 +121,7 @@ def roc_with_band(band: RocBand, summary: pd.DataFrame, note: str = "") -> Figur
             axis.plot(rates, curve, **thin)
         axis.plot(rates, band.repeats[0], label="One repeat", **thin)
     name = f"Mean of {repeats} repeats" if repeats > 1 else "Classifier"
-    label = f"{name}, AUC {mean:.3f}\n[{low:.3f}, {high:.3f}]"
+    label = f"{name}, AUC {_with_ends(mean, low, high)}".replace(" [", "\n[")
     axis.plot(rates, band.mean, color=BLUE, linewidth=1.8, clip_on=False, zorder=3, label=label)
     axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     tidy(axis, xlabel="1 \N{MINUS SIGN} specificity", ylabel="Sensitivity")
@@ -246,8 +246,9 @@ def forest_plot(
             colour = INK if place else BLUE
             axis.plot((low, high), (place, place), color=colour, linewidth=1.6)
             axis.plot(mean, place, "o", color=colour, markersize=6, markeredgewidth=0)
-            text = "undefined" if np.isnan(mean) else f"{mean:.3f} [{low:.3f}, {high:.3f}]"
-            axis.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center", **SMALL)
+            axis.annotate(
+                _with_ends(mean, low, high), (1.02, place), xycoords=("axes fraction", "data"), va="center", **SMALL
+            )
         tidy(axis, xlabel=f"{readable(score)}, 95% interval")
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.grid(axis="x", color=FAINT, linewidth=0.8)

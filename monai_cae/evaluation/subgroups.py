@@ -13,6 +13,8 @@ from monai_cae.evaluation.pooled import pooled
 from monai_cae.evaluation.summary import summarise
 
 UNKNOWN = "unknown"
+FEWEST = 5  # subjects of a group that is scored; of fewer, one more or less decides
+TOO_FEW = f"fewer than {FEWEST} subjects, no score"  # what the note of such a group says
 _OF_ALL: tuple[str, ...] = ("accuracy", "sensitivity", "specificity", "auc")
 
 
@@ -38,7 +40,8 @@ def subgroup_table(
 
     Returns:
         A row per group and score: `by`, `group` (such as `0.5`, `62-74` or `F`; `unknown` for a blank), how many
-        `subjects` and `patients` (AD) it has, `score`, and `mean`, `sd`, `low`, `high` and `note` as in `summarise`.
+        `subjects` and `patients` (AD) it has, `score`, and `mean`, `sd`, `low`, `high` and `note` as in `summarise`. A
+        group of fewer than 5 subjects has one row with its counts, and no score.
 
     Raises:
         MonaiCaeError: For predictions that `pooled` refuses, a missing column, a subject with two values in it, or a
@@ -57,7 +60,11 @@ def subgroup_table(
             elif name == "cdr" and group != UNKNOWN:
                 included, scores = members.union(subjects.index[subjects["label"] == 0]), ("sensitivity", "auc")
             rows = predictions[names.isin(included)]
-            scored = summarise(rows, rng, scores=scores, resamples=resamples, level=level).reset_index()
+            if len(members) < FEWEST:
+                nothing = dict.fromkeys(("mean", "sd", "low", "high"), np.nan)
+                scored = pd.DataFrame([{"score": scores[-1], **nothing, "note": TOO_FEW}])
+            else:
+                scored = summarise(rows, rng, scores=scores, resamples=resamples, level=level).reset_index()
             head = {"by": name, "group": group, "patients": int(subjects.loc[members, "label"].sum())}
             tables.append(scored.assign(**head, subjects=len(members)))
     columns = ["by", "group", "subjects", "patients", "score", "mean", "sd", "low", "high", "note"]

@@ -11,14 +11,23 @@ from numpy.typing import NDArray
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.comparison import corrected_resampled_t, delong, mcnemar
-from monai_cae.evaluation.intervals import LEVEL, RESAMPLES, Interval, bootstrap_counts, percentile_interval
+from monai_cae.evaluation.intervals import (
+    LEVEL,
+    RESAMPLES,
+    Interval,
+    bootstrap_counts,
+    percentile_interval,
+    wilson_interval,
+)
 from monai_cae.evaluation.metrics import mean_and_sd
 from monai_cae.evaluation.pooled import Pooled, pooled
 from monai_cae.evaluation.scores import SCORES, resampled_scores
 
 FEW = 10  # subjects of a class; resamples of fewer repeat the same ones, and understate the chance
 TOO_NARROW = "interval too narrow"  # what the note of such a score says
+PROPORTIONS = {"accuracy": (0, 1), "sensitivity": (1,), "specificity": (0,)}  # of the subjects of these classes
 COMPARED = ("accuracy", "auc")
+SAME = 1e-12  # rounding of means
 
 
 def summarise(
@@ -45,8 +54,10 @@ def summarise(
 
     Returns:
         A row per score with its `mean` and standard deviation `sd` over the repeats (nan for one repeat), the interval
-        `low` to `high`, numbers of `subjects` and `repeats`, and a `note`, empty unless something is undefined or a
-        class has less than 10 subjects. The interval of `ece` lies too high, see
+        `low` to `high`, numbers of `subjects` and `repeats`, and a `note`, empty unless something is undefined, a
+        class has less than 10 subjects, or the score is the same in every resample. In the latter two cases accuracy,
+        sensitivity and specificity have Wilson's interval of as many subjects as there are, whatever the repeats; a
+        score that is no proportion and does not vary has none. The interval of `ece` lies too high, see
         `calibration.expected_calibration_error`.
 
     Raises:
@@ -58,8 +69,7 @@ def summarise(
     rows = {}
     for name in scores:
         mean, sd = mean_and_sd(by_repeat[name][:, 0])
-        means = resampled[name].mean(axis=0)
-        interval = Interval(math.nan, math.nan) if math.isnan(mean) else percentile_interval(means, level)
+        interval, note = _interval(record, name, by_repeat[name][:, 0], resampled[name].mean(axis=0), level)
         rows[name] = {
             "mean": mean,
             "sd": sd,
@@ -67,7 +77,7 @@ def summarise(
             "high": interval.high,
             "subjects": len(record.subjects),
             "repeats": len(record.repeats),
-            "note": _note(record, by_repeat[name][:, 0], means),
+            "note": note,
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("score")
 
@@ -172,6 +182,22 @@ def _check_same_splits(ours: Pooled, other: Pooled) -> None:
             "both must predict the same subjects, with one label, in the same repeats and folds; "
             f"{len(different)} rows differ, the first is subject {subject} in repeat {repeat}."
         )
+
+
+def _interval(
+    record: Pooled, name: str, by_repeat: NDArray[np.float64], resampled: NDArray[np.float64], level: float
+) -> tuple[Interval, str]:
+    """Of a score's mean over the repeats, with what has to be known of it."""
+    none, note, mean = Interval(math.nan, math.nan), _note(record, by_repeat, resampled), float(by_repeat.mean())
+    if math.isnan(mean):
+        return none, note
+    interval = percentile_interval(resampled, level)
+    constant = interval.high - interval.low < SAME
+    why = "the same in every resample" if constant else note.replace(f"{TOO_NARROW}, ", "")
+    if name in PROPORTIONS and (constant or TOO_NARROW in note):
+        subjects = int(np.isin(record.labels, PROPORTIONS[name]).sum())
+        return wilson_interval(round(mean * subjects), subjects, level), f"Wilson's interval, {why}"
+    return (none, f"no interval, {why}") if constant else (interval, note)
 
 
 def _note(record: Pooled, by_repeat: NDArray[np.float64], resampled: NDArray[np.float64]) -> str:

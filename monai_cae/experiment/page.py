@@ -232,7 +232,7 @@ def _subgroup_section(results: Results) -> str:
 
 
 def _explained(results: Results) -> str:
-    text = "95 % intervals over resampled subjects"
+    text = "95 % intervals over resampled subjects, Wilson's where they are few"
     if len(results.methods) == 1:
         return text + "; compare with simpler methods by with_baselines.yaml"
     few = _by_paired_test(results.comparisons)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from monai_cae.evaluation.subgroups import TOO_FEW
+
 LABELS = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -37,7 +39,7 @@ def is_number(value: Any) -> bool:
 def with_interval(row: Mapping[str, Any]) -> str:
     """`mean`, and `low` to `high` where there is an interval: "0.750 [0.631, 0.846]"."""
     if not is_number(row["mean"]):
-        return "undefined"
+        return TOO_FEW if row.get("note") == TOO_FEW else "undefined"
     return f"{row['mean']:.3f}" + (f" [{row['low']:.3f}, {row['high']:.3f}]" if is_number(row["low"]) else "")
 
 

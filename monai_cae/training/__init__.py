@@ -24,7 +24,8 @@ from monai_cae.training.handlers import BestCheckpoint, BestWriting, EpochProgre
 from monai_cae.training.inferers import PrecisionInferer
 from monai_cae.training.loaders import ResidentLoader
 from monai_cae.training.machine import use_machine
-from monai_cae.training.metrics import BrainPSNR, ClassificationScore
+from monai_cae.training.metrics import BrainPSNR, ClassificationScore, ImageMetric
+from monai_cae.training.normalisation import BatchNormWarmup
 from monai_cae.training.parallel import (
     ParallelInferer,
     become_replica,
@@ -46,6 +47,7 @@ from monai_cae.training.workflow import bundle_root, prepare
 __all__ = [
     "Baselines",
     "BatchAugmentation",
+    "BatchNormWarmup",
     "BestCheckpoint",
     "BestWriting",
     "BrainPSNR",
@@ -58,6 +60,7 @@ __all__ = [
     "EpochProgress",
     "EpochTracking",
     "Histograms",
+    "ImageMetric",
     "InnerFolds",
     "LossWatch",
     "ParallelInferer",

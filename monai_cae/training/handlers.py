@@ -36,7 +36,7 @@ class BestCheckpoint:
     Args:
         network: its plain state dict is saved.
         path: the file.
-        metric: name in `engine.state.metrics`; lower is better.
+        metric: name in `engine.state.metrics`; lower is better, and no number is the worst.
         trained_on: hashed IDs of the subjects in the training, kept in the file.
         network_input: what it is fed with, kept in the file.
         every: seconds from one writing to the next, so that a process that is killed leaves the best so far.
@@ -76,11 +76,17 @@ class BestCheckpoint:
 
     def __call__(self, engine: Engine) -> None:
         """Keep the weights if this is the best so far."""
-        if self.keep == "last" or not self.best or engine.state.metrics[self.metric] < self.best[self.metric]:
-            self.best = dict(engine.state.metrics)
+        metrics = engine.state.metrics
+        if self.keep == "last" or not self.best or _error(metrics, self.metric) < self.lowest:
+            self.best = dict(metrics)
             self._keep()
         if time.monotonic() - self._written_at >= self.every:
             self.write()
+
+    @property
+    def lowest(self) -> float:
+        """The metric of the epoch that is kept; infinite where it is no number, or nothing is kept."""
+        return _error(self.best, self.metric)
 
     def write(self) -> None:
         """Write the best weights, unless the file has them; of several processes, the first does."""
@@ -120,6 +126,12 @@ class BestCheckpoint:
         self._unwritten = True
 
 
+def _error(metrics: Mapping[str, float], name: str) -> float:
+    """A metric as it is compared; infinite where it is no number, which compares with nothing, or not there yet."""
+    value = metrics.get(name, math.inf)
+    return math.inf if math.isnan(value) else value
+
+
 class BestWriting:
     """Have the best weights in their file whenever a trainer ends: in federated learning nobody calls `restore`.
 
@@ -146,7 +158,7 @@ class StopWhenWorse:
 
     Args:
         validator: runs before this handler in every epoch.
-        metric: name in the validator's metrics; lower is better.
+        metric: name in the validator's metrics; lower is better, and no number is the worst.
         patience: epochs without an improvement before the trainer stops.
         resuming: a point to resume from has the count, too; None where there are no such points.
     """
@@ -161,7 +173,7 @@ class StopWhenWorse:
         """Args: engine: the trainer to stop."""
 
         def score(_: Engine) -> float:
-            return -self.validator.state.metrics.get(self.metric, math.inf)  # none before the first validation
+            return -_error(self.validator.state.metrics, self.metric)
 
         stopping = EarlyStopping(self.patience, score, engine)
         stopping.logger.setLevel(logging.WARNING)  # the progress bar says it

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from ignite.metrics import EpochMetric
+from monai.handlers import IgniteMetricHandler
 from monai.metrics.regression import RegressionMetric
 from monai.utils import evenly_divisible_all_gather
 
 from monai_cae.evaluation import BRAIN_THRESHOLD, classification_metrics
+
+
+class ImageMetric(IgniteMetricHandler):
+    """MONAI's handler of a metric per image, whose mean is nan where one image's is.
+
+    MONAI leaves such images out of the mean, and where all are left out it gives 0: the best of all errors.
+    """
+
+    def compute(self) -> Any:
+        """The mean over the images, those of all processes."""
+        lost = bool(torch.isnan(torch.as_tensor(self.metric_fn.get_buffer())).any())
+        mean = super().compute()  # puts 0 where nan is
+        return math.nan if lost else mean
 
 
 class BrainPSNR(RegressionMetric):
@@ -36,7 +52,7 @@ class BrainPSNR(RegressionMetric):
 
 
 class ClassificationScore(EpochMetric):
-    """One of `monai_cae.evaluation.classification_metrics` over all cases of an evaluation.
+    """One of `monai_cae.evaluation.classification_metrics` over all cases of an evaluation; nan where a logit is.
 
     Args:
         name: its key, e.g. "accuracy", "f1" or "auc".
@@ -46,6 +62,8 @@ class ClassificationScore(EpochMetric):
     def __init__(self, name: str, output_transform: Callable[[Any], tuple[torch.Tensor, torch.Tensor]]) -> None:
         def compute(logits: torch.Tensor, labels: torch.Tensor) -> float:
             probabilities = torch.sigmoid(logits.float()).cpu().numpy()
+            if np.isnan(probabilities).any():
+                return math.nan  # for LossWatch to tell, which knows the epoch
             return classification_metrics(labels.cpu().numpy().astype(int), probabilities)[name]
 
         super().__init__(compute, output_transform=output_transform, check_compute_fn=False)

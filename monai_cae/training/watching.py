@@ -19,24 +19,28 @@ _MOST_SUBJECTS = 8
 
 
 class LossWatch:
-    """Stop a trainer at the end of an epoch in which the loss was not finite or exploded; the first of its handlers.
+    """Stop a trainer at the end of an epoch in which the loss was not finite or exploded, or whose validation is not
+    finite; the first of its handlers.
 
     Ignite's TerminateOnNan looks at every batch, for which a GPU has to wait, and ends as if all were well.
 
     Args:
-        best: what is left to go on from.
+        best: what is left to go on from; its metric is looked at.
         subjects: of the training set, in its order.
+        validator: of this trainer, with `best` among its handlers.
     """
 
-    def __init__(self, best: BestCheckpoint, subjects: Sequence[str]) -> None:
+    def __init__(self, best: BestCheckpoint, subjects: Sequence[str], validator: Engine) -> None:
         self.best = best
         self.subjects = subjects
+        self.validator = validator
         self._losses: list[torch.Tensor] = []
 
     def attach(self, engine: SupervisedTrainer) -> None:
         """Args: engine: the trainer, with a loader that knows its `order`."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._remember)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        self.validator.add_event_handler(Events.EPOCH_COMPLETED, self._validated)
 
     def _remember(self, engine: Engine) -> None:
         self._losses.append(engine.state.output["loss"].detach())  # type: ignore[index]  # what MONAI's trainers give
@@ -60,6 +64,15 @@ class LossWatch:
             "check`, or try a lower --learning_rate or --precision float32"
         )
 
+    def _validated(self, engine: Engine) -> None:
+        value = float(engine.state.metrics[self.best.metric])
+        if not math.isfinite(value):
+            raise MonaiCaeError(
+                f"{self.best.metric} became {value} in the validation of epoch {engine.state.epoch}: "
+                f"{_left(self.best)}; try a lower --learning_rate or --precision float32, or look at the scans with "
+                "`monai-cae check`"
+            )
+
     def _whose(self, loader: Any, batch: int) -> str:
         order = getattr(loader, "order", [])
         if batch >= len(order):
@@ -71,6 +84,6 @@ class LossWatch:
 
 def _left(best: BestCheckpoint) -> str:
     best.write()
-    if not best.best or not Path(best.path).is_file():
+    if not math.isfinite(best.lowest) or not Path(best.path).is_file():
         return "there is no good checkpoint yet"
     return f"{best.path} has the best weights before it"

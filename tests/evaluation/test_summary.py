@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binom
 from simulated import predictions
 from sklearn.metrics import accuracy_score, roc_auc_score
 
@@ -85,10 +86,48 @@ def test_notes_tell_what_is_undefined():
 
     constant = summarise(TABLE.assign(probability=0.5), rng(), scores=("calibration_slope", "auc"), **FAST)
     assert constant.loc["calibration_slope", "note"] == "undefined in 3 of 3 repeats"
-    assert constant.loc["auc", ["mean", "low", "high"]].tolist() == [0.5] * 3
+    assert constant.loc["auc", ["mean", "note"]].tolist() == [0.5, "no interval, the same in every resample"]
+    assert np.isnan(constant.loc["auc", ["low", "high"]].astype(float)).all()
 
-    few = summarise(predictions(5, 1), rng(), scores=("auc",), **FAST)
-    assert few.loc["auc", "note"] == "interval too narrow, of 3 HC and 2 AD"
+    separated = summarise(predictions(5, 1), rng(), scores=("auc",), **FAST)
+    assert separated.loc["auc", "note"] == "no interval, the same in every resample"
+
+
+def said(labels: list[int], decisions: list[int], repeats: int = 1) -> pd.DataFrame:
+    """The record of subjects who were taken for these classes in every repeat."""
+    one = pd.DataFrame({"subject": range(len(labels)), "fold": 1, "label": labels, "probability": decisions})
+    return pd.concat([one.assign(repeat=number) for number in range(repeats)])
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_proportions_without_chance_have_wilsons_interval_of_the_subjects(repeats):
+    # everybody is taken for AD: 4 of 9 right, and the same in every resample
+    table = summarise(said([1] * 4 + [0] * 5, [1] * 9, repeats), rng(), **FAST)
+    # (p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) with z 1.95996
+    assert table.loc["accuracy", ["low", "high"]].tolist() == pytest.approx([0.1888, 0.7333], abs=1e-4)
+    assert table.loc["sensitivity", ["low", "high"]].tolist() == pytest.approx([0.5101, 1], abs=1e-4)
+    assert table.loc["specificity", ["low", "high"]].tolist() == pytest.approx([0, 0.4345], abs=1e-4)
+    assert (table.loc[["accuracy", "sensitivity"], "note"] == "Wilson's interval, the same in every resample").all()
+    assert table.loc["f1", "mean"] == pytest.approx(8 / 13) and math.isnan(table.loc["f1", "low"])
+    assert table.loc[["f1", "auc", "mcc"], "note"].unique().tolist() == ["no interval, the same in every resample"]
+
+
+def test_proportions_of_few_subjects_have_wilsons_interval():
+    table = summarise(said([1] * 4 + [0] * 5, [1, 1, 1, 0, 0, 0, 0, 1, 1]), rng(), **FAST)
+    assert table.loc["accuracy", "mean"] == pytest.approx(6 / 9)
+    assert table.loc["accuracy", ["low", "high"]].tolist() == pytest.approx([0.3542, 0.8794], abs=1e-4)
+    assert table.loc["accuracy", "note"] == "Wilson's interval, of 5 HC and 4 AD"
+    assert table.loc["auc", "note"] == "interval too narrow, of 5 HC and 4 AD"
+
+
+def test_enough_subjects_that_differ_keep_the_bootstrap():
+    table = summarise(said([1] * 20 + [0] * 20, [1] * 15 + [0] * 25), rng(), resamples=4000)
+    low, high = table.loc["sensitivity", ["low", "high"]]
+    assert (low, high) == pytest.approx(tuple(binom.ppf([0.025, 0.975], 20, 0.75) / 20), abs=0.05)
+    assert table.loc["sensitivity", "note"] == ""
+    # nobody of HC is taken for AD: only this one has no chance in it
+    assert table.loc["specificity", "note"] == "Wilson's interval, the same in every resample"
+    assert table.loc["specificity", "low"] == pytest.approx(20 / (20 + 1.95996**2), abs=1e-4)
 
 
 def test_resamples_without_a_score_are_told():
@@ -243,6 +282,22 @@ def test_subgroups_by_hand():
         row = table.loc["sex", sex, "accuracy"]
         assert (row["subjects"], row["patients"]) == (len(rows) / 3, rows["label"].sum() / 3)
         assert row["mean"] == pytest.approx(((rows["probability"] >= 0.5) == (rows["label"] == 1)).mean())
+
+
+@pytest.mark.parametrize(("size", "scored"), [(1, False), (4, False), (5, True)])
+def test_groups_of_fewer_than_five_have_counts_alone(size, scored):
+    mild = TABLE.loc[TABLE["label"] == 1, "subject"].unique()
+    grades = dict.fromkeys(mild, 0.5) | dict.fromkeys(mild[:size], 2)
+    table = TABLE.assign(cdr=TABLE["subject"].map(grades).fillna(0), sex="F")
+    groups = subgroup_table(table, rng(), by=("cdr", "sex"), resamples=20)
+    rows = groups[(groups["by"] == "cdr") & (groups["group"] == "2")]
+    assert (rows[["subjects", "patients"]] == size).all(axis=None)
+    assert rows["score"].tolist() == (["sensitivity", "auc"] if scored else ["auc"])
+    assert rows[["mean"]].notna().all(axis=None) == scored
+    if not scored:
+        assert rows[["mean", "sd", "low", "high"]].isna().all(axis=None)
+        assert rows["note"].tolist() == ["fewer than 5 subjects, no score"]
+    assert groups.loc[groups["by"] == "sex", "mean"].notna().all()
 
 
 def test_age_tertiles_hold_a_third_of_the_subjects_each():

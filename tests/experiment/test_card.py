@@ -83,7 +83,7 @@ def card_of(folder: Path, **changed: object) -> str:
 
 def shown(row: dict) -> str:
     if row["mean"] is None:
-        return "undefined"
+        return row["note"] if row.get("note", "").startswith("fewer than 5") else "undefined"
     return f"{row['mean']:.3f}" + ("" if row["low"] is None else f" [{row['low']:.3f}, {row['high']:.3f}]")
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from mlflow import MlflowClient
+from monai.metrics import MSEMetric
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.training import (
@@ -18,6 +19,8 @@ from monai_cae.training import (
     BrainPSNR,
     ClassificationScore,
     EpochTracking,
+    ImageMetric,
+    LossWatch,
     PrecisionInferer,
     PredictionTable,
     StopWhenWorse,
@@ -29,6 +32,8 @@ from monai_cae.training import (
 from monai_cae.training.stages import write_json
 from monai_cae.training.workflow import check_settings, find_mistake, running_workflow
 
+NAN = float("nan")
+
 
 def engine(outputs: list | None = None) -> Engine:
     """An engine whose iterations give the outputs in turn."""
@@ -37,8 +42,6 @@ def engine(outputs: list | None = None) -> Engine:
 
 def run_epochs(trainer: Engine, validator: Engine, losses: list[float], handler) -> int:
     """Train with a validator whose metric takes the given values; return the epochs that ran."""
-    from ignite.engine import Events
-
     trainer.add_event_handler(
         Events.EPOCH_COMPLETED, lambda e: validator.state.metrics.update(val_loss=losses[e.state.epoch - 1])
     )
@@ -49,8 +52,15 @@ def run_epochs(trainer: Engine, validator: Engine, losses: list[float], handler)
 
 @pytest.mark.parametrize(
     ("losses", "epochs"),
-    [([3, 2, 1, 0.5, 0.4, 0.3], 6), ([3, 2, 2.5, 2.4, 9, 9], 4), ([1, 2, 0.5, 3, 3, 3, 3], 5)],
-    ids=["improves", "two-worse", "recovers-once"],
+    [
+        ([3, 2, 1, 0.5, 0.4, 0.3], 6),
+        ([3, 2, 2.5, 2.4, 9, 9], 4),
+        ([1, 2, 0.5, 3, 3, 3, 3], 5),
+        ([1, NAN, NAN, 0.5, 0.5], 3),
+        ([NAN, NAN, NAN, NAN], 3),
+        ([NAN, 2, NAN, 1, NAN, np.inf, 1], 6),
+    ],
+    ids=["improves", "two-worse", "recovers-once", "becomes-nan", "all-nan", "nan-in-between"],
 )
 def test_stop_when_worse_counts_epochs_without_improvement(losses, epochs):
     trainer, validator = engine(), engine()
@@ -77,6 +87,54 @@ def test_best_checkpoint_keeps_the_lowest_and_leaves_no_temporary_file(tmp_path)
     assert (tmp_path / "models" / "best.pt").stat().st_mode & stat.S_IRGRP
 
 
+@pytest.mark.parametrize(
+    ("losses", "kept", "lowest"),
+    [
+        ([NAN, 2.0, 3.0], 1, 2.0),
+        ([3.0, NAN, 2.0, np.inf], 2, 2.0),
+        ([2.0, NAN], 0, 2.0),
+        ([NAN, NAN], 0, np.inf),
+        ([np.inf, NAN, 5.0], 2, 5.0),
+    ],
+)
+def test_a_metric_that_is_no_number_is_the_worst(tmp_path, losses, kept, lowest):
+    network = torch.nn.Linear(1, 1, bias=False)
+    keep = BestCheckpoint(network, tmp_path / "best.pt", "val_loss", every=0)
+    validator = engine()
+    for epoch, loss in enumerate(losses):
+        torch.nn.init.constant_(network.weight, float(epoch))
+        validator.state.metrics = {"val_loss": loss}
+        keep(validator)
+    assert torch.load(tmp_path / "best.pt", weights_only=True)["weight"].item() == kept
+    assert keep.lowest == lowest
+
+
+@pytest.mark.parametrize(
+    ("losses", "left"),
+    [([0.5, 0.4, NAN, 0.1], "best.pt has the best weights before it"), ([np.inf], "there is no good checkpoint yet")],
+)
+def test_a_validation_that_is_not_finite_ends_the_training_in_one_line(tmp_path, losses, left):
+    network = torch.nn.Linear(1, 1, bias=False)
+    keep = BestCheckpoint(network, tmp_path / "best.pt", "val_loss")
+    trainer, validator = Engine(lambda *_: {"loss": torch.tensor(0.1)}), Engine(lambda *_: None)
+
+    @validator.on(Events.EPOCH_COMPLETED)
+    def measure(evaluator: Engine) -> None:
+        evaluator.state.metrics["val_loss"] = losses[trainer.state.epoch - 1]
+        torch.nn.init.constant_(network.weight, float(trainer.state.epoch))
+
+    keep.attach(validator)
+    LossWatch(keep, ["OAS1_0001"], validator).attach(trainer)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda _: validator.run([0]))
+    with pytest.raises(MonaiCaeError) as error:
+        trainer.run([0], max_epochs=len(losses))
+    said = str(error.value)
+    assert f"val_loss became {losses[len(losses) // 2]} in the validation of epoch" in said and left in said
+    assert "\n" not in said and trainer.state.epoch == len(losses) // 2 + 1
+    if len(losses) > 1:
+        assert torch.load(tmp_path / "best.pt", weights_only=True)["weight"].item() == 2.0
+
+
 def test_brain_psnr_counts_only_pixels_above_the_threshold():
     image = torch.zeros(2, 1, 4, 4)
     image[:, :, :2] = 0.5
@@ -87,6 +145,25 @@ def test_brain_psnr_counts_only_pixels_above_the_threshold():
     metric = BrainPSNR()
     metric(reconstruction, image)
     assert metric.aggregate().item() == pytest.approx(30, abs=1e-3)
+
+
+@pytest.mark.parametrize("spoilt", [[], [1], [0, 1, 2]], ids=["none", "one", "all"])
+def test_an_image_without_a_number_spoils_the_mean(spoilt):
+    images = torch.zeros(3, 1, 4, 4)
+    outputs = images + 0.1
+    outputs[spoilt] = NAN
+    evaluator = engine([(outputs[:2], images[:2]), (outputs[2:], images[2:])])
+    ImageMetric(MSEMetric()).attach(evaluator, "mse")
+    evaluator.state.metric_details = {}
+    evaluator.run([0, 1])
+    assert evaluator.state.metrics["mse"] == pytest.approx(NAN if spoilt else 0.01, nan_ok=True)
+
+
+def test_classification_score_of_no_number_is_none():
+    evaluator = engine([(torch.tensor([[NAN], [1.0]]), torch.tensor([[0.0], [1.0]]))])
+    ClassificationScore("auc", lambda output: output).attach(evaluator, "auc")
+    evaluator.run([0])
+    assert np.isnan(evaluator.state.metrics["auc"])
 
 
 @pytest.mark.parametrize(("name", "value"), [("accuracy", 0.75), ("f1", 2 / 3), ("auc", 1.0)])
