@@ -49,18 +49,16 @@ def _in_own_options(message: str, options: Mapping[str, Any]) -> str:
     """A message of the layers below, which name the bundle's settings, with the options of the running command."""
 
     def own(found: re.Match[str]) -> str:
-        link, name, value = found.groups()
-        dest = name.replace("-", "_")
-        if dest == "output_dir" and dest not in options:
-            dest = "out"
-        if dest in options:
-            flag = isinstance(options[dest], bool)
-            return f"{link}--{dest.replace('_', '-')}{'' if flag else value or ''}"
-        if dest in ("dataset_dir", "datalist"):
+        link, name, value = found.groups(default="")
+        if name in options:
+            return f"{link}--{name}" + ("" if isinstance(options[name], bool) else value)
+        if name in ("dataset_dir", "datalist"):
             return f"{'as' if link == 'with ' else link.strip()} the path"
-        return f"{found[0]} (of a training)" if dest in _OF_A_TRAINING else found[0]
+        if link == "choose another " and name == "output_dir":
+            return "choose another place"
+        return f"{found[0]} (of a training)" if name in _OF_A_TRAINING else found[0]
 
-    return re.sub(r"(with |check |)--(\w[\w-]*)( true| skip)?", own, message)
+    return re.sub(r"(with |check |choose another )?--(\w+)( true| skip)?", own, message)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -112,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     audit = command("audit", _audit, "look for leaks between the sets of a datalist; exit status 1 if there is one")
     _add_slice(audit)
     audit.add_argument("path", type=Path, help="MONAI datalist JSON with training, validation and test")
-    audit.add_argument("--dataset-dir", type=Path, help="what its image paths are relative to (default: as recorded)")
+    audit.add_argument(
+        "--dataset-dir", "--dataset_dir", type=Path, help="what its image paths are relative to (default: as recorded)"
+    )
     audit.add_argument("--checkpoint", type=Path, nargs="*", default=[], help="pretrained weights in use")
     audit.add_argument("--no-pixels", action="store_true", help="do not read the images")
     _add_other_frame(audit)

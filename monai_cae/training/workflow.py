@@ -163,7 +163,7 @@ def check_settings(config: dict[str, Any]) -> None:
     if "train" in config:
         read.add("max_epochs")  # in federated learning MonaiAlgo writes its local_epochs over the trainer's reference
     read |= {name for name in config if name not in read and (name.startswith(("_", "+")) or _merged(name, config))}
-    for name in config.keys() - read:
+    for name in sorted(config.keys() - read):
         raise MonaiCaeError(_unread(name, config, (set(settings(config)) & read) | set(_grouped_settings(config))))
     for name, value in settings(config).items():
         _check_value(name, value)
