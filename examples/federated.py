@@ -38,7 +38,7 @@ def client(stage: str, cohort: Path, output: Path, local_epochs: int = 1, **sett
         local_epochs: epochs of a round.
         settings: of the stage's config.
     """
-    settings = {"dataset_dir": str(cohort), "output_dir": str(output), **settings}
+    settings = {"dataset_dir": str(cohort), "output_dir": str(output), "sets#write": True, **settings}
     algo = MonaiAlgo(
         bundle_root=str(BUNDLE),
         local_epochs=local_epochs,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from monai_cae import DISCLAIMER, __version__
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
-from monai_cae.folders import copy_bundle
+from monai_cae.folders import bundle_folder, copy_bundle
 
 if TYPE_CHECKING:
     from monai_cae.data import Audit, Cohort
 
+_SLICE = {"plane": "axial", "slice_index": 106}
+_OF_A_TRAINING = ("on_bad_scan", "allow_leaks", "allow_outside")
 _LAYOUTS = "cohort folder (OASIS-1 discs, BIDS, Clinica CAPS, a folder with a table), or a datalist (.json)"
 
 
@@ -34,11 +37,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options) or 0)
     except MonaiCaeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_in_own_options(str(error), vars(options))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _in_own_options(message: str, options: Mapping[str, Any]) -> str:
+    """A message of the layers below, which name the bundle's settings, with the options of the running command."""
+
+    def own(found: re.Match[str]) -> str:
+        link, name, value = found.groups(default="")
+        if name in options:
+            return f"{link}--{name}" + ("" if isinstance(options[name], bool) else value)
+        if name in ("dataset_dir", "datalist"):
+            return f"{'as' if link == 'with ' else link.strip()} the path"
+        if link == "choose another " and name == "output_dir":
+            return "choose another place"
+        return f"{found[0]} (of a training)" if name in _OF_A_TRAINING else found[0]
+
+    return re.sub(r"(with |check |choose another )?--(\w+)( true| skip)?", own, message)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,7 +108,9 @@ def _parser() -> argparse.ArgumentParser:
     audit = command("audit", _audit, "look for leaks between the sets of a datalist; exit status 1 if there is one")
     _add_slice(audit)
     audit.add_argument("path", type=Path, help="MONAI datalist JSON with training, validation and test")
-    audit.add_argument("--dataset-dir", type=Path, help="what its image paths are relative to (default: as recorded)")
+    audit.add_argument(
+        "--dataset-dir", "--dataset_dir", type=Path, help="what its image paths are relative to (default: as recorded)"
+    )
     audit.add_argument("--checkpoint", type=Path, nargs="*", default=[], help="pretrained weights in use")
     audit.add_argument("--no-pixels", action="store_true", help="do not read the images")
     _add_hash_ids(audit)
@@ -240,6 +261,7 @@ def _p(value: float) -> str:
 
 def _datalist(options: argparse.Namespace) -> int:
     from monai_cae.data import load_usable_cohort, recipe_of, skipped_lines, split_cohort, write_datalist
+    from monai_cae.data.splits import folder_of
 
     rules = _cohort_options(options)
     slices = {"plane": options.plane, "slice_index": options.slice_index}
@@ -251,32 +273,55 @@ def _datalist(options: argparse.Namespace) -> int:
         print("\n".join(["", *skipped_lines(cohort.bad_scans, len(cohort.scans) + len(cohort.bad_scans))]))
     names = ("kind", "folds", "test_fraction", "val_fraction", "stratify", "seed")
     split = {name: getattr(options, name) for name in names}
-    leaks = 0
-    print()
-    for fold in range(1, options.folds + 1) if options.kind == "kfold" else [1]:
-        path = options.out / (f"fold_{fold}" if options.kind == "kfold" else "") / "datalist.json"
+    folds = range(1, options.folds + 1) if options.kind == "kfold" else [1]
+    places = [options.out / (f"fold_{fold}" if options.kind == "kfold" else "") / "datalist.json" for fold in folds]
+    for path in places:
         if path.exists():
             raise MonaiCaeError(f"{path} exists: choose another --out, or delete it")
-        sets = split_cohort(cohort, **split, fold=fold)
+    leaks, drawn = 0, [split_cohort(cohort, **split, fold=fold) for fold in folds]
+    print()
+    for fold, path, sets in zip(folds, places, drawn, strict=True):
         write_datalist(
             path,
             sets,
             root=options.path,
             synthetic=cohort.synthetic,
-            made_from={"dataset_dir": str(options.path.resolve())},
+            made_from={"dataset_dir": str(folder_of(options.path).resolve())},
             recipe={**rules, **split, "fold": fold, "plane": options.plane, **recipe_of(cohort, options.path)},
         )
         print(f"{path}: " + ", ".join(f"{len(scans)} {name}" for name, scans in sets.items()))
         leaks += len(_run_audit(path, options.path, path.parent, options).leaks)
-    print(f"\nnext: pretrain.json, then train.json, with --dataset_dir {options.path} --datalist {path}\n{DISCLAIMER}")
+    print("\n".join(["", *([] if leaks else _next_of_datalist(options, places)), DISCLAIMER]))
     return int(leaks > 0)
 
 
+def _next_of_datalist(options: argparse.Namespace, places: Sequence[Path]) -> list[str]:
+    """The commands that train on what has been written: an experiment, or the first stage alone."""
+    from monai_cae.data.splits import folder_of
+
+    given = {name: getattr(options, name) for name, usual in _SLICE.items() if getattr(options, name) != usual}
+    given |= {name: "true" for name in ("allow_outside", "hash_ids") if getattr(options, name)}
+
+    def command(config: str, datalist: Path, output: Path) -> str:
+        places = {"dataset_dir": folder_of(options.path), "datalist": datalist, "output_dir": output}
+        settings = " ".join(f"--{name} {quote(str(value))}" for name, value in (places | given).items())
+        path = quote(str(bundle_folder() / "configs" / config))
+        return f"python -m monai.bundle run training --config_file {path} {settings}"
+
+    everything = options.out if len(places) > 1 else places[0]
+    return [
+        f"next: {command('experiment.yaml', everything, options.out / 'experiment')}",
+        f"or one stage: {command('pretrain.json', places[0], places[0].parent / 'stages')}",
+    ]
+
+
 def _audit(options: argparse.Namespace) -> int:
-    recorded = _recorded_dataset_dir(options.path)
+    from monai_cae.data.datalists import recorded_folder
+
+    root = options.dataset_dir or recorded_folder(options.path)
     folder = options.out or options.path.parent
     seen = _seen_by(options.checkpoint)
-    audit = _run_audit(options.path, options.dataset_dir or recorded, folder, options, seen, not options.no_pixels)
+    audit = _run_audit(options.path, root, folder, options, seen, not options.no_pixels)
     print(DISCLAIMER)
     return int(bool(audit.leaks))
 
@@ -295,13 +340,6 @@ def _seen_by(checkpoints: Iterable[Path]) -> list[str]:
             )
         seen += subjects
     return seen
-
-
-def _recorded_dataset_dir(path: Path) -> Path:
-    from monai_cae.data.datalists import read_content
-
-    made_from = read_content(path).get("made_from") or {}
-    return Path(made_from.get("dataset_dir") or path.parent)
 
 
 def _run_audit(

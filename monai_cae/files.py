@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -54,16 +54,19 @@ def only_writer(folder: str | Path) -> Iterator[None]:
     """Let no other process that asks for the same write to a folder during the block; leftovers of one that was killed
     are removed first.
 
-    The operating system drops the lock with the process, however that ends; the file `.lock` stays.
+    The operating system drops the lock with the process, however that ends; the file `.lock` stays, unless the block
+    has written nothing: then it goes again, and so do folders that were made for it.
 
     Raises:
         MonaiCaeError: another process has the folder, or it can't be written.
     """
-    folder = Path(folder)
-    new = not folder.exists()
+    folder = Path(folder).absolute()
     try:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
+        lock_file = folder / ".lock"
+        before = set() if lock_file.exists() else {lock_file, *folder.iterdir()}
+        lock = FileLock(lock_file)
         lock.acquire(timeout=0)
     except Timeout as error:
         raise MonaiCaeError(
@@ -79,9 +82,11 @@ def only_writer(folder: str | Path) -> Iterator[None]:
                 leftover.unlink()
         yield
     finally:
-        if new and [path.name for path in folder.iterdir()] == [".lock"]:  # a mistake was told before anything began
-            (folder / ".lock").unlink()
-            folder.rmdir()
+        if folder.is_dir() and before.issuperset(folder.iterdir()):  # a mistake was told before anything began
+            lock_file.unlink(missing_ok=True)
+            for path in made:
+                with suppress(OSError):  # somebody else has written there
+                    path.rmdir()
         lock.release()
 
 

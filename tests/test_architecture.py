@@ -21,7 +21,7 @@ ALLOWED = {
     "networks": BASE,
     "evaluation": BASE,
     "delivery": BASE,
-    "training": BASE | {"networks", "evaluation", "delivery"},
+    "training": BASE | {"networks", "evaluation", "delivery", "folders"},
     "experiment": BASE | {"training", "evaluation", "data", "delivery"},
     "sharing": BASE | {"folders", "networks", "training", "evaluation", "data"},
     "cli": BASE | {"data", "delivery", "evaluation", "networks", "experiment", "sharing", "folders"},

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
+import shlex
+import shutil
+from pathlib import Path
 
+import fire
+import monai.bundle
 import pytest
-from tiny import write_discs
+import torch
+from tiny import mistake, write_discs
 
 import monai_cae
 from monai_cae.cli import main
@@ -44,7 +51,7 @@ def test_cohort_of_a_table_alone_says_who_is_left_out(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["cohort", "/nowhere"], "dataset_dir /nowhere is not a folder"),
+        (["cohort", "/nowhere"], "/nowhere is not a folder: give the cohort's folder as the path"),
         (["phantom", "{tmp}/out", "--subjects", "1"], "subjects"),
     ],
 )
@@ -181,3 +188,152 @@ def test_rules_and_columns_of_a_users_own_table(tmp_path, capsys):
     assert "2 scans without a label" in out
     assert main([*command, "--positive", "DXX == 'AD'"]) == 1
     assert "the table has no column DXX" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "{tmp}/nope"], "no image at {tmp}/nope: give a volume or a folder as the path"),
+        (["cohort", "{tmp}/nope"], "{tmp}/nope is not a folder: give the cohort's folder as the path"),
+        (["cohort", "{discs}", "--table", "{tmp}/no.csv"], "no table at {tmp}/no.csv: check --table"),
+        (["audit", "{tmp}/no.json"], "no datalist at {tmp}/no.json: check the path"),
+        (["audit", "{outside}", "--no-pixels"], "or allow it with --allow_outside if you trust"),
+        (["cohort", "{outside}"], "or allow it with --allow_outside if you trust"),
+        (["datalist", "{discs}", "--out", "{tmp}/file/x", "--slice-index", "11"], "choose another place"),
+        (["datalist", "{broken}", "--out", "{tmp}/x", "--slice-index", "11"], "leave them out with --on_bad_scan skip"),
+        (["audit", "{gone}", "--slice-index", "11"], "leave them out with --on_bad_scan skip (of a training)"),
+    ],
+)
+def test_messages_name_options_that_the_command_has(discs, tmp_path, capsys, arguments, message):
+    (tmp_path / "file").write_text("")
+    places = {"tmp": tmp_path, "discs": discs, "broken": write_discs(tmp_path / "broken")}
+    next(places["broken"].rglob("OAS1_0004*.img")).write_bytes(b"x")
+    item = {"image": "gone.nii", "label": 0, "subject": "s1"}
+    for name, image in (("outside", "/etc/passwd"), ("gone", "gone.nii")):
+        items = [{**item, "image": image, "subject": f"s{number}", "label": number % 2} for number in range(6)]
+        places[name] = tmp_path / f"{name}.json"
+        sets = {"training": items[:2], "validation": items[2:4], "test": items[4:]}
+        places[name].write_text(json.dumps(sets))
+    assert main([argument.format(**places) for argument in arguments]) == 1
+    said = capsys.readouterr().err
+    assert message.format(**places) in said and "Traceback" not in said
+    assert not (tmp_path / "x").exists()
+
+
+def next_commands(printed: str) -> list[list[str]]:
+    lines = [line.partition(": ")[2] for line in printed.splitlines() if line.startswith(("next: ", "or one stage: "))]
+    assert len(lines) == 2
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.mark.parametrize("folds", [0, 2], ids=["hold-out", "k-fold"])
+def test_next_commands_run_as_they_are_printed(discs, tmp_path, monkeypatch, capsys, folds):
+    monkeypatch.chdir(tmp_path)
+    Path("my discs").symlink_to(discs)
+    kind = ["--kind", "kfold", "--folds", str(folds)] if folds else []
+    assert main(["datalist", "my discs", "--out", "my sets", "--slice-index", "11", "--seed", "3", *kind]) == 0
+    commands = next_commands(capsys.readouterr().out)
+    short = {"max_epochs": 1, "image_size": 16, "batch_size": 4, "channels": [2, 3, 4], "precision": "float32"}
+    words = [part for name, value in short.items() for part in (f"--{name}", str(value))]
+    for command in commands:
+        assert command[:4] == ["python", "-m", "monai.bundle", "run"]
+        more = ["--repeats", "2"] if "experiment.yaml" in command[6] else []
+        fire.Fire({"run": monai.bundle.run}, command=[*command[3:], *words, *more, "--threads", "1"])
+    assert (Path(commands[1][commands[1].index("--output_dir") + 1]) / "models" / "autoencoder.pt").is_file()
+    folders = [f"fold_{fold}" for fold in range(1, folds + 1)] or ["."]
+    given = {folder: json.loads(Path("my sets", folder, "datalist.json").read_text()) for folder in folders}
+    output = Path("my sets", "experiment")
+    for repeat in (1, 2):
+        for folder in folders:
+            used = json.loads((output / f"repeat_{repeat}" / folder / "datalist.json").read_text())
+            assert all(used[name] == given[folder][name] for name in ("training", "validation", "test"))
+            config = json.loads((output / f"repeat_{repeat}" / folder / "config_pretrain.json").read_text())
+            assert config["seed"] == repeat - 1 and "recipe" in used
+    one, two = (torch.load(output / f"repeat_{n}" / folders[0] / "models" / "autoencoder.pt") for n in (1, 2))
+    assert not torch.equal(one["encoder.blocks.0.0.weight"], two["encoder.blocks.0.0.weight"])
+    tested = [item["subject"] for folder in folders for item in given[folder]["test"]]
+    with (output / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["subject"] for row in rows) == sorted(tested * 2)
+    assert "GIVEN SETS" in (output / "results.md").read_text()
+
+
+def test_a_leak_has_no_next_command(tmp_path, capsys):
+    root = write_discs(tmp_path / "cohort")
+    names = [path.with_suffix("") for path in sorted(root.rglob("*.img"))]
+    for path in names[2::2]:
+        for suffix in (".img", ".hdr"):
+            path.with_suffix(suffix).write_bytes(names[0].with_suffix(suffix).read_bytes())
+    assert main(["datalist", str(root), "--out", str(tmp_path / "out"), "--slice-index", "11"]) == 1
+    assert "next: " not in capsys.readouterr().out
+
+
+def test_kfold_writes_no_fold_where_one_is_there(discs, tmp_path, capsys):
+    (tmp_path / "out" / "fold_3").mkdir(parents=True)
+    (tmp_path / "out" / "fold_3" / "datalist.json").write_text("mine")
+    command = ["datalist", str(discs), "--out", str(tmp_path / "out"), "--slice-index", "11", "--kind", "kfold"]
+    assert main([*command, "--folds", "3"]) == 1
+    assert "fold_3/datalist.json exists" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["fold_3"]
+
+
+def test_a_datalist_as_a_cohort_is_split_anew(discs, run_bundle, tmp_path):
+    command = ["datalist", str(discs), "--out", str(tmp_path / "out"), "--slice-index", "11"]
+    assert main(command) == 0
+    path = tmp_path / "out" / "datalist.json"
+    for out in ("one", "two"):
+        run_bundle("pretrain.json", path, tmp_path / out, max_epochs=1, seed=4)
+        made = json.loads((tmp_path / out / "datalist.json").read_text())
+        assert (discs / made["training"][0]["image"]).is_file()
+        assert made["made_from"]["dataset_dir"] == str(discs) and made["made_from"]["datalist"] == str(path)
+        path = tmp_path / "one" / "datalist.json"  # the second time, the datalist of a run
+    assert main(["audit", str(tmp_path / "two" / "datalist.json"), "--slice-index", "11"]) == 0
+
+
+def folds_of(root: Path, count: int, discs: Path) -> Path:
+    command = ["datalist", str(discs), "--out", str(root), "--slice-index", "11", "--kind", "kfold"]
+    assert main([*command, "--folds", str(count)]) == 0
+    return root
+
+
+GIVEN = {
+    "missing fold": (lambda f: shutil.rmtree(f / "fold_2"), "fold_2/datalist.json: check --datalist"),
+    "tested twice": (
+        lambda f: shutil.copy(f / "fold_1" / "datalist.json", f / "fold_3" / "datalist.json"),
+        "is tested in fold_1 and in fold_3 of",
+    ),
+    "empty": (lambda f: [shutil.rmtree(path) for path in list(f.iterdir())], "no datalist at"),
+    "broken": (lambda f: (f / "fold_3" / "datalist.json").write_text("[]"), "is no datalist for this"),
+    "no sets": (lambda f: (f / "fold_3" / "datalist.json").write_text("{}"), "it has no training, validation, test"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GIVEN)
+def test_folds_that_do_not_go_together_are_refused(name, discs, run_bundle, tmp_path):
+    spoil, message = GIVEN[name]
+    folds = folds_of(tmp_path / "folds", 3, discs)
+    spoil(folds)
+    assert message in mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", datalist=str(folds))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_given_datalist_of_another_run_and_seed_is_taken_as_it_is(discs, run_bundle, tmp_path):
+    short = {"max_epochs": 1, "channels": [2, 3, 4]}
+    run_bundle("pretrain.json", discs, tmp_path / "one", seed=3, **short)
+    given = tmp_path / "one" / "datalist.json"
+    run_bundle("pretrain.json", discs, tmp_path / "two", seed=4, datalist=str(given), **short)
+    assert not (tmp_path / "two" / "datalist.json").exists()
+    run_bundle("experiment.yaml", discs, tmp_path / "all", repeats=1, seed=5, datalist=str(given), **short)
+    other = write_discs(tmp_path / "others")
+    said = mistake(run_bundle, "experiment.yaml", other, tmp_path / "no", repeats=1, datalist=str(given))
+    assert f"was made with dataset_dir {discs}, not {other}: give that as --dataset_dir" in said
+    again = {"repeats": 2, "seed": 5, **short, "resume": True}
+    content = json.loads(given.read_text())
+    content["training"], content["test"] = content["test"], content["training"]
+    (tmp_path / "swapped.json").write_text(json.dumps(content))
+    said = mistake(
+        run_bundle, "experiment.yaml", discs, tmp_path / "all", datalist=str(tmp_path / "swapped.json"), **again
+    )
+    assert "repeat_1/datalist.json has other sets than" in said
+    run_bundle("experiment.yaml", discs, tmp_path / "all", datalist=str(given), **again)
+    assert json.loads((tmp_path / "all" / "summary.json").read_text())["repeats"] == 2

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
+from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, ModelType
+from monai.fl.utils.exchange_object import ExchangeObject
 from tiny import CONFIGS, TINY, write_discs
 
 from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier, save_weights
@@ -139,3 +141,23 @@ def test_best_model_is_that_of_the_sites_better_round(outcome):
 def test_run_is_named_after_the_site(outcome):
     names = [site.train_workflow.parser.get_parsed_content("tracked_run").name for site in outcome.sites]
     assert names[0].startswith("one_") and names[1].startswith("two_")
+
+
+def test_the_default_evaluation_merges_train_and_evaluate(training, halves, tmp_path):
+    """MonaiAlgo's own: train.json and evaluate.json in one, whose network is a checkpoint that is there."""
+    models = {"pretrained": tmp_path / "autoencoder.pt", "checkpoint": tmp_path / "model.pt"}
+    save_weights(ConvAutoencoder(encoder=ConvEncoder(), decoder=ConvDecoder()), models["pretrained"])
+    save_weights(training.weights, models["checkpoint"])
+    settings = {"dataset_dir": str(halves[0]), "output_dir": str(tmp_path / "out"), **TINY, "threads": 1}
+    algo = MonaiAlgo(
+        bundle_root=str(CONFIGS.parent),
+        local_epochs=1,
+        train_kwargs={**settings, "pretrained": str(models["pretrained"])},
+        eval_kwargs={**settings, **{name: str(path) for name, path in models.items()}},
+        best_model_filepath=str(tmp_path / "best.pt"),
+        eval_workflow_name="train",
+    )
+    algo.initialize({ExtraItems.CLIENT_NAME: "one"})
+    algo.train(ExchangeObject(weights=training.weights))
+    measured = algo.evaluate(ExchangeObject(weights=training.weights)).metrics
+    assert measured == pytest.approx(training.metrics[-1][0], rel=1e-4)

@@ -207,7 +207,7 @@ def workflow(bundle, discs, tracking_uri, tmp_path_factory):
         if config in UNTRAINED:
             del settings["max_epochs"]
         if config == "inference.json":
-            settings["checkpoint"] = str(bundle / "models" / "model.pt")
+            settings |= {"checkpoint": str(bundle / "models" / "model.pt"), "overwrite": True}
         else:
             settings["tracking_uri"] = tracking_uri
         workflow_type = "inference" if config in UNTRAINED else "train"

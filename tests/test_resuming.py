@@ -214,16 +214,20 @@ def test_broken_point_ends_in_one_line(train_here, tmp_path):
     for content in (b"", b"PK\x03\x04 cut", b"\x80\x04N."):
         point.write_bytes(content)
         said = mistake(train_here, "pretrain.json", resume=True)
-        assert str(point) in said and "delete it" in said
+        assert str(point) in said and "--overwrite true in place of --resume true starts anew" in said
         assert point.read_bytes() == content
 
 
-def test_unfinished_run_is_told_when_it_is_not_resumed(train_here, ended_after, capsys):
+def test_unfinished_run_is_kept_until_its_end_is_asked_for(train_here, ended_after, tmp_path, capsys):
     ended_after(1)
     with pytest.raises(Ended):
         train_here("pretrain.json", max_epochs=1, patience=1)
-    train_here("pretrain.json", max_epochs=1, patience=1)
-    assert "give --resume true" in capsys.readouterr().out
+    point = tmp_path / "out" / "models" / "resume_pretrain.pt"
+    before = point.read_bytes()
+    said = mistake(train_here, "pretrain.json", max_epochs=1, patience=1)
+    assert "--resume true goes on with them, --overwrite true replaces them" in said and point.read_bytes() == before
+    train_here("pretrain.json", max_epochs=1, patience=1, overwrite=True)
+    assert not point.exists() and "going on" not in capsys.readouterr().out
 
 
 @pytest.mark.fault("two processes with one output_dir", "the second is refused in one line, the first goes on")

@@ -27,7 +27,7 @@ def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[s
         MonaiCaeError: no file, too large, not JSON in UTF-8, or a record of how it was made that is none.
     """
     if not path.is_file():
-        raise MonaiCaeError(f"no datalist at {path}: check --datalist and --output_dir")
+        raise MonaiCaeError(f"no datalist at {path}: check --datalist")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"it has {path.stat().st_size} bytes, of at most {MAX_BYTES}")
@@ -40,11 +40,21 @@ def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[s
     for name in _OBJECTS:
         if not isinstance(content.get(name) or {}, dict):
             raise MonaiCaeError(f"{path} is no datalist for this (its {name} is {shown(content[name])}): {hint}")
-    _check_record(content, path)
+    check_record(content, path)
     return content
 
 
-def _check_record(content: Mapping[str, Any], path: Path) -> None:
+def recorded_folder(path: Path) -> Path:
+    """What a datalist's image paths are relative to: the folder that it records, else its own.
+
+    Raises:
+        MonaiCaeError: what `read_content` refuses.
+    """
+    return Path((read_content(path).get("made_from") or {}).get("dataset_dir") or path.parent)
+
+
+def check_record(content: Mapping[str, Any], path: Path) -> None:
+    """Raise MonaiCaeError where what a datalist records of its making is of the wrong type or not plain."""
     made_from, recipe = (content.get(name) or {} for name in ("made_from", "recipe"))
     for what, value in (("dataset_dir", made_from.get("dataset_dir")), ("layout", recipe.get("layout"))):
         if value is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from monai_cae.data.datalists import checked_item, read_content
+from monai_cae.data.datalists import checked_item, read_content, recorded_folder
 from monai_cae.data.outside import require_inside
 from monai_cae.data.planes import plane_axis
 from monai_cae.data.scan import Scan
@@ -76,8 +76,8 @@ def read_scans(
         return Found("table alone", read_table(root, columns))
     if not root.is_dir():
         raise MonaiCaeError(
-            f"dataset_dir {root} is not a folder: give the folder of the OASIS-1 discs with --dataset_dir "
-            "(or make a synthetic one: monai-cae phantom OUT)"
+            f"{root} is not a folder: give the cohort's folder with --dataset_dir (or make a synthetic cohort: "
+            "monai-cae phantom OUT)"
         )
     layout, images, further = _images(root, plane)
     rows = read_table(table if table else find_table(root), columns)
@@ -308,8 +308,7 @@ def _datalist_scans(path: Path, allow_outside: bool) -> list[Scan]:
     items = [item for one in sets if isinstance(one, list) for item in one]
     if not items or not all(isinstance(item, dict) and "label" in item for item in items):
         raise MonaiCaeError(f"{path} is no datalist with image, label and subject in every item")
-    recorded = (content.get("made_from") or {}).get("dataset_dir")
-    base = Path(recorded) if recorded else path.parent
+    base = recorded_folder(path)
     items = [checked_item(item, f"{path}: an item") for item in items]
     for item in items:
         require_inside(item["image"], base, f"{path}: the item of {item['subject']}", allow_outside)

@@ -7,8 +7,9 @@ import difflib
 import inspect
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,18 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from monai_cae.data.bad_scans import check_on_bad_scan, find_bad, from_record, recorded, refuse_bad
 from monai_cae.data.cohort import Cohort, load_cohort, load_usable_cohort
-from monai_cae.data.datalists import checked_item, read_content
+from monai_cae.data.datalists import check_record, checked_item, read_content, recorded_folder
 from monai_cae.data.outside import require_inside
 from monai_cae.data.pseudonyms import hidden, pseudonym, with_pseudonyms
 from monai_cae.data.scan import BadScan, Scan
+from monai_cae.data.tables import ROLES
 from monai_cae.data.texts import MAX_NAME, shown
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 
 SETS = ("training", "validation", "test")
 KINDS = ("holdout", "kfold")
+_ANEW = "delete it to have it made anew"
 Item = dict[str, Any]
 
 
@@ -40,6 +43,7 @@ class Sets:
         synthetic: the images are a phantom's, not real MRI.
         hashed: subjects have pseudonyms, see `monai_cae.data.pseudonyms`.
         bad_scans: those that were left out as they can't be used, before the split or from these sets.
+        unwritten: content of the datalist, where it is not on the disk yet.
     """
 
     training: list[Item]
@@ -48,6 +52,19 @@ class Sets:
     synthetic: bool = False
     hashed: bool = False
     bad_scans: tuple[BadScan, ...] = ()
+    unwritten: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def write(self, datalist: str | Path) -> None:
+        """Write the datalist, atomically, unless these sets come from one that is on the disk.
+
+        Args:
+            datalist: the file.
+
+        Raises:
+            MonaiCaeError: it can't be written.
+        """
+        if self.unwritten:
+            write_content(datalist, self.unwritten)
 
 
 def load_sets(
@@ -63,6 +80,8 @@ def load_sets(
     allow_outside: bool = False,
     hash_ids: bool = False,
     on_bad_scan: str = "fail",
+    write: bool = True,
+    given: bool = False,
 ) -> Sets:
     """The three sets, read from the datalist; where there is none yet, it is made from the cohort first.
 
@@ -79,6 +98,8 @@ def load_sets(
         hash_ids: give every subject a pseudonym, and so in whatever is made of the sets; the file keeps the IDs.
         on_bad_scan: "fail" names every scan that can't be used, "skip" leaves them out: before the split, see
             `load_usable_cohort`, and from the sets of a datalist that is there.
+        write: write a new datalist at once; without, `Sets.write` does it when everything else has been checked.
+        given: a datalist that is there was made elsewhere, and is taken whatever cohort, split and seed it records.
 
     Raises:
         MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, bad scans, a set or class
@@ -89,30 +110,41 @@ def load_sets(
     root, datalist = Path(dataset_dir), Path(datalist)
     if cohort_options["table"]:
         cohort_options["table"] = str(cohort_options["table"])
-    made_from = {"dataset_dir": str(root.resolve()), **cohort_options, **split_options, "seed": seed}
+    folder = folder_of(root).resolve()
+    made_from = {"dataset_dir": str(folder), **cohort_options, **split_options, "seed": seed}
+    made_from["datalist"] = str(root.resolve()) if root.is_file() else ""  # whose subjects are split anew
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
     made_from["plane"] = plane if (root / plane).is_dir() else ""
+    _check_split(**split_options, seed=seed)
+    unwritten: dict[str, Any] = {}
     if not datalist.exists():
-        chosen = load_usable_cohort(
-            root,
-            plane=plane,
-            slice_index=slice_index,
-            on_bad_scan=on_bad_scan,
-            allow_outside=allow_outside,
-            **cohort_options,
+        cohort_options["allow_outside"] = allow_outside
+        try:
+            chosen = load_usable_cohort(
+                root, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan, **cohort_options
+            )
+            sets = split_cohort(chosen, seed=seed, **split_options)
+        except MonaiCaeError as error:
+            raise MonaiCaeError(_in_groups(str(error), cohort_options.keys() - {"allow_outside"})) from error
+        unwritten = datalist_content(
+            sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe_of(chosen, root)
         )
-        recipe = recipe_of(chosen, root)
-        sets = split_cohort(chosen, seed=seed, **split_options)
-        write_datalist(datalist, sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
+        check_record(unwritten, datalist)
+    content = unwritten or read_content(datalist, _ANEW)
     allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside}
-    found = read_datalist(datalist, root, made_from=made_from, hash_ids=hash_ids, **allowed)
-    return usable_sets(found, datalist, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan)
+    known = {"dataset_dir": made_from["dataset_dir"]} if given else made_from
+    found = _sets_of(content, datalist, root, made_from=known, hash_ids=hash_ids, **allowed)
+    found = usable_sets(found, datalist, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan)
+    if write and unwritten:
+        write_content(datalist, unwritten)
+        return found
+    return dataclasses.replace(found, unwritten=unwritten)
 
 
 def recipe_of(cohort: Cohort, root: Path) -> dict[str, Any]:
     """What a datalist records of its cohort: the layout, and who was left out and why."""
     recipe: dict[str, Any] = {"layout": cohort.layout, "left_out": dict(cohort.left_out)}
-    return recipe | ({"bad_scans": recorded(cohort.bad_scans, _folder(root))} if cohort.bad_scans else {})
+    return recipe | ({"bad_scans": recorded(cohort.bad_scans, folder_of(root))} if cohort.bad_scans else {})
 
 
 def usable_sets(sets: Sets, datalist: Path, *, plane: str, slice_index: int, on_bad_scan: str) -> Sets:
@@ -171,6 +203,19 @@ def _known_options(
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
             raise MonaiCaeError(f"unknown setting --{what}#{name}: {hint}")
     return {**known, **(given or {})}
+
+
+def _in_groups(message: str, options: Collection[str]) -> str:
+    """A message on the cohort, which names the options of `monai-cae`, with those of the bundle: --cohort#table."""
+
+    def grouped(option: re.Match[str]) -> str:
+        name = option[1].replace("-", "_")
+        role = name.removesuffix("_column")
+        if name != role and role in ROLES:
+            return f"--cohort#columns#{role}"
+        return f"--cohort#{name}" if name in options else option[0]
+
+    return re.sub(r"--([\w-]+)", grouped, message)
 
 
 def split_cohort(
@@ -286,27 +331,35 @@ def _too_few(cohort: Cohort) -> str:
     )
 
 
-def write_datalist(
-    path: Path,
+def write_datalist(path: Path, sets: Mapping[str, Sequence[Scan]], **about: Any) -> None:
+    """Write the sets as a MONAI datalist JSON (`monai.data.load_decathlon_datalist` reads it), atomically.
+
+    Args:
+        path: the file.
+        sets, about: see `datalist_content`.
+
+    Raises:
+        MonaiCaeError: the folder can't be written.
+    """
+    write_content(path, datalist_content(sets, **about))
+
+
+def datalist_content(
     sets: Mapping[str, Sequence[Scan]],
     *,
     root: Path,
     synthetic: bool,
     made_from: Mapping[str, Any],
     recipe: Mapping[str, Any] | None = None,
-) -> None:
-    """Write the sets as a MONAI datalist JSON (`monai.data.load_decathlon_datalist` reads it), atomically.
+) -> dict[str, Any]:
+    """What a datalist has in it.
 
     Args:
-        path: the file.
         sets: "training", "validation", "test" -> scans.
-        root: the image paths are written relative to it.
+        root: the image paths are relative to it.
         synthetic: the images are a phantom's.
         made_from: settings that a run must share to use the file.
         recipe: how else it came about, for the record.
-
-    Raises:
-        MonaiCaeError: the folder can't be written.
     """
     content: dict[str, Any] = {
         "name": "synthetic cohort, not real MRI" if synthetic else root.resolve().name,
@@ -315,21 +368,30 @@ def write_datalist(
         "made_from": dict(made_from),
         **({"recipe": dict(recipe)} if recipe else {}),
     }
+    folder = folder_of(root).absolute()
     for name in SETS:
-        content[name] = [_item(scan, root) for scan in sets[name]]
+        content[name] = [_item(scan, folder) for scan in sets[name]]
+    return content
+
+
+def write_content(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a datalist's content, atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _folder(dataset_dir: Path) -> Path:
+def folder_of(dataset_dir: Path) -> Path:
+    """What image paths are relative to; of a datalist whose subjects are split anew, what its own are."""
+    if dataset_dir.is_file() and dataset_dir.suffix.lower() == ".json":
+        return recorded_folder(dataset_dir)
     return dataset_dir.parent if dataset_dir.is_file() else dataset_dir
 
 
-def _item(scan: Scan, root: Path) -> Item:
+def _item(scan: Scan, folder: Path) -> Item:
     if scan.image is None or scan.label is None:
         raise MonaiCaeError(f"{scan.name} has no image or no CDR: a table alone can't be split for training")
     given = {"session": scan.session, "cdr": scan.cdr, "age": scan.age, "sex": scan.sex, **scan.covariates}
-    image, folder = scan.image.absolute(), _folder(root).absolute()
+    image = scan.image.absolute()
     return {
         "image": str(image.relative_to(folder) if image.is_relative_to(folder) else image),
         "label": scan.label,
@@ -360,20 +422,33 @@ def read_datalist(
         MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label other than 0 and 1, or
             an image outside dataset_dir. The images are not looked at.
     """
-    path = Path(path)
-    content = read_content(path, "delete it to have it made anew")
+    checked = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "hash_ids": hash_ids}
+    return _sets_of(read_content(Path(path), _ANEW), Path(path), Path(dataset_dir), made_from=made_from, **checked)
+
+
+def _sets_of(
+    content: Mapping[str, Any],
+    path: Path,
+    dataset_dir: Path,
+    *,
+    made_from: Mapping[str, Any] | None,
+    allow_leaks: bool,
+    allow_outside: bool,
+    hash_ids: bool,
+) -> Sets:
     missing = [name for name in SETS if not isinstance(content.get(name), list) or not content[name]]
     if missing:
         raise MonaiCaeError(f"{path} is no datalist for this: it has no {', '.join(missing)} set")
     recorded = content.get("made_from") or {}
     for key, value in (made_from or {}).items():
         if key in recorded and recorded[key] != value:
+            advice = "give that as --dataset_dir, " if key == "dataset_dir" else ""
             raise MonaiCaeError(
-                f"{path} was made with {key} {_shown(recorded[key])}, not {_shown(value)}: choose another "
+                f"{path} was made with {key} {_shown(recorded[key])}, not {_shown(value)}: {advice}choose another "
                 "--output_dir, or delete the file"
             )
     # not load_decathlon_datalist: it makes a path of every value that happens to name a file, of subject IDs too
-    root = _folder(Path(dataset_dir)).absolute()
+    root = folder_of(dataset_dir).absolute()
     sets = {name: [_located(item, root, name, path, allow_outside) for item in content[name]] for name in SETS}
     owner: dict[str, str] = {}
     for name, items in sets.items():
@@ -387,11 +462,11 @@ def read_datalist(
         bad = from_record((content.get("recipe") or {}).get("bad_scans", []))
     except ValueError as error:
         raise MonaiCaeError(f"{path} is no datalist for this (its recipe: {error})") from error
-    given = {name: with_pseudonyms(items) for name, items in sets.items()} if hash_ids else sets
+    training, validation, test = (with_pseudonyms(sets[name]) if hash_ids else sets[name] for name in SETS)
     if hash_ids:
         bad = [hidden(scan, pseudonym(scan.subject)) for scan in bad]
     synthetic = bool(content.get("synthetic", False))
-    return Sets(**given, synthetic=synthetic, hashed=hash_ids, bad_scans=tuple(bad))
+    return Sets(training, validation, test, synthetic=synthetic, hashed=hash_ids, bad_scans=tuple(bad))
 
 
 def shareable(sets: Sets) -> dict[str, Any]:

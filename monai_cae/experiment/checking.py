@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from monai.bundle import ConfigWorkflow
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.record import NETWORK
-from monai_cae.experiment.steps import BASELINES, Part, Plan
-from monai_cae.training.workflow import find_mistake
+from monai_cae.experiment.steps import BASELINES, Part, Plan, Step, read_json
+from monai_cae.training.workflow import executed_config, find_mistake
 
 # Per stage: items that are evaluated, and what is set so that none of them reads an image or needs a trained network.
 _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
@@ -38,13 +39,14 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
 }
 
 
-def check_steps(plan: Plan, part: Part) -> None:
+def check_steps(plan: Plan, part: Part, datalist: Path) -> None:
     """Evaluate what the settings of each step decide, as far as that needs no training: names of settings, words,
     numbers, columns of the table, weight files, whether the networks can be built.
 
     Args:
         plan: of the experiment.
-        part: one whose datalist is there; the settings of the others differ in seed, fold and folder alone.
+        part: one of its parts; the settings of the others differ in seed, fold and folder alone.
+        datalist: the part's, wherever it is.
 
     Raises:
         MonaiCaeError: naming the variant, the stage and what is wrong.
@@ -53,18 +55,19 @@ def check_steps(plan: Plan, part: Part) -> None:
         for stage, settings in step.stages.items():
             where = f"{stage}: " if step.method in (NETWORK, BASELINES) else f"variant {step.method}, {stage}: "
             try:
-                _check(plan.configs, stage, settings, plan.output)
+                _check(plan, step, stage, {**settings, "datalist": str(datalist)})
             except (ValueError, RuntimeError, TypeError, KeyError) as error:
                 raise MonaiCaeError(f"{where}{_reason(error)}") from error
 
 
-def _check(configs: str, stage: str, settings: Mapping[str, Any], output: Path) -> None:
+def _check(plan: Plan, step: Step, stage: str, settings: Mapping[str, Any]) -> None:
     items, changed = _CHECKED[stage]
     given = str(settings.get("pretrained", "none"))
-    if given != "none" and not Path(given).resolve().is_relative_to(output):  # a checkpoint from elsewhere: it must fit
+    # a checkpoint from elsewhere: it must fit
+    if given != "none" and not Path(given).resolve().is_relative_to(plan.output):
         changed = {name: value for name, value in changed.items() if name != "network"}
         items = [*items, "$monai_cae.networks.load_weights(@autoencoder_def, @pretrained)"]
-    evaluate(configs, stage, {**settings, **changed, "_checked": items}, "_checked")
+    evaluate(plan, step, stage, {**settings, **changed, "_checked": items}, "_checked")
 
 
 def _reason(error: BaseException) -> str:
@@ -77,20 +80,44 @@ def _reason(error: BaseException) -> str:
     return f"no item {error} in the config" if isinstance(error, KeyError) else str(error).strip().partition("\n")[0]
 
 
-def evaluate(configs: str, stage: str, settings: Mapping[str, Any], item: str = "run") -> Any:
+def evaluate(plan: Plan, step: Step, stage: str, settings: Mapping[str, Any], run_id: str = "run") -> list[Any]:
     """Evaluate an item of a stage's config; what a setting makes impossible comes out of MONAI's wrapping.
 
+    Args:
+        plan: of the experiment.
+        step: the stage is run for it.
+        stage: has the config.
+        settings: override it.
+        run_id: the item, a list.
+
+    Returns:
+        What the members of the item give.
+
     Raises:
-        MonaiCaeError: a user's mistake.
+        MonaiCaeError: a user's mistake, told in the experiment's own options.
     """
+    path = Path(plan.configs, f"{stage}.json")
     try:
-        workflow = ConfigWorkflow(str(Path(configs, f"{stage}.json")), run_id=item, **settings)
+        workflow = ConfigWorkflow(str(path), run_id=run_id, **settings)
         workflow.initialize()
         outcome = workflow.run()
         workflow.finalize()
-    except RuntimeError as error:
+    except (RuntimeError, MonaiCaeError) as error:
         mistake = find_mistake(error)
         if mistake is None:
             raise
-        raise MonaiCaeError(str(mistake)) from error  # itself, it would be its own cause
-    return outcome[0]
+        names = {*read_json(path), *settings} - set(executed_config())
+        where = "stages" if step.method in (NETWORK, BASELINES) else f"variants#{step.method}"
+        raise MonaiCaeError(_as_given(str(mistake), names, f"{where}#{stage}")) from error
+    return list(outcome)
+
+
+def _as_given(message: str, names: Collection[str], where: str) -> str:
+    """A stage's message with its options named as those of the experiment."""
+
+    def named(option: re.Match[str]) -> str:
+        if option[1] == "only":
+            return f"--{BASELINES}"
+        return f"--{where}#{option[1]}" if option[1] in names else option[0]
+
+    return re.sub(r"--(\w+)", named, message)

@@ -18,6 +18,7 @@ from monai_cae.evaluation.pooled import pooled
 from monai_cae.experiment.card import experiment_card, write_card
 from monai_cae.experiment.describing import LEGEND
 from monai_cae.experiment.drawing import drawings
+from monai_cae.experiment.earlier import TABLES
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import HEADLINE, LABELS, columns, markdown, p_value, readable, with_interval
@@ -97,8 +98,7 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         means = results.scores.xs(score, level="score")["mean"]
         metrics |= {f"{score}/{method}": float(means[method]) for method in results.methods}
     tracked.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)})
-    tables = ("predictions", "scores", "comparisons", "subgroups", "reconstruction")
-    for path in (output / name for name in ("summary.json", "results.md", *(f"{table}.csv" for table in tables))):
+    for path in (output / name for name in ("summary.json", "results.md", *(f"{table}.csv" for table in TABLES))):
         if path.is_file():
             tracked.log_file(path)
     for name, figure in drawings(summary, results).items():

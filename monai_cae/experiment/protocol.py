@@ -7,17 +7,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_cae.data.bad_scans import from_record, skipped_lines
-from monai_cae.data.splits import SETS
+from monai_cae.data.splits import SETS, write_content
 from monai_cae.delivery import send_below
 from monai_cae.errors import MonaiCaeError
-from monai_cae.experiment.checking import check_steps, evaluate
+from monai_cae.experiment.checking import evaluate
 from monai_cae.experiment.describing import descriptions
+from monai_cae.experiment.earlier import left_in, refuse_earlier, told_in
 from monai_cae.experiment.page import log_results, print_results
 from monai_cae.experiment.record import NETWORK, pool, read_sets
 from monai_cae.experiment.results import compute
+from monai_cae.experiment.sets import check_parts, given_datalists
 from monai_cae.experiment.steps import BASELINES, CLASSIFIER, STAGES, Part, Plan, parts_of, read_json
 from monai_cae.files import only_writer
+from monai_cae.training.earlier import check_asked, remove
 from monai_cae.training.ending import Ending
 from monai_cae.training.stages import write_json
 from monai_cae.training.tracking import TrackedRun
@@ -35,13 +37,16 @@ def run_experiment(
     variants: Mapping[str, Mapping[str, Mapping[str, Any]]],
     baselines: Sequence[str],
     resume: bool,
+    overwrite: bool,
+    datalist: str,
     tracking_uri: str,
     experiment_name: str,
 ) -> dict[str, Any]:
     """Run the stages of every repeat through MONAI's ConfigWorkflow, under one MLflow run, and compare the methods.
 
     Repeat r has the seed `seed + r - 1`, which decides its split, its weights and its batches, and the folder
-    `output_dir/repeat_r`; with `split` "kfold" every repeat runs all folds, in `output_dir/repeat_r/fold_f`.
+    `output_dir/repeat_r`; with `split` "kfold" every repeat runs all folds, in `output_dir/repeat_r/fold_f`. Nothing is
+    written before all settings of all stages have been checked.
 
     Args:
         configs: folder of pretrain.json, train.json, evaluate.json and baselines.json.
@@ -54,6 +59,8 @@ def run_experiment(
             splits, from the same autoencoder unless the variant has settings for pretrain.
         baselines: models of baselines.json that are fitted on the same splits.
         resume: keep what has been finished in output_dir, and go on with the rest.
+        overwrite: remove what an earlier experiment has left in output_dir first.
+        datalist: a ready datalist, or the folder of those of all folds, for every repeat; "" to split.
         tracking_uri: MLflow's store.
         experiment_name: MLflow's experiment.
 
@@ -61,16 +68,21 @@ def run_experiment(
         The summary that is written to `output_dir/summary.json`.
 
     Raises:
-        MonaiCaeError: a setting that a stage does not have, a finished step of other settings, or whatever a stage
-            refuses.
+        MonaiCaeError: a setting that a stage does not have, earlier results that are neither to be kept nor to be
+            overwritten, a finished step of other settings, or whatever a stage refuses.
     """
     _check_types(shared["split"], stages, variants, baselines)
     _check_names(stages, variants, baselines)
-    output = Path(output_dir).resolve()
+    check_asked(resume, overwrite)
+    output, given = Path(output_dir).resolve(), given_datalists(datalist)
+    if given:
+        kind = {"kind": "kfold", "folds": len(given)} if len(given) > 1 else {"kind": "holdout"}
+        shared = {**shared, "split": {**shared["split"], **kind}}
     parts = parts_of(repeats, seed, shared["split"])
     where = {"tracking_uri": tracking_uri, "experiment_name": experiment_name, "parent_run_id": "pending"}
-    plan = Plan(configs, output, shared, stages, variants, baselines, where)
+    plan = Plan(configs, output, shared, stages, variants, baselines, where, given)
     with only_writer(output), Ending():
+        refuse_earlier(output, resume, overwrite)
         if resume:
             _refuse_other_settings(plan, parts)
             finished = _finished(plan, parts)
@@ -78,7 +90,7 @@ def run_experiment(
                 print(f"the experiment is finished in {output}: nothing is left to do\n")
                 print(f"  page               {output / 'results.md'}\n  summary            {output / 'summary.json'}")
                 return finished
-        return _run_parts(plan, parts, seed, resume)
+        return _run_parts(plan, parts, seed, resume, overwrite)
 
 
 def _refuse_other_settings(plan: Plan, parts: Sequence[Part]) -> None:
@@ -102,15 +114,9 @@ def _finished(plan: Plan, parts: Sequence[Part]) -> dict[str, Any]:
     return summary if told == asked else {}
 
 
-def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool) -> dict[str, Any]:
+def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool, overwrite: bool) -> dict[str, Any]:
     output, started = plan.output, time.perf_counter()
-    # all datalists are written, and bad input ends here, before there is a run
-    first = [next(plan.steps(part)).stages["pretrain"] for part in parts]
-    audits = [evaluate(plan.configs, "pretrain", settings, item="audit") for settings in first]
-    if left_out := from_record(audits[0]["bad_scans"]):
-        total = len(left_out) + sum(one_set["n"] for one_set in audits[0]["sets"].values())
-        print("\n".join(skipped_lines(left_out, total)), flush=True)
-    check_steps(plan, parts[0])
+    datalists = check_parts(plan, parts, overwrite)  # bad input ends here, before there is a run
     tracked = TrackedRun(
         tracking_uri=plan.tracked["tracking_uri"],
         experiment_name=plan.tracked["experiment_name"],
@@ -119,6 +125,10 @@ def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool) -> di
         output_dir=str(output),
     )
     with tracked:
+        if overwrite:
+            remove(left_in(output), output)
+        for path, content in datalists.items():
+            write_content(path, content)
         write_json(output / "experiment.json", {"run_id": tracked.run_id})
         plan = plan.under(tracked.run_id)
         if not tracked.resumed_run_id:
@@ -131,6 +141,7 @@ def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool) -> di
         repeats = parts[-1].repeat
         summary = {"repeats": repeats, "folds": len(parts) // repeats, **_summary_of(results)}
         summary["methods"] = descriptions(plan)
+        remove(told_in(output), output)  # of fewer repeats or other methods
         record = pool(results, output)
         computed = compute(record, results, output, seed=seed, seen_before=_seen_before(tracked, results))
         summary |= {**computed.summary, "seconds": time.perf_counter() - started}
@@ -185,7 +196,7 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
         else:
             print(f"  {step.name}", flush=True)
             started = time.perf_counter()
-            results = {stage: evaluate(plan.configs, stage, settings) for stage, settings in step.stages.items()}
+            results = {stage: evaluate(plan, step, stage, given)[0] for stage, given in step.stages.items()}
             seconds = time.perf_counter() - started
             done[step.name] = {"settings": step.compared, "results": results, "seconds": seconds}
             write_json(plan.record_of(part), done)
@@ -204,6 +215,7 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
         "shares": plan.shares,
         "baselines": list(plan.baselines),
         "hash_ids": bool(plan.shared["hash_ids"]),
+        "given": bool(plan.given),
         "tested": sorted({item["subject"] for item in sets["test"]}),
     }
 

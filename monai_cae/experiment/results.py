@@ -141,6 +141,11 @@ def _caveats(
     if repeats < ENOUGH_REPEATS:
         what = "one repeat" if repeats == 1 else f"{repeats} repeats"
         found.append(f"FEW REPEATS: {what} of splits and weights; what others would give is hardly known.")
+    if results[0].get("given") and repeats > 1:
+        found.append(
+            "GIVEN SETS: every repeat has the same, so SD and corrected t tests tell what other weights do, not other "
+            "splits."
+        )
     for score in ("accuracy", "auc"):
         row = scores.loc[(NETWORK, score)]
         if row["note"]:

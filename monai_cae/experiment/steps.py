@@ -10,14 +10,12 @@ from typing import Any
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.record import NETWORK
+from monai_cae.training.resuming import MAY_DIFFER
 
 STAGES = ("pretrain", "train", "evaluate")
 CLASSIFIER = "classifier"  # settings of both stages that build it
 BASELINES = "baselines"
-_NOT_COMPARED = (
-    "output_dir", "datalist", "pretrained", "parent_run_id", "tracking_uri", "experiment_name", "run_name", "resume",
-    "tracked_run#tags",
-)  # fmt: skip
+_NOT_COMPARED = (*MAY_DIFFER, "output_dir", "datalist", "pretrained", "tracked_run#tags")
 Settings = dict[str, Any]
 
 
@@ -60,16 +58,20 @@ class Step:
         for stage in sorted(before.keys() | now.keys()):
             old, new = before.get(stage, {}), now.get(stage, {})
             for key in sorted(old.keys() | new.keys()):
-                if old.get(key) != new.get(key):
+                if old.get(key) != new.get(key) and key not in _NOT_COMPARED:
                     raise MonaiCaeError(
                         f"{folder} has {self.name} finished with {key} {old.get(key)!r}, not {new.get(key)!r}: choose "
-                        "another --output_dir, or --resume false to have it done again"
+                        "another --output_dir, or --overwrite true in place of --resume true to have all done again"
                     )
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an experiment consists of, as `run_experiment` is given it."""
+    """What an experiment consists of, as `run_experiment` is given it.
+
+    Attributes:
+        given: the ready datalist of every fold, one for a hold-out; none where the experiment splits.
+    """
 
     configs: str
     output: Path
@@ -78,6 +80,7 @@ class Plan:
     variants: Mapping[str, Mapping[str, Mapping[str, Any]]]
     baselines: Sequence[str]
     tracked: Mapping[str, str]
+    given: Sequence[Path] = ()
 
     def under(self, run_id: str) -> Plan:
         """The same, with its runs nested under an MLflow run."""
@@ -112,6 +115,10 @@ class Plan:
         """The file that says which steps are done."""
         return self.output / part.folder / "steps.json"
 
+    def datalist_of(self, part: Part) -> Path:
+        """The file that says who is in which set."""
+        return self.output / part.folder / "datalist.json"
+
     def _settings(self, part: Part, stage: str, variant: str = "") -> Settings:
         """What overrides the stage's config, of the network itself or of a variant, which lies in its own folder and
         shares datalist and, unless it changes the pretraining, autoencoder."""
@@ -130,6 +137,8 @@ class Plan:
             "output_dir": str(folder / "variants" / variant if variant else folder),
             "split": {**self.shared["split"], "fold": part.fold},
             "seed": part.seed,
+            "overwrite": stage
+            in (STAGES[2], BASELINES),  # they have nothing to resume: a step ended there is done again
             "run_name": f"{part.folder} {method}" + (f" {stage}" if stage in STAGES else ""),
             "tracked_run#tags": {"method": method, "repeat": str(part.repeat), "fold": str(part.fold)},
             **self.tracked,

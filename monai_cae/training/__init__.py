@@ -14,8 +14,9 @@ from monai_cae.training.baselines import (
     fitting_items,
     report_baselines,
 )
-from monai_cae.training.batches import reconstruction_batch, with_pretrained
+from monai_cae.training.batches import reconstruction_batch, seen_by, with_pretrained
 from monai_cae.training.calibration import Calibration
+from monai_cae.training.earlier import refuse_predictions
 from monai_cae.training.encoding import EncodedDataset
 from monai_cae.training.freezing import EncoderFreezing, learning_steps
 from monai_cae.training.handlers import BestCheckpoint, BestWriting, EpochProgress, StopWhenWorse
@@ -87,11 +88,13 @@ __all__ = [
     "prepare",
     "print_predictions",
     "reconstruction_batch",
+    "refuse_predictions",
     "report_autoencoder",
     "report_baselines",
     "report_classifier",
     "report_test",
     "run_stage",
+    "seen_by",
     "use_machine",
     "with_pretrained",
 ]

@@ -11,7 +11,7 @@ from monai.utils import CommonKeys
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.networks import load_weights
+from monai_cae.networks import load_weights, trained_on
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -52,3 +52,22 @@ def with_pretrained(network: Network, autoencoder: nn.Module, pretrained: str) -
             )
         load_weights(autoencoder, pretrained)
     return network
+
+
+def seen_by(checkpoint: str, pretrained: str) -> list[str]:
+    """Hashed IDs of the subjects that a classifier and its autoencoder have seen.
+
+    Args:
+        checkpoint: of the classifier.
+        pretrained: of the autoencoder.
+
+    Raises:
+        MonaiCaeError: one of them is missing; names the stage that makes it.
+    """
+    for path, stage, option in ((checkpoint, "train", "checkpoint"), (pretrained, "pretrain", "pretrained")):
+        if not Path(path).is_file():
+            raise MonaiCaeError(
+                f"no checkpoint at {path}: run {stage}.json with the same --output_dir first, or name one with "
+                f"--{option}"
+            )
+    return trained_on(checkpoint) + trained_on(pretrained)

@@ -25,9 +25,11 @@ from monai_cae.training.tracking import TrackedRun
 
 _SLOWEST = 20  # times as long as writing a point took passes before the next: at most 5 % of the time goes there
 # Another device, thread count or tracking server may finish what one has begun; whatever else differs may not.
-_MAY_DIFFER = (
-    "resume", "save_every", "device", "threads", "tracking_uri", "experiment_name", "run_name", "parent_run_id",
+MAY_DIFFER = (
+    "resume", "overwrite", "save_every", "device", "threads", "tracking_uri", "experiment_name", "run_name",
+    "parent_run_id",
 )  # fmt: skip
+_ANEW = "--overwrite true in place of --resume true starts anew"
 State = dict[str, Any]
 
 
@@ -92,18 +94,11 @@ class Resuming:
             MonaiCaeError: a point of other settings, or a broken one.
         """
         self._config = config
-        if not self.path.is_file():
+        if not self.resume or not self.path.is_file():
             return False
-        if not self.resume:
-            print(
-                f"{self.path} is of an unfinished run, which this one will replace: to go on with it, end this one in "
-                f"the next {self.every:.0f} s and give --resume true",
-                flush=True,
-            )
-            return False
-        state = read_checkpoint(self.path, advice="delete it to start anew")
+        state = read_checkpoint(self.path, advice=_ANEW)
         if not isinstance(state, dict) or "step" not in state:
-            raise MonaiCaeError(f"{self.path} is no point to resume from: delete it to start anew")
+            raise MonaiCaeError(f"{self.path} is no point to resume from: {_ANEW}")
         refuse_other_config(json.loads(state["config"]), config, self.path)
         self._state = state
         self.run.resumed_run_id = state["run_id"]
@@ -273,11 +268,11 @@ def refuse_other_config(before: Mapping[str, Any], now: Mapping[str, Any], where
         MonaiCaeError: they differ in more than the machine; names the first item that does.
     """
     now = json.loads(json.dumps(now, default=str))
-    for name in sorted({*before, *now} - set(_MAY_DIFFER)):
+    for name in sorted({*before, *now} - set(MAY_DIFFER)):
         if before.get(name) != now.get(name) and not name.startswith("_"):
             raise MonaiCaeError(
                 f"{where} was begun with {name} {_short(before.get(name))}, not {_short(now.get(name))}: give the "
-                "settings it had, or --resume false to start anew"
+                f"settings it had; {_ANEW}"
             )
 
 

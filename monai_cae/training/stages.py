@@ -17,6 +17,7 @@ from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.audit_page import audit_page
 from monai_cae.files import only_writer, replacing, sha256_of
+from monai_cae.training.earlier import check_asked, files_of, outdated_by, refuse, remove
 from monai_cae.training.ending import Ended, Ending
 from monai_cae.training.parallel import is_first
 from monai_cae.training.resuming import Resuming, refuse_other_config
@@ -24,6 +25,7 @@ from monai_cae.training.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.workflow import bundle_root, executed_config, resolved_settings
 
 _SAID_APART = ("leaks", "scans_left_out")
+_WRITES = {"pretrain": "checkpoint", "train": "checkpoint", "evaluate": "predictions"}  # setting of a file elsewhere
 _SHOWN = 20
 _UNITS = {"psnr": " dB", "seconds": " s"}
 
@@ -34,11 +36,13 @@ def run_stage(
     run: TrackedRun,
     output_dir: str,
     datalist: str,
+    write_datalist: Callable[[str], None],
     synthetic: bool,
     audit: Mapping[str, Any],
     steps: Sequence[Callable[[], Any]],
     report: Callable[[], Mapping[str, Any]],
     resuming: Resuming | None = None,
+    overwrite: bool = False,
     next_config: str = "",
     shared_datalist: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -51,11 +55,14 @@ def run_stage(
         run: opened here; gets the settings, the executed config and the datalist.
         output_dir: where `results_<stage>.json`, with the SHA-256 of the weights, and `config_<stage>.json` go.
         datalist: the subjects of the sets.
+        write_datalist: writes it, where it is new; nothing is written before all settings have been checked.
         synthetic: say so in whatever is written.
         audit: of the sets, see `monai_cae.data.audit_training`; written as audit.json and audit.html.
         steps: called in turn.
         report: called when they are done; gives the stage's results, and under `caveats` what has to be known first.
         resuming: has the steps go on where they were ended; None for a stage that starts anew every time.
+        overwrite: replace what an earlier run of the stage has left in `output_dir`, and remove what later stages have
+            made of it.
         next_config: config file of the bundle that the summary names as the next to run; "" for none.
         shared_datalist: what MLflow gets in place of the datalist, see `monai_cae.data.shareable`.
 
@@ -64,7 +71,8 @@ def run_stage(
         than the first.
 
     Raises:
-        MonaiCaeError: another process writes to `output_dir`, or what is to be resumed had other settings.
+        MonaiCaeError: another process writes to `output_dir`, there are results that are neither to be resumed nor to
+            be overwritten, or what is to be resumed had other settings.
         Ended: SIGTERM has come.
     """
     config, output = executed_config(), Path(output_dir)
@@ -74,6 +82,7 @@ def run_stage(
                 _run_steps(steps, ending, resuming, config)
         return {}
     with only_writer(output), Ending(later=resuming is not None) as ending:
+        check_asked(resuming is not None and resuming.resume, overwrite)
         finished = _finished(stage, output, config, resuming)
         if finished:
             print(f"{stage} is finished in {output}: nothing is left to do", flush=True)
@@ -81,11 +90,12 @@ def run_stage(
                 _print_summary(stage, run, finished, output, next_config)
             return finished
         going_on = resuming is not None and resuming.open(config)
-        if not going_on:
-            (output / f"results_{stage}.json").unlink(missing_ok=True)
+        outdated = [] if going_on else _outdated(stage, output, resuming, overwrite)
         started = time.perf_counter()
         try:
             with run:
+                remove(outdated, output)
+                write_datalist(datalist)
                 if not run.resumed_run_id:
                     _log_beginning(run, output, config, shared_datalist or datalist, synthetic, audit)
                 left_out = audit["bad_scans"]
@@ -104,7 +114,8 @@ def run_stage(
                 write_json(output / f"results_{stage}.json", results)
         except (Ended, KeyboardInterrupt):
             if resuming is not None and resuming.path.is_file():
-                print(f"{stage} was ended: the same command with --resume true goes on", file=sys.stderr, flush=True)
+                given = "--resume true" + " in place of --overwrite true" * overwrite
+                print(f"{stage} was ended: the same command with {given} goes on", file=sys.stderr, flush=True)
             raise
         if resuming is not None:
             resuming.close()
@@ -113,6 +124,18 @@ def run_stage(
         if ending.requested:
             ending.end()
     return results
+
+
+def _outdated(stage: str, output: Path, resuming: Resuming | None, overwrite: bool) -> list[Path]:
+    """The files of an earlier run that go when this one begins.
+
+    Raises:
+        MonaiCaeError: there are some, and they may not be replaced.
+    """
+    if not overwrite and (resuming is None or not resuming.resume):
+        own, elsewhere = files_of(stage, output), Path(resolved_settings().get(_WRITES.get(stage, ""), ""))
+        refuse([*own, *({elsewhere} - set(own) if elsewhere.is_file() else ())], output, stage, resuming is not None)
+    return outdated_by(stage, output, overwrite)
 
 
 def _run_steps(
@@ -173,16 +196,22 @@ def _finished(stage: str, output: Path, config: Mapping[str, Any], resuming: Res
     if resuming is None or not resuming.resume or resuming.path.is_file():
         return {}
     results, before = (output / f"{what}_{stage}.json" for what in ("results", "config"))
-    if not results.is_file() or not before.is_file():
+    if not results.is_file():
         return {}
     try:
         found, known = (json.loads(path.read_text(encoding="utf-8")) for path in (results, before))
         weights = dict(found["weights"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise MonaiCaeError(f"{results} is not what {stage} writes: --resume false has it done anew") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MonaiCaeError(
+            f"{results} and {before.name} are not what {stage} writes: --overwrite true in place of --resume true has "
+            "the stage done anew"
+        ) from error
     refuse_other_config(known, config, output)
     if weights != _hashes():
-        raise MonaiCaeError(f"the weights in {output} are not those that {results} is about: give --resume false")
+        raise MonaiCaeError(
+            f"the weights in {output} are not those that {results} is about: --overwrite true in place of "
+            "--resume true has the stage done anew"
+        )
     return dict(found)
 
 
@@ -258,10 +287,12 @@ def next_command(stage: str, config: str) -> str:
     folder = Path(bundle_root() if ours else "", "configs")
     shipped, theirs = ({}, {}) if not ours else (_shipped(folder / f"{stage}.json"), _shipped(folder / config))
     executed = executed_config()
+    grouped = {name.partition("#")[0] for name in ours}
+    lists = {name: value for name, value in executed.items() if isinstance(value, (list, dict)) and name not in grouped}
     changed = {
         name: value
-        for name, value in ours.items()
-        if name != "resume"
+        for name, value in {**ours, **(lists if ours else {})}.items()
+        if name not in ("resume", "overwrite")
         and _setting(shipped, name) == _setting(theirs, name) is not None
         and _setting(executed, name) != _setting(theirs, name)
     }

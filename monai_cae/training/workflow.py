@@ -15,15 +15,17 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from monai_cae.delivery import without_credentials
 from monai_cae.errors import MonaiCaeError
+from monai_cae.folders import bundle_folder
 from monai_cae.training.freezing import LEARN
 from monai_cae.training.handlers import KEEP
 from monai_cae.training.machine import use_machine
@@ -37,8 +39,12 @@ _LOOKED_UP = {
 _REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
 _POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "image_size", "repeats")
 _GROUPS = ("cohort", "split")
+_STAGES = ("pretrain", "train", "evaluate", "baselines")
 _POSITIVE_NUMBERS = ("learning_rate",)
-_TRUE_OR_FALSE = ("allow_leaks", "augment", "calibrate", "deterministic", "permute_labels", "resume")
+_TRUE_OR_FALSE = (
+    "allow_leaks", "allow_outside", "hash_ids", "augment", "calibrate", "deterministic", "permute_labels", "resume",
+    "overwrite",
+)  # fmt: skip
 _WORDS = {"learn": LEARN, "keep": KEEP}
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 _PLAIN = (str, int, float, bool, torch.device)
@@ -148,25 +154,52 @@ def check_settings(config: dict[str, Any]) -> None:
         config: the merged config, overrides included, not evaluated.
 
     Raises:
-        MonaiCaeError: naming the setting and, for a misspelt one, the closest that exists.
+        MonaiCaeError: naming the setting and, for a misspelt one, the closest that exists; for one of other configs,
+            these.
     """
     read = set(_REFERENCE.findall(json.dumps(config, default=str))) | _LOOKED_UP
     if "predictions" in config:
         read.add("output_dir")  # it is read where the predictions go by default
     if "train" in config:
         read.add("max_epochs")  # in federated learning MonaiAlgo writes its local_epochs over the trainer's reference
-    names = [name for name in config if not name.startswith(("_", "+"))]
-    for name in names:
-        if name not in read:
-            known = sorted((set(settings(config)) & read) | set(_grouped_settings(config)))
-            close = [full for full in known if full.endswith(f"#{name}")] or difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean --{close[0]}?" if close else f"the settings are {', '.join(known)}"
-            raise MonaiCaeError(f"unknown setting --{name}: {hint}")
+    read |= {name for name in config if name not in read and (name.startswith(("_", "+")) or _merged(name, config))}
+    for name in sorted(config.keys() - read):
+        raise MonaiCaeError(_unread(name, config, (set(settings(config)) & read) | set(_grouped_settings(config))))
     for name, value in settings(config).items():
         _check_value(name, value)
     interval, epochs = config.get("val_interval"), config.get("max_epochs")
     if isinstance(interval, int) and isinstance(epochs, int) and interval > epochs:
         raise MonaiCaeError(f"val_interval {interval} is above max_epochs {epochs}: there would be no validation")
+
+
+@cache
+def _shipped_items() -> dict[str, frozenset[str]]:
+    """Name of a shipped config -> its items at the top."""
+    folder, found = bundle_folder() / "configs", {}
+    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.yaml")):
+        names = (name.lstrip("+").split("#")[0] for name in ConfigParser.load_config_file(str(path)))
+        found[path.name] = frozenset(name for name in names if not name.startswith("_"))
+    return {name: items for name, items in found.items() if name != "metadata.json"}
+
+
+def _merged(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether an item that nothing reads came with a shipped config: all of this one is here. It was merged with
+    another, as MonaiAlgo merges train.json and evaluate.json, or the part that read the item was replaced."""
+    return any(name in items and items <= config.keys() for items in _shipped_items().values())
+
+
+def _unread(name: str, config: Mapping[str, Any], known: set[str]) -> str:
+    shipped = [file for file, items in _shipped_items().items() if name in items]
+    stages = [file.removesuffix(".json") for file in shipped if file.removesuffix(".json") in _STAGES]
+    close = [full for full in sorted(known) if full.endswith(f"#{name}")]
+    if "stages" in config and stages and not close:
+        paths = " or ".join(f"--stages#{stage}#{name}" for stage in stages)
+        return f"--{name} is a setting of single stages: give {paths}"
+    if shipped and not close:
+        return f"nothing here reads --{name}: it is a setting of {', '.join(shipped)}"
+    close = close or difflib.get_close_matches(name, sorted(known), n=1)
+    hint = f"did you mean --{close[0]}?" if close else f"the settings are {', '.join(sorted(known))}"
+    return f"unknown setting --{name}: {hint}"
 
 
 def _grouped_settings(config: Mapping[str, Any]) -> list[str]:

@@ -243,8 +243,11 @@ MISTAKES = {
     "baselines' type": ({"baselines": "majority"}, "baselines must be a list of names"),
     "stage's settings": ({"variants": {"a": {"train": 3}}}, "train under variants a must be settings"),
     "stage's name": ({"variants": {"pretrain": {}}}, "variant 'pretrain' has the name of a stage"),
-    "setting": ({"variants": {"a": {"train": {"learnrate": 1}}}}, "variant a, train: unknown setting --learnrate"),
-    "baseline": ({"baselines": ["magic"]}, "baselines: --only names the unknown model magic"),
+    "setting": (
+        {"variants": {"a": {"train": {"learnrate": 1}}}},
+        "variant a, train: unknown setting --variants#a#train#learnrate: did you mean --variants#a#train#learning_",
+    ),
+    "baseline": ({"baselines": ["magic"]}, "baselines: --baselines names the unknown model magic"),
 }
 
 LATE = {  # each would be met only after a training

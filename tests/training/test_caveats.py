@@ -58,7 +58,9 @@ def test_a_dead_classifier_is_told_where_its_scores_are(evaluate):
 
 def test_one_that_says_both_is_not(evaluate, tmp_path):
     probabilities = sorted(each["probability"] for each in _rows(evaluate, tmp_path))
-    printed, results, tags = evaluate(alive=True, threshold=float(probabilities[len(probabilities) // 2]))
+    printed, results, tags = evaluate(
+        alive=True, threshold=float(probabilities[len(probabilities) // 2]), overwrite=True
+    )
     assert results["caveats"] == [] and "  ! " not in printed and "caveats" not in tags
 
 
