@@ -4,12 +4,13 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO := demo
 
-.PHONY: help demo test lint faults bench clean
+.PHONY: help demo test lint configs faults bench clean
 
 help:
 	@echo "make demo   synthetic cohort -> pretrain -> train -> evaluate, a few minutes on two cores"
 	@echo "make test   the test suite"
 	@echo "make lint   ruff and mypy"
+	@echo "make configs writes the bundle's configs from their sources in bundle/configs/src"
 	@echo "make faults tries every fault of docs/reliability.md (kills, full disks, dead servers ...) and writes its table"
 	@echo "make bench  all benchmarks, quick, and one table of what is claimed; sets up Keras in .venv-keras to compare with"
 	@echo "make clean  remove .venv and the demo's output"
@@ -33,6 +34,9 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+configs: $(STAMP)
+	@$(BIN)/python tools/make_configs.py
 
 faults: $(STAMP)
 	@$(BIN)/python tools/faults.py

@@ -1,0 +1,46 @@
+"""The bundle's configs are what their sources make, and every setting is explained in one place."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny import CONFIGS
+
+SOURCES = sorted((CONFIGS / "src").glob("*.yaml"))
+MADE = runpy.run_path(str(Path(__file__).resolve().parent.parent / "tools" / "make_configs.py"))["made"]()
+
+
+@pytest.mark.parametrize("name", sorted(MADE))
+def test_a_config_is_what_its_sources_make(name: str) -> None:
+    assert (CONFIGS / name).read_text(encoding="utf-8") == MADE[name], "run `make configs`"
+
+
+def test_every_stage_and_the_experiment_are_made() -> None:
+    stages = {f"{path.stem}.json" for path in SOURCES if path.stem not in ("common", "experiment")}
+    assert {*MADE} == {*stages, "experiment.yaml"}
+
+
+def is_setting(name: str, config: dict[str, Any]) -> bool:
+    return not name.startswith("_") and f"_{name}_" in config
+
+
+@pytest.mark.parametrize("name", sorted(set(MADE) - {"experiment.yaml"}))
+def test_every_plain_value_at_the_top_has_a_remark(name: str) -> None:
+    config = yaml.safe_load(MADE[name])
+    plain = {key for key, value in config.items() if not isinstance(value, (dict, list)) and not key.startswith("_")}
+    items = {"bundle_root", "prepare_batch", "network", "autoencoder", "training", "run"}
+    assert {key for key in plain - items if not is_setting(key, config)} == set()
+
+
+def test_the_experiment_hands_on_the_settings_that_stages_share() -> None:
+    experiment, pretrain = (yaml.safe_load(MADE[name]) for name in ("experiment.yaml", "pretrain.json"))
+    shared = experiment["run"][0]["shared"]
+    assert shared == {name: f"@{name}" for name in shared}
+    assert {"dataset_dir", "cohort", "axes", "channels", "threads", "augment", "max_epochs", "device"} <= {*shared}
+    assert {*shared} & {"seed", "output_dir", "checkpoint", "learning_rate"} == set()
+    defaults = {name: experiment[name] for name in shared if name != "device"}  # the stages make a torch.device of it
+    assert defaults == {name: pretrain[name] for name in defaults}
