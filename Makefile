@@ -27,7 +27,7 @@ $(DEMO)/phantom/dataset_description.json: $(STAMP)
 demo: $(STAMP) | $(DEMO)/phantom/dataset_description.json
 	@$(BIN)/python -W ignore::UserWarning -m monai.bundle run training \
 		--config_file "['bundle/configs/experiment.yaml','bundle/configs/with_phantom.yaml']" \
-		--dataset_dir $(DEMO)/phantom --output_dir $(DEMO)/output
+		--dataset_dir $(DEMO)/phantom --output_dir $(DEMO)/output --overwrite true
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
