@@ -73,7 +73,7 @@ class Ours:
         from monai.bundle import ConfigWorkflow
 
         options = {"dataset_dir": str(folder), "checkpoint": str(checkpoint), "output_dir": str(output)}
-        self.workflow = ConfigWorkflow(str(CONFIG), **options, precision=precision)
+        self.workflow = ConfigWorkflow(str(CONFIG), **options, precision=precision, overwrite=True)
         self.workflow.initialize()
 
     def run(self) -> None:
