@@ -1,7 +1,7 @@
 """Write the configs of the bundle from their sources in bundle/configs/src: `make configs`.
 
 MONAI's tools read one JSON alone, so each is complete in itself. What several have in common stands once, in
-common.yaml: each source is read behind it, so that it may use its anchors, and takes from it what its own items refer to.
+common.yaml: each source is read behind it, so that it may use its anchors, and takes from it what its items refer to.
 experiment.yaml takes all settings of common.yaml, and hands them to the stages.
 """
 

@@ -35,7 +35,7 @@ def as_defaults(executed: Mapping[str, Any], shipped: Mapping[str, Any]) -> Conf
         shipped: the same config of the bundle.
     """
     config = copy.deepcopy(dict(executed))
-    for place, value in _changes(executed, shipped):
+    for place, value in changes(executed, shipped):
         if is_own(place, value):
             _put(config, place, _get(shipped, place))
     return config
@@ -50,7 +50,7 @@ def carried_over(config: Mapping[str, Any], executed: Mapping[str, Any], shipped
         shipped: the same config of the bundle.
     """
     carried = copy.deepcopy(dict(config))
-    for place, value in _changes(executed, shipped):
+    for place, value in changes(executed, shipped):
         # an argument or covariate that the bundle lacks is added where what it is added to is shipped alike
         owner = place if _get(config, place) is not _ABSENT else place[:-1]
         alike = bool(owner) and _get(config, owner) == _get(shipped, owner) is not _ABSENT
@@ -59,13 +59,14 @@ def carried_over(config: Mapping[str, Any], executed: Mapping[str, Any], shipped
     return carried
 
 
-def _changes(executed: Any, shipped: Any, place: _Place = ()) -> Iterator[tuple[_Place, Any]]:
+def changes(executed: Any, shipped: Any, place: _Place = ()) -> Iterator[tuple[_Place, Any]]:
+    """Where two configs differ: the names that lead there, and the first one's value."""
     if isinstance(executed, Mapping) and isinstance(shipped, Mapping):
         for name, value in executed.items():
-            yield from _changes(value, shipped.get(name, _ABSENT), (*place, name))
+            yield from changes(value, shipped.get(name, _ABSENT), (*place, name))
     elif isinstance(executed, list) and isinstance(shipped, list) and len(executed) == len(shipped):
         for index, (ours, theirs) in enumerate(zip(executed, shipped, strict=True)):
-            yield from _changes(ours, theirs, (*place, index))
+            yield from changes(ours, theirs, (*place, index))
     elif executed != shipped:
         yield place, executed
 

@@ -13,8 +13,9 @@ from monai_cae.data import make_task
 from monai_cae.data.splits import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import sha256_of
+from monai_cae.folders import bundle_folder
 from monai_cae.sharing.bundle import CHECKPOINTS
-from monai_cae.sharing.executed import as_written
+from monai_cae.sharing.executed import as_written, carried_over, changes
 from monai_cae.training.stages import data_kind
 
 _SETTING = {"classifier": "checkpoint", "autoencoder": "pretrained"}  # of evaluate.json, by network
@@ -96,6 +97,22 @@ def read_run(output_dir: str | Path) -> Run:
         oasis=all(_OASIS_1.match(item["subject"]) for name in SETS for item in datalist[name]),
         checkpoints=tuple(_evaluated(folder, results)),
     )
+
+
+def inference_settings(output_dir: str | Path) -> dict[str, Any]:
+    """The settings of inference.json, by their names on the command line, that predict as a finished run was tested.
+
+    Raises:
+        MonaiCaeError: see `read_run`.
+    """
+    run = read_run(output_dir)
+    configs = bundle_folder() / "configs"
+    shipped, inference = (json.loads((configs / f"{n}.json").read_text("utf-8")) for n in ("evaluate", "inference"))
+    wanted = carried_over(inference, run.configs["evaluate"], shipped)
+    wanted["threshold"] = run.results["threshold"]
+    changed = {place: value for place, value in changes(wanted, inference) if place[0] != "precision"}
+    named = {"#".join(map(str, place)): value for place, value in changed.items()}
+    return {"checkpoint": str(run.folder / CHECKPOINTS["classifier"]), **named}
 
 
 def _read(folder: Path, name: str, stage: str, *keys: str) -> dict[str, Any]:

@@ -1,0 +1,202 @@
+"""The `monai-cae` command: parse, call, print. Training and inference are runs of `python -m monai.bundle`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_cae import DISCLAIMER, __version__
+from monai_cae.cli import cohorts, runs, sharing
+from monai_cae.cli.options import LAYOUTS, add_cohort, add_hash_ids, add_other_frame, add_slice, add_trust
+from monai_cae.errors import MonaiCaeError
+
+_OF_A_TRAINING = ("on_bad_scan", "allow_leaks", "allow_outside")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        Exit status: 0; 1 after a mistake that one line on stderr explains, or where `audit` or `check` found something;
+        130 after Ctrl-C.
+    """
+    parser, given = _parser(), sys.argv[1:] if arguments is None else arguments
+    options, further = parser.parse_known_args([_hyphenated(text) for text in given])
+    if hasattr(options, "settings"):
+        options.settings = further
+    elif further:
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
+    try:
+        return int(options.command(options) or 0)
+    except MonaiCaeError as error:
+        print(f"error: {_in_own_options(str(error), vars(options))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _hyphenated(argument: str) -> str:
+    """An option in one spelling: the settings of a bundle have underscores where options have hyphens."""
+    name, equals, value = argument.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}" if name.startswith("--") and "#" not in name else argument
+
+
+def _in_own_options(message: str, options: Mapping[str, Any]) -> str:
+    """A message of the layers below, which name the bundle's settings, with the options of the running command."""
+
+    def own(found: re.Match[str]) -> str:
+        link, name, value = found.groups(default="")
+        name = name.replace("-", "_")
+        if name in options:
+            return f"{link}--{name.replace('_', '-')}" + ("" if isinstance(options[name], bool) else value)
+        if name in ("dataset_dir", "datalist"):
+            return f"{'as' if link == 'with ' else link.strip()} the path"
+        if link == "choose another " and name == "output_dir":
+            return "choose another place"
+        return f"{found[0]} (of a training)" if name in _OF_A_TRAINING else found[0]
+
+    return re.sub(r"(with |check |choose another )?--(\w[\w-]*)( true| skip)?", own, message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="monai-cae",
+        description="From a disk to a trustworthy datalist, for the MONAI bundle of a convolutional autoencoder on "
+        f"single brain MRI slices. {DISCLAIMER}",
+    )
+    parser.add_argument("--version", action="version", version=f"monai-cae {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(command=function)
+        return sub
+
+    phantom = command("phantom", cohorts.phantom, "write a synthetic cohort in OASIS-1's disk format")
+    phantom.add_argument("out", type=Path, help="new or empty folder")
+    phantom.add_argument("--subjects", type=int, default=60, help="how many, half of them patients (default: 60)")
+    phantom.add_argument("--seed", type=int, default=0, help="the same seed writes the same files (default: 0)")
+
+    check = command(
+        "check", cohorts.check, "look at every scan of a cohort before training: headers, slices, orientation"
+    )
+    add_slice(check)
+    check.add_argument("path", type=Path, help=f"{LAYOUTS}, or a folder of images without a table")
+    add_hash_ids(check)
+    check.add_argument("--out", type=Path, default=Path("check"), help="folder for contact sheets (default: check)")
+
+    cohort = command("cohort", cohorts.cohort, "print who takes part, beside the paper's Table I")
+    add_cohort(cohort)
+
+    datalist = command("datalist", cohorts.datalist, "split a cohort by subject into a MONAI datalist, with its audit")
+    add_cohort(datalist)
+    add_hash_ids(datalist)
+    datalist.add_argument("--out", type=Path, default=Path("datalist"), help="folder to write (default: datalist)")
+    datalist.add_argument("--kind", default="holdout", help="holdout or kfold (default: holdout)")
+    datalist.add_argument("--folds", type=int, default=5, help="of kfold (default: 5)")
+    datalist.add_argument("--test-fraction", type=float, default=0.3, help="of all subjects (default: 0.3)")
+    datalist.add_argument("--val-fraction", type=float, default=0.2, help="of the rest (default: 0.2)")
+    datalist.add_argument("--stratify", default="class", help="class, class+age, class+sex or class+age+sex")
+    datalist.add_argument("--seed", type=int, default=0, help="decides the split (default: 0)")
+    add_other_frame(datalist)
+    datalist.add_argument(
+        "--on-bad-scan",
+        default="fail",
+        help="fail names all scans that can't be used, skip leaves them out and counts them (default: fail)",
+    )
+
+    audit = command(
+        "audit", cohorts.audit, "look for leaks between the sets of a datalist; exit status 1 if there is one"
+    )
+    add_slice(audit)
+    audit.add_argument("path", type=Path, help="MONAI datalist JSON with training, validation and test")
+    audit.add_argument("--dataset-dir", type=Path, help="what its image paths are relative to (default: as recorded)")
+    audit.add_argument("--checkpoint", type=Path, nargs="*", default=[], help="pretrained weights in use")
+    audit.add_argument("--no-pixels", action="store_true", help="do not read the images")
+    add_other_frame(audit)
+    add_hash_ids(audit)
+    audit.add_argument("--out", type=Path, help="folder for audit.json and audit.html (default: beside the datalist)")
+
+    leakage = command("leakage-demo", cohorts.leakage, "what splitting slices instead of subjects does to an accuracy")
+    add_slice(leakage)
+    leakage.add_argument("path", type=Path, nargs="?", help="cohort folder with volumes (default: a synthetic one)")
+    leakage.add_argument("--out", type=Path, default=Path("leakage.png"), help="the figure (default: leakage.png)")
+
+    run = command("run", runs.run, "the experiment: pretrain, train and evaluate on several splits, and compare")
+    run.add_argument("data", type=Path, help=LAYOUTS)
+    run.add_argument("out", type=Path, help="folder for whatever is written")
+    run.add_argument("--with", dest="overlays", default="", metavar="NAMES", help="overlays, such as best,baselines")
+    run.set_defaults(settings=[])
+    run.epilog = "Settings of the config follow, such as --repeats 2 --cohort#task ad: see `monai-cae settings`."
+
+    predict = command("predict", runs.predict, "probabilities for scans, from a package or a run")
+    text = "an unpacked package, a run's output folder, or a checkpoint of the default network"
+    predict.add_argument("model", type=Path, help=text)
+    predict.add_argument("scans", type=Path, help="a .nii, .nii.gz or .img, or a folder of them")
+    predict.add_argument("out", type=Path, help="folder for predictions.csv")
+    predict.set_defaults(settings=[])
+    predict.epilog = "Settings of inference.json follow, such as --device cpu: see `monai-cae settings`."
+    add_trust(predict)
+
+    settings = command("settings", runs.settings, "what a setting means, its default, and which config reads it")
+    settings.add_argument("name", nargs="?", default="", help="of a setting (default: all)")
+
+    compare = command("compare", runs.compare, "compare finished runs on the same test subjects: accuracy, AUC, tests")
+    compare.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="MLflow run (ID or name), folder of an experiment, or predictions.csv; with :METHOD one method of it. The "
+        "first is compared with each other one",
+    )
+    compare.add_argument("--tracking-uri", default="", help="MLflow's store (default: MLFLOW_TRACKING_URI)")
+    compare.add_argument("--out", type=Path, help="folder for comparison.md, comparison.csv and comparison.png")
+    compare.add_argument("--method", default="", help="of experiments that are given without one (default: network)")
+    compare.add_argument(
+        "--train-subjects",
+        type=float,
+        default=0,
+        metavar="N",
+        help="how many each network was trained on, for the corrected t test over folds and repeats",
+    )
+
+    export = command(
+        "export", sharing.export, "write a network as TorchScript or ONNX, and prove that it agrees with PyTorch"
+    )
+    export.add_argument("bundle", type=Path, help="folder with configs/ and models/; its inference.json is executed")
+    export.add_argument("out", type=Path, help="file to write: OUT.ts or OUT.onnx; a report comes beside it")
+    export.add_argument("--network", default="classifier", help="classifier or autoencoder (default: classifier)")
+    export.add_argument("--checkpoint", type=Path, help="its weights (default: model.pt or autoencoder.pt in models/)")
+    export.add_argument("--volumes", type=Path, help="volumes to compare on (default: random ones)")
+    add_trust(export)
+
+    bundle = command("bundle", sharing.bundle, "copy the MONAI bundle, or unpack a package, to a folder of your own")
+    bundle.add_argument("folder", type=Path, help="new or empty folder")
+    bundle.add_argument("--from", dest="package", type=Path, metavar="PACKAGE", help="zip of `monai-cae package`")
+    add_trust(bundle)
+
+    sync = command(
+        "sync", runs.sync, "send to MLflow what runs have kept while it was away; exit status 1 if it still is"
+    )
+    sync.add_argument("output_dir", type=Path, help="of a training or an experiment, or a folder around several")
+    sync.add_argument(
+        "--tracking-uri",
+        default="",
+        help="MLflow's store (default: MLFLOW_TRACKING_URI, else the one that each run was meant for)",
+    )
+
+    package = command(
+        "package", sharing.package, "make a MONAI bundle with weights, numbers and model card of a finished run"
+    )
+    package.add_argument("package", type=Path, help="new file: NAME.zip")
+    package.add_argument("--output-dir", type=Path, metavar="RUN", help="the run's output_dir")
+    package.add_argument("--data", default="", help="where its images come from, for the model card")
+    package.add_argument("--weights-url", default="", help="where the weights will be published, for large_files.yml")
+    package.add_argument("--check", action="store_true", help="check a package, zip or unpacked, instead of making it")
+    add_trust(package)
+    return parser

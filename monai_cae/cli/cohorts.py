@@ -1,0 +1,278 @@
+"""Commands about data: who takes part, who is in which set, and whether anything leaks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from monai_cae import DISCLAIMER
+from monai_cae.cli.options import SLICE, cohort_options, progress, slices
+from monai_cae.errors import MonaiCaeError
+from monai_cae.files import replacing
+from monai_cae.folders import bundle_folder
+
+if TYPE_CHECKING:
+    from monai_cae.data import Audit, Cohort
+
+
+def phantom(options: argparse.Namespace) -> None:
+    from monai_cae.data import write_phantom
+
+    write_phantom(
+        options.out,
+        subjects=options.subjects,
+        seed=options.seed,
+        progress=progress("synthetic subjects", "subject", options.subjects),
+    )
+    print(f"{options.subjects} synthetic subjects (not real MRI) in {options.out}")
+    print(f"next: monai-cae cohort {options.out}")
+
+
+def cohort(options: argparse.Namespace) -> None:
+    from monai_cae.data import load_cohort
+
+    allowed = {"allow_outside": options.allow_outside}
+    cohort = load_cohort(options.path, plane=options.plane, **allowed, **cohort_options(options))
+    _print_cohort(cohort, options.path)
+    _print_frame(cohort, options)
+
+
+def _print_frame(cohort: Cohort, options: argparse.Namespace) -> None:
+    from monai_cae.data import frame_lines
+
+    images = (str(scan.image) for scan in cohort.scans if scan.image is not None)
+    for line in frame_lines(images, **slices(options)):
+        print(f"note: {line}")
+
+
+def _print_cohort(cohort: Cohort, path: Path, names: bool = True) -> None:
+    from monai_cae.data import PAPER_TABLE_1, balance, table_1
+
+    ours, p = table_1(cohort), balance(cohort)
+    print(f"{'SYNTHETIC cohort, not real MRI' if cohort.synthetic else 'cohort'}: {path} ({cohort.layout})\n")
+    print(f"{'':<24}{'this cohort':^32}{'the paper (Table I)':^32}")
+    print(f"{'':<24}" + f"{'patients':>15}{'controls':>16} " * 2)
+    for row, paper in PAPER_TABLE_1.items():
+        print(f"{row:<24}" + f"{ours[row][0]:>15}{ours[row][1]:>16} " + f"{paper[0]:>15}{paper[1]:>16}")
+    print(f"{'Age, p of t test':<24}{_p(p['age']):>31} {'0.15':>31}")
+    print(f"{'Sex, p of chi-square':<24}{_p(p['sex']):>31} {'0.04':>31}")
+    print(f"\npatients: {cohort.task.positive}; controls: {cohort.task.negative or 'not ' + cohort.task.positive}")
+    for note in cohort.notes:
+        print(textwrap.fill(note.line(names), 100, subsequent_indent="    ", break_on_hyphens=False))
+    for reason, count in cohort.left_out.items():
+        print(f"left out: {count:>4} {reason}")
+    if cohort.layout == "BIDS":
+        print("note: raw BIDS images are not registered to one space; the same slice index is another anatomy in each")
+
+
+def _p(value: float) -> str:
+    return "not given" if value != value else f"{value:.2g}"
+
+
+def datalist(options: argparse.Namespace) -> int:
+    from monai_cae.data import load_usable_cohort, recipe_of, skipped_lines, split_cohort, write_datalist
+    from monai_cae.data.splits import folder_of
+
+    rules = cohort_options(options)
+    place = {"plane": options.plane, "slice_index": options.slice_index}
+    frame = {"axes": options.axes, "allow_other_frame": options.allow_other_frame}
+    allowed = {"allow_outside": options.allow_outside, "frame": frame}
+    cohort = load_usable_cohort(options.path, **place, on_bad_scan=options.on_bad_scan, **allowed, **rules)
+    _print_cohort(cohort, options.path, names=not options.hash_ids)
+    _print_frame(cohort, options)
+    if cohort.bad_scans:
+        print("\n".join(["", *skipped_lines(cohort.bad_scans, len(cohort.scans) + len(cohort.bad_scans))]))
+    names = ("kind", "folds", "test_fraction", "val_fraction", "stratify", "seed")
+    split = {name: getattr(options, name) for name in names}
+    folds = range(1, options.folds + 1) if options.kind == "kfold" else [1]
+    places = [options.out / (f"fold_{fold}" if options.kind == "kfold" else "") / "datalist.json" for fold in folds]
+    for path in places:
+        if path.exists():
+            raise MonaiCaeError(f"{path} exists: choose another --out, or delete it")
+    leaks, drawn = 0, [split_cohort(cohort, **split, fold=fold) for fold in folds]
+    print()
+    for fold, path, sets in zip(folds, places, drawn, strict=True):
+        write_datalist(
+            path,
+            sets,
+            root=options.path,
+            synthetic=cohort.synthetic,
+            made_from={"dataset_dir": str(folder_of(options.path).resolve())},
+            recipe={**rules, **split, "fold": fold, **slices(options), **recipe_of(cohort, options.path)},
+        )
+        print(f"{path}: " + ", ".join(f"{len(scans)} {name}" for name, scans in sets.items()))
+        leaks += len(_run_audit(path, options.path, path.parent, options).leaks)
+    print("\n".join(["", *([] if leaks else _next_of_datalist(options, places)), DISCLAIMER]))
+    return int(leaks > 0)
+
+
+def _next_of_datalist(options: argparse.Namespace, places: Sequence[Path]) -> list[str]:
+    """The commands that train on what has been written: an experiment, or the first stage alone."""
+    from monai_cae.data.splits import folder_of
+
+    given = {name: getattr(options, name) for name, usual in SLICE.items() if getattr(options, name) != usual}
+    given |= {name: "true" for name in ("allow_outside", "hash_ids") if getattr(options, name)}
+
+    def command(config: str, datalist: Path, output: Path) -> str:
+        places = {"dataset_dir": folder_of(options.path), "datalist": datalist, "output_dir": output}
+        settings = " ".join(f"--{name} {quote(str(value))}" for name, value in (places | given).items())
+        path = quote(str(bundle_folder() / "configs" / config))
+        return f"python -m monai.bundle run training --config_file {path} {settings}"
+
+    everything = options.out if len(places) > 1 else places[0]
+    return [
+        f"next: {command('experiment.yaml', everything, options.out / 'experiment')}",
+        f"or one stage: {command('pretrain.json', places[0], places[0].parent / 'stages')}",
+    ]
+
+
+def audit(options: argparse.Namespace) -> int:
+    from monai_cae.data.datalists import recorded_folder
+
+    root = options.dataset_dir or recorded_folder(options.path)
+    folder = options.out or options.path.parent
+    seen = _seen_by(options.checkpoint)
+    audit = _run_audit(options.path, root, folder, options, seen, not options.no_pixels)
+    print("\n".join([*(f"  note: {note}" for note in audit.notes), DISCLAIMER]))
+    return int(bool(audit.leaks))
+
+
+def _seen_by(checkpoints: Iterable[Path]) -> list[str]:
+    from monai_cae.networks import trained_on
+
+    seen: list[str] = []
+    for checkpoint in checkpoints:
+        if not checkpoint.is_file():
+            raise MonaiCaeError(f"no checkpoint at {checkpoint}: check --checkpoint")
+        subjects = trained_on(checkpoint)
+        if not subjects:
+            raise MonaiCaeError(
+                f"{checkpoint} does not say which subjects it has seen: it was not written by monai-cae"
+            )
+        seen += subjects
+    return seen
+
+
+def _run_audit(
+    path: Path,
+    dataset_dir: Path,
+    folder: Path,
+    options: argparse.Namespace,
+    seen: Sequence[str] = (),
+    pixels: bool = True,
+) -> Audit:
+    from monai_cae.data import audit_sets, certify_datalist, read_datalist, usable_sets
+
+    sets = read_datalist(
+        path, dataset_dir, allow_leaks=True, allow_outside=options.allow_outside, hash_ids=options.hash_ids
+    )
+    if pixels:
+        place = {"plane": options.plane, "slice_index": options.slice_index}
+        frame = {"axes": options.axes, "allow_other_frame": options.allow_other_frame}
+        sets = usable_sets(sets, path, **place, on_bad_scan="fail", frame=frame)
+    number = len(sets.training) + len(sets.validation) + len(sets.test)
+    audit = audit_sets(
+        sets.training,
+        sets.validation,
+        sets.test,
+        **slices(options),
+        pixels=pixels,
+        synthetic=sets.synthetic,
+        pretrained_on=seen,
+        name_files=not options.hash_ids,
+        bad_scans=sets.bad_scans,
+        progress=progress("audit", "image", number),
+    )
+    _write_audit(audit.to_dict(), folder)
+    certify_datalist(path, audit)
+    warnings = [finding for finding in audit.findings if not finding.leak]
+    data = "SYNTHETIC data, not real MRI; " if audit.synthetic else ""
+    print(f"audit of {path}: {data}{len(audit.leaks)} leaks, {len(warnings)} warnings; see {folder / 'audit.html'}")
+    for finding in [*audit.leaks, *warnings][:10]:
+        print(f"  {'LEAK' if finding.leak else 'warning'}: {finding.message}")
+    return audit
+
+
+def _write_audit(audit: Mapping[str, Any], folder: Path) -> None:
+    from monai_cae.evaluation.audit_page import audit_page
+
+    for name, text in (("audit.json", json.dumps(audit, indent=2) + "\n"), ("audit.html", audit_page(audit))):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def check(options: argparse.Namespace) -> int:
+    from monai_cae.data import check_cohort, find_images, is_synthetic, read_scans
+    from monai_cae.data.pseudonyms import pseudonym
+    from monai_cae.evaluation import figures, sheets
+
+    try:
+        found = read_scans(options.path, plane=options.plane, allow_unmatched=True, allow_outside=options.allow_outside)
+        for note in found.notes:
+            print(f"note: {note.line(names=not options.hash_ids)}")
+        images = [(scan.name, scan.image) for scan in found.scans if scan.image is not None]
+    except MonaiCaeError as error:  # the scans can be looked at all the same, and a broken one may be the reason
+        images = [(path.name, path) for path in find_images(options.path)]
+        print(f"note: not read as a cohort, every image there is looked at ({error})")
+    if options.hash_ids:
+        images = [(pseudonym(name), path) for name, path in images]
+    result = check_cohort(
+        images,
+        **slices(options),
+        progress=progress("check", "scan", len(images)),
+    )
+    if options.hash_ids:
+        result = result.without_files()
+    synthetic = is_synthetic(options.path) if options.path.is_dir() else False
+    pages = sheets.contact_sheet(
+        [scan.thumbnail for scan in result.scans],
+        [f"{scan.name}\n{scan.label}".strip() for scan in result.scans],
+        [bool(scan.problems) for scan in result.scans],
+        note="Synthetic data, not real MRI" if synthetic else "",
+    )
+    for number, page in enumerate(pages, start=1):
+        figures.save_figure(page, options.out / f"slices_{number}.png")
+    with replacing(options.out / "check.json") as temporary:
+        temporary.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    kind = "synthetic scans, not real MRI" if synthetic else "scans"
+    print(f"{len(result.scans)} {kind}: {len(result.suspicious)} suspicious; see {options.out}/slices_*.png")
+    for scan in result.suspicious:
+        for problem in scan.problems:
+            print(f"  {scan.name}: {problem}")
+    for remark in result.notes:
+        print(f"  note: {remark}")
+    return int(bool(result.suspicious))
+
+
+def leakage(options: argparse.Namespace) -> None:
+    if options.path is not None:
+        _show_leakage(options.path, options)
+        return
+    from monai_cae.data import write_phantom
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "phantom")
+        write_phantom(path, subjects=16, progress=progress("synthetic subjects", "subject", 16))
+        _show_leakage(path, options)
+
+
+def _show_leakage(path: Path, options: argparse.Namespace) -> None:
+    from monai_cae.data import is_synthetic, leakage_demo
+    from monai_cae.evaluation import figures, sheets
+
+    demo = leakage_demo(path, **slices(options), progress=progress("read", "scan", None))
+    synthetic = is_synthetic(path)
+    note = "Synthetic data, not real MRI" if synthetic else ""
+    figure = sheets.leakage_figure(demo.by_image, demo.by_subject, demo.chance, note=note)
+    figures.save_figure(figure, options.out)
+    data = " on SYNTHETIC data, not real MRI" if synthetic else ""
+    print(f"nearest-neighbour accuracy{data}: {demo.subjects} subjects, {demo.slices} slices")
+    print(f"  split by image    {demo.by_image:.3f}   (neighbouring slices of one subject on both sides: a leak)")
+    print(f"  split by subject  {demo.by_subject:.3f}   (chance: {demo.chance:.3f})")
+    print(f"figure: {options.out}")

@@ -1,0 +1,90 @@
+"""Options that several commands share, and what they say."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+SLICE = {"plane": "axial", "slice_index": 106}
+LAYOUTS = "cohort folder (OASIS-1 discs, BIDS, Clinica CAPS, a folder with a table), or a datalist (.json)"
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    text = "accept configs that are not monai-cae's own; they can run any program"
+    parser.add_argument("--trust", action="store_true", help=text)
+
+
+def add_hash_ids(parser: argparse.ArgumentParser) -> None:
+    text = "keyed hashes instead of subject IDs in whatever is printed and drawn"
+    parser.add_argument("--hash-ids", action="store_true", help=text)
+
+
+def add_other_frame(parser: argparse.ArgumentParser) -> None:
+    text = "take slices more than 5 mm or 10 degrees off the others' place"
+    parser.add_argument("--allow-other-frame", action="store_true", help=text)
+
+
+def add_slice(parser: argparse.ArgumentParser) -> None:
+    text = "take images that a table or datalist names outside the folder"
+    parser.add_argument("--allow-outside", action="store_true", help=text)
+    parser.add_argument("--plane", default="axial", help="axial, coronal or sagittal (default: axial)")
+    text = "counted from 1, left to right, back to front or upwards (default: 106, the paper's)"
+    parser.add_argument("--slice-index", type=int, default=106, help=text)
+    text = "anatomical finds the plane by each header's orientation, stored by the order of the axes"
+    parser.add_argument("--axes", default="anatomical", help=f"{text} (default: anatomical)")
+
+
+def add_cohort(parser: argparse.ArgumentParser) -> None:
+    add_slice(parser)
+    parser.add_argument("path", type=Path, help=f"{LAYOUTS}, or a table alone")
+    parser.add_argument("--table", type=Path, help="the table, where it is not in the folder")
+    parser.add_argument(
+        "--task", default="paper", help="paper (CDR > 0 v 0), ad (CDR >= 1 v 0), very-mild (CDR 0.5 v 0)"
+    )
+    parser.add_argument("--positive", default="", help='or a rule for patients, such as "CDR>0" or "DX == \'AD\'"')
+    parser.add_argument("--negative", default="", help="rule for controls (default: known not to be positive)")
+    parser.add_argument("--label-column", default="", help="or a column of 1 and 0")
+    parser.add_argument("--controls", default="oldest", help="oldest, matched (age and sex) or all (default: oldest)")
+    parser.add_argument("--sessions", default="first", help="first scan of a subject, or all (default: first)")
+    for role in ("subject", "session", "image", "age", "sex"):
+        parser.add_argument(f"--{role}-column", default="", help=f"the table's column of the {role}")
+    parser.add_argument(
+        "--subject-pattern", default="", help="regular expression that finds the person in an ID; (.+) takes all of it"
+    )
+    parser.add_argument(
+        "--missing-codes", help='numbers that mean "not given" (default: -1, -4, -8, -9, -99, -999, -9999)'
+    )
+    parser.add_argument("--sex-codes", default="", help="what the sex column's values mean, F=2,M=1; none: go without")
+    parser.add_argument(
+        "--acquisition", default="", help="of several BIDS T1w images take acq-NAME; none: those without"
+    )
+    parser.add_argument("--run", default="last", help="of several runs: last, first or a number (default: last)")
+    parser.add_argument(
+        "--allow-unmatched",
+        action="store_true",
+        help="go on where more than a tenth of the rows have no image, or of the images no row",
+    )
+
+
+def cohort_options(options: argparse.Namespace) -> dict[str, Any]:
+    names = (
+        "table", "task", "positive", "negative", "label_column", "controls", "sessions", "subject_pattern",
+        "missing_codes", "sex_codes", "acquisition", "run", "allow_unmatched",
+    )  # fmt: skip
+    roles = ("subject", "session", "image", "age", "sex")
+    columns = {role: column for role in roles if (column := getattr(options, f"{role}_column"))}
+    table = str(options.table) if options.table else ""
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    return {**given, "table": table, "columns": columns}
+
+
+def slices(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("plane", "slice_index", "axes")}
+
+
+def progress(title: str, unit: str, total: int | None) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    from tqdm import tqdm
+
+    return lambda items: tqdm(items, desc=title, unit=unit, total=total, mininterval=0.5, leave=False)
