@@ -70,7 +70,7 @@ def test_other_settings_are_refused_by_every_stage(trained, discs, scan, run_bun
         data, run_id = (scan, "run") if config == "inference.json" else (discs, "training")
         output = tmp_path / config
         said = mistake(run_bundle, config, data, output, run_id=run_id, **settings, **options)
-        assert f".pt was trained with {message}, or a checkpoint of this" in said
+        assert f".pt was trained with {message}, or another checkpoint" in said
         assert not (output / "predictions.csv").exists() and not (output / "datalist.json").exists()
 
 

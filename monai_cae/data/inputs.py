@@ -75,7 +75,7 @@ def _refusal(checkpoint: str, name: str, before: Any, now: Any) -> str:
     if name == "intensity":
         return told + "take the preprocessing that it was trained with"
     given = f'"{was}"' if isinstance(before, Mapping) else was
-    return told + f"give --{name} {given}, or a checkpoint of this {name}"
+    return told + f"give --{name} {given}, or another checkpoint"
 
 
 def _scaling(preprocessing: Callable[..., Any]) -> Iterator[str]:
