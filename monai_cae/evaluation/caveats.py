@@ -1,6 +1,8 @@
-"""What has to be known of predictions before a score of them is quoted."""
+"""What has to be known before a score is quoted, one sentence each, in the same words wherever it is told."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -8,6 +10,7 @@ from numpy.typing import ArrayLike
 from monai_cae.evaluation.metrics import checked_scores, predicted_classes
 
 SAME = 1e-6  # probabilities are written with six decimals
+SLOPES = (0.1, 10.0)  # of calibration; beyond them a predicted 0.99 means less than 0.62, or 0.55 more than 0.88
 
 
 def dead_classifier(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> list[str]:
@@ -31,5 +34,36 @@ def dead_classifier(labels: ArrayLike, probabilities: ArrayLike, threshold: floa
     if len(set(truth.tolist())) == 2 and len(decisions) == 1:
         found.append(f"DEAD CLASSIFIER: everybody is taken for {'AD' if 1 in decisions else 'HC'}.")
     if len(scores) > 1 and np.ptp(scores) < SAME:
-        found.append(f"The probability is the same for everybody ({scores[0]:.3f}): it has learned nothing.")
+        found.append("NOTHING LEARNED: everybody has the same probability of AD.")
     return found
+
+
+def out_of_reach(slope: float) -> list[str]:
+    """Tell probabilities that say next to nothing of how likely AD is.
+
+    Args:
+        slope: Of calibration, see `calibration.calibration_line`; nan where no finite one fits.
+    """
+    if SLOPES[0] <= slope <= SLOPES[1]:
+        return []
+    why = (
+        f"the slope is {slope:.3g}, outside {SLOPES[0]:g} to {SLOPES[1]:g}"
+        if math.isfinite(slope)
+        else "no finite slope fits, as the probabilities separate the classes, or are all the same"
+    )
+    return [f"CALIBRATION OUT OF REACH: {why}; the probabilities do not tell how likely AD is."]
+
+
+def worse_than_mean_image(psnr: float, of_mean_image: float) -> list[str]:
+    """Tell an autoencoder whose reconstructions are worth less than one picture for everybody.
+
+    Args:
+        psnr: Of the reconstructions, mean over the images, in dB.
+        of_mean_image: Of the mean training image given for each of them.
+    """
+    if psnr >= of_mean_image:
+        return []
+    return [
+        f"WORSE THAN THE MEAN IMAGE: reconstructions have {psnr:.2f} dB, and the mean of the training images, shown "
+        f"for everybody, has {of_mean_image:.2f} dB."
+    ]

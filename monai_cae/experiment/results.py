@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from monai_cae.evaluation import mean_and_sd
+from monai_cae.evaluation.caveats import dead_classifier, out_of_reach, worse_than_mean_image
 from monai_cae.evaluation.subgroups import subgroup_table
 from monai_cae.evaluation.summary import compare, summarise
 from monai_cae.experiment.record import NETWORK
@@ -90,7 +92,7 @@ def compute(
         if not table.empty:
             with replacing(output / f"{name}.csv") as temporary:
                 table.to_csv(temporary, float_format="%.5g", index=name != "subgroups")
-    caveats = _caveats(record, results, tables["scores"], seen_before)
+    caveats = _caveats(record, results, tables["scores"], tables["reconstruction"], seen_before)
     shares = results[0]["shares"]
     return Results(
         record,
@@ -116,7 +118,11 @@ def _reconstruction(results: Sequence[Mapping[str, Any]], output: Path) -> pd.Da
 
 
 def _caveats(
-    record: pd.DataFrame, results: Sequence[Mapping[str, Any]], scores: pd.DataFrame, seen_before: int | None
+    record: pd.DataFrame,
+    results: Sequence[Mapping[str, Any]],
+    scores: pd.DataFrame,
+    reconstruction: pd.DataFrame,
+    seen_before: int | None,
 ) -> list[str]:
     leaks = sum(part["steps"][NETWORK]["results"]["evaluate"]["leaks"] for part in results)
     repeats = record["repeat"].nunique()
@@ -150,15 +156,26 @@ def _caveats(
         row = scores.loc[(NETWORK, score)]
         if row["note"]:
             found.append(f"{score}: {row['note']}.")
+    found += _dead(ours)
+    found += out_of_reach(scores.loc[(NETWORK, "calibration_slope"), "mean"])
+    found += worse_than_mean_image(*reconstruction.loc[["autoencoder", "mean image"], "psnr"])
     dead = [method for method, rows in record.groupby("method", sort=False) if _one_class_only(rows)]
-    if NETWORK in dead:
-        found.append("DEAD CLASSIFIER: in at least one test set the network puts everybody into one class.")
     others = [method for method in dead if method not in (NETWORK, "majority")]
     if others:
         found.append(f"Everybody in one class, in at least one test set: {', '.join(map(readable, others))}.")
-    if ours["probability"].nunique() == 1:
-        found.append("The network's probability is the same for everybody: it has learned nothing.")
     return found
+
+
+def _dead(ours: pd.DataFrame) -> list[str]:
+    """What `dead_classifier` says of the test sets, and of how many."""
+    sets = [rows for _, rows in ours.groupby(["repeat", "fold"])]
+    said = Counter(
+        sentence
+        for rows in sets
+        for sentence in dead_classifier(rows["label"], rows["probability"], rows["threshold"].iloc[0])
+    )
+    where = f" So it is in {{}} of {len(sets)} test sets." if len(sets) > 1 else ""
+    return [sentence + where.format(times) for sentence, times in said.items()]
 
 
 def _one_class_only(rows: pd.DataFrame) -> bool:

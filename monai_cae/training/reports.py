@@ -15,8 +15,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from monai_cae.evaluation import classification_metrics, figures
-from monai_cae.evaluation.caveats import dead_classifier
-from monai_cae.evaluation.codecs import Reconstruction, reconstruction_table, trivial_codecs
+from monai_cae.evaluation.caveats import dead_classifier, out_of_reach, worse_than_mean_image
+from monai_cae.evaluation.codecs import Reconstruction, mean_image, reconstruction_table, trivial_codecs
+from monai_cae.evaluation.metrics import psnr
+from monai_cae.evaluation.scores import classification_scores
 from monai_cae.files import replacing
 from monai_cae.networks import ConvAutoencoder
 from monai_cae.training.handlers import BestCheckpoint
@@ -32,10 +34,11 @@ def report_autoencoder(
     network: ConvAutoencoder,
     checkpoint: BestCheckpoint,
     dataset: Dataset,
+    training: Dataset,
     inferer: Infer,
     output_dir: str,
     synthetic: bool,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Restore the best weights; draw the curves, reconstructions (the paper's figure 4) and feature maps (figure 3).
 
     Args:
@@ -43,12 +46,13 @@ def report_autoencoder(
         network: on its device.
         checkpoint: what kept the best weights.
         dataset: validation images, under `image`.
+        training: training images; of the first 2,000 the mean is compared with.
         inferer: calls the network.
         output_dir: its subfolder `figures` is written.
         synthetic: say so in the figures.
 
     Returns:
-        The best epoch's validation metrics.
+        The best epoch's validation metrics, and `caveats`.
     """
     checkpoint.restore()
     network.eval()
@@ -60,7 +64,10 @@ def report_autoencoder(
         "reconstructions": figures.reconstructions(_planes(images), _planes(reconstructions), note=note),
         "feature_maps": figures.feature_maps(_feature_maps(network.encoder, images[:1]), note=note),
     }
-    return _report_training(run, checkpoint, output_dir, "pretrain", drawn, note)
+    metrics = _report_training(run, checkpoint, output_dir, "pretrain", drawn, note)
+    known, unseen = (_planes(_images(images, network, count=2000)) for images in (training, dataset))
+    trivial = float(psnr(unseen, mean_image(known, unseen).images).mean())
+    return {**metrics, "caveats": worse_than_mean_image(checkpoint.best["val_psnr"], trivial)}
 
 
 def report_classifier(
@@ -145,7 +152,12 @@ def report_test(
         "confusion_matrix": figures.confusion_matrix(labels, probabilities, threshold=table.threshold, note=note),
     }
     _save(run, output_dir, "evaluate", drawn)
-    return {**metrics, "caveats": dead_classifier(labels, probabilities, table.threshold)}
+    caveats = dead_classifier(labels, probabilities, table.threshold)
+    caveats += out_of_reach(
+        classification_scores(labels, probabilities, names=["calibration_slope"])["calibration_slope"]
+    )
+    caveats += worse_than_mean_image(*coded.loc[["autoencoder", "mean image"], "psnr"])
+    return {**metrics, "caveats": caveats}
 
 
 def _report_training(

@@ -304,15 +304,25 @@ def test_leak_and_dead_classifier_are_doubts(tmp_path):
     table = pd.DataFrame(rows)
     evaluated = {"steps": {"network": {"results": {"evaluate": {"leaks": 2, "scans_left_out": 3}}}}}
     scores = pd.concat({"network": summarise(table, np.random.default_rng(0), resamples=50)}, names=["method"])
-    said = " ".join(_caveats(table, [evaluated], scores, seen_before=3))
+    coded = pd.DataFrame({"psnr": [8.69, 15.46]}, index=["autoencoder", "mean image"])
+    said = " ".join(_caveats(table, [evaluated], scores, coded, seen_before=3))
+    assert "DEAD CLASSIFIER: everybody is taken for AD. So it is in 5 of 5 test sets." in said
+    assert "NOTHING LEARNED" in said and "CALIBRATION OUT OF REACH: no finite slope" in said
+    assert (
+        "reconstructions have 8.69 dB, and the mean of the training images, shown for everybody, has 15.46 dB" in said
+    )
+    assert "accuracy: Wilson's interval" in said and "auc: no interval, the same in every resample." in said
     assert "SCANS LEFT OUT: 3, as they can't be used" in said
     assert "LEAKY: 2 leaks" in said and "DEAD CLASSIFIER" in said and "3 times" in said
     assert "FEW REPEATS" not in said
     others = pd.concat([table, table.assign(method="image_only"), table.assign(method="linear_svm", probability=0.2)])
-    assert "in at least one test set: image only, linear SVM." in " ".join(_caveats(others, [evaluated], scores, 0))
-    said = " ".join(_caveats(table, [evaluated], scores, seen_before=None))
+    assert "in at least one test set: image only, linear SVM." in " ".join(
+        _caveats(others, [evaluated], scores, coded, 0)
+    )
+    said = " ".join(_caveats(table, [evaluated], scores, coded, seen_before=None))
     assert "whether earlier experiments scored the same test subjects is not known" in said
-    assert "SEEN BEFORE" not in " ".join(_caveats(table, [evaluated], scores, seen_before=0))
+    said = " ".join(_caveats(table, [evaluated], scores, coded.iloc[::-1].set_axis(coded.index), seen_before=0))
+    assert "SEEN BEFORE" not in said and "MEAN IMAGE" not in said
 
 
 def test_subjects_called_na_007_and_null_stay_in_the_record(tmp_path):
