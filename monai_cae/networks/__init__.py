@@ -4,6 +4,7 @@ from monai_cae.networks.autoencoder import ConvAutoencoder, ConvDecoder, ConvEnc
 from monai_cae.networks.classifier import EncoderClassifier
 from monai_cae.networks.histogram import IntensityHistogram
 from monai_cae.networks.imagenet import ResNet50Encoder, VGG16Encoder
+from monai_cae.networks.reconstruction import reconstruction_of
 from monai_cae.networks.weights import (
     load_weights,
     read_checkpoint,
@@ -23,6 +24,7 @@ __all__ = [
     "VGG16Encoder",
     "load_weights",
     "read_checkpoint",
+    "reconstruction_of",
     "save_weights",
     "trained_on",
     "trained_with",

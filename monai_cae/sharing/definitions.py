@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import torch
@@ -75,14 +76,20 @@ def _built(bundle: Bundle, network: str) -> nn.Module:
     return built
 
 
+def _network(bundle: Bundle, target: Any) -> type[nn.Module]:
+    """The class of that name: one of this package's, or any that can be imported where the bundle is trusted."""
+    found = _NETWORKS.get(target) or (locate(target) if bundle.doubts and isinstance(target, str) else None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise MonaiCaeError(f"{target} is not a network{' that Python finds' if bundle.doubts else ' of monai-cae'}")
+    return found
+
+
 def _build(bundle: Bundle, value: Any) -> Any:
     if isinstance(value, dict):
         if "_target_" not in value:
             return {name: _build(bundle, member) for name, member in value.items()}
-        if value.get("_target_") not in _NETWORKS:
-            raise MonaiCaeError(f"{value.get('_target_')} is no network of monai-cae")
         arguments = {name: _build(bundle, member) for name, member in value.items() if not name.startswith("_")}
-        return _NETWORKS[value["_target_"]](**arguments)
+        return _network(bundle, value["_target_"])(**arguments)
     if isinstance(value, list) and len(value) > _LONGEST:
         raise MonaiCaeError(f"a list of {len(value)} values")
     if isinstance(value, list):

@@ -14,7 +14,7 @@ from monai_cae.training.baselines import (
     fitting_items,
     report_baselines,
 )
-from monai_cae.training.batches import reconstruction_batch, seen_by, with_pretrained
+from monai_cae.training.batches import Reconstructed, reconstruction_batch, seen_by, with_pretrained
 from monai_cae.training.calibration import Calibration
 from monai_cae.training.caveats import checkpoint_caveats
 from monai_cae.training.earlier import refuse_predictions
@@ -42,7 +42,7 @@ from monai_cae.training.resuming import ResumePoints, Resuming
 from monai_cae.training.stages import run_stage
 from monai_cae.training.tracking import EpochTracking, TrackedRun, default_tracking_uri
 from monai_cae.training.watching import LossWatch
-from monai_cae.training.workflow import bundle_root, prepare
+from monai_cae.training.workflow import bundle_root, prepare, unevaluated
 
 __all__ = [
     "Baselines",
@@ -70,6 +70,7 @@ __all__ = [
     "PredictionProgress",
     "PredictionTable",
     "ReadAheadLoader",
+    "Reconstructed",
     "ResidentLoader",
     "ResumePoints",
     "Resuming",

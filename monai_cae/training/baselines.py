@@ -19,6 +19,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import StratifiedKFold
+from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -26,7 +27,7 @@ from tqdm import tqdm
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import classification_metrics, predicted_classes
 from monai_cae.files import replacing
-from monai_cae.networks import ConvAutoencoder, IntensityHistogram, load_weights
+from monai_cae.networks import IntensityHistogram, load_weights
 from monai_cae.training.inferers import PrecisionInferer
 from monai_cae.training.stages import data_kind
 from monai_cae.training.tracking import TrackedRun
@@ -156,7 +157,7 @@ class EncoderCodes:
 
     def __init__(
         self,
-        autoencoder: ConvAutoencoder,
+        autoencoder: nn.Module,
         checkpoint: str,
         inferer: PrecisionInferer,
         device: str | torch.device = "cpu",
@@ -190,7 +191,7 @@ class EncoderCodes:
         codes = []
         with torch.no_grad():
             for images in _images(items, torch.float32).split(self.batch_size):
-                code = self.inferer(images.to(self.device), self.autoencoder.encoder)
+                code = self.inferer(images.to(self.device), self.autoencoder.get_submodule("encoder"))
                 codes.append(functional.adaptive_avg_pool2d(code, self.size).flatten(1).cpu())
         return torch.cat(codes).double().numpy()
 

@@ -11,7 +11,7 @@ from monai.utils import CommonKeys
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.networks import load_weights, trained_on
+from monai_cae.networks import load_weights, reconstruction_of, trained_on
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -30,6 +30,21 @@ def reconstruction_batch(
     """
     image = batchdata[CommonKeys.IMAGE].to(device=device, non_blocking=non_blocking, **kwargs)
     return image, image
+
+
+class Reconstructed:
+    """Postprocessing of an evaluator: the image in an autoencoder's output, for metrics.
+
+    Args:
+        network: the autoencoder, see `monai_cae.networks.reconstruction_of`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace `pred` by its image."""
+        return {**data, CommonKeys.PRED: reconstruction_of(self.network, data[CommonKeys.PRED])}
 
 
 def with_pretrained(network: Network, autoencoder: nn.Module, pretrained: str) -> Network:

@@ -12,6 +12,7 @@ from monai.inferers import SimpleInferer
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.networks.reconstruction import each_tensor
 
 PRECISIONS = ("auto", "bfloat16", "float32")
 COMPILE = ("auto", True, False)
@@ -43,16 +44,14 @@ class PrecisionInferer(SimpleInferer):
         self.compile = compile
         self._compiled: WeakKeyDictionary[nn.Module, Callable[..., torch.Tensor]] = WeakKeyDictionary()
 
-    def __call__(
-        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
-    ) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """
         Args:
             inputs: shape `(N, C, H, W[, D])`.
             network: called with them.
 
         Returns:
-            The network's output, in float32.
+            The network's output, its tensors in float32.
         """
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
@@ -65,7 +64,7 @@ class PrecisionInferer(SimpleInferer):
         with context:
             output = super().__call__(inputs, network, *args, **kwargs)
         # the next replay of a CUDA graph writes over its output
-        return output.clone() if graphs and output.dtype == torch.float32 else output.float()
+        return each_tensor(output, lambda t: t.clone() if graphs and t.dtype == torch.float32 else t.float())
 
     def _compile(self, network: nn.Module, device: torch.device) -> Callable[..., torch.Tensor]:
         if network not in self._compiled:

@@ -20,18 +20,18 @@ from monai_cae.evaluation.codecs import Reconstruction, mean_image, reconstructi
 from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.scores import classification_scores
 from monai_cae.files import replacing
-from monai_cae.networks import ConvAutoencoder
+from monai_cae.networks import reconstruction_of
 from monai_cae.training.handlers import BestCheckpoint
 from monai_cae.training.predictions import PredictionTable
 from monai_cae.training.tracking import TrackedRun
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
-Infer = Callable[[torch.Tensor, nn.Module], torch.Tensor]
+Infer = Callable[[torch.Tensor, nn.Module], Any]
 
 
 def report_autoencoder(
     run: TrackedRun,
-    network: ConvAutoencoder,
+    network: nn.Module,
     checkpoint: BestCheckpoint,
     dataset: Dataset,
     training: Dataset,
@@ -58,11 +58,11 @@ def report_autoencoder(
     network.eval()
     images = _images(dataset, network, count=8)
     with torch.no_grad():
-        reconstructions = inferer(images, network)
+        reconstructions = reconstruction_of(network, inferer(images, network))
     note = SYNTHETIC_NOTE if synthetic else ""
     drawn = {
         "reconstructions": figures.reconstructions(_planes(images), _planes(reconstructions), note=note),
-        "feature_maps": figures.feature_maps(_feature_maps(network.encoder, images[:1]), note=note),
+        "feature_maps": figures.feature_maps(_feature_maps(network.get_submodule("encoder"), images[:1]), note=note),
     }
     metrics = _report_training(run, checkpoint, output_dir, "pretrain", drawn, note)
     known, unseen = (_planes(_images(images, network, count=2000)) for images in (training, dataset))
@@ -88,7 +88,7 @@ def report_classifier(
     return _report_training(run, checkpoint, output_dir, "train", {}, SYNTHETIC_NOTE if synthetic else "")
 
 
-def compare_codecs(network: ConvAutoencoder, inferer: Infer, dataset: Dataset, training: Dataset) -> pd.DataFrame:
+def compare_codecs(network: nn.Module, inferer: Infer, dataset: Dataset, training: Dataset) -> pd.DataFrame:
     """What the autoencoder's reconstructions are worth beside the trivial ones: mean image, principal components, half
     size.
 
@@ -106,8 +106,8 @@ def compare_codecs(network: ConvAutoencoder, inferer: Infer, dataset: Dataset, t
     images = _images(dataset, network, count=500)
     with torch.no_grad():
         for batch in images.split(32):
-            outputs.append(_planes(inferer(batch, network)))
-        code_size = inferer(images[:1], network.encoder).numel()
+            outputs.append(_planes(reconstruction_of(network, inferer(batch, network))))
+        code_size = inferer(images[:1], network.get_submodule("encoder")).numel()
     test, known = _planes(images), _planes(_images(training, network, count=2000))
     ours = Reconstruction(np.concatenate(outputs), code_size)
     return reconstruction_table(test, {"autoencoder": ours, **trivial_codecs(known, test)})

@@ -34,7 +34,7 @@ from monai_cae.training.machine import use_machine
 _LOOKED_UP = {
     "imports", "initialize", "run", "training", "finalize", "bundle_root", "network_def", "train", "validate",
     "dataset", "autoencoder_def",
-    "evaluator", "inferer", "handlers", "preprocessing", "postprocessing", "key_metric",
+    "evaluator", "inferer", "handlers", "preprocessing", "postprocessing", "key_metric", "stages", "variants",
 }  # fmt: skip
 _REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
 _POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "image_size", "repeats")
@@ -119,6 +119,11 @@ def executed_config() -> dict[str, Any]:
     if isinstance(content.get("tracking_uri"), str):
         content["tracking_uri"] = without_credentials(content["tracking_uri"])
     return json.loads(json.dumps(content, default=str))
+
+
+def unevaluated(item: str) -> Any:
+    """An item of the running config as it stands there, for another config to evaluate."""
+    return executed_config()[item]
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
