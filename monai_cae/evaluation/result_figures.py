@@ -101,7 +101,7 @@ def roc_with_band(band: RocBand, summary: pd.DataFrame, note: str = "") -> Figur
 
     Args:
         band: From `curves.roc_band`.
-        summary: From `summary.summarise`, with the row `auc`.
+        summary: From `summary.summarise`, with the row `auc`, and how many `subjects` it is of.
         note: Footer line.
 
     Raises:
@@ -112,18 +112,20 @@ def roc_with_band(band: RocBand, summary: pd.DataFrame, note: str = "") -> Figur
     axis = figure.subplots()
     axis.plot((0, 1), (0, 1), label="Chance, AUC 0.5", **DASHES)
     rates, repeats = band.false_positive_rate, len(band.repeats)
+    whole = np.append(0, rates)  # a curve begins in the corner, where nobody is taken for AD
     axis.fill_between(
         rates, band.low, band.high, color=BLUE, alpha=0.18, linewidth=0, label="95% of resampled subjects"
     )
     if repeats > 1:
         thin: dict[str, Any] = {"color": BLUE, "linewidth": 0.7, "alpha": 0.45}
         for curve in band.repeats[1:]:
-            axis.plot(rates, curve, **thin)
-        axis.plot(rates, band.repeats[0], label="One repeat", **thin)
+            axis.plot(whole, np.append(0, curve), **thin)
+        axis.plot(whole, np.append(0, band.repeats[0]), label="One repeat", **thin)
     name = f"Mean of {repeats} repeats" if repeats > 1 else "Classifier"
     label = f"{name}, AUC {_with_ends(mean, low, high)}".replace(" [", "\n[")
-    axis.plot(rates, band.mean, color=BLUE, linewidth=1.8, clip_on=False, zorder=3, label=label)
+    axis.plot(whole, np.append(0, band.mean), color=BLUE, linewidth=1.8, clip_on=False, zorder=3, label=label)
     axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    axis.set_title(f"ROC curve, {summary.loc['auc', 'subjects']} test subjects", **HEADING)
     tidy(axis, xlabel="1 \N{MINUS SIGN} specificity", ylabel="Sensitivity")
     axis.legend(loc="lower right", **LEGEND)
     return figure

@@ -34,12 +34,13 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
     """
     note = SYNTHETIC_NOTE if summary["synthetic"] else ""
     note = f"LEAKY. {note}".strip() if summary["leaks"] else note
+    paper = {} if summary["synthetic"] else _PAPER
     ours, scores = results.of(NETWORK), results.scores.loc[NETWORK]
     summaries = {readable(method): results.scores.loc[method] for method in results.methods}
     drawn = {
         "roc": result_figures.roc_with_band(roc_band(ours, np.random.default_rng(0)), scores, note=note),
         "calibration": result_figures.reliability_diagram(ours, scores, note=note),
-        "methods": result_figures.forest_plot(summaries, note=note, reference=_PAPER, reference_name=_OF_THE_PAPER),
+        "methods": result_figures.forest_plot(summaries, note=note, reference=paper, reference_name=_OF_THE_PAPER),
     }
     groups = results.subgroups
     if not groups.empty and ((groups["by"] == "cdr") & (groups["score"] == "auc")).any():
@@ -50,16 +51,16 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
             {"Network": curve}, "auc", note=note, reference=0.5, reference_name="chance"
         )
     if summary["repeats"] > 1:
-        drawn["repeats"] = _repeats(ours, note)
+        drawn["repeats"] = _repeats(ours, note, paper)
     return drawn
 
 
-def _repeats(ours: pd.DataFrame, note: str) -> Figure:
+def _repeats(ours: pd.DataFrame, note: str, paper: Mapping[str, float]) -> Figure:
     """The scores whose mean the table has: each repeat's, of all its folds together."""
     record = pooled(ours)
     by_repeat = record.scores(np.ones((1, len(record.subjects))), HEADLINE)
     values = {LABELS[name]: scores[:, 0].tolist() for name, scores in by_repeat.items()}
-    reference = {LABELS[name]: value for name, value in _PAPER.items()}
+    reference = {LABELS[name]: value for name, value in paper.items()}
     return figures.repeats(values, note=note, reference=reference, reference_name=_OF_THE_PAPER)
 
 

@@ -110,6 +110,9 @@ def test_roc_with_band_tells_the_auc_of_the_summary():
     entries = legend(FIGURES["roc_with_band"](""))
     assert entries[-1] == f"Mean of 3 repeats, AUC {row['mean']:.3f}\n[{row['low']:.3f}, {row['high']:.3f}]"
     assert "One repeat" in entries
+    (axis,) = FIGURES["roc_with_band"]("").axes
+    assert axis.get_title() == f"ROC curve, {row['subjects']:.0f} test subjects"
+    assert all(line.get_xydata()[0].tolist() == [0, 0] for line in axis.lines)
     single = roc_band(FIRST, np.random.default_rng(0), resamples=20)
     assert "One repeat" not in legend(figures.roc_with_band(single, SUMMARY))
 
