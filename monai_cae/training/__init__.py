@@ -101,6 +101,7 @@ __all__ = [
     "report_test",
     "run_stage",
     "seen_by",
+    "unevaluated",
     "use_machine",
     "with_pretrained",
 ]
