@@ -9,7 +9,6 @@ from typing import Any
 
 from monai_cae.data.bad_scans import from_record, skipped_lines
 from monai_cae.data.splits import SETS
-from monai_cae.delivery import send_below
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import check_steps, evaluate
 from monai_cae.experiment.describing import descriptions
@@ -18,9 +17,9 @@ from monai_cae.experiment.record import NETWORK, pool, read_sets
 from monai_cae.experiment.results import compute
 from monai_cae.experiment.steps import BASELINES, CLASSIFIER, STAGES, Part, Plan, parts_of, read_json
 from monai_cae.files import only_writer
+from monai_cae.tracking import TrackedRun
 from monai_cae.training.ending import Ending
 from monai_cae.training.stages import write_json
-from monai_cae.training.tracking import TrackedRun
 from monai_cae.training.workflow import executed_config
 
 
@@ -137,7 +136,6 @@ def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool) -> di
         write_json(output / "summary.json", summary)
         log_results(tracked, summary, computed, output)
         write_json(output / "experiment.json", {"run_id": tracked.run_id, "finished": True})
-    send_below(output, plan.tracked["tracking_uri"])
     print_results(summary, computed, tracked, output, first=parts[0].folder)
     return summary
 

@@ -19,9 +19,9 @@ from monai_cae.evaluation.caveats import dead_classifier
 from monai_cae.evaluation.codecs import Reconstruction, reconstruction_table, trivial_codecs
 from monai_cae.files import replacing
 from monai_cae.networks import ConvAutoencoder
+from monai_cae.tracking import TrackedRun
 from monai_cae.training.handlers import BestCheckpoint
 from monai_cae.training.predictions import PredictionTable
-from monai_cae.training.tracking import TrackedRun
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
 Infer = Callable[[torch.Tensor, nn.Module], torch.Tensor]

@@ -1,0 +1,295 @@
+"""What a server lacks of the runs in a local database, copied there: by the run itself, or by `monai-cae sync`.
+
+Everything may be copied twice with the same outcome: a run is found again by a tag with its local ID, metrics carry
+their own time and MLflow keeps equal points once, and files are written over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.tracking import limits
+from monai_cae.tracking.store import Store, StoreAway, StoreRefuses
+
+DATABASE, UNSENT = "mlruns.db", "unsent.db"  # in output_dir; the second where the user's own can't be written
+ID = "monai_cae.id"  # tag: the run's first ID, which is the local one
+SERVER = "monai_cae.server"  # tag of a local run: where it belongs
+SENT = "monai_cae.sent"  # tag of a local run: what of it has arrived where
+PARENT = "mlflow.parentRunId"
+MOST = {"tags": 100, "params": 100, "metrics": 1000, "inputs": 100, "end": 1, "files": 1}  # that MLflow takes at once
+Content = dict[str, list[tuple[Any, ...]]]
+
+
+@dataclass
+class Copied:
+    """What came of copying a run: what has arrived, what the server refuses, and why it takes no files."""
+
+    arrived: dict[str, int]
+    refused: str = ""
+    no_files: str = ""
+
+
+class Copying:
+    """From a local database to a server.
+
+    Args:
+        local: has the runs.
+        server: gets them; another database may be one too.
+
+    Attributes:
+        there: local ID of a run -> experiment and run, as the server knows them.
+    """
+
+    def __init__(self, local: Store, server: Store) -> None:
+        self.local, self.server = local, server
+        self.there: dict[str, tuple[str, str]] = {}
+        self.database = (local.database or Path()).resolve()
+        self._lock = FileLock(self.database.with_name(f".{self.database.name}.lock"), timeout=2 * limits.WAIT_SECONDS)
+        self._arrived: set[str] = set()
+
+    def ask(self, question: Any) -> Any:
+        """An answer of the local database."""
+        try:
+            return self.local.ask(question)
+        except (StoreAway, StoreRefuses) as error:
+            raise MonaiCaeError(f"can't use {self.database} ({error})") from error
+
+    def unsent(self) -> Iterator[Any]:
+        """Runs of the database that belong to the server, and of which it lacks something."""
+        return (run for run in self.ask(all_runs) if run.data.tags.get(SERVER) == self.server.shown and self.lacks(run))
+
+    def lacks(self, run: Any) -> bool:
+        """Whether the server lacks something of a run."""
+        return bool(run.data.tags.get(SENT) != self._mark(self._content(run)))
+
+    def copy(self, run: Any, *, files: bool = True) -> Copied:
+        """Send what the server lacks of a run, and note in the database when that is all, the files included.
+
+        Raises:
+            StoreAway: the server does not answer.
+            StoreRefuses: it won't have the run.
+            MonaiCaeError: the database can't be used.
+        """
+        content, run_id = self._content(run), self._settle(run)
+        copied = Copied(dict.fromkeys(MOST, 0))
+        for kind, most in MOST.items():
+            left = [item for item in content[kind] if repr((run_id, kind, item)) not in self._arrived]
+            if kind == "files" and not files:
+                return copied
+            for start in range(0, len(left), most):
+                part = left[start : start + most]
+                try:
+                    self.server.ask(partial(_tell, run_id=run_id, kind=kind, part=part, folder=self._folder(run)))
+                except StoreRefuses as refused:
+                    copied.refused = copied.refused or str(refused)
+                except StoreAway as away:
+                    if kind != "files":
+                        raise
+                    copied.no_files = str(away)
+                    return copied
+                else:
+                    self._arrived |= {repr((run_id, kind, item)) for item in part}
+                    copied.arrived[kind] += len(part)
+        if not copied.refused:
+            self.ask(lambda client: client.set_tag(run.info.run_id, SENT, self._mark(content)))
+        return copied
+
+    def _mark(self, content: Content) -> str:
+        return f"{self.server.shown} {hashlib.sha256(repr(content).encode()).hexdigest()[:16]}"
+
+    def _content(self, run: Any) -> Content:
+        keys, run_id = run.data.metrics, run.info.run_id
+        points = self.ask(lambda client: [point for key in keys for point in client.get_metric_history(run_id, key)])
+        folder, root = self._folder(run), self.database.parent / "mlruns"
+        # none that a link or a forged ID leads to elsewhere
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.resolve().is_relative_to(root)]
+        return {
+            "tags": list(_tags(run).items()),
+            "params": list(run.data.params.items()),
+            "metrics": [(point.key, point.value, point.timestamp, point.step) for point in points],
+            "inputs": [(one,) for one in run.inputs.dataset_inputs],
+            "end": [(run.info.status, run.info.end_time if run.info.status != "RUNNING" else None)],
+            "files": [(path.relative_to(folder).as_posix(), path.stat().st_mtime_ns) for path in paths],
+        }
+
+    def _folder(self, run: Any) -> Path:
+        """Where the run's files lie: beside the database, wherever that has been copied to."""
+        return self.database.parent / "mlruns" / run.info.run_id / "artifacts"
+
+    def _settle(self, run: Any) -> str:
+        """The run's ID at the server, where it is found or made, under its parent."""
+        local_id = identity(run)
+        if local_id not in self.there:
+            name = self.ask(lambda client: client.get_experiment(run.info.experiment_id)).name
+            experiment = self.server.ask(partial(experiment_id, name=name, database=self.server.database))
+            try:
+                with self._lock:
+                    search = partial(find, experiment=experiment, local_id=local_id)
+                    found = self.server.ask(search) or self._make(run, local_id, experiment)
+            except Timeout:
+                raise StoreAway("another process is sending the same") from None
+            if found.info.lifecycle_stage != "active":
+                raise StoreRefuses(f"the run {found.info.run_id} is deleted there: restore it")
+            self.there[local_id] = experiment, found.info.run_id
+        return self.there[local_id][1]
+
+    def _make(self, run: Any, local_id: str, experiment: str) -> Any:
+        tags = {**_tags(run), ID: local_id}
+        if parent := run.data.tags.get(PARENT):
+            kept = self.ask(partial(find, experiment=run.info.experiment_id, local_id=parent))
+            known = None if kept else self.server.ask(partial(find, experiment=experiment, local_id=parent))
+            tags[PARENT] = self._settle(kept) if kept else known.info.run_id if known else parent
+        about = {"start_time": run.info.start_time, "tags": tags, "run_name": run.info.run_name}
+        return self.server.ask(lambda client: client.create_run(experiment, **about))
+
+
+def experiment_id(client: Any, name: str, database: Path | None) -> str:
+    """The experiment's, made when it is missing; artifacts of a SQLite database lie beside it.
+
+    Raises:
+        StoreAway: the answer is not MLflow's.
+        StoreRefuses: the experiment has been deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    beside = None if database is None else (database.parent / "mlruns").resolve().as_uri()
+    # the UI shows runs and their curves for this kind; without it, it opens its pages for language models
+    kind = {"mlflow.experimentKind": "custom_model_development"}
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=beside, tags=kind))
+        except MlflowException:
+            experiment = client.get_experiment_by_name(name)  # another process may have been quicker
+            if experiment is None:
+                raise
+    if not experiment.experiment_id:
+        raise StoreAway("its answer is not MLflow's")
+    if experiment.lifecycle_stage != "active":
+        raise StoreRefuses(f"the experiment {name} is deleted there: restore it, or choose another name")
+    return str(experiment.experiment_id)
+
+
+def identity(run: Any) -> str:
+    """The run's first ID, which it has at every store."""
+    return str(run.data.tags.get(ID, run.info.run_id))
+
+
+def find(client: Any, experiment: str, local_id: str) -> Any:
+    """The run with this local ID, deleted ones too; None where there is none."""
+    from mlflow.entities import ViewType
+
+    for what in (f"tags.`{ID}`", "attributes.run_id"):
+        text = f"{what} = '{local_id}'"
+        if found := client.search_runs([experiment], text, run_view_type=ViewType.ALL, max_results=1):
+            return found[0]
+    return None
+
+
+def all_runs(client: Any) -> list[Any]:
+    """Every run of a store, the oldest first."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments, max_results=50_000, order_by=["attributes.start_time ASC"]))
+
+
+def _tags(run: Any) -> dict[str, str]:
+    return {key: value for key, value in run.data.tags.items() if key not in (ID, SERVER, SENT, PARENT)}
+
+
+def _tell(client: Any, run_id: str, kind: str, part: list[tuple[Any, ...]], folder: Path) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
+    if kind == "files":
+        name = PurePosixPath(part[0][0])
+        client.log_artifact(run_id, str(folder / name), str(name.parent) if name.parent.name else None)
+    elif kind == "inputs":
+        client.log_inputs(run_id, datasets=[one for (one,) in part])
+    elif kind == "end":
+        status, time = part[0]
+        client.set_terminated(run_id, status, time) if time else client.update_run(run_id, status=status)
+    else:
+        entity = {"tags": RunTag, "params": Param, "metrics": Metric}[kind]
+        client.log_batch(run_id, **{kind: [entity(*item) for item in part]})
+
+
+def sync(folder: Path, tracking_uri: str = "") -> Iterator[str]:
+    """Copy the runs in every database at any depth below a folder to where they belong.
+
+    Args:
+        folder: a run's `output_dir`, or one around several.
+        tracking_uri: the server that gets all of them; "" for the one that each belongs to (with the address in
+            MLFLOW_TRACKING_URI where that is set), so that what was never meant for a server stays.
+
+    Yields:
+        A line per run, and one at the end.
+
+    Raises:
+        MonaiCaeError: something is left: in one line how much, and why.
+    """
+    if not folder.is_dir():
+        raise MonaiCaeError(f"no folder {folder}: give the --output_dir of a training")
+    left: list[str] = []
+    any_sent = False
+    for line, reason in _sync(folder, tracking_uri):
+        if line:
+            any_sent = True
+            yield line
+        left += [reason] * bool(reason)
+    if left:
+        what = f"{len(left)} run{'s' * (len(left) > 1)} below {folder}"
+        raise MonaiCaeError(f"not all sent of {what}: {'; '.join(dict.fromkeys(left))}")
+    yield f"nothing is left to send below {folder}" if any_sent else f"there is nothing to send below {folder}"
+
+
+def _sync(folder: Path, tracking_uri: str) -> Iterator[tuple[str, str]]:
+    """Of each run what has been sent, and why something was not."""
+    databases = [path for name in (DATABASE, UNSENT) for path in folder.rglob(name)]
+    away: dict[str, str] = {}
+    for database in sorted(databases, key=lambda path: (len(path.parts), path)):
+        local = Store(f"sqlite:///{database.resolve()}")
+        try:
+            runs = local.ask(all_runs)
+        except (StoreAway, StoreRefuses, MonaiCaeError) as error:
+            yield "", f"can't read {database} ({error})"
+            continue
+        for run in runs:
+            belongs = run.data.tags.get(SERVER, "")
+            address = tracking_uri or (belongs and os.environ.get("MLFLOW_TRACKING_URI", belongs))
+            if address and address != local.uri:
+                yield _sync_run(Copying(local, Store(address, limits.SYNC_SECONDS)), run, away)
+
+
+def _sync_run(copying: Copying, run: Any, away: dict[str, str]) -> tuple[str, str]:
+    where = f"MLflow at {copying.server.shown}"
+    try:
+        if not copying.lacks(run):
+            return "", ""
+        if where not in away:
+            copied = copying.copy(run)
+            return _told(copying, run, copied), (
+                f"{where} refuses some of {run.info.run_name} ({copied.refused})" if copied.refused else
+                f"{where} takes no files ({copied.no_files}): try again later" if copied.no_files else ""
+            )  # fmt: skip
+    except StoreAway as error:
+        away[where] = f"{where} does not answer ({error}): try again later"
+    except StoreRefuses as error:
+        return "", f"{where} refuses {run.info.run_name} ({error})"
+    except MonaiCaeError as error:
+        return "", str(error)
+    return "", away[where]
+
+
+def _told(copying: Copying, run: Any, copied: Copied) -> str:
+    counted = {"metric": copied.arrived["metrics"], "file": copied.arrived["files"]}
+    content = ", ".join(f"{number} {what}{'s' * (number > 1)}" for what, number in counted.items() if number) or "rest"
+    unfinished = "; it has not ended" * (run.info.status == "RUNNING")
+    return f"{run.info.run_name} (run {copying.there[identity(run)][1]}): {content} sent{unfinished}"
