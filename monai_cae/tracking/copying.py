@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -29,13 +29,8 @@ MOST = {"tags": 100, "params": 100, "metrics": 1000, "inputs": 100, "end": 1, "f
 Content = dict[str, list[tuple[Any, ...]]]
 
 
-@dataclass
-class Copied:
-    """What came of copying a run: what has arrived, what the server refuses, and why it takes no files."""
-
-    arrived: dict[str, int]
-    refused: str = ""
-    no_files: str = ""
+class FilesAway(StoreAway):
+    """All has arrived but files, which the server does not take now."""
 
 
 class Copying:
@@ -71,37 +66,41 @@ class Copying:
         """Whether the server lacks something of a run."""
         return bool(run.data.tags.get(SENT) != self._mark(self._content(run)))
 
-    def copy(self, run: Any, *, files: bool = True) -> Copied:
+    def copy(self, run: Any, *, files: bool = True) -> str:
         """Send what the server lacks of a run, and note in the database when that is all, the files included.
 
+        Returns:
+            What has been sent, in words.
+
         Raises:
-            StoreAway: the server does not answer.
-            StoreRefuses: it won't have the run.
+            StoreAway: the server does not answer, or (`FilesAway`) not where files go.
+            StoreRefuses: it won't have the run, or some of it: the rest is there.
             MonaiCaeError: the database can't be used.
         """
         content, run_id = self._content(run), self._settle(run)
-        copied = Copied(dict.fromkeys(MOST, 0))
+        refused, sent = "", dict.fromkeys(MOST, 0)
         for kind, most in MOST.items():
-            left = [item for item in content[kind] if repr((run_id, kind, item)) not in self._arrived]
             if kind == "files" and not files:
-                return copied
+                continue
+            left = [item for item in content[kind] if repr((run_id, kind, item)) not in self._arrived]
             for start in range(0, len(left), most):
                 part = left[start : start + most]
                 try:
-                    self.server.ask(partial(_tell, run_id=run_id, kind=kind, part=part, folder=self._folder(run)))
-                except StoreRefuses as refused:
-                    copied.refused = copied.refused or str(refused)
+                    self.server.ask(partial(write, run_id=run_id, kind=kind, part=part))
+                except StoreRefuses as error:
+                    refused = refused or str(error)
                 except StoreAway as away:
-                    if kind != "files":
-                        raise
-                    copied.no_files = str(away)
-                    return copied
+                    raise FilesAway(str(away)) if kind == "files" else away from away
                 else:
                     self._arrived |= {repr((run_id, kind, item)) for item in part}
-                    copied.arrived[kind] += len(part)
-        if not copied.refused:
-            self.ask(lambda client: client.set_tag(run.info.run_id, SENT, self._mark(content)))
-        return copied
+                    sent[kind] += len(part)
+        if refused:
+            raise StoreRefuses(refused)
+        if files:
+            with suppress(StoreAway, StoreRefuses):  # it would be found out again
+                self.local.ask(lambda client: client.set_tag(run.info.run_id, SENT, self._mark(content)))
+        counted = [(sent[kind], kind) for kind in ("metrics", "files") if sent[kind]]
+        return ", ".join(f"{number} {kind[: -1 if number == 1 else None]}" for number, kind in counted) or "the rest"
 
     def _mark(self, content: Content) -> str:
         return f"{self.server.shown} {hashlib.sha256(repr(content).encode()).hexdigest()[:16]}"
@@ -118,7 +117,7 @@ class Copying:
             "metrics": [(point.key, point.value, point.timestamp, point.step) for point in points],
             "inputs": [(one,) for one in run.inputs.dataset_inputs],
             "end": [(run.info.status, run.info.end_time if run.info.status != "RUNNING" else None)],
-            "files": [(path.relative_to(folder).as_posix(), path.stat().st_mtime_ns) for path in paths],
+            "files": [(str(path), str(path.parent.relative_to(folder)), path.stat().st_mtime_ns) for path in paths],
         }
 
     def _folder(self, run: Any) -> Path:
@@ -205,12 +204,12 @@ def _tags(run: Any) -> dict[str, str]:
     return {key: value for key, value in run.data.tags.items() if key not in (ID, SERVER, SENT, PARENT)}
 
 
-def _tell(client: Any, run_id: str, kind: str, part: list[tuple[Any, ...]], folder: Path) -> None:
+def write(client: Any, run_id: str, kind: str, part: list[tuple[Any, ...]]) -> None:
+    """Have a store take at most `MOST[kind]` of something."""
     from mlflow.entities import Metric, Param, RunTag
 
     if kind == "files":
-        name = PurePosixPath(part[0][0])
-        client.log_artifact(run_id, str(folder / name), str(name.parent) if name.parent.name else None)
+        client.log_artifact(run_id, part[0][0], part[0][1].strip(".") or None)
     elif kind == "inputs":
         client.log_inputs(run_id, datasets=[one for (one,) in part])
     elif kind == "end":
@@ -237,59 +236,47 @@ def sync(folder: Path, tracking_uri: str = "") -> Iterator[str]:
     """
     if not folder.is_dir():
         raise MonaiCaeError(f"no folder {folder}: give the --output_dir of a training")
-    left: list[str] = []
-    any_sent = False
-    for line, reason in _sync(folder, tracking_uri):
-        if line:
-            any_sent = True
-            yield line
-        left += [reason] * bool(reason)
-    if left:
-        what = f"{len(left)} run{'s' * (len(left) > 1)} below {folder}"
-        raise MonaiCaeError(f"not all sent of {what}: {'; '.join(dict.fromkeys(left))}")
-    yield f"nothing is left to send below {folder}" if any_sent else f"there is nothing to send below {folder}"
-
-
-def _sync(folder: Path, tracking_uri: str) -> Iterator[tuple[str, str]]:
-    """Of each run what has been sent, and why something was not."""
     databases = [path for name in (DATABASE, UNSENT) for path in folder.rglob(name)]
+    left: list[str] = []
     away: dict[str, str] = {}
+    sent = "there is nothing to send"
     for database in sorted(databases, key=lambda path: (len(path.parts), path)):
         local = Store(f"sqlite:///{database.resolve()}")
         try:
             runs = local.ask(all_runs)
         except (StoreAway, StoreRefuses, MonaiCaeError) as error:
-            yield "", f"can't read {database} ({error})"
+            left.append(f"can't read {database} ({error})")
             continue
         for run in runs:
             belongs = run.data.tags.get(SERVER, "")
             address = tracking_uri or (belongs and os.environ.get("MLFLOW_TRACKING_URI", belongs))
             if address and address != local.uri:
-                yield _sync_run(Copying(local, Store(address, limits.SYNC_SECONDS)), run, away)
+                try:
+                    if line := _sync_run(Copying(local, Store(address, limits.SYNC_SECONDS)), run, away):
+                        sent = "nothing is left to send"
+                        yield line
+                except MonaiCaeError as error:
+                    left.append(str(error))
+    if left:
+        what = f"{len(left)} run{'s' * (len(left) > 1)} below {folder}"
+        raise MonaiCaeError(f"not all sent of {what}: {'; '.join(dict.fromkeys(left))}")
+    yield f"{sent} below {folder}"
 
 
-def _sync_run(copying: Copying, run: Any, away: dict[str, str]) -> tuple[str, str]:
-    where = f"MLflow at {copying.server.shown}"
+def _sync_run(copying: Copying, run: Any, away: dict[str, str]) -> str:
+    name, where = run.info.run_name, f"MLflow at {copying.server.shown}"
     try:
         if not copying.lacks(run):
-            return "", ""
-        if where not in away:
-            copied = copying.copy(run)
-            return _told(copying, run, copied), (
-                f"{where} refuses some of {run.info.run_name} ({copied.refused})" if copied.refused else
-                f"{where} takes no files ({copied.no_files}): try again later" if copied.no_files else ""
-            )  # fmt: skip
+            return ""
+        if where in away:
+            raise MonaiCaeError(away[where])
+        content = copying.copy(run)
+    except FilesAway as error:
+        raise MonaiCaeError(f"{where} takes no files ({error}): try again later") from error
     except StoreAway as error:
         away[where] = f"{where} does not answer ({error}): try again later"
+        raise MonaiCaeError(away[where]) from error
     except StoreRefuses as error:
-        return "", f"{where} refuses {run.info.run_name} ({error})"
-    except MonaiCaeError as error:
-        return "", str(error)
-    return "", away[where]
-
-
-def _told(copying: Copying, run: Any, copied: Copied) -> str:
-    counted = {"metric": copied.arrived["metrics"], "file": copied.arrived["files"]}
-    content = ", ".join(f"{number} {what}{'s' * (number > 1)}" for what, number in counted.items() if number) or "rest"
+        raise MonaiCaeError(f"{where} refuses {name} or some of it ({error})") from error
     unfinished = "; it has not ended" * (run.info.status == "RUNNING")
-    return f"{run.info.run_name} (run {copying.there[identity(run)][1]}): {content} sent{unfinished}"
+    return f"{name} (run {copying.there[identity(run)][1]}): {content} sent{unfinished}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -12,11 +13,11 @@ from tqdm import tqdm
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.tracking import limits
-from monai_cae.tracking.copying import Copied, Copying
+from monai_cae.tracking.copying import Copying, FilesAway
 from monai_cae.tracking.store import Store, StoreAway, StoreRefuses
 
 AWAY, NO_FILES = "does not answer", "does not take files"
-_SLOWEST = 20  # times as long as copying took passes before the next: at most 5 % of the time goes there
+_SLOWEST = 5  # times as long as copying took passes before the next: it reads all metrics of the run
 _told: dict[tuple[str, str], str] = {}  # server, what it does not do -> why; of the process: the next run knows
 
 
@@ -94,35 +95,28 @@ class Mirror:
                 wait = max(limits.MIRROR_SECONDS, _SLOWEST * (time.monotonic() - started))
         if self._alone or (self.server.uri, AWAY) not in _told:
             answers = not self._run_id or self._copy(self._run_id)
-            if answers and self._alone:
-                self._copy_others()
-
-    def _copy_others(self) -> None:
-        try:
-            for run in self.copying.unsent():
-                if not self._copy(run.info.run_id):
-                    return
-        except MonaiCaeError:  # `monai-cae sync` tells
-            return
+            with suppress(MonaiCaeError):
+                if answers and self._alone:
+                    all(self._copy(run.info.run_id) for run in self.copying.unsent())
 
     def _copy(self, run_id: str, files: bool = True) -> bool:
         """Whether the server answered, and the database too."""
+        problem = ("", "")
         try:
-            run = self.copying.ask(lambda client: client.get_run(run_id))
-            copied = self.copying.copy(run, files=files)
+            self.copying.copy(self.copying.ask(lambda client: client.get_run(run_id)), files=files)
+        except FilesAway as away:
+            problem = NO_FILES, str(away)
+        except StoreRefuses as refused:
+            problem = f"refuses some of run {run_id}", str(refused)
         except StoreAway as away:
             tell(self.server, self.copying.database, AWAY, str(away))
             return False
-        except MonaiCaeError:
+        except MonaiCaeError:  # the run itself, or `monai-cae sync`, tells
             return False
-        except StoreRefuses as refused:
-            copied = Copied({}, str(refused))
         if _told.pop((self.server.uri, AWAY), ""):
             tqdm.write(f"MLflow at {self.server.shown} answers again")
-        if copied.refused:
-            tell(self.server, self.copying.database, f"refuses some of run {run_id}", copied.refused)
-        if copied.no_files:
-            tell(self.server, self.copying.database, NO_FILES, copied.no_files)
+        if problem[0]:
+            tell(self.server, self.copying.database, *problem)
         elif files:
             _told.pop((self.server.uri, NO_FILES), None)
         return True

@@ -34,6 +34,7 @@ from monai_cae.tracking.copying import (
     experiment_id,
     find,
     identity,
+    write,
 )
 from monai_cae.tracking.mirror import AWAY, Mirror, ask, tell
 from monai_cae.tracking.store import Store, StoreAway, StoreRefuses, without_credentials
@@ -109,19 +110,19 @@ class TrackedRun:
         self._server: Store | None = None
         self._mirror: Mirror | None = None
         self._open = False
-        self._unsent: list[list[Any]] = []
+        self._unsent: list[tuple[Any, ...]] = []
         self._sent_at = -math.inf
 
     def __enter__(self) -> TrackedRun:
-        target, shared = Store(self.tracking_uri), _open.get(self.parent_run_id)
-        unsent = Path(self.output_dir).resolve() / UNSENT
+        target, shared, unsent = Store(self.tracking_uri), _open.get(self.parent_run_id), self._in_output(UNSENT)
         if shared is None and unsent.is_file():  # what an earlier run could not write elsewhere
             Mirror(Store(f"sqlite:///{unsent}"), target).close()
-        self._local = shared or (target if target.database else Store(f"sqlite:///{unsent.with_name(DATABASE)}"))
+        database = self._in_output(DATABASE)
+        self._local = shared or (target if target.database else Store(f"sqlite:///{database}"))
         self._server = None if self._local.uri == target.uri else target
         try:
             if self._server and shared is None:  # a wrong address, name or login ends here, before anything is written
-                ask(self._server, unsent.with_name(DATABASE), self._experiment_in(self._server))
+                ask(self._server, database, self._experiment_in(self._server))
             self._begin()
         except StoreAway as away:
             self._leave_database(away)
@@ -142,63 +143,69 @@ class TrackedRun:
         self._open = False
         ended = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit))
         status = "FINISHED" if kind is None else "KILLED" if ended else "FAILED"
-        self._write(lambda client, run: client.set_terminated(run, status, _milliseconds()))
+        self._log("end", [(status, _milliseconds())])
         _open.pop(self.run_id, None)
         if self._mirror:
-            self._mirror.close(alone=not self.parent_run_id)
+            self._mirror.close(alone=_open.get(self.parent_run_id) is not self._local)
 
     def _experiment_in(self, store: Store) -> Callable[[Any], str]:
         return partial(experiment_id, name=self.experiment_name, database=store.database)
 
-    def _begin(self, first_id: str = "") -> None:
-        """Go on with the run in the database, or make one, and have it mirrored."""
-        local, server = self._database, {SERVER: self._server.shown} if self._server else {}
-        self._experiment_id = local.ask(self._experiment_in(local))
-        search = partial(find, experiment=self._experiment_id, local_id=first_id or self.resumed_run_id)
-        run = local.ask(search) if first_id or self.resumed_run_id else None
-        if run is None or run.info.lifecycle_stage != "active":
-            if self.resumed_run_id and not first_id:
-                print(f"the MLflow run {self.resumed_run_id} is gone: going on in a new one", flush=True)
-                self.resumed_run_id = ""
-            more = {PARENT: self.parent_run_id, ID: first_id}
-            tags = {**self.tags, **server, **{key: value for key, value in more.items() if value}}
-            about = {"start_time": _milliseconds(), "tags": tags, "run_name": self.name}
-            run = local.ask(lambda client: client.create_run(self._experiment_id, **about))
-        else:
-            local.ask(lambda client: client.update_run(run.info.run_id, status="RUNNING"))
-            for key, value in server.items():
-                local.ask(lambda client, key=key, value=value: client.set_tag(run.info.run_id, key, value))
+    def _begin(self) -> None:
+        run = self._database.ask(self._go_on_or_make)
         self._local_id, self.run_id = run.info.run_id, identity(run)
-        _open[self.run_id] = local
-        self._mirror = Mirror(local, self._server, self._local_id) if self._server else None
+        _open[self.run_id] = self._database
+        self._mirror = Mirror(self._database, self._server, self._local_id) if self._server else None
+
+    def _go_on_or_make(self, client: Any) -> Any:
+        """The run in the database."""
+        self._experiment_id = self._experiment_in(self._database)(client)
+        known, instead = self.run_id or self.resumed_run_id, self._database.database == self._in_output(UNSENT)
+        server = {SERVER: self._server.shown} if self._server else {}
+        run = find(client, self._experiment_id, known) if known else None
+        if run and run.info.lifecycle_stage == "active":
+            client.update_run(run.info.run_id, status="RUNNING")
+            for key, value in server.items():
+                client.set_tag(run.info.run_id, key, value)
+            return run
+        if known and not instead:
+            print(f"the MLflow run {known} is gone: going on in a new one", flush=True)
+            self.resumed_run_id = known = ""
+        more = {PARENT: self.parent_run_id, ID: known}
+        tags = {**self.tags, **server, **{key: value for key, value in more.items() if value}}
+        return client.create_run(self._experiment_id, _milliseconds(), tags, self.name)
 
     def _leave_database(self, error: Exception) -> None:
         """Go on in a database of one's own; the other gets the run as a server does."""
-        unsent = Path(self.output_dir).resolve() / UNSENT
         try:
-            if self._database.database == unsent:
+            if self._database.database == self._in_output(UNSENT):
                 raise error
             if self._mirror:
                 self._mirror.stop()
             self._server = self._server or self._database
-            tell(self._server, unsent, AWAY, str(error))
-            self._local = Store(f"sqlite:///{unsent}")
-            self._begin(self.run_id or self.resumed_run_id)
+            tell(self._server, self._in_output(UNSENT), AWAY, str(error))
+            self._local = Store(f"sqlite:///{self._in_output(UNSENT)}")
+            self._begin()
         except (StoreAway, StoreRefuses) as again:
             raise MonaiCaeError(f"can't write {self._database.database} ({again}): make room for it") from again
 
-    def _write(self, step: Callable[[Any, str], Any]) -> None:
+    def _log(self, kind: str, items: list[tuple[Any, ...]]) -> None:
         """Write something to the database; the server gets it from there."""
-        try:
-            self._database.ask(lambda client: step(client, self._local_id))
-        except (StoreAway, StoreRefuses) as error:
-            if isinstance(error, StoreRefuses) and self._database.database == Path(self.output_dir).resolve() / UNSENT:
-                tell(self._database, self._database.database, f"refuses some of {self.name}", str(error))
-                return
-            self._leave_database(error)
-            self._write(step)
+        for start in range(0, len(items), MOST[kind]):
+            part = items[start : start + MOST[kind]]
+            try:
+                self._database.ask(partial(write, run_id=self._local_id, kind=kind, part=part))
+            except (StoreAway, StoreRefuses) as error:
+                if isinstance(error, StoreRefuses) and self._database.database == self._in_output(UNSENT):
+                    tell(self._database, self._in_output(UNSENT), f"refuses some of {self.name}", str(error))
+                else:
+                    self._leave_database(error)
+                    self._log(kind, part)
         if self._mirror:
             self._mirror.news.set()
+
+    def _in_output(self, name: str) -> Path:
+        return Path(self.output_dir).resolve() / name
 
     @property
     def _database(self) -> Store:
@@ -217,19 +224,12 @@ class TrackedRun:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Hyper-parameters; MLflow allows no # in a name, so `cohort#task` is `cohort.task` there."""
-        from mlflow.entities import Param
-
-        shown = [Param(key.replace("#", "."), self._without_credentials(str(value))) for key, value in params.items()]
-        for start in range(0, len(shown), MOST["params"]):
-            part = shown[start : start + MOST["params"]]
-            self._write(lambda client, run, part=part: client.log_batch(run, params=part))
+        shown = {key.replace("#", "."): self._without_credentials(str(value)) for key, value in params.items()}
+        self._log("params", list(shown.items()))
 
     def describe(self, text: str, tags: Mapping[str, str]) -> None:
         """The run's description in MLflow, in Markdown, and tags to filter by."""
-        from mlflow.entities import RunTag
-
-        described = [RunTag(key, value) for key, value in {"mlflow.note.content": text, **tags}.items()]
-        self._write(lambda client, run: client.log_batch(run, tags=described))
+        self._log("tags", list({"mlflow.note.content": text, **tags}.items()))
 
     def mark_and_count(self, name: str, content: Any) -> int | None:
         """Tag the run with the hash of some content, and count the other finished runs of its experiment that have it.
@@ -250,11 +250,11 @@ class TrackedRun:
             return sum(identity(run) != self.run_id for run in found)
 
         try:
-            database = self._database
-            others = ask(self._server, database.database, count) if self._server else database.ask(count)
+            shown = self._in_output(DATABASE)
+            others = ask(self._server, shown, count) if self._server else self._database.ask(count)
         except (StoreAway, StoreRefuses):
             others = None
-        self._write(lambda client, run: client.set_tag(run, name, value))
+        self._log("tags", [(name, value)])
         return others
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -267,22 +267,18 @@ class TrackedRun:
             self.history.setdefault(name, []).append((step, value))
         if self._open:
             now = _milliseconds()
-            self._unsent += [[name, float(value), now, step] for name, value in metrics.items()]
+            self._unsent += [(name, float(value), now, step) for name, value in metrics.items()]
             if time.monotonic() - self._sent_at >= _SEND_EVERY:
                 self._send()
 
     def _send(self) -> None:
-        from mlflow.entities import Metric
-
-        for start in range(0, len(self._unsent), MOST["metrics"]):
-            part = [Metric(*point) for point in self._unsent[start : start + MOST["metrics"]]]
-            self._write(lambda client, run, part=part: client.log_batch(run, metrics=part))
+        self._log("metrics", self._unsent)
         self._unsent = []
         self._sent_at = time.monotonic()
 
     def log_file(self, path: str | Path, folder: str = "") -> None:
         """Copy a file to the run's artifacts."""
-        self._write(lambda client, run: client.log_artifact(run, str(path), folder or None))
+        self._log("files", [(str(path), folder)])
 
     def log_json(self, content: Any, name: str) -> None:
         """A JSON artifact."""
@@ -312,9 +308,9 @@ def where_to_see(run: TrackedRun, folder: Path) -> list[str]:
 
 
 def _lacks(server: Store, folder: Path) -> bool:
-    databases = [path for name in (DATABASE, UNSENT) if (path := folder / name).is_file() and path != server.database]
+    paths = [path for path in (*folder.glob(DATABASE), *folder.rglob(UNSENT)) if path != server.database]
     try:
-        return any(True for path in databases for _ in Copying(Store(f"sqlite:///{path}"), server).unsent())
+        return any(True for path in paths for _ in Copying(Store(f"sqlite:///{path}"), server).unsent())
     except MonaiCaeError:
         return True
 

@@ -78,7 +78,7 @@ def track(server: FlakyServer, experiment: str, empty: Path, tmp_path: Path) -> 
             local.parent.mkdir(exist_ok=True)
             shutil.copyfile(empty, local)
         where = {"tracking_uri": server.uri, "output_dir": str(tmp_path / folder), **options}
-        return TrackedRun(experiment_name=experiment, stage=stage, **where)
+        return TrackedRun(stage=stage, **{"experiment_name": experiment, **where})
 
     return make
 
@@ -214,11 +214,10 @@ def test_down_for_the_whole_run_and_sent_by_hand(server, track, tmp_path, experi
 
 
 @pytest.mark.fault(
-    "MLflow dies, answers 500 or 503 with `Retry-After: 3600`, with what is not MLflow's, hangs, or answers a byte at a "
-    "time; then it is back",
+    "MLflow dies, hangs, answers 500, 503 with `Retry-After: 3600`, a web page, or a byte at a time; then it is back",
     "page complete, every metric once; one line when it went, one when it came back",
 )
-@pytest.mark.parametrize("fault", ["dead", "500", "503", "html", "json", "hang", "drip"])
+@pytest.mark.parametrize("fault", ["dead", "500", "503", "html", "hang", "drip"])
 def test_away_in_the_middle_and_back(server, track, tmp_path, experiment, said, fault, monkeypatch):
     with track() as run:
         run._sent_at = 0.0
@@ -239,6 +238,15 @@ def test_away_in_the_middle_and_back(server, track, tmp_path, experiment, said, 
     assert seen["early"] == [(1, 0.5), (2, 1.0)]
     assert said().count("training goes on") == 1 and said().count("answers again") == 1
     assert_nothing_left(tmp_path)
+
+
+def test_json_that_is_not_mlflows_is_no_answer(server, track, tmp_path, experiment):
+    server.break_down("json")
+    with track() as run:
+        log_all(run, tmp_path)
+    server.mend()
+    list(sync(tmp_path))
+    assert_complete(page(server, runs_of(server, experiment)["pretrain"]))
 
 
 @pytest.mark.fault("MLflow down at the start, back before the end", "page complete, nothing left to send")
@@ -327,7 +335,9 @@ def test_broken_artifact_store_holds_up_no_metrics(server, track, tmp_path, expe
     with track() as run:
         log_all(run, tmp_path)
         run._send()
-        until(lambda: len(page(server, runs_of(server, experiment).get("pretrain", ""))["loss"]) == 3)
+        client = MlflowClient(server.uri)
+        until(lambda: "pretrain" in runs_of(server, experiment))
+        until(lambda: len(client.get_metric_history(runs_of(server, experiment)["pretrain"], "loss")) == 3)
     assert said().count("does not take files") == 1
     there = runs_of(server, experiment)["pretrain"]
     assert MlflowClient(server.uri).get_run(there).info.status == "FINISHED"
@@ -427,7 +437,9 @@ def test_several_that_sync_at_once_make_one_run(server, track, tmp_path, experim
     assert_complete(page(server, runs_of(server, experiment)["pretrain"]))
 
 
-@pytest.mark.fault("SIGKILL of a training, also while MLflow is down, then `sync`", "every metric that was written, once")
+@pytest.mark.fault(
+    "SIGKILL of a training, also while MLflow is down, then `sync`", "every metric that was written, once"
+)
 @pytest.mark.parametrize("fault", ["", "dead"])
 def test_killed_training_is_sent_by_hand(server, track, tmp_path, experiment, discs, fault, empty):
     output = tmp_path / "out"
@@ -471,15 +483,12 @@ def two_kept(server, track, tmp_path) -> list[TrackedRun]:
 
 @pytest.mark.fault("a database that is cut or none at all", "one line names it; other runs are sent")
 @pytest.mark.parametrize("content", [b"", b"not a database, but long enough to be looked at" * 20, None])
-def test_damaged_database_is_one_line_and_stops_no_other(server, two_kept, tmp_path, experiment, content, monkeypatch):
+def test_damaged_database_is_one_line_and_stops_no_other(server, two_kept, tmp_path, experiment, content):
     database = tmp_path / "a" / "mlruns.db"
     database.write_bytes(database.read_bytes()[:20_000] if content is None else content)
-    if content == b"":  # SQLite takes this for a new database
-        assert len(list(sync(tmp_path))) == 2
-    else:
-        with pytest.raises(MonaiCaeError, match="can't read|can't use") as told:
-            list(sync(tmp_path))
-        assert str(database) in str(told.value) and "\n" not in str(told.value)
+    with pytest.raises(MonaiCaeError, match=r"can't (read|use)") as told:
+        list(sync(tmp_path))
+    assert str(database) in str(told.value) and "\n" not in str(told.value)
     runs = runs_of(server, experiment)
     assert set(runs) == {"b"}
     assert_complete(page(server, runs["b"]))
@@ -546,12 +555,12 @@ def test_refusal_at_the_start_is_a_mistake_and_nothing_is_kept(server, track, tm
 def test_deleted_experiment_is_a_mistake(server, track, tmp_path, experiment):
     client = MlflowClient(server.uri)
     client.delete_experiment(client.create_experiment(experiment))
-    with pytest.raises(MonaiCaeError, match="refuses to open the run.*is deleted there"), track():
+    with pytest.raises(MonaiCaeError, match=r"refuses to open the run.*is deleted there"), track():
         pass
     assert_nothing_left(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["it's \"odd\" `name` = 1; --", "Äpfel/../.. %2F #1", "a" * 200])
+@pytest.mark.parametrize("name", ['it\'s "odd" `name` = 1; --', "Äpfel/../.. %2F #1", "a" * 200])
 def test_odd_names(server, track, tmp_path, name):
     with track("first", experiment_name=name, name=name) as run:
         log_all(run, tmp_path)
