@@ -58,6 +58,10 @@ class Copying:
         except (StoreAway, StoreRefuses) as error:
             raise MonaiCaeError(f"can't use {self.database} ({error})") from error
 
+    def get(self, run_id: str) -> Any:
+        """A run of the database."""
+        return self.ask(lambda client: client.get_run(run_id))
+
     def unsent(self) -> Iterator[Any]:
         """Runs of the database that belong to the server, and of which it lacks something."""
         return (run for run in self.ask(all_runs) if run.data.tags.get(SERVER) == self.server.shown and self.lacks(run))
@@ -83,8 +87,7 @@ class Copying:
             if kind == "files" and not files:
                 continue
             left = [item for item in content[kind] if repr((run_id, kind, item)) not in self._arrived]
-            for start in range(0, len(left), most):
-                part = left[start : start + most]
+            for part in (left[start : start + most] for start in range(0, len(left), most)):
                 try:
                     self.server.ask(partial(write, run_id=run_id, kind=kind, part=part))
                 except StoreRefuses as error:
@@ -103,12 +106,14 @@ class Copying:
         return ", ".join(f"{number} {kind[: -1 if number == 1 else None]}" for number, kind in counted) or "the rest"
 
     def _mark(self, content: Content) -> str:
-        return f"{self.server.shown} {hashlib.sha256(repr(content).encode()).hexdigest()[:16]}"
+        here = repr(content).replace(str(self.database.parent), "")  # a folder that is moved has nothing new in it
+        return f"{self.server.shown} {hashlib.sha256(here.encode()).hexdigest()[:16]}"
 
     def _content(self, run: Any) -> Content:
         keys, run_id = run.data.metrics, run.info.run_id
         points = self.ask(lambda client: [point for key in keys for point in client.get_metric_history(run_id, key)])
-        folder, root = self._folder(run), self.database.parent / "mlruns"
+        root = self.database.parent / "mlruns"  # beside the database, wherever that has been copied to
+        folder = root / run_id / "artifacts"
         # none that a link or a forged ID leads to elsewhere
         paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.resolve().is_relative_to(root)]
         return {
@@ -116,13 +121,9 @@ class Copying:
             "params": list(run.data.params.items()),
             "metrics": [(point.key, point.value, point.timestamp, point.step) for point in points],
             "inputs": [(one,) for one in run.inputs.dataset_inputs],
-            "end": [(run.info.status, run.info.end_time if run.info.status != "RUNNING" else None)],
-            "files": [(str(path), str(path.parent.relative_to(folder)), path.stat().st_mtime_ns) for path in paths],
+            "end": [(run.info.status, run.info.end_time)] * (run.info.status != "RUNNING"),
+            "files": [(str(path), path.relative_to(folder).parent.as_posix(), path.stat().st_mtime) for path in paths],
         }
-
-    def _folder(self, run: Any) -> Path:
-        """Where the run's files lie: beside the database, wherever that has been copied to."""
-        return self.database.parent / "mlruns" / run.info.run_id / "artifacts"
 
     def _settle(self, run: Any) -> str:
         """The run's ID at the server, where it is found or made, under its parent."""
@@ -138,6 +139,8 @@ class Copying:
                 raise StoreAway("another process is sending the same") from None
             if found.info.lifecycle_stage != "active":
                 raise StoreRefuses(f"the run {found.info.run_id} is deleted there: restore it")
+            if found.info.status != "RUNNING" and self.get(run.info.run_id).info.status == "RUNNING":  # it is resumed
+                self.server.ask(lambda client: client.update_run(found.info.run_id, status="RUNNING"))
             self.there[local_id] = experiment, found.info.run_id
         return self.there[local_id][1]
 
@@ -152,12 +155,7 @@ class Copying:
 
 
 def experiment_id(client: Any, name: str, database: Path | None) -> str:
-    """The experiment's, made when it is missing; artifacts of a SQLite database lie beside it.
-
-    Raises:
-        StoreAway: the answer is not MLflow's.
-        StoreRefuses: the experiment has been deleted.
-    """
+    """The experiment's, made when it is missing; artifacts of a SQLite database lie beside it."""
     from mlflow.exceptions import MlflowException
 
     beside = None if database is None else (database.parent / "mlruns").resolve().as_uri()
@@ -167,9 +165,8 @@ def experiment_id(client: Any, name: str, database: Path | None) -> str:
     if experiment is None:
         try:
             return str(client.create_experiment(name, artifact_location=beside, tags=kind))
-        except MlflowException:
-            experiment = client.get_experiment_by_name(name)  # another process may have been quicker
-            if experiment is None:
+        except MlflowException:  # another process may have been quicker
+            if (experiment := client.get_experiment_by_name(name)) is None:
                 raise
     if not experiment.experiment_id:
         raise StoreAway("its answer is not MLflow's")
@@ -209,12 +206,12 @@ def write(client: Any, run_id: str, kind: str, part: list[tuple[Any, ...]]) -> N
     from mlflow.entities import Metric, Param, RunTag
 
     if kind == "files":
-        client.log_artifact(run_id, part[0][0], part[0][1].strip(".") or None)
+        path, folder = part[0][:2]
+        client.log_artifact(run_id, path, None if folder in ("", ".") else folder)
     elif kind == "inputs":
         client.log_inputs(run_id, datasets=[one for (one,) in part])
     elif kind == "end":
-        status, time = part[0]
-        client.set_terminated(run_id, status, time) if time else client.update_run(run_id, status=status)
+        client.set_terminated(run_id, *part[0])
     else:
         entity = {"tags": RunTag, "params": Param, "metrics": Metric}[kind]
         client.log_batch(run_id, **{kind: [entity(*item) for item in part]})
@@ -236,12 +233,12 @@ def sync(folder: Path, tracking_uri: str = "") -> Iterator[str]:
     """
     if not folder.is_dir():
         raise MonaiCaeError(f"no folder {folder}: give the --output_dir of a training")
-    databases = [path for name in (DATABASE, UNSENT) for path in folder.rglob(name)]
     left: list[str] = []
     away: dict[str, str] = {}
     sent = "there is nothing to send"
+    databases = [path for name in (DATABASE, UNSENT) for path in folder.resolve().rglob(name)]
     for database in sorted(databases, key=lambda path: (len(path.parts), path)):
-        local = Store(f"sqlite:///{database.resolve()}")
+        local = Store(f"sqlite:///{database}", limits.SYNC_SECONDS)
         try:
             runs = local.ask(all_runs)
         except (StoreAway, StoreRefuses, MonaiCaeError) as error:
@@ -250,13 +247,13 @@ def sync(folder: Path, tracking_uri: str = "") -> Iterator[str]:
         for run in runs:
             belongs = run.data.tags.get(SERVER, "")
             address = tracking_uri or (belongs and os.environ.get("MLFLOW_TRACKING_URI", belongs))
-            if address and address != local.uri:
-                try:
-                    if line := _sync_run(Copying(local, Store(address, limits.SYNC_SECONDS)), run, away):
-                        sent = "nothing is left to send"
-                        yield line
-                except MonaiCaeError as error:
-                    left.append(str(error))
+            try:
+                line = address and _sync_run(Copying(local, Store(address, limits.SYNC_SECONDS)), run, away)
+            except MonaiCaeError as error:
+                left.append(str(error))
+            else:
+                sent = "nothing is left to send" if line else sent
+                yield from [line] * bool(line)
     if left:
         what = f"{len(left)} run{'s' * (len(left) > 1)} below {folder}"
         raise MonaiCaeError(f"not all sent of {what}: {'; '.join(dict.fromkeys(left))}")
@@ -264,19 +261,19 @@ def sync(folder: Path, tracking_uri: str = "") -> Iterator[str]:
 
 
 def _sync_run(copying: Copying, run: Any, away: dict[str, str]) -> str:
-    name, where = run.info.run_name, f"MLflow at {copying.server.shown}"
+    where = f"MLflow at {copying.server.shown}"
+    if copying.server.uri == copying.local.uri or not copying.lacks(run):
+        return ""
     try:
-        if not copying.lacks(run):
-            return ""
         if where in away:
-            raise MonaiCaeError(away[where])
+            raise StoreAway(away[where])
         content = copying.copy(run)
     except FilesAway as error:
         raise MonaiCaeError(f"{where} takes no files ({error}): try again later") from error
     except StoreAway as error:
-        away[where] = f"{where} does not answer ({error}): try again later"
-        raise MonaiCaeError(away[where]) from error
+        away[where] = str(error)
+        raise MonaiCaeError(f"{where} does not answer ({error}): try again later") from error
     except StoreRefuses as error:
-        raise MonaiCaeError(f"{where} refuses {name} or some of it ({error})") from error
-    unfinished = "; it has not ended" * (run.info.status == "RUNNING")
-    return f"{name} (run {copying.there[identity(run)][1]}): {content} sent{unfinished}"
+        raise MonaiCaeError(f"{where} refuses {run.info.run_name} or some of it ({error})") from error
+    there = f"{run.info.run_name} (run {copying.there[identity(run)][1]})"
+    return f"{there}: {content} sent" + "; it has not ended" * (run.info.status == "RUNNING")

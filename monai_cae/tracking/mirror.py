@@ -101,22 +101,23 @@ class Mirror:
 
     def _copy(self, run_id: str, files: bool = True) -> bool:
         """Whether the server answered, and the database too."""
-        problem = ("", "")
+        server, database = self.server, self.copying.database
+        problem, reason = "", ""
         try:
-            self.copying.copy(self.copying.ask(lambda client: client.get_run(run_id)), files=files)
+            self.copying.copy(self.copying.get(run_id), files=files)
         except FilesAway as away:
-            problem = NO_FILES, str(away)
+            problem, reason = NO_FILES, str(away)
         except StoreRefuses as refused:
-            problem = f"refuses some of run {run_id}", str(refused)
+            problem, reason = f"refuses some of run {run_id}", str(refused)
         except StoreAway as away:
-            tell(self.server, self.copying.database, AWAY, str(away))
+            tell(server, database, AWAY, str(away))
             return False
         except MonaiCaeError:  # the run itself, or `monai-cae sync`, tells
             return False
-        if _told.pop((self.server.uri, AWAY), ""):
-            tqdm.write(f"MLflow at {self.server.shown} answers again")
-        if problem[0]:
-            tell(self.server, self.copying.database, *problem)
+        if _told.pop((server.uri, AWAY), ""):
+            tqdm.write(f"MLflow at {server.shown} answers again")
+        if problem:
+            tell(server, database, problem, reason)
         elif files:
-            _told.pop((self.server.uri, NO_FILES), None)
+            _told.pop((server.uri, NO_FILES), None)
         return True

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -122,7 +122,7 @@ class TrackedRun:
         self._server = None if self._local.uri == target.uri else target
         try:
             if self._server and shared is None:  # a wrong address, name or login ends here, before anything is written
-                ask(self._server, database, self._experiment_in(self._server))
+                ask(self._server, database, partial(experiment_id, name=self.experiment_name, database=None))
             self._begin()
         except StoreAway as away:
             self._leave_database(away)
@@ -148,9 +148,6 @@ class TrackedRun:
         if self._mirror:
             self._mirror.close(alone=_open.get(self.parent_run_id) is not self._local)
 
-    def _experiment_in(self, store: Store) -> Callable[[Any], str]:
-        return partial(experiment_id, name=self.experiment_name, database=store.database)
-
     def _begin(self) -> None:
         run = self._database.ask(self._go_on_or_make)
         self._local_id, self.run_id = run.info.run_id, identity(run)
@@ -159,7 +156,7 @@ class TrackedRun:
 
     def _go_on_or_make(self, client: Any) -> Any:
         """The run in the database."""
-        self._experiment_id = self._experiment_in(self._database)(client)
+        self._experiment_id = experiment_id(client, self.experiment_name, self._database.database)
         known, instead = self.run_id or self.resumed_run_id, self._database.database == self._in_output(UNSENT)
         server = {SERVER: self._server.shown} if self._server else {}
         run = find(client, self._experiment_id, known) if known else None
@@ -191,8 +188,7 @@ class TrackedRun:
 
     def _log(self, kind: str, items: list[tuple[Any, ...]]) -> None:
         """Write something to the database; the server gets it from there."""
-        for start in range(0, len(items), MOST[kind]):
-            part = items[start : start + MOST[kind]]
+        for part in (items[start : start + MOST[kind]] for start in range(0, len(items), MOST[kind])):
             try:
                 self._database.ask(partial(write, run_id=self._local_id, kind=kind, part=part))
             except (StoreAway, StoreRefuses) as error:
