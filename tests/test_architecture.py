@@ -20,11 +20,11 @@ ALLOWED = {
     "data": BASE,
     "networks": BASE,
     "evaluation": BASE,
-    "delivery": BASE,
-    "training": BASE | {"networks", "evaluation", "delivery", "folders"},
-    "experiment": BASE | {"training", "evaluation", "data", "delivery"},
+    "tracking": BASE,
+    "training": BASE | {"networks", "evaluation", "tracking", "folders"},
+    "experiment": BASE | {"training", "evaluation", "data", "tracking"},
     "sharing": BASE | {"folders", "networks", "training", "evaluation", "data"},
-    "cli": BASE | {"data", "delivery", "evaluation", "networks", "experiment", "sharing", "folders"},
+    "cli": BASE | {"data", "tracking", "evaluation", "networks", "experiment", "sharing", "folders"},
 }
 
 

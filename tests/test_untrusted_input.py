@@ -21,7 +21,7 @@ from monai_cae.data.pseudonyms import KEY_VARIABLE, key_file, pseudonym
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.comparing import compare_predictions
 from monai_cae.experiment.finished import read_predictions
-from monai_cae.training.tracking import ui_command
+from monai_cae.tracking import ui_command
 from monai_cae.training.workflow import find_mistake
 
 KEY = "a key of sixteen letters or more"

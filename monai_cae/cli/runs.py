@@ -129,8 +129,7 @@ def compare(options: argparse.Namespace) -> None:
 
 
 def sync(options: argparse.Namespace) -> None:
-    from monai_cae.delivery import sync
+    from monai_cae.tracking import sync
 
-    uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
-    for line in sync(options.output_dir, uri):
+    for line in sync(options.output_dir, options.tracking_uri):
         print(line, flush=True)

@@ -17,13 +17,14 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.wording import readable
+from monai_cae.tracking.copying import ID
 
 FILE = "predictions.csv"
 SPLITS = ("repeat", "fold")
 _NEEDED = ("subject", "label", "probability")
 _ROUNDING = 1e-6  # probabilities have six decimals in predictions.csv
 _MLFLOW = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # as in training.tracking: it would report its usage to its makers
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # as in monai_cae.tracking: it would report its usage to its makers
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a mistyped server would be tried for four minutes
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
@@ -140,8 +141,8 @@ def _find_run(client: Any, given: str, tracking_uri: str) -> tuple[Any, str]:
         quote = '"' if "'" in text else "'"
         if not text or quote in text:
             continue
-        for attribute in ("run_id", "run_name"):
-            found = client.search_runs(experiments, f"attributes.{attribute} = {quote}{text}{quote}")
+        for name in ("attributes.run_id", f"tags.`{ID}`", "attributes.run_name"):
+            found = client.search_runs(experiments, f"{name} = {quote}{text}{quote}")
             if len(found) > 1:
                 raise MonaiCaeError(
                     f"{len(found)} runs are called {text}: give the ID of one, such as {found[0].info.run_id}"

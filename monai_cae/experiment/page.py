@@ -23,8 +23,8 @@ from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import HEADLINE, LABELS, columns, markdown, p_value, readable, with_interval
 from monai_cae.files import replacing
+from monai_cae.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.stages import data_kind
-from monai_cae.training.tracking import TrackedRun, program, where_to_see
 
 _RECONSTRUCTION = {"test_psnr": "PSNR", "test_psnr_brain": "PSNR in the brain"}
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae.data.splits import SETS, write_content
-from monai_cae.delivery import send_below
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import evaluate
 from monai_cae.experiment.describing import descriptions
@@ -19,10 +18,10 @@ from monai_cae.experiment.results import compute
 from monai_cae.experiment.sets import check_parts, given_datalists
 from monai_cae.experiment.steps import BASELINES, CLASSIFIER, STAGES, Part, Plan, parts_of, read_json
 from monai_cae.files import only_writer
+from monai_cae.tracking import TrackedRun
 from monai_cae.training.earlier import check_asked, remove
 from monai_cae.training.ending import Ending
 from monai_cae.training.stages import write_json
-from monai_cae.training.tracking import TrackedRun
 from monai_cae.training.workflow import executed_config
 
 
@@ -148,7 +147,6 @@ def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool, overw
         write_json(output / "summary.json", summary)
         log_results(tracked, summary, computed, output)
         write_json(output / "experiment.json", {"run_id": tracked.run_id, "finished": True})
-    send_below(output, plan.tracked["tracking_uri"])
     print_results(summary, computed, tracked, output, first=parts[0].folder)
     return summary
 

@@ -1,5 +1,6 @@
 """What MONAI's and Ignite's engines need beyond their own parts: handlers, metrics, tracking, stages."""
 
+from monai_cae.tracking import TrackedRun, default_tracking_uri
 from monai_cae.training.augmentation import BatchAugmentation
 from monai_cae.training.baselines import (
     Baselines,
@@ -20,7 +21,7 @@ from monai_cae.training.caveats import checkpoint_caveats
 from monai_cae.training.earlier import refuse_predictions
 from monai_cae.training.encoding import EncodedDataset
 from monai_cae.training.freezing import EncoderFreezing, learning_steps
-from monai_cae.training.handlers import BestCheckpoint, BestWriting, EpochProgress, StopWhenWorse
+from monai_cae.training.handlers import BestCheckpoint, BestWriting, EpochProgress, EpochTracking, StopWhenWorse
 from monai_cae.training.inferers import PrecisionInferer
 from monai_cae.training.loaders import ResidentLoader
 from monai_cae.training.machine import use_machine
@@ -40,7 +41,6 @@ from monai_cae.training.regression import PenalisedRegression, check_regression
 from monai_cae.training.reports import compare_codecs, report_autoencoder, report_classifier, report_test
 from monai_cae.training.resuming import ResumePoints, Resuming
 from monai_cae.training.stages import run_stage
-from monai_cae.training.tracking import EpochTracking, TrackedRun, default_tracking_uri
 from monai_cae.training.watching import LossWatch
 from monai_cae.training.workflow import bundle_root, prepare, unevaluated
 

@@ -28,9 +28,9 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import classification_metrics, predicted_classes
 from monai_cae.files import replacing
 from monai_cae.networks import IntensityHistogram, load_weights
+from monai_cae.tracking import TrackedRun
 from monai_cae.training.inferers import PrecisionInferer
 from monai_cae.training.stages import data_kind
-from monai_cae.training.tracking import TrackedRun
 
 Item: TypeAlias = Mapping[str, Any]
 Table: TypeAlias = NDArray[np.float64] | pd.DataFrame

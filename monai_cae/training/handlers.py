@@ -1,4 +1,4 @@
-"""Ignite handlers: keep the best, stop in time, show progress."""
+"""Ignite handlers: keep the best, stop in time, show progress, track metrics."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import save_weights
+from monai_cae.tracking import TrackedRun
 from monai_cae.training.parallel import is_first
 
 if TYPE_CHECKING:
@@ -235,3 +236,31 @@ class EpochProgress:
             self._bar.close()
             self._bar = None
         raise error  # Ignite raises nothing more once somebody listens to this event
+
+
+class EpochTracking:
+    """Log the metrics of a trainer and its evaluator together, once an epoch.
+
+    Trainers that share a run count its epochs on: fine-tuning starts where the frozen stage ended.
+
+    Args:
+        run: where to log.
+        validator: runs before this handler in every epoch.
+        title: mark in the curves where this trainer starts; "" for none.
+    """
+
+    def __init__(self, run: TrackedRun, validator: Engine, title: str = "") -> None:
+        self.run = run
+        self.validator = validator
+        self.title = title
+
+    def attach(self, engine: Engine) -> None:
+        """Args: engine: the trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        if self.title:
+            engine.add_event_handler(Events.STARTED, lambda _: self.run.marks.update({self.title: self.run.epoch + 1}))
+
+    def __call__(self, engine: Engine) -> None:
+        """Log the epoch that has just ended."""
+        self.run.epoch += 1
+        self.run.log_metrics({**engine.state.metrics, **self.validator.state.metrics}, step=self.run.epoch)

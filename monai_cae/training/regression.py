@@ -16,9 +16,9 @@ from torch.utils.data import Dataset
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import EncoderClassifier
 from monai_cae.networks.classifier import Head
+from monai_cae.tracking import TrackedRun
 from monai_cae.training.handlers import BestCheckpoint
 from monai_cae.training.inferers import PrecisionInferer
-from monai_cae.training.tracking import TrackedRun
 
 PENALISED = ("code", "histogram", "covariates")
 

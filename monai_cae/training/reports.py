@@ -21,9 +21,9 @@ from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.scores import classification_scores
 from monai_cae.files import replacing
 from monai_cae.networks import reconstruction_of
+from monai_cae.tracking import TrackedRun
 from monai_cae.training.handlers import BestCheckpoint
 from monai_cae.training.predictions import PredictionTable
-from monai_cae.training.tracking import TrackedRun
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
 Infer = Callable[[torch.Tensor, nn.Module], Any]

@@ -18,10 +18,10 @@ from monai.engines import SupervisedTrainer
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import read_checkpoint, write_checkpoint
+from monai_cae.tracking import TrackedRun
 from monai_cae.training.ending import Ending
 from monai_cae.training.handlers import BestCheckpoint
 from monai_cae.training.parallel import is_first
-from monai_cae.training.tracking import TrackedRun
 
 _SLOWEST = 20  # times as long as writing a point took passes before the next: at most 5 % of the time goes there
 # Another device, thread count or tracking server may finish what one has begun; whatever else differs may not.

@@ -17,11 +17,11 @@ from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.audit_page import audit_page
 from monai_cae.files import only_writer, replacing, sha256_of
+from monai_cae.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.earlier import check_asked, files_of, outdated_by, refuse, remove
 from monai_cae.training.ending import Ended, Ending
 from monai_cae.training.parallel import is_first
 from monai_cae.training.resuming import Resuming, refuse_other_config
-from monai_cae.training.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.workflow import bundle_root, executed_config, resolved_settings
 
 _SAID_APART = ("leaks", "scans_left_out")

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from monai_cae.delivery import without_credentials
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
+from monai_cae.tracking import without_credentials
 from monai_cae.training.freezing import LEARN
 from monai_cae.training.handlers import KEEP
 from monai_cae.training.machine import use_machine

@@ -13,7 +13,7 @@ class FlakyServer:
     """MLflow's own web application on 127.0.0.1, as its `fault` lets it be.
 
     Attributes:
-        fault: "" for none; "500", "503", "hang", "drip"; "files" where only artifacts fail; "403", "404".
+        fault: "" for none; a status such as "500"; "html", "json", "hang", "drip"; "files" where only artifacts fail.
         asked: how many requests have come in.
         left: how many requests are answered before the fault begins.
     """
@@ -73,6 +73,9 @@ class FlakyServer:
             fault = ""
         if not fault:
             return self.application(environ, start_response)
+        if fault in ("html", "json"):  # as proxies and login pages answer
+            start_response("200 OK", [("Content-Type", f"text/{fault}")])
+            return [b"{}" if fault == "json" else b"<html>log in</html>"]
         if fault in ("hang", "drip"):
             released = self.released
             if fault == "drip":

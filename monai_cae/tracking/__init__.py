@@ -1,0 +1,18 @@
+"""MLflow: runs in a database here, copied to a server whether or not it is there now; nothing of PyTorch or MONAI."""
+
+from monai_cae.tracking.copying import sync
+from monai_cae.tracking.run import TrackedRun, default_tracking_uri, program, ui_command, where_to_see
+from monai_cae.tracking.store import Store, StoreAway, StoreRefuses, without_credentials
+
+__all__ = [
+    "Store",
+    "StoreAway",
+    "StoreRefuses",
+    "TrackedRun",
+    "default_tracking_uri",
+    "program",
+    "sync",
+    "ui_command",
+    "where_to_see",
+    "without_credentials",
+]
