@@ -224,11 +224,11 @@ def test_rules_and_columns_of_a_users_own_table(tmp_path, capsys):
         (["cohort", "{tmp}/nope"], "{tmp}/nope is not a folder: give the cohort's folder as the path"),
         (["cohort", "{discs}", "--table", "{tmp}/no.csv"], "no table at {tmp}/no.csv: check --table"),
         (["audit", "{tmp}/no.json"], "no datalist at {tmp}/no.json: check the path"),
-        (["audit", "{outside}", "--no-pixels"], "or allow it with --allow-outside if you trust"),
-        (["cohort", "{outside}"], "or allow it with --allow-outside if you trust"),
+        (["audit", "{outside}", "--no-pixels"], "or allow it with --allow_outside if you trust"),
+        (["cohort", "{outside}"], "or allow it with --allow_outside if you trust"),
         (["datalist", "{discs}", "--out", "{tmp}/file/x", "--slice-index", "11"], "choose another place"),
-        (["datalist", "{broken}", "--out", "{tmp}/x", "--slice-index", "11"], "leave them out with --on-bad-scan skip"),
-        (["audit", "{gone}", "--slice-index", "11"], "leave them out with --on-bad-scan skip (of a training)"),
+        (["datalist", "{broken}", "--out", "{tmp}/x", "--slice-index", "11"], "leave them out with --on_bad_scan skip"),
+        (["audit", "{gone}", "--slice-index", "11"], "leave them out with --on_bad_scan skip (of a training)"),
     ],
 )
 def test_messages_name_options_that_the_command_has(discs, tmp_path, capsys, arguments, message):

@@ -50,10 +50,10 @@ def _in_own_options(message: str, options: Mapping[str, Any]) -> str:
     """A message of the layers below, which name the bundle's settings, with the options of the running command."""
 
     def own(found: re.Match[str]) -> str:
-        link, name, value = found.groups(default="")
-        name = name.replace("-", "_")
+        link, written, value = found.groups(default="")
+        name = written.replace("-", "_")
         if name in options:
-            return f"{link}--{name.replace('_', '-')}" + ("" if isinstance(options[name], bool) else value)
+            return f"{link}--{written}" + ("" if isinstance(options[name], bool) else value)
         if name in ("dataset_dir", "datalist"):
             return f"{'as' if link == 'with ' else link.strip()} the path"
         if link == "choose another " and name == "output_dir":

@@ -246,7 +246,7 @@ def finished(run_bundle, discs, tmp_path_factory, tracking_uri) -> dict[str, Pat
     run_bundle("train.json", discs, output, max_epochs=1)
     for name, threshold in (("low", 0.0), ("high", 1.0)):
         run_bundle(
-            "evaluate.json", discs, output, threshold=threshold, run_name=f"compared {name}",
+            "evaluate.json", discs, output, threshold=threshold, run_name=f"compared {name}", overwrite=True,
             predictions=str(output / name / "predictions.csv"),
         )  # fmt: skip
     return {name: output / name / "predictions.csv" for name in ("low", "high")}

@@ -487,7 +487,7 @@ def test_bundle_copies_everything_and_runs_where_it_is(discs, tracking_uri, tmp_
     assert f"--config_file '{folder}/configs/experiment.yaml'" in capsys.readouterr().out
     ours = CONFIGS.parent
     copied = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
-    kept = [*ours.glob("configs/*"), *ours.glob("docs/*"), ours / "LICENSE", ours / "large_files.yml"]
+    kept = [*ours.glob("configs/*.*"), *ours.glob("docs/*"), ours / "LICENSE", ours / "large_files.yml"]
     assert copied == {path.relative_to(ours) for path in kept}
     assert all((folder / path).read_bytes() == (ours / path).read_bytes() for path in copied)
     settings = {**TINY, "dataset_dir": str(discs), "tracking_uri": tracking_uri, "max_epochs": 1, "repeats": 1}
