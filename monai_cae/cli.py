@@ -136,13 +136,13 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("--from", dest="package", type=Path, metavar="PACKAGE", help="zip of `monai-cae package`")
     _add_trust(bundle)
 
-    sync = command("sync", _sync, "send to MLflow what runs have kept while it was away; exit status 1 if it still is")
+    sync = command("sync", _sync, "send an MLflow server what it lacks of the runs; exit status 1 if it is away")
     sync.add_argument("output_dir", type=Path, help="of a training or an experiment, or a folder around several")
     sync.add_argument(
         "--tracking_uri",
         "--tracking-uri",
         default="",
-        help="MLflow's store (default: MLFLOW_TRACKING_URI, else the one that each run was meant for)",
+        help="server that gets every run there is (default: each run goes where it belongs, or to MLFLOW_TRACKING_URI)",
     )
 
     package = command("package", _package, "make a MONAI bundle with weights, numbers and model card of a finished run")

@@ -24,7 +24,7 @@ SPLITS = ("repeat", "fold")
 _NEEDED = ("subject", "label", "probability")
 _ROUNDING = 1e-6  # probabilities have six decimals in predictions.csv
 _MLFLOW = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # as in training.tracking: it would report its usage to its makers
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # as in monai_cae.tracking: it would report its usage to its makers
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a mistyped server would be tried for four minutes
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
