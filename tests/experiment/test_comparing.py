@@ -269,6 +269,9 @@ def test_runs_are_found_in_mlflow_by_name_and_by_id(finished, tracking_uri, tmp_
     # everybody is a patient below a threshold of 0, nobody is one from 1 on; half of the test subjects are
     assert rows.loc["accuracy", ["first_value", "other_value", "difference"]].tolist() == [0.5, 0.5, 0]
     assert rows.loc["accuracy", "p_paired"] == 1
+    client.set_tag(high.info.run_id, "monai_cae.id", "a5c0ffee")  # the ID in results, at a server
+    assert main(["compare", "compared low", "a5c0ffee", "--out", str(tmp_path / "by local id")]) == 0
+    assert written(tmp_path / "by local id")["other"].unique() == ["compared high"]
     capsys.readouterr()
     assert main(["compare", "compared low", str(finished["low"].parent)]) == 0  # the same, from MLflow and from disk
     assert capsys.readouterr().out.count("+0.000 [+0.000, +0.000]") == 2
