@@ -180,14 +180,12 @@ def _parser() -> argparse.ArgumentParser:
     bundle.add_argument("--from", dest="package", type=Path, metavar="PACKAGE", help="zip of `monai-cae package`")
     add_trust(bundle)
 
-    sync = command(
-        "sync", runs.sync, "send to MLflow what runs have kept while it was away; exit status 1 if it still is"
-    )
+    sync = command("sync", runs.sync, "send an MLflow server what it lacks of the runs; exit status 1 if it is away")
     sync.add_argument("output_dir", type=Path, help="of a training or an experiment, or a folder around several")
     sync.add_argument(
         "--tracking-uri",
         default="",
-        help="MLflow's store (default: MLFLOW_TRACKING_URI, else the one that each run was meant for)",
+        help="server that gets every run there is (default: each goes where it belongs, or to MLFLOW_TRACKING_URI)",
     )
 
     package = command(

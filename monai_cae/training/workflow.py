@@ -224,6 +224,8 @@ def _check_value(name: str, value: Any) -> None:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if name in _POSITIVE_INTEGERS and not (whole and value > 0):
         raise MonaiCaeError(f"{name} must be a whole number above 0, not {value!r}")
+    if name == "num_workers" and not (whole and value >= 0):
+        raise MonaiCaeError(f"{name} must be a whole number from 0, not {value!r}")
     if name in _POSITIVE_NUMBERS and not (isinstance(value, (int, float)) and value > 0):
         raise MonaiCaeError(f"{name} must be a number above 0, not {value!r}")
     if name in _TRUE_OR_FALSE and not isinstance(value, bool) and value not in _BOOLEANS:  # any text counts as true
