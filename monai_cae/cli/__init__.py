@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,10 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0; 1 after a mistake that one line on stderr explains, or where `audit` or `check` found something;
         130 after Ctrl-C.
     """
-    parser, given = _parser(), sys.argv[1:] if arguments is None else arguments
-    options, further = parser.parse_known_args([_hyphenated(text) for text in given])
+    parser = _parser()
+    given = [_hyphenated(text) for text in (sys.argv[1:] if arguments is None else arguments)]
+    options, further = parser.parse_known_args(given)
     if hasattr(options, "settings"):
         options.settings = further
+        if further:  # what precedes the first setting must be whole, or its value may have been taken for a place
+            parser.parse_known_args(given[: given.index(further[0])])
     elif further:
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     try:
@@ -43,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever reads, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def _hyphenated(argument: str) -> str:

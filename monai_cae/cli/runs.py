@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import runpy
 import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
 from typing import Any
+
+from yaml import YAMLError, safe_load
 
 from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
@@ -31,47 +34,85 @@ def run(options: argparse.Namespace) -> None:
         if name not in known and not Path(name).is_file():
             raise MonaiCaeError(f"no overlay {name}: give a file, or of the bundle's {', '.join(known)} with --with")
     files = [folder / "experiment.yaml", *(known.get(name) or Path(name).absolute() for name in names)]
+    given = _as_settings(options.settings, ("config_file", "dataset_dir", "output_dir"))
+    _check_readable(files)
     config = str(files[0]) if len(files) == 1 else str([str(file) for file in files])
-    places = ["--dataset_dir", str(options.data), "--output_dir", str(options.out)]
-    _bundle("run", "training", "--config_file", config, *places, *_as_settings(options.settings))
+    places = _places(dataset_dir=options.data, output_dir=options.out)
+    _bundle("run", "training", "--config_file", config, *places, *given)
 
 
 def predict(options: argparse.Namespace) -> None:
-    given = _as_settings(options.settings)
-    config, settings = bundle_folder() / "configs" / "inference.json", {"checkpoint": str(options.model)}
+    given = _as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
+    config, settings = bundle_folder() / "configs" / "inference.json", _places(checkpoint=options.model)
     if (options.model / "configs" / "inference.json").is_file():
         from monai_cae.sharing import check_package
 
         check_package(options.model, trust=options.trust)
-        config, settings = options.model / "configs" / "inference.json", {}
+        config, settings = options.model / "configs" / "inference.json", []
     elif options.model.is_dir():
         from monai_cae.sharing.runs import inference_settings
 
-        settings = inference_settings(options.model)
+        found = inference_settings(options.model)
+        settings = [part for name, value in found.items() for part in (f"--{name}", str(value))]
     elif not options.model.is_file():
         raise MonaiCaeError(f"no model at {options.model}: give an unpacked package, a run's folder or a checkpoint")
     elif options.model.suffix == ".zip":
         raise MonaiCaeError(f"{options.model} is packed: monai-cae bundle FOLDER --from {options.model} unpacks it")
-    settings |= {"dataset_dir": str(options.scans), "predictions": str(options.out / "predictions.csv")}
-    _bundle("run", "--config_file", str(config), *_options(settings), *given)
+    places = _places(dataset_dir=options.scans, predictions=options.out / "predictions.csv")
+    _bundle("run", "--config_file", str(config), *settings, *places, *given)
 
 
-def _as_settings(arguments: Sequence[str]) -> list[str]:
-    """Options as the bundle has them, with underscores."""
-    return [f"--{text[2:].replace('-', '_')}" if text.startswith("--") else text for text in arguments]
+def _as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """Options as the bundle has them, with underscores, but for the name of a variant and whatever is a value.
+
+    Raises:
+        MonaiCaeError: a value without a setting, or one of the settings whose values have a place of their own.
+    """
+    settings, value_may_follow = [], False
+    for text in arguments:
+        if not text.startswith("--"):
+            if not value_may_follow:
+                raise MonaiCaeError(f"{text!r} follows no setting: give --NAME VALUE, see `monai-cae settings`")
+            settings.append(text)
+            value_may_follow = False
+            continue
+        name, equals, value = text[2:].partition("=")
+        parts = name.split("#")
+        parts = [p if parts[:i] == ["variants"] else p.replace("-", "_") for i, p in enumerate(parts)]
+        if parts[0] in taken:
+            raise MonaiCaeError(f"--{parts[0]} is given by its place: see --help")
+        settings.append(f"--{'#'.join(parts)}{equals}{value}")
+        value_may_follow = not equals
+    return settings
 
 
-def _options(settings: Mapping[str, Any]) -> list[str]:
-    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+def _check_readable(files: Sequence[Path]) -> None:
+    from monai.bundle import ConfigParser
+
+    for file in files:
+        try:
+            ConfigParser.load_config_file(str(file)).keys()
+        except (OSError, ValueError, AttributeError, YAMLError) as error:
+            raise MonaiCaeError(f"{file} is no config in YAML or JSON: {' '.join(str(error).split())}") from error
+
+
+def _places(**paths: Path) -> list[str]:
+    return [part for name, path in paths.items() for part in (f"--{name}", str(path))]
 
 
 def _bundle(*arguments: str) -> None:
     """Print a command of `python -m monai.bundle`, and be it."""
-    shown = (f'"{part}"' if "'" in part else quote(part) for part in arguments)
+    shown = (f'"{part}"' if "'" in part and not set(part) & set('"$`\\!') else quote(part) for part in arguments)
     print(" ".join(["python -m monai.bundle", *shown]), flush=True)
     warnings.filterwarnings("ignore", "parsing config_file")  # MONAI's advice to trust configs: these are our own
     sys.argv = ["monai.bundle", *arguments]
-    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+    except KeyError as error:
+        if "query key: " not in str(error):
+            raise
+        name = str(error.args[0]).removeprefix("query key: ")
+        raise MonaiCaeError(f"a setting names {name}, which no config has: see `monai-cae settings`") from error
 
 
 def settings(options: argparse.Namespace) -> None:
@@ -106,8 +147,20 @@ def _settings() -> Iterator[dict[str, Any]]:
             )
             for full, (remark, default) in (members or {name: (remarks, value)}).items():
                 found.setdefault((full, remark, json.dumps(default)), []).append(f"{stage}.json")
+    for name, remark, default in _of_experiment():
+        found.setdefault((name, remark, default), []).append("experiment.yaml")
     for (name, remark, default), readers in sorted(found.items(), key=lambda item: item[0][0].partition("#")[0]):
         yield {"name": name, "remark": remark, "default": default.strip('"'), "readers": readers}
+
+
+def _of_experiment() -> Iterator[tuple[str, str, str]]:
+    """Its settings at the top, whose remarks are comments above or behind them."""
+    text = (bundle_folder() / "configs" / "experiment.yaml").read_text(encoding="utf-8")
+    for above, line, behind in re.findall(r"((?:^# .*\n)*)^(\w+: (?:(?! +# ).)+)(?: +# (.+))?$", text, re.MULTILINE):
+        ((name, value),) = safe_load(line).items()
+        remark = behind or " ".join(comment.removeprefix("# ") for comment in above.splitlines())
+        if remark:
+            yield name, remark, json.dumps(value)
 
 
 def compare(options: argparse.Namespace) -> None:

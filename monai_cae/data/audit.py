@@ -21,6 +21,7 @@ from monai_cae.data.differences import compare_ages, compare_shares
 from monai_cae.data.frames import frame_lines
 from monai_cae.data.lookalikes import WAVES, describe, lookalikes, threshold
 from monai_cae.data.persons import maybe_one_person, person, split_session
+from monai_cae.data.pseudonyms import is_pseudonym, names_of
 from monai_cae.data.readers import SliceReader
 from monai_cae.data.scan import BadScan
 from monai_cae.errors import MonaiCaeError
@@ -160,9 +161,11 @@ def hash_subject(subject: str) -> str:
     """The first 16 hex digits of the SHA-256 of "monai-cae subject:" and the name, the same everywhere and for good.
 
     The name is taken as `person` spells it: in lower case, without "sub-" and without a session at its end. A name for
-    lists, not protection: whoever can guess the subjects' names can hash them.
+    lists, not protection: whoever can guess the subjects' names can hash them. That of a pseudonym has a k in front:
+    it can't be compared with that of a name.
     """
-    return sha256(f"monai-cae subject:{person(subject)}".encode()).hexdigest()[:16]
+    digest = sha256(f"monai-cae subject:{person(subject)}".encode()).hexdigest()[:16]
+    return f"k{digest}" if is_pseudonym(subject) else digest
 
 
 @dataclass(frozen=True)
@@ -278,16 +281,21 @@ def _scan(member: _Member) -> str:
 def _check_pretraining(report: _Report, test: list[_Member], pretrained_on: Sequence[str]) -> None:
     seen = set(pretrained_on)
     for digest in seen:
-        if not (isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{16}", digest)):
+        if not (isinstance(digest, str) and re.fullmatch(r"k?[0-9a-f]{16}", digest)):
             raise MonaiCaeError(f"pretrained_on must be hashes made by hash_subject, not {digest!r}")
+    found: list[tuple[bool, str, list[str]]] = [
+        (True, f"test subject {member.subject} was seen by the pretrained checkpoint", [member.name])
+        for member in test
+        if seen & {hash_subject(name) for name in names_of(member.subject)}
+    ]
+    kinds = [{digest.startswith("k") for digest in some} for some in (seen, [hash_subject(m.subject) for m in test])]
+    if seen and test and not kinds[0] <= kinds[1]:
+        unsure = "the pretrained checkpoint was made with another --hash_ids: whom it has seen is not sure"
+        found.append((False, unsure, []))
     report.add(
         "Test subject in pretraining",
         "a test subject among those that the pretrained checkpoint has seen",
-        [
-            (True, f"test subject {member.subject} was seen by the pretrained checkpoint", [member.name])
-            for member in test
-            if hash_subject(member.subject) in seen
-        ],
+        found,
         threshold="same hash of the name",
         compared=len(test) if seen else None,
         unit="test items",

@@ -36,6 +36,17 @@ def pseudonym(subject: str) -> str:
     return "s" + hmac.new(_key(), person(subject).encode(), "sha256").hexdigest()[:16]
 
 
+def is_pseudonym(subject: str) -> bool:
+    """Whether a subject's name is one that `pseudonym` may have made."""
+    return re.fullmatch(r"s[0-9a-f]{16}", subject) is not None
+
+
+def names_of(subject: str) -> set[str]:
+    """A subject's name and, where there is a key, its pseudonym; none is made."""
+    known = not is_pseudonym(subject) and (KEY_VARIABLE in os.environ or key_file().is_file())
+    return {subject, pseudonym(subject)} if known else {subject}
+
+
 def with_pseudonyms(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The items of a datalist with pseudonyms for subjects."""
     return [{**item, "subject": pseudonym(item["subject"])} for item in items]

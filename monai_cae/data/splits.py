@@ -218,7 +218,7 @@ def _known_options(
     for name in given or {}:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
+            hint = f"did you mean --{what}#{close[0]}?" if close else f"there are {', '.join(known)}"
             raise MonaiCaeError(f"unknown setting --{what}#{name}: {hint}")
     return {**known, **(given or {})}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from monai_cae.data.audit import hash_subject
 from monai_cae.data.persons import loose, subject_of
+from monai_cae.data.pseudonyms import names_of
 from monai_cae.data.scan import Scan
 from monai_cae.errors import MonaiCaeError
 
@@ -50,16 +51,18 @@ def row_of(path: Path, scans: Sequence[Scan], table: str) -> Scan:
 
 
 def seen_in_training(subject: str, trained_on: Collection[str], sure: bool = False) -> str:
-    """ "yes", "no", or "unknown" where the checkpoint names nobody or the subject may be no ID at all.
+    """ "yes", "no", or "unknown" where the checkpoint names nobody, or by pseudonyms (`--hash_ids`), or the subject may
+    be no ID at all.
 
     Args:
         subject: of a table or, by `subject_of`, of a file.
         trained_on: hashed IDs, as `monai_cae.networks.trained_on` reads them.
         sure: it is an ID, whatever form it has.
     """
-    if hash_subject(subject) in trained_on:
+    if any(hash_subject(name) in trained_on for name in names_of(subject)):
         return "yes"
-    return "no" if trained_on and (sure or _AN_ID.fullmatch(subject)) else "unknown"
+    keyed = any(digest.startswith("k") for digest in trained_on)  # perhaps with another key than the one here
+    return "no" if trained_on and not keyed and (sure or _AN_ID.fullmatch(subject)) else "unknown"
 
 
 def _beginnings(path: Path) -> set[str]:

@@ -171,6 +171,8 @@ def training_curves(
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # 0.2, not 2 x 10^-1
             axis.yaxis.set_minor_formatter(NullFormatter())
+        if panel == "Score":
+            axis.set_ylim(top=min(1.02, axis.get_ylim()[1]))  # no score lies beyond 1
         tidy(axis, ylabel=panel)
         axis.grid(axis="y", color=FAINT, linewidth=0.8)
         axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), borderaxespad=0, **LEGEND)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from monai_cae.errors import MonaiCaeError
@@ -35,6 +35,7 @@ from monai_cae.evaluation.style import (
     readable,
     tidy,
 )
+from monai_cae.evaluation.subgroups import TOO_FEW
 from monai_cae.evaluation.summary import FEW, TOO_NARROW
 
 DASHES: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3))}
@@ -157,8 +158,9 @@ def auc_by_grade(subgroups: pd.DataFrame, note: str = "") -> Figure:
         if not chosen.any():  # a line without points would lie at the corner of the figure
             continue
         _dots_with_intervals(axis, places[chosen], values[chosen], np.transpose(ends)[chosen], fill=fill)
-    for place, value in zip(places, values, strict=True):
-        text, height = ("undefined", 0.6) if np.isnan(value) else (f"{value:.2f}", value)
+    for place, value, note_of_row in zip(places, values, rows["note"], strict=True):
+        absent = "too few" if note_of_row == TOO_FEW else "undefined"
+        text, height = (absent, 0.6) if np.isnan(value) else (f"{value:.2f}", value)
         axis.annotate(text, (place, height), (7, 0), textcoords="offset points", va="center", **BODY)
     axis.set_xticks(places, [f"CDR {row.group}\nn = {row.subjects}" for row in rows.itertuples()])
     axis.set_xlim(-0.5, len(rows) - 0.1)
@@ -252,7 +254,10 @@ def forest_plot(
                 _with_ends(mean, low, high), (1.02, place), xycoords=("axes fraction", "data"), va="center", **SMALL
             )
         tidy(axis, xlabel=f"{readable(score)}, 95% interval")
-        axis.xaxis.set_major_locator(MaxNLocator(4))
+        left, right = axis.get_xlim()
+        axis.set_xlim(left, min(1.02, right))  # no score lies beyond 1
+        ticks = MaxNLocator(4).tick_values(*axis.get_xlim())
+        axis.xaxis.set_major_locator(FixedLocator(ticks[(ticks >= left) & (ticks <= min(1, right))]))
         axis.grid(axis="x", color=FAINT, linewidth=0.8)
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0, labelsize=BODY["fontsize"])

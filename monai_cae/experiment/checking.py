@@ -16,10 +16,10 @@ from monai_cae.training.workflow import executed_config, find_mistake
 
 # Per stage: items that are evaluated, and what is set so that none of them reads an image or needs a trained network.
 _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
-    "pretrain": (["@best", "@train#inferer", "@train#optimizer"], {}),
+    "pretrain": (["@resuming", "@train#inferer", "@train#optimizer"], {}),
     "train": (
         [
-            "@best",
+            "@resuming",
             "@train#inferer",
             "@train#optimizer",
             "@train#dataset",

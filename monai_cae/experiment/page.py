@@ -196,10 +196,10 @@ def _number(value: float) -> str:
 
 def _reconstruction_rows(results: Results) -> list[list[str]]:
     rows = [["code", "numbers in it", "per pixel", "PSNR", "PSNR in the brain", "SSIM", "SSIM in the brain"]]
-    for name, row in results.reconstruction.iterrows():
-        decibels = [f"{row[column]:.2f} dB" for column in ("psnr", "psnr_brain")]
-        similar = [f"{row[column]:.3f}" for column in ("ssim", "ssim_brain")]
-        rows.append([str(name), f"{row['code_size']:,.0f}", f"{row['per_pixel']:.3g}", *decibels, *similar])
+    for code, row in results.reconstruction.iterrows():
+        shown = {"psnr": "{:.2f} dB", "psnr_brain": "{:.2f} dB", "ssim": "{:.3f}", "ssim_brain": "{:.3f}"}
+        scores = [form.format(row[name]) if not math.isnan(row[name]) else "undefined" for name, form in shown.items()]
+        rows.append([str(code), f"{row['code_size']:,.0f}", f"{row['per_pixel']:.3g}", *scores])
     return rows
 
 

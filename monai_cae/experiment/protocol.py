@@ -16,7 +16,7 @@ from monai_cae.experiment.page import log_results, print_results
 from monai_cae.experiment.record import NETWORK, pool, read_sets
 from monai_cae.experiment.results import compute
 from monai_cae.experiment.sets import check_parts, given_datalists
-from monai_cae.experiment.steps import BASELINES, CLASSIFIER, STAGES, Part, Plan, parts_of, read_json
+from monai_cae.experiment.steps import BASELINES, CLASSIFIER, STAGES, Part, Plan, one_by_one, parts_of, read_json
 from monai_cae.files import only_writer
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.earlier import check_asked, remove
@@ -131,7 +131,7 @@ def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool, overw
         write_json(output / "experiment.json", {"run_id": tracked.run_id})
         plan = plan.under(tracked.run_id)
         if not tracked.resumed_run_id:
-            tracked.log_params({"repeats": parts[-1].repeat, "seed": seed, **_one_by_one(plan.shared)})
+            tracked.log_params({"repeats": parts[-1].repeat, "seed": seed, **one_by_one(plan.shared)})
         tracked.log_json(executed_config(), "config.json")
         results = []
         for number, part in enumerate(parts, start=1):
@@ -216,15 +216,6 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
         "given": bool(plan.given),
         "tested": sorted({item["subject"] for item in sets["test"]}),
     }
-
-
-def _one_by_one(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in groups named as on the command line, `cohort#task`, as the stages log them."""
-    single: dict[str, Any] = {}
-    for name, value in settings.items():
-        members = {f"{name}#{member}": one for member, one in value.items()} if isinstance(value, Mapping) else {}
-        single |= members or {name: value}
-    return single
 
 
 def _run_id_in(output: Path) -> str:

@@ -56,7 +56,7 @@ class Step:
         """Raise MonaiCaeError if the step in `folder` was finished with other settings than these."""
         now = self.compared
         for stage in sorted(before.keys() | now.keys()):
-            old, new = before.get(stage, {}), now.get(stage, {})
+            old, new = one_by_one(before.get(stage, {})), one_by_one(now.get(stage, {}))
             for key in sorted(old.keys() | new.keys()):
                 if old.get(key) != new.get(key) and key not in _NOT_COMPARED:
                     raise MonaiCaeError(
@@ -162,6 +162,15 @@ def parts_of(repeats: int, seed: int, split: Mapping[str, Any]) -> list[Part]:
         for repeat, its_seed in numbered
         for fold in range(1, folds + 1)
     ]
+
+
+def one_by_one(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in groups named as on the command line, `cohort#task`, as the stages log them."""
+    single: dict[str, Any] = {}
+    for name, value in settings.items():
+        members = {f"{name}#{member}": one for member, one in value.items()} if isinstance(value, Mapping) else {}
+        single |= members or {name: value}
+    return single
 
 
 def read_json(path: Path) -> dict[str, Any]:

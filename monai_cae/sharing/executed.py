@@ -11,11 +11,12 @@ from typing import Any
 Config = dict[str, Any]
 _Place = tuple[Any, ...]
 
-# Paths, names of servers and runs, the hardware, and the leave to train on a leak: not part of what was trained.
+# Paths, names of servers and runs, the hardware, the leave to train on a leak or to replace results: not part of what
+# was trained.
 _OWN = {
     "dataset_dir", "output_dir", "datalist", "predictions", "pretrained", "checkpoint", "tracking_uri",
     "experiment_name", "run_name", "parent_run_id", "device", "threads", "num_workers", "allow_leaks",
-    "allow_outside", "allow_other_frame",
+    "allow_outside", "allow_other_frame", "overwrite", "resume", "save_every",
 }  # fmt: skip
 _OWN_MEMBERS = {("cohort", "table"), ("tracked_run", "tags")}
 _ABSENT = object()

@@ -10,6 +10,7 @@ from typing import Any
 from monai_cae.files import sha256_of
 
 SYNTHETIC = "SYNTHETIC DATA, NOT REAL MRI"
+UNTESTED = "UNTESTED: no test of these weights is recorded beside them, so how far they can be trusted is not known."
 
 
 def data_caveats(results: Mapping[str, Any]) -> list[str]:
@@ -25,23 +26,27 @@ def data_caveats(results: Mapping[str, Any]) -> list[str]:
 
 def checkpoint_caveats(checkpoint: str | Path) -> list[str]:
     """The caveats of weights in a package (`configs/metadata.json`) or in a run's folder (`results_evaluate.json`, if
-    it is about these weights); none elsewhere. A file that can't be read is a caveat of its own."""
+    it is about these weights). That there is neither is a caveat of its own, and so is a file that can't be read."""
     path = Path(checkpoint).absolute()
     found: list[str] = []
+    known = False
     for source in (path.parents[1] / "configs" / "metadata.json", path.parents[1] / "results_evaluate.json"):
         try:
-            found += _caveats_in(source, path) if source.is_file() else []
+            told = _caveats_in(source, path) if source.is_file() else None
         except (OSError, ValueError, TypeError, LookupError, AttributeError):
-            found.append(f"{source} can't be read, so what is doubtful about these weights is not known.")
-    return found
+            told = [f"{source} can't be read, so what is doubtful about these weights is not known."]
+        known, found = known or told is not None, [*found, *(told or [])]
+    return found if known else [UNTESTED]
 
 
-def _caveats_in(source: Path, checkpoint: Path) -> list[str]:
+def _caveats_in(source: Path, checkpoint: Path) -> list[str] | None:
     content = json.loads(source.read_text(encoding="utf-8"))
     of_data: list[str] = []
     if source.name == "results_evaluate.json":
         if content["weights"].get("checkpoint") != sha256_of(checkpoint):
-            return []
+            return None
         of_data = data_caveats(content)
+    elif "caveats" not in content:  # the bundle as it is shipped
+        return None
     caveats = [*of_data, *content.get("caveats", [])]
     return ["".join(c if c.isprintable() else " " for c in caveat) for caveat in caveats]

@@ -70,16 +70,18 @@ def refuse(found: Iterable[Path], folder: Path, what: str, resumable: bool) -> N
 def refuse_predictions(path: str, overwrite: bool) -> None:
     """
     Args:
-        path: of the table that inference writes.
+        path: of the table that inference writes; left_out.csv may come beside it.
         overwrite: it may be replaced.
 
     Raises:
-        MonaiCaeError: it is there, and may not.
+        MonaiCaeError: one of them is there, and may not.
     """
-    if Path(path).exists() and not overwrite:
-        raise MonaiCaeError(
-            f"{path} is there already: --overwrite true replaces it, or choose another --output_dir or --predictions"
-        )
+    for found in (Path(path), Path(path).with_name("left_out.csv")):
+        if found.exists() and not overwrite:
+            raise MonaiCaeError(
+                f"{found} is there already: --overwrite true replaces it, or choose another --output_dir or "
+                "--predictions"
+            )
 
 
 def remove(found: Iterable[Path], folder: Path) -> None:

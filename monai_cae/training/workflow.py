@@ -203,7 +203,7 @@ def _unread(name: str, config: Mapping[str, Any], known: set[str]) -> str:
     if shipped and not close:
         return f"nothing here reads --{name}: it is a setting of {', '.join(shipped)}"
     close = close or difflib.get_close_matches(name, sorted(known), n=1)
-    hint = f"did you mean --{close[0]}?" if close else f"the settings are {', '.join(sorted(known))}"
+    hint = f"did you mean --{close[0]}?" if close else "`monai-cae settings` lists them"
     return f"unknown setting --{name}: {hint}"
 
 
@@ -241,8 +241,8 @@ def _check_device(name: str) -> None:
         device = torch.device(name)
     except RuntimeError as error:
         raise MonaiCaeError(f"device must be cpu, cuda or cuda:N, not {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise MonaiCaeError(f"device {name} is not there: this PyTorch sees no CUDA GPU; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= (seen := torch.cuda.device_count()):
+        raise MonaiCaeError(f"device {name} is not there: this PyTorch sees {seen or 'no'} CUDA GPUs; use --device cpu")
 
 
 def find_mistake(error: BaseException | None) -> MonaiCaeError | None:

@@ -1,0 +1,253 @@
+"""`monai-cae run`, `predict` and `settings`: the printed command is what runs, and nothing is guessed or replaced."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from tiny import CONFIGS, TINY, write_bundle
+
+from monai_cae.cli import main
+
+EXPERIMENT = str(CONFIGS / "experiment.yaml")
+MONAI_CAE = [sys.executable, "-c", "import sys; from monai_cae.cli import main; sys.exit(main(sys.argv[1:]))"]
+SETTINGS = [f"--{name}={value}" for name, value in {**TINY, "max_epochs": 1, "repeats": 1}.items()]
+
+
+@pytest.fixture
+def started(monkeypatch, capsys):
+    """Call `monai-cae` up to the command that it stands for: the arguments that MONAI would get, and were printed."""
+    calls: list[list[str]] = []
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(runpy, "run_module", lambda *_, **__: calls.append(sys.argv[1:]))
+
+    def call(*arguments: object) -> list[str]:
+        assert main([str(argument) for argument in arguments]) == 0
+        printed = shlex.split(capsys.readouterr().out)
+        assert printed[:3] == ["python", "-m", "monai.bundle"] and printed[3:] == calls[-1]
+        return calls[-1]
+
+    return call
+
+
+@pytest.fixture
+def refused(capsys):
+    """What is said when a command ends with exit status 1, in one line."""
+
+    def call(*arguments: object) -> str:
+        assert main([str(argument) for argument in arguments]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        return line.removeprefix("error: ")
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def experiment(discs, tmp_path_factory):
+    """A whole run by the command, in a process of its own as a user starts it."""
+    output = tmp_path_factory.mktemp("runs") / "it's the output"
+    command = [*MONAI_CAE, "run", str(discs), str(output), *SETTINGS]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=output.parent, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return output
+
+
+def test_run_is_the_experiment(started):
+    assert started("run", "DATA", "OUT") == [
+        "run", "training", "--config_file", EXPERIMENT, "--dataset_dir", "DATA", "--output_dir", "OUT"
+    ]  # fmt: skip
+
+
+def test_overlays_are_the_bundles_or_files(started, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("repeats: 3\n")
+    files = [EXPERIMENT, str(CONFIGS / "with_best.yaml"), str(mine)]
+    assert started("run", "DATA", "OUT", "--with", f"best, {mine}")[3] == str(files)
+    assert started("run", "DATA", "OUT", "--repeats", 2, "--with", "best")[3] == str(files[:2])
+
+
+@pytest.mark.parametrize(
+    ("given", "handed_on"),
+    [
+        (["--max-epochs", "2"], ["--max_epochs", "2"]),
+        (["--max_epochs", "2"], ["--max_epochs", "2"]),
+        (["--max-epochs=2"], ["--max_epochs=2"]),
+        (["--tracking-uri=http://my-host:5000/a-b"], ["--tracking_uri=http://my-host:5000/a-b"]),
+        (["--experiment-name", "my-own"], ["--experiment_name", "my-own"]),
+        (["--split#test-fraction", "0.4"], ["--split#test_fraction", "0.4"]),
+        (["--stages#train#max-epochs", "-1"], ["--stages#train#max_epochs", "-1"]),
+        (["--variants#my-net#train#training-share", "0.5"], ["--variants#my-net#train#training_share", "0.5"]),
+        (["--cohort#positive", "DX == 'AD' and \"A\" != '$B'"], ["--cohort#positive", "DX == 'AD' and \"A\" != '$B'"]),
+        (["--overwrite", "--resume", "true"], ["--overwrite", "--resume", "true"]),
+    ],
+)
+def test_settings_in_both_spellings_reach_the_bundle_with_their_values_as_they_are(started, given, handed_on):
+    assert started("run", "it's DATA", "OUT", *given)[8:] == handed_on
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--with", "bestt"], "no overlay bestt: give a file, or of the bundle's baselines, best,"),
+        (["--with", "broken.yaml"], "broken.yaml is no config in YAML or JSON: "),
+        (["--with", "text.yaml"], "text.yaml is no config in YAML or JSON: "),
+        (["--with", "other.txt"], "other.txt is no config in YAML or JSON: "),
+        (["stray"], "'stray' follows no setting"),
+        (["--repeats", "2", "stray"], "'stray' follows no setting"),
+        (["--repeats=2", "stray"], "'stray' follows no setting"),
+        (["--output-dir", "elsewhere"], "--output_dir is given by its place"),
+        (["--dataset_dir=elsewhere"], "--dataset_dir is given by its place"),
+        (["--config_file", "mine.yaml"], "--config_file is given by its place"),
+    ],
+)
+def test_what_run_can_not_mean_is_refused_in_one_line(refused, tmp_path, arguments, said):
+    for name, text in {"broken.yaml": "a: [", "text.yaml": "words alone", "other.txt": "repeats: 2"}.items():
+        (tmp_path / name).write_text(text)
+    placed = [str(tmp_path / text) if (tmp_path / text).is_file() else text for text in arguments]
+    assert said in refused("run", "DATA", "OUT", *placed)
+
+
+@pytest.mark.parametrize("settings", [["--repeats", "1"], ["--resume", "true"], ["--overwrite"]])
+def test_settings_before_the_places_take_none_for_a_value(settings, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["run", *settings, "DATA", "OUT"])
+    assert ended.value.code == 2 and "required: data, out" in capsys.readouterr().err
+
+
+def test_a_setting_below_one_that_is_not_there_is_one_line(refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    said = refused("run", tmp_path, tmp_path / "out", "--stages#trian#max_epochs", "3")
+    assert said == "a setting names trian, which no config has: see `monai-cae settings`"
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_model_is_refused_in_one_line(refused, tmp_path):
+    (tmp_path / "cae.zip").write_bytes(b"")
+    assert refused("predict", tmp_path / "absent", "SCANS", "OUT").startswith(f"no model at {tmp_path / 'absent'}: ")
+    assert "cae.zip is packed: monai-cae bundle FOLDER --from " in refused(
+        "predict", tmp_path / "cae.zip", "SCANS", "OUT"
+    )
+    assert "run evaluate.json with --output_dir" in refused("predict", tmp_path, "SCANS", "OUT")
+    assert "--checkpoint is given by its place" in refused(
+        "predict", tmp_path, "SCANS", "OUT", "--checkpoint", "model.pt"
+    )
+
+
+def test_a_package_predicts_by_its_own_config_and_a_checkpoint_by_the_bundles(started, tmp_path):
+    model = write_bundle(tmp_path / "package") / "models" / "model.pt"
+    places = ["--dataset_dir", "SCANS", "--predictions", "OUT/predictions.csv"]
+    ours = str(CONFIGS / "inference.json")
+    assert started("predict", model, "SCANS", "OUT", "--image-size", 16) == [
+        "run", "--config_file", ours, "--checkpoint", str(model), *places, "--image_size", "16"
+    ]  # fmt: skip
+
+
+def test_a_run_predicts_as_it_was_tested_and_replaces_nothing_unasked(
+    experiment, discs, tmp_path, monkeypatch, refused
+):
+    part = experiment / "repeat_1"
+    assert f"give one of its runs, such as {part}" in refused("predict", experiment, discs, tmp_path)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    command = ["predict", str(part), str(discs), str(tmp_path / "out")]
+    assert main(command) == 0
+    table = tmp_path / "out" / "predictions.csv"
+    predicted = {row["subject"]: row["probability"] for row in csv.DictReader(table.open())}
+    tested = list(csv.DictReader((part / "predictions.csv").open()))
+    assert len(tested) == 8 and all(predicted[row["subject"]] == row["probability"] for row in tested)
+    table.write_text("mine")
+    with pytest.raises(Exception, match="predictions.csv is there already"):
+        main(command)
+    assert table.read_text() == "mine"
+    assert main([*command, "--overwrite", "true"]) == 0 and table.read_text() != "mine"
+
+
+def test_left_out_of_another_is_not_removed(experiment, discs, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    (tmp_path / "left_out.csv").write_text("mine")
+    with pytest.raises(Exception, match="left_out.csv is there already"):
+        main(["predict", str(experiment / "repeat_1"), str(discs), str(tmp_path)])
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_weights_without_a_test_beside_them_are_doubted(experiment, discs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    shutil.copy(experiment / "repeat_1" / "models" / "model.pt", tmp_path / "copied.pt")
+    settings = ["--image-size", "16", "--slice-index", "11", "--device", "cpu"]
+    for model, doubted in ((tmp_path / "copied.pt", True), (experiment / "repeat_1" / "models" / "model.pt", False)):
+        assert main(["predict", str(model), str(discs), str(tmp_path / model.stem), *settings]) == 0
+        assert ("! UNTESTED: " in capsys.readouterr().out) == doubted
+
+
+def test_a_refused_run_says_so_in_its_exit_status(experiment, discs, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in experiment.rglob("*") if path.name != ".lock"}
+    for output, further, said in (
+        (experiment, [], "has results of an experiment already"),
+        (tmp_path / "new", ["--save-every", "-5"], "save_every must be a number of seconds from 0, not -5"),
+    ):
+        command = [*MONAI_CAE, "run", str(discs), str(output), *SETTINGS, *further]
+        ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert ended.returncode == 1 and said in ended.stderr and "Traceback" not in ended.stderr
+    assert not any(tmp_path.iterdir())
+    assert before == {path: path.stat().st_mtime_ns for path in experiment.rglob("*") if path.name != ".lock"}
+
+
+def test_another_rule_is_named_by_its_setting_alone(experiment, discs, refused, monkeypatch):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    command = ["run", str(discs), str(experiment), *SETTINGS, "--resume", "true", "--cohort#task", "very-mild"]
+    with pytest.raises(Exception, match="has pretrain finished with cohort#task 'paper', not 'very-mild': choose"):
+        main(command)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("max-epochs", "max_epochs\n  default: 400\n"),
+        ("--max_epochs", "max_epochs\n  default: 400\n"),
+        ("repeats", "repeats\n  default: 5\n  the paper's number; read by experiment.yaml\n"),
+        ("task", "cohort#task\n  default: paper\n"),
+        ("variants", "variants\n  default: {}\n"),
+    ],
+)
+def test_settings_are_explained(name, told, capsys):
+    assert main(["settings", name]) == 0
+    assert capsys.readouterr().out.startswith(told)
+
+
+def test_every_setting_of_every_config_is_explained(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["settings"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    told = {line for line in lines if not line.startswith(" ")}
+    for config in ("pretrain", "train", "evaluate", "baselines", "inference"):
+        content = json.loads((CONFIGS / f"{config}.json").read_text())
+        assert {name for name in content if f"_{name}_" in content and name not in ("cohort", "split", "run")} <= told
+    assert {"repeats", "variants", "baselines", "stages", "cohort#task", "split#kind"} <= told
+
+
+def test_an_unknown_setting_has_its_neighbour_named(refused):
+    assert refused("settings", "max-epoch") == "no setting max_epoch: did you mean max_epochs?"
+
+
+def test_a_reader_that_has_enough_ends_the_list_quietly():
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run([*MONAI_CAE, "settings"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_a_cohort_is_named_with_odd_letters(started):
+    for odd in ("with space", "ümläut", "quo'te", 'dou"ble', "dol$HOME", "`tick`", "back\\slash", "it's $5"):
+        assert started("run", odd, odd)[5::2] == [odd, odd]
