@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from tiny import mistake, write_discs
+from tiny import mistake, volume, write_discs
 
 import monai_cae
 from monai_cae.cli import main
@@ -224,10 +224,10 @@ def test_rules_and_columns_of_a_users_own_table(tmp_path, capsys):
         (["cohort", "{tmp}/nope"], "{tmp}/nope is not a folder: give the cohort's folder as the path"),
         (["cohort", "{discs}", "--table", "{tmp}/no.csv"], "no table at {tmp}/no.csv: check --table"),
         (["audit", "{tmp}/no.json"], "no datalist at {tmp}/no.json: check the path"),
-        (["audit", "{outside}", "--no-pixels"], "or allow it with --allow_outside if you trust"),
-        (["cohort", "{outside}"], "or allow it with --allow_outside if you trust"),
+        (["audit", "{outside}", "--no-pixels"], "or allow it with --allow-outside if you trust"),
+        (["cohort", "{outside}"], "or allow it with --allow-outside if you trust"),
         (["datalist", "{discs}", "--out", "{tmp}/file/x", "--slice-index", "11"], "choose another place"),
-        (["datalist", "{broken}", "--out", "{tmp}/x", "--slice-index", "11"], "leave them out with --on_bad_scan skip"),
+        (["datalist", "{broken}", "--out", "{tmp}/x", "--slice-index", "11"], "leave them out with --on-bad-scan skip"),
         (["audit", "{gone}", "--slice-index", "11"], "leave them out with --on_bad_scan skip (of a training)"),
     ],
 )
@@ -364,3 +364,23 @@ def test_a_given_datalist_of_another_run_and_seed_is_taken_as_it_is(discs, run_b
     assert "repeat_1/datalist.json has other sets than" in said
     run_bundle("experiment.yaml", discs, tmp_path / "all", datalist=str(given), **again)
     assert json.loads((tmp_path / "all" / "summary.json").read_text())["repeats"] == 2
+
+
+def test_what_cohort_prints_fits_80_columns(discs, capsys):
+    assert main(["cohort", str(discs), "--slice-index", "11"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[2 : lines.index("", 2)]
+    assert len(table) == 8
+    assert all(len(line) <= 80 and line == line.rstrip() for line in table)
+
+
+def test_check_reads_a_cohort_as_the_other_commands_do(tmp_path, capsys):
+    names = [f"p{n}_{visit}" for n in range(4) for visit in ("bl", "m12")]
+    for number, name in enumerate(names):
+        nib.save(nib.Nifti1Image(volume(number, 0), np.eye(4)), tmp_path / f"{name}.nii")
+    (tmp_path / "t.csv").write_text("\n".join(["ID", *names]))
+    command = ["check", str(tmp_path), "--slice-index", "11", "--out", str(tmp_path / "out")]
+    main(command)
+    assert "every image there is looked at" in capsys.readouterr().out
+    assert main([*command, "--subject-pattern", "(.+)"]) == 0
+    assert "every image there" not in capsys.readouterr().out

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from monai_cae import DISCLAIMER, __version__
 from monai_cae.cli import cohorts, runs, sharing
-from monai_cae.cli.options import LAYOUTS, add_cohort, add_hash_ids, add_other_frame, add_slice, add_trust
+from monai_cae.cli.options import (
+    LAYOUTS,
+    add_cohort,
+    add_hash_ids,
+    add_other_frame,
+    add_reading,
+    add_slice,
+    add_trust,
+    own_options,
+)
 from monai_cae.errors import MonaiCaeError
-
-_OF_A_TRAINING = ("on_bad_scan", "allow_leaks", "allow_outside")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options) or 0)
     except MonaiCaeError as error:
-        print(f"error: {_in_own_options(str(error), vars(options))}", file=sys.stderr)
+        print(f"error: {own_options(str(error), vars(options))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -44,23 +49,6 @@ def _hyphenated(argument: str) -> str:
     """An option in one spelling: the settings of a bundle have underscores where options have hyphens."""
     name, equals, value = argument.partition("=")
     return f"{name.replace('_', '-')}{equals}{value}" if name.startswith("--") and "#" not in name else argument
-
-
-def _in_own_options(message: str, options: Mapping[str, Any]) -> str:
-    """A message of the layers below, which name the bundle's settings, with the options of the running command."""
-
-    def own(found: re.Match[str]) -> str:
-        link, name, value = found.groups(default="")
-        name = name.replace("-", "_")
-        if name in options:
-            return f"{link}--{name.replace('_', '-')}" + ("" if isinstance(options[name], bool) else value)
-        if name in ("dataset_dir", "datalist"):
-            return f"{'as' if link == 'with ' else link.strip()} the path"
-        if link == "choose another " and name == "output_dir":
-            return "choose another place"
-        return f"{found[0]} (of a training)" if name in _OF_A_TRAINING else found[0]
-
-    return re.sub(r"(with |check |choose another )?--(\w[\w-]*)( true| skip)?", own, message)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_slice(check)
     check.add_argument("path", type=Path, help=f"{LAYOUTS}, or a folder of images without a table")
+    add_reading(check)
     add_hash_ids(check)
     check.add_argument("--out", type=Path, default=Path("check"), help="folder for contact sheets (default: check)")
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from monai_cae import DISCLAIMER
-from monai_cae.cli.options import SLICE, cohort_options, progress, slices
+from monai_cae.cli.options import SLICE, cohort_options, own_options, progress, reading_options, say, slices
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 from monai_cae.folders import bundle_folder
@@ -48,7 +47,7 @@ def _print_frame(cohort: Cohort, options: argparse.Namespace) -> None:
 
     images = (str(scan.image) for scan in cohort.scans if scan.image is not None)
     for line in frame_lines(images, **slices(options)):
-        print(f"note: {line}")
+        say(f"note: {own_options(line, vars(options))}")
 
 
 def _print_cohort(cohort: Cohort, path: Path, names: bool = True) -> None:
@@ -56,19 +55,19 @@ def _print_cohort(cohort: Cohort, path: Path, names: bool = True) -> None:
 
     ours, p = table_1(cohort), balance(cohort)
     print(f"{'SYNTHETIC cohort, not real MRI' if cohort.synthetic else 'cohort'}: {path} ({cohort.layout})\n")
-    print(f"{'':<24}{'this cohort':^32}{'the paper (Table I)':^32}")
-    print(f"{'':<24}" + f"{'patients':>15}{'controls':>16} " * 2)
+    print(f"{'':<23}{'this cohort':>28}{'the paper (Table I)':>28}")
+    print(f"{'':<23}" + f"{'patients':>14}{'controls':>14}" * 2)
     for row, paper in PAPER_TABLE_1.items():
-        print(f"{row:<24}" + f"{ours[row][0]:>15}{ours[row][1]:>16} " + f"{paper[0]:>15}{paper[1]:>16}")
-    print(f"{'Age, p of t test':<24}{_p(p['age']):>31} {'0.15':>31}")
-    print(f"{'Sex, p of chi-square':<24}{_p(p['sex']):>31} {'0.04':>31}")
+        print(f"{row:<23}" + "".join(f"{cell:>14}" for cell in (*ours[row], *paper)))
+    print(f"{'Age, p of t test':<23}{_p(p['age']):>28}{'0.15':>28}")
+    print(f"{'Sex, p of chi-square':<23}{_p(p['sex']):>28}{'0.04':>28}")
     print(f"\npatients: {cohort.task.positive}; controls: {cohort.task.negative or 'not ' + cohort.task.positive}")
     for note in cohort.notes:
-        print(textwrap.fill(note.line(names), 100, subsequent_indent="    ", break_on_hyphens=False))
+        say(note.line(names))
     for reason, count in cohort.left_out.items():
         print(f"left out: {count:>4} {reason}")
     if cohort.layout == "BIDS":
-        print("note: raw BIDS images are not registered to one space; the same slice index is another anatomy in each")
+        say("note: raw BIDS images are not registered to one space; the same slice index is another anatomy in each")
 
 
 def _p(value: float) -> str:
@@ -139,7 +138,9 @@ def audit(options: argparse.Namespace) -> int:
     folder = options.out or options.path.parent
     seen = _seen_by(options.checkpoint)
     audit = _run_audit(options.path, root, folder, options, seen, not options.no_pixels)
-    print("\n".join([*(f"  note: {note}" for note in audit.notes), DISCLAIMER]))
+    for note in audit.notes:
+        say(f"  note: {own_options(note, vars(options))}")
+    print(DISCLAIMER)
     return int(bool(audit.leaks))
 
 
@@ -195,7 +196,7 @@ def _run_audit(
     data = "SYNTHETIC data, not real MRI; " if audit.synthetic else ""
     print(f"audit of {path}: {data}{len(audit.leaks)} leaks, {len(warnings)} warnings; see {folder / 'audit.html'}")
     for finding in [*audit.leaks, *warnings][:10]:
-        print(f"  {'LEAK' if finding.leak else 'warning'}: {finding.message}")
+        say(f"  {'LEAK' if finding.leak else 'warning'}: {finding.message}")
     return audit
 
 
@@ -213,13 +214,14 @@ def check(options: argparse.Namespace) -> int:
     from monai_cae.evaluation import figures, sheets
 
     try:
-        found = read_scans(options.path, plane=options.plane, allow_unmatched=True, allow_outside=options.allow_outside)
+        allowed = {"allow_unmatched": True, "allow_outside": options.allow_outside}
+        found = read_scans(options.path, plane=options.plane, **allowed, **reading_options(options))
         for note in found.notes:
-            print(f"note: {note.line(names=not options.hash_ids)}")
+            say(f"note: {note.line(names=not options.hash_ids)}")
         images = [(scan.name, scan.image) for scan in found.scans if scan.image is not None]
     except MonaiCaeError as error:  # the scans can be looked at all the same, and a broken one may be the reason
         images = [(path.name, path) for path in find_images(options.path)]
-        print(f"note: not read as a cohort, every image there is looked at ({error})")
+        say(f"note: not read as a cohort, every image there is looked at ({own_options(str(error), vars(options))})")
     if options.hash_ids:
         images = [(pseudonym(name), path) for name, path in images]
     result = check_cohort(
@@ -244,9 +246,9 @@ def check(options: argparse.Namespace) -> int:
     print(f"{len(result.scans)} {kind}: {len(result.suspicious)} suspicious; see {options.out}/slices_*.png")
     for scan in result.suspicious:
         for problem in scan.problems:
-            print(f"  {scan.name}: {problem}")
+            say(f"  {scan.name}: {problem}")
     for remark in result.notes:
-        print(f"  note: {remark}")
+        say(f"  note: {own_options(remark, vars(options))}")
     return int(bool(result.suspicious))
 
 

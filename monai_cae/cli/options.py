@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+import re
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 SLICE = {"plane": "axial", "slice_index": 106}
+_OF_A_TRAINING = ("on_bad_scan", "allow_leaks", "allow_outside")
 LAYOUTS = "cohort folder (OASIS-1 discs, BIDS, Clinica CAPS, a folder with a table), or a datalist (.json)"
 
 
@@ -39,7 +44,7 @@ def add_slice(parser: argparse.ArgumentParser) -> None:
 def add_cohort(parser: argparse.ArgumentParser) -> None:
     add_slice(parser)
     parser.add_argument("path", type=Path, help=f"{LAYOUTS}, or a table alone")
-    parser.add_argument("--table", type=Path, help="the table, where it is not in the folder")
+    add_reading(parser)
     parser.add_argument(
         "--task", default="paper", help="paper (CDR > 0 v 0), ad (CDR >= 1 v 0), very-mild (CDR 0.5 v 0)"
     )
@@ -48,8 +53,19 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label-column", default="", help="or a column of 1 and 0")
     parser.add_argument("--controls", default="oldest", help="oldest, matched (age and sex) or all (default: oldest)")
     parser.add_argument("--sessions", default="first", help="first scan of a subject, or all (default: first)")
+    parser.add_argument(
+        "--allow-unmatched",
+        action="store_true",
+        help="go on where more than a tenth of the rows have no image, or of the images no row",
+    )
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """How a cohort is read, before anybody is selected."""
+    parser.add_argument("--table", type=Path, help="the table, where it is not in the folder")
     for role in ("subject", "session", "image", "age", "sex"):
-        parser.add_argument(f"--{role}-column", default="", help=f"the table's column of the {role}")
+        none = "" if role == "subject" else "; none: go without"
+        parser.add_argument(f"--{role}-column", default="", help=f"the table's column of the {role}{none}")
     parser.add_argument(
         "--subject-pattern", default="", help="regular expression that finds the person in an ID; (.+) takes all of it"
     )
@@ -61,18 +77,10 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
         "--acquisition", default="", help="of several BIDS T1w images take acq-NAME; none: those without"
     )
     parser.add_argument("--run", default="last", help="of several runs: last, first or a number (default: last)")
-    parser.add_argument(
-        "--allow-unmatched",
-        action="store_true",
-        help="go on where more than a tenth of the rows have no image, or of the images no row",
-    )
 
 
-def cohort_options(options: argparse.Namespace) -> dict[str, Any]:
-    names = (
-        "table", "task", "positive", "negative", "label_column", "controls", "sessions", "subject_pattern",
-        "missing_codes", "sex_codes", "acquisition", "run", "allow_unmatched",
-    )  # fmt: skip
+def reading_options(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("subject_pattern", "missing_codes", "sex_codes", "acquisition", "run")
     roles = ("subject", "session", "image", "age", "sex")
     columns = {role: column for role in roles if (column := getattr(options, f"{role}_column"))}
     table = str(options.table) if options.table else ""
@@ -80,8 +88,38 @@ def cohort_options(options: argparse.Namespace) -> dict[str, Any]:
     return {**given, "table": table, "columns": columns}
 
 
+def cohort_options(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("task", "positive", "negative", "label_column", "controls", "sessions", "allow_unmatched")
+    return {**reading_options(options), **{name: getattr(options, name) for name in names}}
+
+
 def slices(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("plane", "slice_index", "axes")}
+
+
+def own_options(message: str, options: Mapping[str, Any]) -> str:
+    """A message of the layers below, which name the bundle's settings, with the options of the running command."""
+
+    def own(found: re.Match[str]) -> str:
+        link, name, value = found.groups(default="")
+        name = name.replace("-", "_")
+        if name in options:
+            return f"{link}--{name.replace('_', '-')}" + ("" if isinstance(options[name], bool) else value)
+        if name in ("dataset_dir", "datalist"):
+            return f"{'as' if link == 'with ' else link.strip()} the path"
+        if link == "choose another " and name == "output_dir":
+            return "choose another place"
+        return f"{found[0]} (of a training)" if name in _OF_A_TRAINING else found[0]
+
+    return re.sub(r"(with |check |choose another )?--(\w[\w-]*)( true| skip)?", own, message)
+
+
+def say(text: str) -> None:
+    """Print; on a terminal as wide as it is, without breaks in words, else in one line for whoever searches it."""
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    print(text)
 
 
 def progress(title: str, unit: str, total: int | None) -> Callable[[Iterable[Any]], Iterable[Any]]:

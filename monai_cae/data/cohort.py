@@ -251,7 +251,8 @@ def _choose(healthy: list[Scan], patients: list[Scan], controls: str) -> list[Sc
         if scan.age is None or (controls == "matched" and not scan.sex):
             missing = "age" if scan.age is None else "sex"
             raise MonaiCaeError(
-                f"{scan.name} has no {missing}, which {controls} controls need: fill it in, or controls all"
+                f"{scan.name} has no {missing}, which {controls} controls need: fill it in, name its column with "
+                f"--{missing}-column, or take all controls with --controls all"
             )
     if controls == "oldest":
         oldest = sorted(healthy, key=lambda scan: (-(scan.age or 0), scan.name))[: len(patients)]

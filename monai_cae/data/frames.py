@@ -72,13 +72,8 @@ def frame_of(layout: Layout, plane: str, slice_index: int, axes: str) -> Frame:
 
 def frames_of(images: Iterable[str], plane: str, slice_index: int, axes: str) -> list[Frame]:
     """Of the images whose headers can be read."""
-    found = []
-    for image in images:
-        try:
-            found.append(frame_of(find_volume(image).layout, plane, slice_index, axes))
-        except MonaiCaeError:
-            continue
-    return found
+    layouts = map(_layout_of, images)
+    return [frame_of(layout, plane, slice_index, axes) for layout in layouts if layout]
 
 
 def common_frame(frames: Sequence[Frame]) -> Frame:
@@ -149,6 +144,7 @@ def frame_lines(
     Returns:
         A line for each kind of difference; none for OASIS-1 itself.
     """
+    images = list(images)
     frames = frames_of(images, plane, slice_index, axes)
     if not frames:
         return []
@@ -165,7 +161,27 @@ def frame_lines(
             f"{'' if usual.shape[plane_axis(plane)] == 1 else lies}register the scans to {where}"
             f"{'' if training else ', or choose another --slice_index'}"
         )
+    lines += _contradictions(images) if axes == "anatomical" else []
     return [*lines, *_orientation_lines(frames, axes, training), *_place_lines(frames, usual, slice_name)]
+
+
+def _contradictions(images: Iterable[str]) -> list[str]:
+    layouts = [layout for image in images if (layout := _layout_of(image)) and layout.others]
+    if not layouts:
+        return []
+    pairs = Counter(f"{layout.codes} against {layout.others}" for layout in layouts)
+    listed = ", ".join(f"{pair} ({count})" for pair, count in pairs.most_common(3))
+    return [
+        f"sform and qform disagree on the directions of {len(layouts)} scans ({listed}); the sform is used: look at "
+        "them in a viewer, and correct whichever is wrong"
+    ]
+
+
+def _layout_of(image: str) -> Layout | None:
+    try:
+        return find_volume(image).layout
+    except MonaiCaeError:
+        return None
 
 
 def _orientation_lines(frames: Sequence[Frame], axes: str, training: Frame | None) -> list[str]:

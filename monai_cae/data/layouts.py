@@ -280,7 +280,9 @@ def _with_sessions(
             roles = {role: name for role, name in (columns or {}).items() if name.strip().lower() in known}
             names = {name.lower(): name for name in row.row}
             told = read_subjects(table, {**roles, "subject": "session_id"}, **{**how, "subject_pattern": "(.+)"})
-            for session in told.scans:
+            about = [one for one in told.scans if not row.session or loose(one.subject) == loose(row.session)]
+            out += [] if about else [row]
+            for session in about:
                 given = {
                     names.get(name.lower(), name): value
                     for name, value in session.row.items()
@@ -321,7 +323,8 @@ def _nothing_matches(root: Path, plane: str, rows: list[Scan], images: Mapping[s
         )
     return (
         f"no image in {root} is named after an ID of the table: the first ID is {rows[0].name}, "
-        f"the first image {next(iter(images.values())).name}"
+        f"the first image {next(iter(images.values())).name}: name the column that has these names, or the files, with "
+        "--image-column"
     )
 
 

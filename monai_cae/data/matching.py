@@ -135,7 +135,7 @@ def match(
     """The rows that have an image, each with its own.
 
     Args:
-        rows: of the table; `file` names the image where the table does.
+        rows: of the table; `file` names the image where the table does, with or without its suffix.
         images: name of the scan -> file.
         root: of the paths in the table.
         allow_outside: see `require_inside`.
@@ -151,13 +151,13 @@ def match(
         spelled[loose(name)].append(name)
     found, respelled = [], []
     for row in rows:
-        if row.file:
+        if row.file and row.file not in images:
             require_inside(row.file, root, f"the table's row of {row.name}", allow_outside)
             path = Path(row.file) if Path(row.file).is_absolute() else root / row.file
         else:
             key = loose(row.name)
             alike = spelled[key] if asked[key] == 1 and len(spelled[key]) == 1 else []
-            name = next((name for name in (row.name, *row.aliases, *alike) if name in images), "")
+            name = next((name for name in (row.file, row.name, *row.aliases, *alike) if name in images), "")
             if not name:
                 continue
             path = images[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,9 +23,20 @@ _PERHAPS_VISIT = re.compile(
     r"|(?<=\d)[a-z]\d{0,2})$",
     re.IGNORECASE,
 )
+_NUMBER = re.compile(r"[_. -]+\d{1,2}")  # an end that is a subject's number where the stem is a site's
 _MOST_VISITS = 12  # of one person; a stem that more names share is a site's
+_MISTAKES = 0.1  # of the stems may have both sexes by mistakes in the table, before they are sites'
 _FEWEST_PERSONS = 3
+_JOINING = ("(.+)[_. -]", r"(.+\d)[a-zA-Z]\d*$", "(.+?)[_. -]", r"(\D*\d+)", "(?:sub-)?0*(.+)")
+_BASELINE = re.compile(r"^(?:ses-)?(?:bl|baseline|sc|scr|screening|init|pre)$")
 _SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
+# How Clinica and XNAT write IDs: 002_S_0413 as ADNI002S0413, OAS1_0001 as OASIS10001, OAS30001_MR_d0129 as ses-d0129.
+_CONVERTED = (
+    (re.compile(r"^(?:adni|aibl|nifd|ukb|habs|ixi)[_-]?(?=\d)"), ""),
+    (re.compile(r"^oasis([12])[_-]?(?=\d{4})"), r"oas\1_"),
+    (re.compile(r"[_-]mr[_-]?(?=d\d)"), "_"),
+    (re.compile(r"(?:^|[_-])(?:bl|baseline|sc|screening)$"), "_m0"),
+)
 _BIDS_ENTITIES = re.compile(r"^sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?(?:_|$)")
 
 
@@ -36,16 +48,26 @@ def split_session(name: str) -> tuple[str, str]:
 
 
 def person(name: str) -> str:
-    """One spelling for all scans of a person: no session at the end, no "sub-", no spaces around, lower case."""
-    return split_session(name)[0].casefold().removeprefix("sub-")
+    """One spelling for all scans of a person: no session at the end, no "sub-", no spaces around, lower case, and an
+    umlaut as one letter, where macOS makes it two."""
+    return folded(split_session(name)[0]).removeprefix("sub-")
+
+
+def folded(name: str) -> str:
+    """Lower case, and composed letters."""
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def loose(name: str) -> str:
-    """A name without what programs lose on the way: case, zeros at the front of numbers, punctuation, "sub-", "ses-".
+    """A name without what programs lose or add on the way: case, zeros at the front of numbers, punctuation, "sub-",
+    "ses-", a study's name in front, and "bl" for month 0.
 
-    "sub-007_ses-M048", "7_M48" and "007-m48" are one; "7" and "70" are not.
+    "sub-007_ses-M048", "7_M48" and "007-m48" are one, "sub-ADNI002S0413_ses-M000" and "002_S_0413_bl" too; "7" and "70"
+    are not.
     """
-    bare = without_prefixes(name).casefold()
+    bare = folded(without_prefixes(name))
+    for written, usual in _CONVERTED:
+        bare = written.sub(usual, bare)
     return "_".join(part.lstrip("0") or "0" for part in re.findall(r"[^\W\d_]+|\d+", bare)) or bare
 
 
@@ -55,8 +77,13 @@ def without_prefixes(name: str) -> str:
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts numbers in names as numbers: "M6" before "M12"."""
-    parts = re.findall(r"\d+|\D+", name)
+    """A key that sorts visits: numbers as numbers ("M6" before "M12"), a baseline first, days in any usual way."""
+    plain = _BASELINE.sub("", name.casefold())
+    if day := re.fullmatch(r"(\d\d?)[./](\d\d?)[./](\d{4})", plain):
+        # 9/13/2006 has the month first, 13.9.2006 the day; where both are possible, / is taken as American
+        american = int(day[2]) > 12 or ("/" in plain and int(day[1]) <= 12)
+        plain = "-".join((day[3], *(day[1], day[2])[:: 1 if american else -1]))
+    parts = re.findall(r"\d+|\D+", plain)
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
@@ -94,7 +121,7 @@ def name_persons(
     """
     read = re.compile(_checked(pattern)) if pattern else None
     split = [split_session(scan.subject) if read is None else _found(read, scan.subject, where) for scan in scans]
-    keys = [subject.casefold() if pattern else person(subject) for subject, _ in split]
+    keys = [folded(subject) if pattern else person(subject) for subject, _ in split]
     spelling: dict[str, str] = {}
     for key, (subject, _) in zip(keys, split, strict=True):
         spelling.setdefault(key, subject)
@@ -103,7 +130,7 @@ def name_persons(
         for scan, key, (_, session) in zip(scans, keys, split, strict=True)
     ]
     if not pattern:
-        _refuse_doubtful(named, where)
+        _refuse_doubtful(scans, named, where)
     cut = [
         f"{scan.subject} -> {new.subject}"
         for scan, new in zip(scans, named, strict=True)
@@ -126,16 +153,30 @@ def maybe_one_person(sexes: Mapping[str, str]) -> list[list[str]]:
     Returns:
         Groups of two names or more.
     """
-    spelled, stems = defaultdict(list), defaultdict(list)
+    spelled = defaultdict(list)
     for name in sexes:
         spelled[loose(name)].append(name)
-        bare = name.casefold()
-        stem = _PERHAPS_VISIT.sub("", bare.removeprefix("sub-"))
-        stems[stem if stem != bare and stem else bare].append(name)
-    visits = [group for group in stems.values() if len(group) > 1]
-    sites = any(len(group) > _MOST_VISITS or len({sexes[name] for name in group} - {""}) > 1 for group in visits)
     groups = [group for group in spelled.values() if len(group) > 1]
-    return groups + ([] if sites or len(stems) < _FEWEST_PERSONS else [g for g in visits if g not in groups])
+    for numbers in (True, False):  # a site's subjects have numbers: they say nothing of names that end in "bl" or "m12"
+        groups += [group for group in _visits(sexes, numbers) if group not in groups]
+    return groups
+
+
+def _visits(sexes: Mapping[str, str], numbers: bool) -> list[list[str]]:
+    """Names that share a stem, as visits of one person do, by ends that are numbers or by all others."""
+    stems = defaultdict(list)
+    for name in sexes:
+        bare = folded(name).removeprefix("sub-")
+        end = _PERHAPS_VISIT.search(bare)
+        cut = end and end.start() and bool(_NUMBER.fullmatch(end[0])) == numbers
+        stems[bare[: end.start()] if end and cut else bare].append(name)
+    visits = [group for group in stems.values() if len(group) > 1]
+    return [] if len(stems) < _FEWEST_PERSONS or _are_sites(visits, sexes) else visits
+
+
+def _are_sites(groups: Sequence[Sequence[str]], sexes: Mapping[str, str]) -> bool:
+    both = sum({"F", "M"} <= {sexes[name] for name in group} for group in groups)
+    return both > _MISTAKES * len(groups) or any(len(group) > _MOST_VISITS for group in groups)
 
 
 def _checked(pattern: str) -> str:
@@ -158,14 +199,31 @@ def _found(pattern: re.Pattern[str], name: str, where: str) -> tuple[str, str]:
     return match[group], name[match.end(group) :].strip("_-. ")
 
 
-def _refuse_doubtful(scans: Sequence[Scan], where: str) -> None:
-    sexes = {scan.subject: scan.sex for scan in scans}
+def _refuse_doubtful(scans: Sequence[Scan], named: Sequence[Scan], where: str) -> None:
+    sexes = {scan.subject: scan.sex for scan in named}
     bids = all(re.fullmatch("sub-[A-Za-z0-9]+", name) for name in sexes)
+    written: dict[str, dict[str, str]] = defaultdict(dict)  # person -> names as they are written, with the sex
+    for scan, new in zip(scans, named, strict=True):
+        written[new.subject][scan.subject] = scan.sex
+    cut = [list(names) for names in written.values() if len(names) > 1 and len(set(map(person, names))) == 1]
+    if _are_sites(cut, {name: sex for names in written.values() for name, sex in names.items()}):
+        raise _ask(where, max(cut, key=len)[:2], [scan.subject for scan in scans])
     for group in maybe_one_person(sexes):
         if bids and len({loose(name) for name in group}) > 1:
             continue  # in BIDS a label is a person, and its session stands apart
-        raise MonaiCaeError(
-            f"{where}: are {group[0]} and {group[1]} one person or two? Say so with --subject-pattern: '(.+)' takes "
-            r"every ID as a person, '(.+)[_-]' and '(\D*\d+)' leave out its end; or name the persons' column with "
-            "--subject-column"
-        )
+        raise _ask(where, [next(iter(written[name])) for name in group[:2]], [scan.subject for scan in scans])
+
+
+def _ask(where: str, two: Sequence[str], names: Sequence[str]) -> MonaiCaeError:
+    """Whether two names are one person; of the usual patterns that say so, the one that joins the fewest others."""
+    found = {}
+    for pattern in _JOINING:
+        persons = [match[1] if (match := re.search(pattern, name)) else "" for name in (*two, *names)]
+        if persons[0] == persons[1] and all(persons):
+            found[pattern] = (len(set(map(folded, persons))), persons[0])
+    best = max(found, key=lambda pattern: found[pattern][0], default="")
+    one = f", '{best}' makes these two {found[best][1]}" if best else ""
+    return MonaiCaeError(
+        f"{where}: are {two[0]} and {two[1]} one person or two? Say so with --subject-pattern: '(.+)' takes every ID "
+        f"as a person{one}; or name the persons' column with --subject-column"
+    )

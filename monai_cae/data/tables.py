@@ -25,9 +25,21 @@ ROLES = {
     "session": ("session", "session_id", "visit", "viscode", "visit_id", "timepoint"),
     "image": ("image", "path", "file", "filename"),
     "age": ("age", "age_at_scan", "age_at_visit", "age at visit", "ageatentry"),
-    "sex": ("m/f", "sex", "gender"),
+    "sex": ("m/f", "sex", "gender", "ptgender"),
 }  # fmt: skip
-_SCANS = ("scan_id", "scan", "mr_id", "mr id", "mri id", "mr_session", "session_label", "experiment_id", "label")
+_SCANS = (
+    "image data id",
+    "image_id",
+    "scan_id",
+    "scan",
+    "mr_id",
+    "mr id",
+    "mri id",
+    "mr_session",
+    "session_label",
+    "experiment_id",
+    "label",
+)
 COVARIATES = ("Educ", "SES", "MMSE", "eTIV", "nWBV", "ASF")
 SHOWN = 40  # columns that an error names
 _PREFERRED = ("oasis_cross-sectional", "participants")
@@ -97,7 +109,8 @@ def read_subjects(
 
     Args:
         path: the table.
-        columns: which column is what, where the names do not say: role (see `ROLES`) -> column name.
+        columns: which column is what, where the names do not say: role (see `ROLES`) -> column name; "none" goes
+            without a column that the names would find.
         subject_pattern: see `persons.name_persons`.
         missing_codes: numbers that mean "not given", see `tasks.read_codes`.
         sex_codes: what the values of the sex column mean, "F=2,M=1"; "none" passes over the column.
@@ -147,21 +160,22 @@ def _there(path: Path) -> Path:
 
 def _roles(names: list[str], given: Mapping[str, str], path: Path) -> dict[str, str]:
     by_lower = {name.lower(): name for name in names}
-    if "mri id" in by_lower and "group" in by_lower:
+    if "mri id" in by_lower and "group" in by_lower and not given.get("subject"):
         raise MonaiCaeError(
-            f"{path} is the table of OASIS-2 (longitudinal); this reads OASIS-1's oasis_cross-sectional.csv"
+            f"{path} is the table of OASIS-2 (longitudinal), not OASIS-1's oasis_cross-sectional.csv: for a cohort of "
+            "OASIS-2 give --subject-column 'Subject ID'"
         )
     have = _listed(names)
     for role, name in given.items():
         if role not in ROLES:
             raise MonaiCaeError(f"columns has the role {role!r}; the roles are {', '.join(ROLES)}")
-        if name.strip().lower() not in by_lower:
+        if name.strip().lower() not in by_lower and (name != "none" or role == "subject"):
             raise MonaiCaeError(f"{path} has no column {name} (it has: {have}): check the {role} column")
     roles = {
         role: by_lower[alias.strip().lower()]
         for role, aliases in ROLES.items()
         for alias in reversed((given.get(role, ""), *aliases))
-        if alias.strip().lower() in by_lower
+        if alias.strip().lower() in by_lower and (alias == given.get(role) or given.get(role) != "none")
     }
     roles |= {name: by_lower[name.lower()] for name in ("CDR", *COVARIATES) if name.lower() in by_lower}
     return roles
@@ -216,6 +230,8 @@ def _sexes(
     Raises:
         MonaiCaeError: a value that means nothing known, or codes that are not such.
     """
+    if not column and codes not in ("", "none"):
+        raise MonaiCaeError(f"{path} has no column of the sex that --sex-codes could mean: name it with --sex-column")
     if not column or codes == "none":
         return {}
     found = list(dict.fromkeys(row[column].strip() for row in rows if parse(row[column], missing) is not None))
@@ -288,7 +304,8 @@ class _Reading:
         """As its column says, else what the scan's ID has more than the person's."""
         given = row[self.roles["session"]].strip() if "session" in self.roles else ""
         if given and given.lower() not in BLANK:
-            return given
+            repeated = re.match(re.escape(name) + r"[_. -]+(?=.)", given, re.IGNORECASE)  # of OAS30001_MR_d0129
+            return given[repeated.end() :] if repeated else given
         scan = row[self.unique_id].strip() if self.unique_id else ""
         if scan.casefold().startswith(name.casefold()):
             return scan[len(name) :].strip("_-. ")
@@ -302,11 +319,13 @@ def _age(text: str, column: str, where: str) -> float | None:
     if not match:
         raise MonaiCaeError(
             f"{where}: {column} is {shown(text)}, not a number of years such as 74, 74.5, 74,5, 074Y or 89+: correct "
-            "it or leave it blank"
+            "it, leave it blank, or go on without ages with --age-column none"
         )
     age = float(match[1].replace(",", ".")) / (12 if (match[2] or "y")[0].lower() == "m" else 1)
     if not 0 < age < 130:
-        raise MonaiCaeError(f"{where}: {column} is {age:g} years: correct the table")
+        raise MonaiCaeError(
+            f"{where}: {column} is {age:g} years: correct the table, or add {text} to the numbers of --missing-codes"
+        )
     return age
 
 

@@ -23,6 +23,7 @@ BLANK = {
     "#div/0!", "#name?", "#num!",
 }  # fmt: skip
 MISSING_CODES = "-1, -4, -8, -9, -99, -999, -9999"  # ADNI has -1 and -4, NACC -4, SPSS and PLINK -9
+_UNKNOWN = re.compile(r"([89])\1*|9[5-8]")  # as NACC writes "not applicable" (8, 88, 95 ...) and "unknown" (9, 99 ...)
 Value = float | str | None
 Row = Mapping[str, str]
 
@@ -96,7 +97,19 @@ class Task:
             members = [row for row, given in zip(rows, labels, strict=True) if given == label]
             told = [f"{column} {_counted(row.get(column, '') for row in members)}" for column in used if members]
             lines += [f"{who} ({len(members)}): {'; '.join(told)}"] if members else []
-        return lines
+        return lines + [line for column in used if (line := self._codes(column, rows, labels))]
+
+    def _codes(self, column: str, rows: Sequence[Row], labels: Sequence[int | None]) -> str:
+        """A warning of values that made patients or controls, and may be codes: far above all others of the column."""
+        labelled = (row for row, label in zip(rows, labels, strict=True) if label is not None)
+        numbers = {value for row in labelled if isinstance(value := parse(row.get(column, ""), self.missing), float)}
+        codes = sorted(value for value in numbers if _UNKNOWN.fullmatch(f"{value:g}"))
+        while codes and codes[0] <= 2 * max(numbers - set(codes), default=codes[0]):
+            codes = codes[1:]
+        if not codes:
+            return ""
+        listed = ", ".join(f"{code:g}" for code in codes)
+        return f'{column} {listed} may mean "not given": if so, add {listed} to the numbers of --missing-codes'
 
     def _rules(self, columns: Sequence[str]) -> tuple[Rule, Rule]:
         negative = self.negative or f"not ({self.positive})"

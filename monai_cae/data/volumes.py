@@ -56,6 +56,7 @@ class Layout(NamedTuple):
         stored: the volume by the axes of the file.
         anatomical: turned into the closest RAS+; the same as `stored` where the orientation is not known.
         codes: directions of the stored axes, such as "LPS"; "" where the header records no orientation.
+        others: what NIfTI's qform says instead, where the sform, which is used, says `codes`; else "".
     """
 
     shape: tuple[int, int, int]
@@ -67,6 +68,7 @@ class Layout(NamedTuple):
     stored: View
     anatomical: View
     codes: str
+    others: str = ""
 
     def view(self, axes: str) -> View:
         """Args: axes: "anatomical" or "stored"."""
@@ -318,12 +320,23 @@ def _parse(kept: int, image_class: type[Any], mat: bytes = b"") -> Layout | str:
         stored=stored,
         anatomical=stored if known is None or known.as_stored else known,
         codes="".join(aff2axcodes(affine)) if known else "",
+        others=_contradicted(image.header, affine) if known else "",
     )
 
 
 def _is_oriented(header: Any, mat: bytes) -> bool:
     """Analyze leaves it to SPM's .mat; a NIfTI whose two codes are 0 knows the size of its voxels alone."""
     return header["qform_code"] > 0 or header["sform_code"] > 0 if "qform_code" in header else bool(mat)
+
+
+def _contradicted(header: Any, affine: NDArray[np.float64]) -> str:
+    """The qform's directions, where it is set and is not the affine's."""
+    if "qform_code" not in header or not header["qform_code"] > 0:
+        return ""
+    with np.errstate(all="ignore"):
+        found = closest_view((1, 1, 1), header.get_qform())
+    codes = "".join(aff2axcodes(header.get_qform())) if found else ""
+    return codes if codes != "".join(aff2axcodes(affine)) else ""
 
 
 def _refused(shape: Sequence[int], proxy: Any, affine: NDArray[np.float64]) -> str:

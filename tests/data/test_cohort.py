@@ -157,7 +157,11 @@ A, B, C = (scan(name, cdr=0, age=70, sex="F") for name in "abc")
         ([P, scan("b")], {"task": Task("CDR > 0", "")}, r"no control \(not CDR > 0\) among 2 scans"),
         ([], {"controls": "all"}, "no patient .* among 0 scans"),
         ([A, P], {"task": Task("DX == 1")}, r"no column DX, which the rule 'DX == 1' needs \(it has: CDR\)"),
-        ([P, A, scan("b", cdr=0)], {}, "b has no age, which oldest controls need: fill it in, or controls all"),
+        (
+            [P, A, scan("b", cdr=0)],
+            {},
+            "b has no age, which oldest controls need: fill it in, name its column .* or .* --controls all",
+        ),
         ([P, A, scan("b", cdr=0, sex="F")], {"controls": "matched"}, "b has no age, which matched controls need"),
         ([P, A, scan("b", cdr=0, age=70)], {"controls": "matched"}, "b has no sex, which matched controls need"),
         ([P, scan("o", cdr=1, age=70), A, B, C], {"controls": "matched"}, "o has no sex, which matched controls need"),

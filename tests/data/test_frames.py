@@ -224,3 +224,18 @@ def test_a_datalist_records_how_slices_are_counted(bids, tmp_path):
     recipe = json.loads(datalist.read_text())["recipe"]
     assert (recipe["plane"], recipe["slice_index"], recipe["axes"]) == ("axial", 11, "stored")
     assert [scan["subject"] for scan in recipe["bad_scans"]] == ["sub-04"]
+
+
+@pytest.mark.parametrize(("codes", "told"), [((2, 1), True), ((2, 0), False), ((0, 1), False)])
+@pytest.mark.parametrize("turn", [np.diag([-1.0, -1, 1, 1]), np.eye(4)[[1, 2, 0, 3]]])
+def test_an_sform_and_a_qform_that_disagree_are_told(tmp_path, codes, told, turn):
+    image = nib.Nifti1Image(np.ones((6, 7, 8), np.int16), np.eye(4))
+    image.set_sform(np.eye(4), codes[0])
+    image.set_qform(turn, codes[1])
+    nib.save(image, tmp_path / "a.nii")
+    nib.save(nib.Nifti1Image(np.ones((6, 7, 8), np.int16), np.eye(4)), tmp_path / "b.nii")
+    images = [str(tmp_path / name) for name in ("a.nii", "b.nii")]
+    lines = [line for line in frame_lines(images, plane="axial", slice_index=4, axes="anatomical") if "qform" in line]
+    other = "".join(nib.aff2axcodes(turn))
+    assert len(lines) == told
+    assert all(f"1 scans (RAS against {other} (1)); the sform is used" in line for line in lines)

@@ -146,3 +146,23 @@ def test_sex_codes_that_are_none_are_refused(tmp_path, refused, codes):
 def test_decimal_commas_of_covariates_are_read(tmp_path):
     (scan,) = read_table(write(tmp_path / "t.csv", "ID;nWBV;MMSE", "a;0,743;-4"))
     assert scan.covariates == {"nWBV": 0.743}
+
+
+@pytest.mark.parametrize(
+    ("cells", "codes"),
+    [
+        (["1", "3", "30", "88", "99"], "88, 99"),
+        (["29", "27", "20", "88", "95"], "88, 95"),
+        (["0", "0.5", "3", "8", "9"], "8, 9"),
+        (["0", "1", "888", "-4"], "888"),
+        (["70", "88", "75", "99"], ""),
+        (["1", "5", "8", "9"], ""),
+        (["8", "9", "3", "30"], ""),
+        (["0", "1", "9"], "9"),
+    ],
+)
+def test_numbers_far_above_the_others_may_be_codes(cells, codes):
+    task, rows = make_task(positive="x == 1"), [{"x": cell} for cell in cells]
+    told = [line for line in task.values(rows, task.labels(rows, cells)) if "missing-codes" in line]
+    said = f'x {codes} may mean "not given": if so, add {codes} to the numbers of --missing-codes'
+    assert told == ([said] if codes else [])

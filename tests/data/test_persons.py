@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from monai_cae.data import audit_sets, hash_subject, load_cohort, read_scans, read_table, split_cohort
 from monai_cae.data.persons import loose, natural, subject_of
 from monai_cae.data.tables import read_subjects
+from monai_cae.errors import MonaiCaeError
 
 
 def write(path, *lines):
@@ -22,6 +24,11 @@ def touch(*paths):
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
+
+
+# independent of the patterns: how many persons the lists of doubtful names are, where the first two are one
+PERSONS = {"S01_1": 3, "1a": 3, "p1_bl": 3, "A7": 3, "7": 2, "sub-7": 2, "x_20120314": 3, "miriad_188_AD_M_01_MR_1": 3,
+           "002_S_0413_1": 3, "HC_MR001": 1}  # fmt: skip
 
 
 def named(path, **options):
@@ -112,12 +119,27 @@ def test_bids_participant_id_wins_even_where_another_column_groups_the_rows_othe
         (["7", "007", "8"], "7 and 007"),
         (["sub-7", "sub-07", "sub-8"], "sub-7 and sub-07"),
         (["x_20120314", "x_20130314", "y_20120314", "z_20110101"], "x_20120314 and x_20130314"),
+        (
+            [f"miriad_{n}_AD_M_0{visit}_MR_{scan}" for n in (188, 189, 190) for visit in (1, 2) for scan in (1, 2)],
+            "miriad_188_AD_M_01_MR_1 and miriad_188_AD_M_02_MR_1",
+        ),
+        (
+            ["002_S_0413_1", "002_S_0413_2", "002_S_0559_1", "003_S_0001_1"],
+            "002_S_0413_1 and 002_S_0413_2",
+        ),
+        ([f"HC_MR{n:03d}" for n in range(1, 14)], "HC_MR001 and HC_MR002"),
     ],
 )
-def test_ids_that_may_be_one_person_are_asked_about(tmp_path, refused, ids, asked):
+def test_ids_that_may_be_one_person_are_asked_about(tmp_path, ids, asked):
     path = write(tmp_path / "t.csv", "ID", *ids)
-    with refused(rf"are {asked} one person or two\? Say so with --subject-pattern"):
+    with pytest.raises(
+        MonaiCaeError, match=rf"are {asked} one person or two\? Say so with --subject-pattern: "
+    ) as said:
         read_table(path)
+    pattern, stem = re.search(r"person, '(.+)' makes these two (.+);", str(said.value)).groups()
+    joined = [subject for subject, _ in named(path, subject_pattern=pattern, columns={"session": "ID"})]
+    assert joined[:2] == [stem, stem]
+    assert len(set(joined)) == PERSONS[ids[0]]
     assert [subject for subject, _ in named(path, subject_pattern="(.+)")] == ids
 
 
@@ -163,7 +185,26 @@ def test_the_first_session_of_a_person_is_the_first_by_number(tmp_path):
     rows = [f"p{n},{visit},{n % 2}" for n in range(1, 5) for visit in ("M12", "M6", "M108")]
     write(tmp_path / "t.csv", "ID,visit,CDR", *rows)
     assert {scan.session for scan in load_cohort(tmp_path / "t.csv", controls="all").scans} == {"M6"}
-    assert sorted(["M12", "M6", "M108", "bl"], key=natural) == ["M6", "M12", "M108", "bl"]
+
+
+@pytest.mark.parametrize(
+    "visits",
+    [
+        ["bl", "m06", "m12", "m108"],
+        ["sc", "m06", "m12"],
+        ["BL", "M6", "M12"],
+        ["ses-baseline", "ses-M06"],
+        ["baseline", "followup"],
+        ["pre", "post"],
+        ["2006-01-10", "2006-12-01", "2010-01-01"],
+        ["9/13/2005", "1/20/2006", "10/01/2006"],
+        ["13.9.2005", "1.10.2006", "02.10.2006"],
+        ["1", "2", "10"],
+    ],
+)
+def test_the_first_visit_is_the_first_in_time(visits):
+    back_to_front = visits[::-1]
+    assert sorted(back_to_front, key=natural) == visits
 
 
 @pytest.mark.parametrize(
@@ -246,6 +287,11 @@ def test_the_subject_of_a_file(tmp_path, file, subject, session):
 
 def test_loose_spelling_keeps_numbers_apart():
     assert loose("sub-007_ses-M048") == loose("7_M48") == loose("007-m48")
+    assert loose("sub-ADNI002S0413_ses-M000") == loose("002_S_0413_bl") == loose("2_S_413-sc")
+    assert loose("sub-OASIS10001") == loose("OAS1_0001") != loose("OAS1_0010")
+    assert loose("sub-OAS30001_ses-d0129") == loose("OAS30001_MR_d0129") != loose("OAS30001_MR_d1290")
+    assert loose("Mu\u0308ller") == loose("m\u00fcller") != loose("muller")
+    assert loose("AD_1") != loose("HC_1")
     assert all(a != b for a, b in pairwise(map(loose, ("7", "70", "700", "0", "p7", "7p"))))
 
 
@@ -267,7 +313,13 @@ def audited(training, test, tmp_path):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("OAS30001_MR_d0129", "OAS30001_MR_d0757"), ("sub-7", "7"), ("x_ses-M0", "X"), ("P-visit1", "P-visit12")],
+    [
+        ("OAS30001_MR_d0129", "OAS30001_MR_d0757"),
+        ("sub-7", "7"),
+        ("x_ses-M0", "X"),
+        ("P-visit1", "P-visit12"),
+        ("Mu\u0308ller", "M\u00fcller"),
+    ],
 )
 def test_two_names_of_one_person_in_two_sets_are_a_leak(tmp_path, first, second):
     audit = audited([first, "b", "c"], [second, "d"], tmp_path)
@@ -276,7 +328,17 @@ def test_two_names_of_one_person_in_two_sets_are_a_leak(tmp_path, first, second)
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [("A_1", "A_2"), ("A", "A_2"), ("A1a", "A1b"), ("7", "007"), ("S-7", "S7"), ("Q_bl", "Q_m12")]
+    ("first", "second"),
+    [
+        ("A_1", "A_2"),
+        ("A", "A_2"),
+        ("A1a", "A1b"),
+        ("7", "007"),
+        ("S-7", "S7"),
+        ("Q_bl", "Q_m12"),
+        ("002_S_0413", "sub-ADNI002S0413"),
+        ("OAS1_0007", "sub-OASIS10007"),
+    ],
 )
 def test_two_names_that_may_be_one_person_in_two_sets_are_a_question(tmp_path, first, second):
     audit = audited([first, "b", "c"], [second, "d"], tmp_path)
@@ -297,6 +359,72 @@ def test_names_of_different_persons_raise_no_question(tmp_path, names):
             touch(tmp_path / item["image"])
     audit = audit_sets(*sets, pixels=False)
     assert [finding for finding in audit.findings if "one person" in finding.check] == []
+
+
+def test_numbered_subjects_of_a_site_hide_no_visits_of_another_study(tmp_path):
+    audit = audited([*(f"Pitt_{n:02d}" for n in range(14)), "P3_bl"], ["P3_m12", "Pitt_20", "Pitt_21"], tmp_path)
+    (question,) = [finding for finding in audit.findings if finding.check == "Names that may be one person"]
+    assert "are P3_bl and P3_m12 one person? They are in training and in test" in question.message
+
+
+def test_one_wrong_sex_hides_no_visits(tmp_path, refused):
+    rows = [f"p{n}_{visit},F" for n in range(12) for visit in ("bl", "m12")]
+    with refused("are p0_bl and p0_m12 one person or two"):
+        read_table(write(tmp_path / "t.csv", "ID,sex", *rows[:-1], "p11_m12,M"))
+
+
+def test_what_looks_like_a_session_but_has_both_sexes_is_asked_about(tmp_path, refused):
+    rows = [f"{group}_d{n:03d},{'FM'[n % 2]}" for group in ("AD", "HC") for n in range(6)]
+    with refused("are AD_d000 and AD_d001 one person or two"):
+        read_table(write(tmp_path / "t.csv", "ID,sex", *rows))
+
+
+def test_a_table_of_adni_finds_what_clinica_made_of_it(tmp_path):
+    made = [
+        tmp_path / "subjects" / f"sub-ADNI002S000{n}" / f"ses-M0{m}" / "t1_linear" for n in (1, 2) for m in ("00", "12")
+    ]
+    touch(
+        *(
+            one / f"{one.parts[-3]}_{one.parts[-2]}_space-MNI152NLin2009cSym_desc-Crop_res-1x1x1_T1w.nii.gz"
+            for one in made
+        )
+    )
+    rows = [f"002_S_000{n},{visit}" for n in (1, 2) for visit in ("bl", "m12")]
+    scans = read_scans(tmp_path, table=write(tmp_path / "t.csv", "PTID,VISCODE", *rows)).scans
+    assert [scan.image.parent for scan in scans] == made
+    assert [scan.name for scan in scans] == [row.replace(",", "_") for row in rows]
+
+
+def test_a_session_that_repeats_the_person_is_named_once(tmp_path):
+    rows = ["OAS30001,OAS30001_MR_d0129", "OAS30001,OAS30001_MR_d0757", "1,12"]
+    assert named(write(tmp_path / "t.csv", "OASISID,session_id", *rows)) == [
+        ("OAS30001", "MR_d0129"),
+        ("OAS30001", "MR_d0757"),
+        ("1", "12"),
+    ]
+
+
+def test_rows_of_sessions_take_their_own_line_of_the_sessions_table(tmp_path):
+    touch(*(tmp_path / "sub-1" / f"ses-M{m}" / "anat" / f"sub-1_ses-M{m}_T1w.nii" for m in ("00", "12")))
+    write(tmp_path / "participants.tsv", "participant_id\tsession_id\tDX", "sub-1\tbl\tCN", "sub-1\tm12\tAD")
+    write(tmp_path / "sub-1" / "sub-1_sessions.tsv", "session_id\tage", "ses-M00\t70", "ses-M12\t71")
+    scans = read_scans(tmp_path).scans
+    assert [(scan.image.parts[-3], scan.row["DX"], scan.age) for scan in scans] == [
+        ("ses-M00", "CN", 70),
+        ("ses-M12", "AD", 71),
+    ]
+
+
+@pytest.mark.parametrize("column", ["Image Data ID", "ImageUID"])
+def test_a_column_may_name_images_without_their_suffix(tmp_path, column):
+    touch(*(tmp_path / f"I{n}.nii" for n in (40, 41, 50)))
+    write(tmp_path / "t.csv", f"{column},Subject,Visit", "I40,002_S_1,sc", "I41,002_S_1,m06", "I50,003_S_7,sc")
+    scans = read_scans(tmp_path, columns={"image": column}).scans
+    assert [(scan.name, scan.image.name) for scan in scans] == [
+        ("002_S_1_sc", "I40.nii"),
+        ("002_S_1_m06", "I41.nii"),
+        ("003_S_7_sc", "I50.nii"),
+    ]
 
 
 def test_a_datalist_of_scans_is_split_by_person(tmp_path):

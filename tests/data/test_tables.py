@@ -141,6 +141,39 @@ def test_columns_that_are_none_are_refused(tmp_path, refused, columns, message):
         read_table(write(tmp_path / "t.csv", "RID,CDR", "a,0"), columns)
 
 
+def test_oasis_2_is_read_where_it_is_asked_for(tmp_path):
+    rows = [f"OAS2_0001,OAS2_0001_MR{n},Demented,{n},0,M,R,8{n},12,2,27,0.5,1500,0.7,1.1" for n in (1, 2)]
+    scans = read_table(write(tmp_path / "t.csv", OASIS_2, *rows), {"subject": "Subject ID"})
+    assert [(scan.name, scan.age, scan.aliases) for scan in scans] == [
+        ("OAS2_0001_1", 81, ("OAS2_0001_MR1",)),
+        ("OAS2_0001_2", 82, ("OAS2_0001_MR2",)),
+    ]
+
+
+def test_columns_that_are_not_wanted_are_passed_over(tmp_path, refused):
+    path = write(tmp_path / "t.csv", "Subject,PTGENDER,Age,file", "100206,M,22-25,b.txt")
+    with refused(r"Age is '22-25', .*, or go on without ages with --age-column none"):
+        read_table(path)
+    (scan,) = read_table(path, {"age": "none", "image": "none"})
+    assert (scan.subject, scan.age, scan.sex, scan.file) == ("100206", None, "M", "")
+    with refused("has no column none"):
+        read_table(path, {"subject": "none"})
+
+
+def test_codes_of_the_sex_need_its_column(tmp_path, refused):
+    path = write(tmp_path / "t.csv", "ID,Geschlecht", "a,1")
+    with refused(r"t\.csv has no column of the sex .* name it with --sex-column"):
+        read_table(path, sex_codes="M=1,F=2")
+    assert read_table(path, {"sex": "Geschlecht"}, sex_codes="M=1,F=2")[0].sex == "M"
+
+
+def test_an_age_that_is_a_code_names_the_option(tmp_path, refused):
+    path = write(tmp_path / "t.csv", "ID,Age", "a,888")
+    with refused(r"Age is 888 years: correct the table, or add 888 to the numbers of --missing-codes"):
+        read_table(path)
+    assert read_table(path, missing_codes="-4, 888")[0].age is None
+
+
 def test_xlsx(tmp_path):
     columns = {
         "ID": ["OAS1_0001_MR1", "OAS1_0002_MR2", "0007"],
@@ -163,7 +196,10 @@ def test_xlsx(tmp_path):
         (["Name,CDR", "a,0"], r"t\.csv has no column ID \(it has: Name, CDR\): add one"),
         (["ID|CDR", "a|0"], r"t\.csv has no column ID \(it has: ID\|CDR\)"),
         (["ID;CDR;Age", "a;0,5;70"], r"t\.csv, row 2: CDR is '0,5', not a number"),
-        ([OASIS_2, *["x"] * 2], r"t\.csv is the table of OASIS-2 .*this reads OASIS-1's oasis_cross-sectional\.csv"),
+        (
+            [OASIS_2, *["x"] * 2],
+            r"t\.csv is the table of OASIS-2 .*not OASIS-1's .* give --subject-column 'Subject ID'",
+        ),
         (["ID,CDR"], r"t\.csv has no rows: name another --table"),
         ([], r"t\.csv can't be read as a table .*: save it again as csv"),
         (["ID,CDR", "a,0", "b,0,1,2"], r"t\.csv, row 3 is longer than the header: .*delete the surplus cells"),
