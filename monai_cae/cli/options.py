@@ -101,10 +101,11 @@ def own_options(message: str, options: Mapping[str, Any]) -> str:
     """A message of the layers below, which name the bundle's settings, with the options of the running command."""
 
     def own(found: re.Match[str]) -> str:
-        link, written, value = found.groups(default="")
-        name = written.replace("-", "_")
+        link, name, value = found.groups(default="")
+        name = name.replace("-", "_")
         if name in options:
-            return f"{link}--{written}" + ("" if isinstance(options[name], bool) else value)
+            shown = name if name == "output_dir" else name.replace("_", "-")  # a config's, whatever runs now
+            return f"{link}--{shown}" + ("" if isinstance(options[name], bool) else value)
         if name in ("dataset_dir", "datalist"):
             return f"{'as' if link == 'with ' else link.strip()} the path"
         if link == "choose another " and name == "output_dir":
