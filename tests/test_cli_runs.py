@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 import pytest
-from tiny import CONFIGS, TINY, write_bundle
+from tiny import CONFIGS, TINY, mistake, write_bundle
 
 from monai_cae.cli import main
 
@@ -21,11 +21,17 @@ MONAI_CAE = [sys.executable, "-c", "import sys; from monai_cae.cli import main; 
 SETTINGS = [f"--{name}={value}" for name, value in {**TINY, "max_epochs": 1, "repeats": 1}.items()]
 
 
+@pytest.fixture(autouse=True)
+def own_process(monkeypatch):
+    """What a command changes in its process stays in its test."""
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
 @pytest.fixture
 def started(monkeypatch, capsys):
     """Call `monai-cae` up to the command that it stands for: the arguments that MONAI would get, and were printed."""
     calls: list[list[str]] = []
-    monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.setattr(runpy, "run_module", lambda *_, **__: calls.append(sys.argv[1:]))
 
     def call(*arguments: object) -> list[str]:
@@ -61,7 +67,7 @@ def experiment(discs, tmp_path_factory):
 
 def test_run_is_the_experiment(started):
     assert started("run", "DATA", "OUT") == [
-        "run", "training", "--config_file", EXPERIMENT, "--dataset_dir", "DATA", "--output_dir", "OUT"
+        "run", "training", "--config_file", EXPERIMENT, "--dataset_dir", "./DATA", "--output_dir", "./OUT"
     ]  # fmt: skip
 
 
@@ -102,9 +108,9 @@ def test_settings_in_both_spellings_reach_the_bundle_with_their_values_as_they_a
         (["stray"], "'stray' follows no setting"),
         (["--repeats", "2", "stray"], "'stray' follows no setting"),
         (["--repeats=2", "stray"], "'stray' follows no setting"),
-        (["--output-dir", "elsewhere"], "--output_dir is given by its place"),
-        (["--dataset_dir=elsewhere"], "--dataset_dir is given by its place"),
-        (["--config_file", "mine.yaml"], "--config_file is given by its place"),
+        (["--output-dir", "elsewhere"], "output_dir is given by its place"),
+        (["--dataset_dir=elsewhere"], "dataset_dir is given by its place"),
+        (["--config_file", "mine.yaml"], "config_file is given by its place"),
     ],
 )
 def test_what_run_can_not_mean_is_refused_in_one_line(refused, tmp_path, arguments, said):
@@ -121,8 +127,7 @@ def test_settings_before_the_places_take_none_for_a_value(settings, capsys):
     assert ended.value.code == 2 and "required: data, out" in capsys.readouterr().err
 
 
-def test_a_setting_below_one_that_is_not_there_is_one_line(refused, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", sys.argv)
+def test_a_setting_below_one_that_is_not_there_is_one_line(refused, tmp_path):
     said = refused("run", tmp_path, tmp_path / "out", "--stages#trian#max_epochs", "3")
     assert said == "a setting names trian, which no config has: see `monai-cae settings`"
     assert not (tmp_path / "out").exists()
@@ -135,14 +140,14 @@ def test_what_is_no_model_is_refused_in_one_line(refused, tmp_path):
         "predict", tmp_path / "cae.zip", "SCANS", "OUT"
     )
     assert "run evaluate.json with --output_dir" in refused("predict", tmp_path, "SCANS", "OUT")
-    assert "--checkpoint is given by its place" in refused(
+    assert "checkpoint is given by its place" in refused(
         "predict", tmp_path, "SCANS", "OUT", "--checkpoint", "model.pt"
     )
 
 
 def test_a_package_predicts_by_its_own_config_and_a_checkpoint_by_the_bundles(started, tmp_path):
     model = write_bundle(tmp_path / "package") / "models" / "model.pt"
-    places = ["--dataset_dir", "SCANS", "--predictions", "OUT/predictions.csv"]
+    places = ["--dataset_dir", "./SCANS", "--predictions", "./OUT/predictions.csv"]
     ours = str(CONFIGS / "inference.json")
     assert started("predict", model, "SCANS", "OUT", "--image-size", 16) == [
         "run", "--config_file", ours, "--checkpoint", str(model), *places, "--image_size", "16"
@@ -154,8 +159,6 @@ def test_a_run_predicts_as_it_was_tested_and_replaces_nothing_unasked(
 ):
     part = experiment / "repeat_1"
     assert f"give one of its runs, such as {part}" in refused("predict", experiment, discs, tmp_path)
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     command = ["predict", str(part), str(discs), str(tmp_path / "out")]
     assert main(command) == 0
     table = tmp_path / "out" / "predictions.csv"
@@ -163,24 +166,19 @@ def test_a_run_predicts_as_it_was_tested_and_replaces_nothing_unasked(
     tested = list(csv.DictReader((part / "predictions.csv").open()))
     assert len(tested) == 8 and all(predicted[row["subject"]] == row["probability"] for row in tested)
     table.write_text("mine")
-    with pytest.raises(Exception, match="predictions.csv is there already"):
-        main(command)
+    assert "predictions.csv is there already: --overwrite true replaces it" in mistake(main, command)
     assert table.read_text() == "mine"
     assert main([*command, "--overwrite", "true"]) == 0 and table.read_text() != "mine"
 
 
-def test_left_out_of_another_is_not_removed(experiment, discs, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+def test_left_out_of_another_is_not_removed(experiment, discs, tmp_path):
     (tmp_path / "left_out.csv").write_text("mine")
-    with pytest.raises(Exception, match="left_out.csv is there already"):
-        main(["predict", str(experiment / "repeat_1"), str(discs), str(tmp_path)])
+    command = ["predict", str(experiment / "repeat_1"), str(discs), str(tmp_path)]
+    assert "left_out.csv is there already" in mistake(main, command)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
-def test_weights_without_a_test_beside_them_are_doubted(experiment, discs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+def test_weights_without_a_test_beside_them_are_doubted(experiment, discs, tmp_path, capsys):
     shutil.copy(experiment / "repeat_1" / "models" / "model.pt", tmp_path / "copied.pt")
     settings = ["--image-size", "16", "--slice-index", "11", "--device", "cpu"]
     for model, doubted in ((tmp_path / "copied.pt", True), (experiment / "repeat_1" / "models" / "model.pt", False)):
@@ -201,19 +199,16 @@ def test_a_refused_run_says_so_in_its_exit_status(experiment, discs, tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in experiment.rglob("*") if path.name != ".lock"}
 
 
-def test_another_rule_is_named_by_its_setting_alone(experiment, discs, refused, monkeypatch):
-    monkeypatch.setattr(sys, "argv", sys.argv)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+def test_another_rule_is_named_by_its_setting_alone(experiment, discs):
     command = ["run", str(discs), str(experiment), *SETTINGS, "--resume", "true", "--cohort#task", "very-mild"]
-    with pytest.raises(Exception, match="has pretrain finished with cohort#task 'paper', not 'very-mild': choose"):
-        main(command)
+    assert "has pretrain finished with cohort#task 'paper', not 'very-mild': choose" in mistake(main, command)
 
 
 @pytest.mark.parametrize(
     ("name", "told"),
     [
         ("max-epochs", "max_epochs\n  default: 400\n"),
-        ("--max_epochs", "max_epochs\n  default: 400\n"),
+        ("max_epochs", "max_epochs\n  default: 400\n"),
         ("repeats", "repeats\n  default: 5\n  the paper's number; read by experiment.yaml\n"),
         ("task", "cohort#task\n  default: paper\n"),
         ("variants", "variants\n  default: {}\n"),
@@ -248,6 +243,26 @@ def test_a_reader_that_has_enough_ends_the_list_quietly():
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
-def test_a_cohort_is_named_with_odd_letters(started):
-    for odd in ("with space", "ümläut", "quo'te", 'dou"ble', "dol$HOME", "`tick`", "back\\slash", "it's $5"):
-        assert started("run", odd, odd)[5::2] == [odd, odd]
+def test_paths_with_odd_letters_stay_what_they_are(started):
+    for odd in (
+        "with space",
+        "ümläut",
+        "quo'te",
+        'dou"ble',
+        "dol$HOME",
+        "`tick`",
+        "back\\slash",
+        "it's $5",
+        "a,b",
+        "12",
+    ):
+        assert started("run", odd, odd)[5::2] == [f"./{odd}", f"./{odd}"]
+    assert started("run", "--", "-dash", "true")[5::2] == ["./-dash", "./true"]
+    assert started("run", "/a,b", "/c d")[5::2] == ["/a,b", "/c d"]
+
+
+@pytest.mark.parametrize("name", ["dataset_dir", "output_dir"])
+def test_a_path_that_monai_reads_as_something_else_is_told(name, run_bundle, discs, tmp_path):
+    assert f"{name} must be a path, not ['a', 'b']: put ./" in mistake(
+        run_bundle, "pretrain.json", *((["a", "b"], tmp_path) if name == "dataset_dir" else (discs, ["a", "b"]))
+    )

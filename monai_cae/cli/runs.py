@@ -97,7 +97,9 @@ def _check_readable(files: Sequence[Path]) -> None:
 
 
 def _places(**paths: Path) -> list[str]:
-    return [part for name, path in paths.items() for part in (f"--{name}", str(path))]
+    """Paths as settings; ./ keeps MONAI from reading true, 12 or a,b as something else, -a as a setting."""
+    shown = {name: str(path) if path.is_absolute() else f"./{path}" for name, path in paths.items()}
+    return [part for name, text in shown.items() for part in (f"--{name}", text)]
 
 
 def _bundle(*arguments: str) -> None:
@@ -118,7 +120,7 @@ def _bundle(*arguments: str) -> None:
 def settings(options: argparse.Namespace) -> None:
     told = list(_settings())
     names = list(dict.fromkeys(setting["name"] for setting in told))
-    wanted = options.name.lstrip("-").replace("-", "_")
+    wanted = options.name.replace("-", "_")
     chosen = [name for name in names if not wanted or name == wanted or name.startswith(f"{wanted}#")]
     chosen = chosen or [name for name in names if name.endswith(f"#{wanted}")]
     if not chosen:

@@ -40,6 +40,7 @@ _REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
 _POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "image_size", "repeats")
 _GROUPS = ("cohort", "split")
 _STAGES = ("pretrain", "train", "evaluate", "baselines")
+_PATHS = ("dataset_dir", "output_dir")
 _POSITIVE_NUMBERS = ("learning_rate",)
 _TRUE_OR_FALSE = (
     "allow_leaks", "allow_other_frame", "allow_outside", "hash_ids", "augment", "calibrate", "deterministic",
@@ -220,6 +221,10 @@ def _check_value(name: str, value: Any) -> None:
         given = value.replace("::", "#")
         raise MonaiCaeError(
             f"{name} has a # in it ({given}), which MONAI reads as a separator: link or rename the path"
+        )
+    if name in _PATHS and not isinstance(value, str):
+        raise MonaiCaeError(
+            f"{name} must be a path, not {value!r}: put ./ in front of one that reads as something else"
         )
     whole = isinstance(value, int) and not isinstance(value, bool)
     if name in _POSITIVE_INTEGERS and not (whole and value > 0):
