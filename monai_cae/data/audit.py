@@ -265,12 +265,15 @@ def _check_subjects(report: _Report, everyone: list[_Member]) -> None:
 
 
 def _alike(everyone: list[_Member]) -> Iterator[tuple[bool, str, list[str]]]:
-    by_name = {member.subject: member for member in everyone}
-    for group in maybe_one_person({name: member.sex for name, member in by_name.items()}):
-        members = [member for member in everyone if member.subject in group]
+    named: dict[str, _Member] = {}
+    for member in everyone:
+        named.setdefault(member.person, member)
+    for group in maybe_one_person({name: member.sex for name, member in named.items()}):
+        members = [member for member in everyone if member.person in group]
         sets = _sets_of(members)
         if len(sets) > 1:
-            message = f"are {' and '.join(group[:3])} one person? They are in {' and in '.join(sets)}"
+            names = " and ".join(named[person].subject for person in group[:3])
+            message = f"are {names} one person? They are in {' and in '.join(sets)}"
             yield False, message, [member.name for member in members]
 
 

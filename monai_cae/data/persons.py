@@ -19,19 +19,29 @@ _SESSION = re.compile(
 )
 # Ends that may be a visit, or a subject's number within a site: S01_2, 1234-m06, P3_bl, S01b, x_20120314.
 _PERHAPS_VISIT = re.compile(
-    r"(?:[_. -]+(?:[a-z]{0,5}[_-]?\d{1,2}|bl|sc|pre|post|baseline|follow-?up\d*|[a-z]|(?:19|20)\d\d-?\d\d-?\d\d)"
-    r"|(?<=\d)[a-z]\d{0,2})$",
+    r"(?:[_. -]+(?:[a-z]{0,9}[_-]?\d{1,2}|\d{1,2}(?:y|yr|m|mo|w)|\(\d{1,2}\)|bl|sc|pre|post|baseline|follow-?up\d*"
+    r"|[a-z]|(?:19|20)\d\d-?\d\d-?\d\d)|(?<=\d)[a-z]\d{0,2})$",
     re.IGNORECASE,
 )
+# Persons' IDs of known cohorts within longer names, such as LONI's ADNI_002_S_0413_MR_MPR_S1_I40000.
+_KNOWN = re.compile(r"\d{3}_S_\d{4}|OAS[12]_\d{4}|OAS3\d{4}|(?:IXI|miriad_)\d{3}(?!\d)|NACC\d{6}", re.IGNORECASE)
 _NUMBER = re.compile(r"[_. -]+\d{1,2}")  # an end that is a subject's number where the stem is a site's
 _MOST_VISITS = 12  # of one person; a stem that more names share is a site's
 _MISTAKES = 0.1  # of the stems may have both sexes by mistakes in the table, before they are sites'
 _FEWEST_PERSONS = 3
-_JOINING = ("(.+)[_. -]", r"(.+\d)[a-zA-Z]\d*$", "(.+?)[_. -]", r"(\D*\d+)", "(?:sub-)?0*(.+)")
+_JOINING = (
+    f"({_KNOWN.pattern})",
+    "(.+)[_. -]",
+    r"(.+\d)[a-zA-Z]\d*$",
+    "(.+?)[_. -]",
+    r"(\D*\d+)",
+    "(?:sub-)?0*(.+)",
+)
 _BASELINE = re.compile(r"^(?:ses-)?(?:bl|baseline|sc|scr|screening|init|pre)$")
 _SUFFIXES = (".nii.gz", ".nii", ".hdr", ".img")
 # How Clinica and XNAT write IDs: 002_S_0413 as ADNI002S0413, OAS1_0001 as OASIS10001, OAS30001_MR_d0129 as ses-d0129.
 _CONVERTED = (
+    (re.compile(r"\.(?:nii(?:\.gz)?|hdr|img)$"), ""),
     (re.compile(r"^(?:adni|aibl|nifd|ukb|habs|ixi)[_-]?(?=\d)"), ""),
     (re.compile(r"^oasis([12])[_-]?(?=\d{4})"), r"oas\1_"),
     (re.compile(r"[_-]mr[_-]?(?=d\d)"), "_"),
@@ -153,10 +163,11 @@ def maybe_one_person(sexes: Mapping[str, str]) -> list[list[str]]:
     Returns:
         Groups of two names or more.
     """
-    spelled = defaultdict(list)
+    alike = defaultdict(list)
     for name in sexes:
-        spelled[loose(name)].append(name)
-    groups = [group for group in spelled.values() if len(group) > 1]
+        known = _KNOWN.search(name)
+        alike[loose(known[0] if known else name)].append(name)
+    groups = [group for group in alike.values() if len(group) > 1]
     for numbers in (True, False):  # a site's subjects have numbers: they say nothing of names that end in "bl" or "m12"
         groups += [group for group in _visits(sexes, numbers) if group not in groups]
     return groups

@@ -361,6 +361,34 @@ def test_names_of_different_persons_raise_no_question(tmp_path, names):
     assert [finding for finding in audit.findings if "one person" in finding.check] == []
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("ADNI_002_S_0413_MR_Br_1_S1_I40", "ADNI_002_S_0413_MR_Br_2_S2_I41"),
+        ("IXI002-Guys-0828", "IXI002-Guys-1900"),
+        ("miriad_188_AD_M_01_MR_1", "miriad_188_AD_M_02_MR_1"),
+        ("P_timepoint1", "P_timepoint2"),
+        ("P_0y", "P_2y"),
+        ("P (1)", "P (2)"),
+        ("P.nii.gz", "P"),
+    ],
+)
+def test_longer_names_of_one_person_are_a_question_too(tmp_path, first, second):
+    (question,) = audited([first, "b", "c"], [second, "d"], tmp_path).findings
+    assert question.message == f"are {first} and {second} one person? They are in training and in test"
+
+
+def test_what_is_a_leak_is_not_a_question_too(tmp_path):
+    (leak,) = audited(["OAS1_0001_MR1", "b", "c"], ["OAS1_0001_MR2", "d"], tmp_path).findings
+    assert leak.leak
+
+
+def test_names_of_ixi_adni_and_oasis_are_persons(tmp_path):
+    names = [f"IXI{n:03d}-{('Guys', 'HH', 'IOP')[n % 3]}-{700 + n:04d}" for n in range(9)]
+    names += [f"ADNI_002_S_{n:04d}_MR_Br_1_I{n}" for n in range(2001, 2010)] + [f"OAS1_{n:04d}" for n in range(1, 9)]
+    assert [subject for subject, _ in named(write(tmp_path / "t.csv", "ID", *names))] == names
+
+
 def test_numbered_subjects_of_a_site_hide_no_visits_of_another_study(tmp_path):
     audit = audited([*(f"Pitt_{n:02d}" for n in range(14)), "P3_bl"], ["P3_m12", "Pitt_20", "Pitt_21"], tmp_path)
     (question,) = [finding for finding in audit.findings if finding.check == "Names that may be one person"]
