@@ -80,7 +80,7 @@ def _as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
         parts = name.split("#")
         parts = [p if parts[:i] == ["variants"] else p.replace("-", "_") for i, p in enumerate(parts)]
         if parts[0] in taken:
-            raise MonaiCaeError(f"{parts[0]} is given by its place, not as an option: see --help")
+            raise MonaiCaeError(f"{parts[0]} is given by its place: see --help")
         settings.append(f"--{'#'.join(parts)}{equals}{value}")
         value_may_follow = not equals
     return settings

@@ -16,7 +16,7 @@ _Place = tuple[Any, ...]
 _OWN = {
     "dataset_dir", "output_dir", "datalist", "predictions", "pretrained", "checkpoint", "tracking_uri",
     "experiment_name", "run_name", "parent_run_id", "device", "threads", "num_workers", "allow_leaks",
-    "allow_outside", "allow_other_frame", "overwrite", "resume", "save_every",
+    "allow_outside", "allow_other_frame", "overwrite", "resume", "save_every", "on_bad_scan",
 }  # fmt: skip
 _OWN_MEMBERS = {("cohort", "table"), ("tracked_run", "tags")}
 _ABSENT = object()

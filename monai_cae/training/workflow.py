@@ -171,6 +171,10 @@ def check_settings(config: dict[str, Any]) -> None:
     read |= {name for name in config if name not in read and (name.startswith(("_", "+")) or _merged(name, config))}
     for name in sorted(config.keys() - read):
         raise MonaiCaeError(_unread(name, config, (set(settings(config)) & read) | set(_grouped_settings(config))))
+    for name in _PATHS:
+        if not isinstance(value := config.get(name, ""), (str, os.PathLike)):
+            advice = "put ./ in front of what reads as something else"
+            raise MonaiCaeError(f"{name} must be a path, not {value!r}: {advice}")
     for name, value in settings(config).items():
         _check_value(name, value)
     interval, epochs = config.get("val_interval"), config.get("max_epochs")
@@ -221,10 +225,6 @@ def _check_value(name: str, value: Any) -> None:
         given = value.replace("::", "#")
         raise MonaiCaeError(
             f"{name} has a # in it ({given}), which MONAI reads as a separator: link or rename the path"
-        )
-    if name in _PATHS and not isinstance(value, str):
-        raise MonaiCaeError(
-            f"{name} must be a path, not {value!r}: put ./ in front of one that reads as something else"
         )
     whole = isinstance(value, int) and not isinstance(value, bool)
     if name in _POSITIVE_INTEGERS and not (whole and value > 0):
