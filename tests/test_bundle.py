@@ -495,7 +495,7 @@ def test_shared_settings_have_the_same_default_everywhere():
         ("pretrain.json", {"slice_index": 300}, "slice_index 300 is outside"),
         ("pretrain.json", {"cohort#controls": "young"}, "controls must be one of oldest, matched, all, not 'young'"),
         ("pretrain.json", {"split#test_fraction": 1.5}, "test_fraction must be between 0 and 1, not 1.5"),
-        ("pretrain.json", {"cohort#tsak": "ad"}, "unknown setting --cohort#tsak: did you mean task?"),
+        ("pretrain.json", {"cohort#tsak": "ad"}, "unknown setting --cohort#tsak: did you mean --cohort#task?"),
         ("pretrain.json", {"controls": "all"}, "unknown setting --controls: did you mean --cohort#controls?"),
         ("pretrain.json", {"cohort#positive": "CDRR > 0"}, "the table has no column CDRR"),
         ("pretrain.json", {"split#kind": "loo"}, "split kind must be one of holdout, kfold, not 'loo'"),

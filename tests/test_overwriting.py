@@ -268,7 +268,7 @@ WRONG = {
     "baseline": ({"baselines": ["magic"]}, "baselines: --baselines names the unknown model magic"),
     "one stage's": ({"learning_rate": 0.1}, "give --stages#pretrain#learning_rate or --stages#train#learning_rate"),
     "one stage alone's": ({"keep": "last"}, "--keep is a setting of single stages: give --stages#train#keep"),
-    "augment": ({"augment": True}, "give --stages#pretrain#augment or --stages#train#augment"),
+    "penalty": ({"calibrate": True}, "give --stages#train#calibrate"),
     "datalist": ({"datalist": "/nowhere"}, "no datalist at /nowhere: check --datalist"),
     "MLflow": ({"tracking_uri": "./mlruns"}, "tracking_uri must be sqlite:///FILE"),
     "leak": ({"datalist": "{leaky}"}, "leak between the sets"),

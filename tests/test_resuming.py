@@ -323,7 +323,7 @@ def test_validation_that_becomes_nan_stops_the_stage(whole, train_here, tmp_path
         return loss
 
     monkeypatch.setattr(torch.optim.Adam, "step", spoil_last)
-    said = mistake(train_here, config, batch_size=64, learning_rate=1e-3)
+    said = mistake(train_here, config, batch_size=64, learning_rate=1e-3, overwrite=True)
     assert f"{metric} became nan in the validation of epoch 2: " in said and "has the best weights before it" in said
     name = "autoencoder.pt" if config == "pretrain.json" else "model.pt"
     kept = torch.load(tmp_path / "out" / "models" / name)

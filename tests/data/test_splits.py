@@ -503,11 +503,11 @@ def test_crash_while_writing_leaves_nothing_half_written(tmp_path, load, monkeyp
         ({"plane": "oblique"}, "plane must be axial, coronal or sagittal"),
         ({"cohort": {"controls": "some"}}, "controls must be one of"),
         ({"cohort": {"table": "nowhere.csv"}}, r"no table at nowhere\.csv"),
-        ({"cohort": {"tsak": 1}}, r"unknown setting --cohort#tsak: did you mean task\?"),
+        ({"cohort": {"tsak": 1}}, r"unknown setting --cohort#tsak: did you mean --cohort#task\?"),
         ({"cohort": {"plane": "axial"}}, "unknown setting --cohort#plane: "),
         ({"cohort": {"zzz": 1}}, "unknown setting --cohort#zzz: there are table, columns, task, .*, sessions"),
         ({"split": {"test_fraction": 2}}, "test_fraction must be between 0 and 1"),
-        ({"split": {"stratifi": "class"}}, r"unknown setting --split#stratifi: did you mean stratify\?"),
+        ({"split": {"stratifi": "class"}}, r"unknown setting --split#stratifi: did you mean --split#stratify\?"),
         ({"split": {"seed": 2}}, "unknown setting --split#seed: "),
         ({"split": {"kind": "kfold", "fold": 6}}, "fold must be from 1 to folds"),
     ],
@@ -533,7 +533,7 @@ def test_no_datalist_after_a_wrong_setting(tmp_path, load, refused, options, mes
 
 def test_unknown_setting_is_refused_where_there_is_a_datalist_too(load, refused):
     load()
-    with refused(r"unknown setting --cohort#control: did you mean controls\?"):
+    with refused(r"unknown setting --cohort#control: did you mean --cohort#controls\?"):
         load(cohort={"control": "oldest"})
 
 

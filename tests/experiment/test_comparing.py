@@ -206,11 +206,11 @@ def assert_one_line(capsys, *messages: str) -> None:
         (["{good}", "{good}"], "the same predictions"),
         (["{good}", "{tmp}/../{name}/good.csv"], "the same predictions"),
         (["{good}", "{weak}:network"], "has no column method"),
-        (["{good}", "evaluate-1"], "evaluate-1 is neither a file nor a folder: for an MLflow run, give --tracking_uri"),
+        (["{good}", "evaluate-1"], "evaluate-1 is neither a file nor a folder: for an MLflow run, give --tracking-uri"),
         (["{good}", "evaluate-1", "--tracking_uri", "sqlite:///{tmp}/no.db"], "no MLflow database"),
         (["{good}", "evaluate-1", "--tracking_uri", "{tmp}"], "tracking_uri must be sqlite:///FILE"),
         (["{good}", "evaluate-1", "--tracking_uri", "sqlite:///{good}"], "can't read evaluate-1"),
-        (["{good}", "{weak}", "--train_subjects", "-1"], "--train_subjects must be"),
+        (["{good}", "{weak}", "--train_subjects", "-1"], "--train-subjects must be"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_line(two, arguments, message, tmp_path, capsys, monkeypatch):

@@ -117,14 +117,21 @@ def test_doubts_travel_with_the_weights(run, discs, tmp_path, capsys, changes):
     settings = {"image_size": 16, "slice_index": 11, "channels": [4, 8], "network_def#hidden": [32, 16]}
     for config, checkpoint in ((tmp_path / "cae", tmp_path / "cae"), (CONFIGS.parent, run)):
         capsys.readouterr()
-        predict(config, scan, tmp_path / "out", checkpoint=str(checkpoint / "models" / "model.pt"), **settings)
+        predict(
+            config,
+            scan,
+            tmp_path / "out",
+            checkpoint=str(checkpoint / "models" / "model.pt"),
+            overwrite=True,
+            **settings,
+        )
         assert [line for line in told(capsys.readouterr().out) if "SEEN" not in line] == expected
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ({"weights": {"checkpoint": "another"}, "caveats": DOUBTS}, ""),
+        ({"weights": {"checkpoint": "another"}, "caveats": DOUBTS}, "UNTESTED: no test of these weights is recorded"),
         (
             {"caveats": DOUBTS},
             "results_evaluate.json can't be read, so what is doubtful about these weights is not known",
