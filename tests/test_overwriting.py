@@ -258,6 +258,14 @@ def test_an_experiment_does_not_mix_with_stages_run_alone(copy, run_bundle, disc
     assert contents(copy) == before
 
 
+def test_a_stage_does_not_mix_with_an_experiment(experiment, run_bundle, discs):
+    before = contents(experiment)
+    for option in ({}, {"overwrite": True}, {"resume": True}):
+        said = mistake(run_bundle, "pretrain.json", discs, experiment, **option)
+        assert said == f"{experiment} has results of an experiment: choose another --output_dir"
+    assert contents(experiment) == before
+
+
 WRONG = {
     "stage's setting": ({"stages#train#learning_rat": 0.1}, "--stages#train#learning_rate?"),
     "classifier's": ({"stages#classifier#coviariates": {}}, "--stages#train#coviariates"),

@@ -132,6 +132,8 @@ def _outdated(stage: str, output: Path, resuming: Resuming | None, overwrite: bo
     Raises:
         MonaiCaeError: there are some, and they may not be replaced.
     """
+    if (output / "experiment.json").is_file():
+        raise MonaiCaeError(f"{output} has results of an experiment: choose another --output_dir")
     if not overwrite and (resuming is None or not resuming.resume):
         own, elsewhere = files_of(stage, output), Path(resolved_settings().get(_WRITES.get(stage, ""), ""))
         refuse([*own, *({elsewhere} - set(own) if elsewhere.is_file() else ())], output, stage, resuming is not None)

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from monai_cae.data import lookalikes as finder
 from monai_cae.data.audit import audit_sets, hash_subject
+from monai_cae.data.pseudonyms import KEY_VARIABLE, pseudonym
 
 SHAPE = (64, 72)
 INSIDE = np.hypot(*np.meshgrid(*(np.linspace(-1.1, 1.1, n) for n in SHAPE), indexing="ij")) < 1
@@ -248,6 +249,26 @@ def test_a_test_subject_that_a_checkpoint_has_seen_is_a_leak(sets):
     assert row(audit_sets(*sets, pixels=False, pretrained_on=[hash_subject("X")]), "Test subject in pretraining")[
         "passed"
     ]
+
+
+def with_hashes(sets):
+    return [[{**item, "subject": pseudonym(item["subject"])} for item in members] for members in sets]
+
+
+def test_hashed_and_plain_runs_find_each_others_test_subjects_or_say_that_they_can_not(sets, monkeypatch, tmp_path):
+    monkeypatch.setenv(KEY_VARIABLE, "a key of sixteen letters or more")
+    name, keyed = "S15", [hash_subject(pseudonym("S15"))]
+    told = "the pretrained checkpoint was made with another --hash_ids: whom it has seen is not sure"
+    leak = {("Test subject in pretraining", True)}
+    unsure = {("Test subject in pretraining", False)}
+    assert found(audit_sets(*with_hashes(sets), pixels=False, pretrained_on=keyed)) == leak
+    assert found(audit_sets(*sets, pixels=False, pretrained_on=keyed)) == leak | unsure
+    report = audit_sets(*with_hashes(sets), pixels=False, pretrained_on=[hash_subject(name)])
+    assert found(report) == unsure and report.findings[0].message == told
+    monkeypatch.delenv(KEY_VARIABLE)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert found(audit_sets(*sets, pixels=False, pretrained_on=keyed)) == unsure
+    assert not any(tmp_path.iterdir())  # looking for somebody makes no key
 
 
 def test_the_hash_of_a_name_never_changes():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from monai_cae.data import hash_subject, inference_items
+from monai_cae.data.pseudonyms import KEY_VARIABLE, pseudonym
 
 AGE = {"age": [0, 1]}
 
@@ -102,6 +103,18 @@ def test_subject_and_training_are_told_of_every_file(tmp_path):
     items = inference_items([tmp_path / name for name in answers], "", {}, trained_on)
     assert [(item["subject"], item["seen_in_training"]) for item in items] == list(answers.values())
     assert {item["seen_in_training"] for item in inference_items([Path("sub-02.nii")], "", {})} == {"unknown"}
+
+
+def test_a_checkpoint_of_pseudonyms_rules_nobody_out(monkeypatch, tmp_path):
+    monkeypatch.setenv(KEY_VARIABLE, "a key of sixteen letters or more")
+    trained_on = [hash_subject(pseudonym("OAS1_0001"))]
+    images = [Path("OAS1_0001_MR1.hdr"), Path("OAS1_0002_MR1.hdr")]
+    with_key = [item["seen_in_training"] for item in inference_items(images, "", {}, trained_on)]
+    monkeypatch.delenv(KEY_VARIABLE)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    without = [item["seen_in_training"] for item in inference_items(images, "", {}, trained_on)]
+    assert (with_key, without) == (["yes", "unknown"], ["unknown", "unknown"])
+    assert not any(tmp_path.iterdir())
 
 
 def test_coded_sex_is_asked_about_where_it_is_a_covariate_alone(tmp_path, refused):

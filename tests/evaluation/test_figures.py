@@ -188,6 +188,11 @@ def test_feature_maps_refuse(maps: Any, message: Any) -> None:
         figures.feature_maps(maps)
 
 
+def test_no_axis_shows_scores_above_one() -> None:
+    (axis,) = figures.training_curves({"val_auc": [(1, 1.0), (2, 1.0)]}).axes
+    assert 1 < axis.get_ylim()[1] <= 1.02
+
+
 def test_training_curves_group_metrics_into_panels() -> None:
     figure = figures.training_curves({"learning_rate": [(1, 1e-4), (2, 1e-5)], **HISTORY})
     lines = {axis.get_ylabel(): {line.get_label(): line for line in axis.lines} for axis in axes(figure)}

@@ -142,6 +142,14 @@ def test_reference_says_whose_it_is():
     assert axes.get_legend().get_texts()[-1].get_text() == "Chance, 0.5"
 
 
+def test_no_axis_shows_scores_that_there_are_not():
+    one = SUMMARY.assign(mean=1.0, low=1.0, high=1.0)
+    for table in (SUMMARY, one):
+        (axis,) = figures.forest_plot({"one": table}, ("auc",)).axes
+        assert axis.get_xlim()[1] <= 1.02 and axis.get_xticks().max() <= 1
+        assert axis.get_xlim()[0] <= table.loc["auc", "low"]
+
+
 def test_forest_plot_writes_the_numbers():
     row = SUMMARY.loc["auc"]
     figure = figures.forest_plot(MODELS, ("auc",))
