@@ -82,7 +82,7 @@ def only_writer(folder: str | Path) -> Iterator[None]:
                 leftover.unlink()
         yield
     finally:
-        if folder.is_dir() and before.issuperset(folder.iterdir()):  # a mistake was told before anything began
+        if folder.is_dir() and before.issuperset(folder.iterdir()):  # refused before anything was written
             lock_file.unlink(missing_ok=True)
             for path in made:
                 with suppress(OSError):  # somebody else has written there

@@ -50,7 +50,7 @@ class BundleInferTask:
         if self.add_post_restore:
             self._restore(data)
         if self.type != "classification":
-            raise NotImplementedError("a mask is written, which a probability is none of")
+            raise NotImplementedError("a mask is written, but a probability is not a mask")
         scores = [
             {"label": self.names[index], "score": float(value)} for index, value in enumerate(data[self.key_pred])
         ]

@@ -1,4 +1,4 @@
-"""How likely groups differ by chance in class, age or sex: one test for each, wherever its p is told.
+"""How likely groups differ by chance in class, age or sex: one test for each, wherever its p is shown.
 
 They are the paper's (section IV-A): Student's t and the chi-square test without correction. Over more than two groups
 Student's t is the analysis of variance.

@@ -1,4 +1,4 @@
-"""What has to be known before a score is quoted, one sentence each, in the same words wherever it is told."""
+"""What has to be known before a score is quoted, one sentence each, in the same words everywhere."""
 
 from __future__ import annotations
 
