@@ -78,7 +78,7 @@ class Ours:
 
     def run(self) -> None:
         """From the list of files to predictions.csv."""
-        from monai_cae.data.inflated import forget
+        from monai_cae.data.images.slice_cache import forget
 
         forget()  # of the run before
         with contextlib.redirect_stdout(io.StringIO()):

@@ -28,7 +28,7 @@ from monai.transforms import LoadImage
 from report import Row, alternate, finish
 
 from monai_cae.data import SliceReader, audit_training, load_sets
-from monai_cae.data.inflated import forget
+from monai_cae.data.images.slice_cache import forget
 
 CONFIG = Path(__file__).parent.parent / "bundle" / "configs" / "pretrain.json"
 SHAPE, SLICE, SUBJECTS = (176, 208, 176), 106, 200

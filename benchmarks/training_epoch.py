@@ -24,7 +24,7 @@ from report import Row, alternate, finish
 from workload import BATCH, GFLOP_PER_IMAGE, SIZE, SLICES, Stage, matmul_rate, random_items
 
 from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder
-from monai_cae.training.inferers import has_fast_bfloat16
+from monai_cae.training.engines.inferers import has_fast_bfloat16
 
 
 def bare_loop(images: torch.Tensor, *, half: bool, channels_last: bool) -> Callable[[], float]:

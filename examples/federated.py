@@ -21,7 +21,7 @@ from monai.fl.utils.constants import ExtraItems
 from monai.fl.utils.exchange_object import ExchangeObject
 
 from monai_cae.networks import save_weights
-from monai_cae.training.workflow import find_mistake
+from monai_cae.training.stages.workflow import find_mistake
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundle"
 FILES = {"pretrain": "autoencoder.pt", "train": "model.pt"}

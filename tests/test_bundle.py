@@ -617,7 +617,7 @@ def test_crashed_stage_ends_as_failed(run_bundle, discs, tracking_uri, tmp_path,
     def crash(*_: object) -> None:
         raise RuntimeError("the power went")
 
-    monkeypatch.setattr("monai_cae.training.handlers.BestCheckpoint.__call__", crash)
+    monkeypatch.setattr("monai_cae.training.engines.handlers.BestCheckpoint.__call__", crash)
     with pytest.raises(RuntimeError):
         run_bundle("pretrain.json", discs, tmp_path / "out", experiment_name="crash")
     client = MlflowClient(tracking_uri)

@@ -17,7 +17,7 @@ from tiny import CONFIGS, TINY, mistake, write_bundle
 
 from monai_cae.cli import main
 from monai_cae.errors import MonaiCaeError
-from monai_cae.training.workflow import check_settings
+from monai_cae.training.stages.workflow import check_settings
 
 EXPERIMENT = str(CONFIGS / "experiment.yaml")
 MONAI_CAE = [sys.executable, "-c", "import sys; from monai_cae.cli import main; sys.exit(main(sys.argv[1:]))"]

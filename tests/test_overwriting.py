@@ -121,7 +121,7 @@ def test_ended_while_overwriting_nothing_looks_like_one_result(copy, run_bundle,
     def crash(*_: object) -> None:
         raise RuntimeError("the power went")
 
-    monkeypatch.setattr("monai_cae.training.handlers.BestCheckpoint.__call__", crash)
+    monkeypatch.setattr("monai_cae.training.engines.handlers.BestCheckpoint.__call__", crash)
     with pytest.raises(RuntimeError):
         run_bundle("pretrain.json", discs, copy, overwrite=True, **SHORT)
     assert {path.name for path in copy.glob("*.json")} == {"datalist.json", "audit.json"}

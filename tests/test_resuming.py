@@ -16,8 +16,8 @@ import torch
 from mlflow import MlflowClient
 from tiny import mistake
 
-from monai_cae.training.ending import Ended
-from monai_cae.training.resuming import Resuming
+from monai_cae.training.stages.checkpointing import Resuming
+from monai_cae.training.stages.signals import Ended
 
 STAGES = ("pretrain.json", "train.json")
 EPOCHS = {"max_epochs": 5, "patience": 2, "augment": True, "learning_rate": 0.02}
@@ -299,7 +299,7 @@ def test_loss_that_explodes_stops_the_stage(whole, train_here, tmp_path):
     (tmp_path / "out" / "models").mkdir(parents=True)
     for name in ("models/autoencoder.pt", "datalist.json"):
         (tmp_path / "out" / name).write_bytes((whole / name).read_bytes())
-    said = mistake(train_here, "train.json", learn="head", learning_rate=1e30)
+    said = mistake(train_here, "train.json", learn="frozen", learning_rate=1e30)
     assert "exploded to" in said or "became" in said
     assert "in epoch 1, batch" in said and "OAS1_" in said and "there is no good checkpoint yet" in said
 

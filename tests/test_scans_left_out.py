@@ -12,9 +12,9 @@ import pytest
 from mlflow import MlflowClient
 from tiny import SHAPE, random_network, write_discs, write_pair
 
-from monai_cae.data.pseudonyms import KEY_VARIABLE, pseudonym
+from monai_cae.data.cohort.pseudonyms import KEY_VARIABLE, pseudonym
 from monai_cae.networks import save_weights
-from monai_cae.training.workflow import find_mistake
+from monai_cae.training.stages.workflow import find_mistake
 
 BAD = {"OAS1_0004": "truncated", "OAS1_0007": "zero everywhere", "OAS1_0010": "not a readable image"}
 WHAT = "cohort: a truncated, an all-zero and a garbage scan, {}"

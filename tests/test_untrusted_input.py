@@ -17,12 +17,12 @@ from tiny import CONFIGS, TINY, write_discs
 
 from monai_cae.cli import main
 from monai_cae.data import hash_subject, load_sets, read_datalist
-from monai_cae.data.pseudonyms import KEY_VARIABLE, key_file, pseudonym
+from monai_cae.data.cohort.pseudonyms import KEY_VARIABLE, key_file, pseudonym
 from monai_cae.errors import MonaiCaeError
-from monai_cae.experiment.comparing import compare_predictions
-from monai_cae.experiment.finished import read_predictions
+from monai_cae.experiment.compare import compare_predictions
+from monai_cae.experiment.load_runs import read_predictions
 from monai_cae.tracking import ui_command
-from monai_cae.training.workflow import find_mistake
+from monai_cae.training.stages.workflow import find_mistake
 
 KEY = "a key of sixteen letters or more"
 SETTINGS = {"slice_index": 11, "cohort": {"controls": "all"}}

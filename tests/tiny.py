@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier, save_weights
-from monai_cae.training.workflow import find_mistake
+from monai_cae.training.stages.workflow import find_mistake
 
 CONFIGS = Path(__file__).resolve().parents[1] / "bundle" / "configs"
 SHAPE = (20, 24, 20)

@@ -76,7 +76,7 @@ def _p(value: float) -> str:
 
 def datalist(options: argparse.Namespace) -> int:
     from monai_cae.data import load_usable_cohort, recipe_of, skipped_lines, split_cohort, write_datalist
-    from monai_cae.data.splits import folder_of
+    from monai_cae.data.splits.sets import folder_of
 
     rules = cohort_options(options)
     place = {"plane": options.plane, "slice_index": options.slice_index}
@@ -113,7 +113,7 @@ def datalist(options: argparse.Namespace) -> int:
 
 def _next_of_datalist(options: argparse.Namespace, places: Sequence[Path]) -> list[str]:
     """The commands that train on what has been written: an experiment, or the first stage alone."""
-    from monai_cae.data.splits import folder_of
+    from monai_cae.data.splits.sets import folder_of
 
     given = {name: getattr(options, name) for name, usual in SLICE.items() if getattr(options, name) != usual}
     given |= {name: "true" for name in ("allow_outside", "hash_ids") if getattr(options, name)}
@@ -132,7 +132,7 @@ def _next_of_datalist(options: argparse.Namespace, places: Sequence[Path]) -> li
 
 
 def audit(options: argparse.Namespace) -> int:
-    from monai_cae.data.datalists import recorded_folder
+    from monai_cae.data.splits.datalists import recorded_folder
 
     root = options.dataset_dir or recorded_folder(options.path)
     folder = options.out or options.path.parent
@@ -210,8 +210,8 @@ def _write_audit(audit: Mapping[str, Any], folder: Path) -> None:
 
 def check(options: argparse.Namespace) -> int:
     from monai_cae.data import check_cohort, find_images, is_synthetic, read_scans
-    from monai_cae.data.pseudonyms import pseudonym
-    from monai_cae.evaluation import figures, sheets
+    from monai_cae.data.cohort.pseudonyms import pseudonym
+    from monai_cae.evaluation import contact_sheets, figures
 
     try:
         allowed = {"allow_unmatched": True, "allow_outside": options.allow_outside}
@@ -232,7 +232,7 @@ def check(options: argparse.Namespace) -> int:
     if options.hash_ids:
         result = result.without_files()
     synthetic = is_synthetic(options.path) if options.path.is_dir() else False
-    pages = sheets.contact_sheet(
+    pages = contact_sheets.contact_sheet(
         [scan.thumbnail for scan in result.scans],
         [f"{scan.name}\n{scan.label}".strip() for scan in result.scans],
         [bool(scan.problems) for scan in result.scans],
@@ -266,12 +266,12 @@ def leakage(options: argparse.Namespace) -> None:
 
 def _show_leakage(path: Path, options: argparse.Namespace) -> None:
     from monai_cae.data import is_synthetic, leakage_demo
-    from monai_cae.evaluation import figures, sheets
+    from monai_cae.evaluation import contact_sheets, figures
 
     demo = leakage_demo(path, **slices(options), progress=progress("read", "scan", None))
     synthetic = is_synthetic(path)
     note = "Synthetic data, not real MRI" if synthetic else ""
-    figure = sheets.leakage_figure(demo.by_image, demo.by_subject, demo.chance, note=note)
+    figure = contact_sheets.leakage_figure(demo.by_image, demo.by_subject, demo.chance, note=note)
     figures.save_figure(figure, options.out)
     data = " on SYNTHETIC data, not real MRI" if synthetic else ""
     print(f"nearest-neighbour accuracy{data}: {demo.subjects} subjects, {demo.slices} slices")

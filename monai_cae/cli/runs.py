@@ -170,8 +170,8 @@ def compare(options: argparse.Namespace) -> None:
         raise MonaiCaeError("give two or more runs, folders or files to compare")
     if options.train_subjects < 0:
         raise MonaiCaeError(f"--train_subjects must be a number of subjects, not {options.train_subjects:g}")
-    from monai_cae.experiment.comparing import compare_predictions, comparison_lines, write_comparison
-    from monai_cae.experiment.finished import read_predictions
+    from monai_cae.experiment.compare import compare_predictions, comparison_lines, write_comparison
+    from monai_cae.experiment.load_runs import read_predictions
 
     uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
     read = [read_predictions(run, tracking_uri=uri, method=options.method) for run in options.runs]

@@ -1,10 +1,8 @@
 """Which subjects, which slice; knows nothing of networks or training."""
 
-from monai_cae.data.audit import Audit, Finding, audit_sets, hash_subject
-from monai_cae.data.bad_scans import UsableImages, skipped_lines, usable_images
-from monai_cae.data.certify import audit_training, certify_datalist, hashed_subjects
-from monai_cae.data.check import CohortCheck, ScanCheck, check_cohort
-from monai_cae.data.cohort import (
+from monai_cae.data.cohort.covariates import inference_items, with_covariates
+from monai_cae.data.cohort.label_subsets import labelled_items
+from monai_cae.data.cohort.selection import (
     PAPER_TABLE_1,
     Cohort,
     balance,
@@ -13,16 +11,21 @@ from monai_cae.data.cohort import (
     select_cohort,
     table_1,
 )
-from monai_cae.data.covariates import inference_items, with_covariates
-from monai_cae.data.frames import frame_lines
-from monai_cae.data.inputs import NetworkInput
-from monai_cae.data.labelled import labelled_items
+from monai_cae.data.cohort.tables import read_table
+from monai_cae.data.cohort.tasks import TASKS, Task, make_task
+from monai_cae.data.images.check import CohortCheck, ScanCheck, check_cohort
+from monai_cae.data.images.frames import frame_lines
+from monai_cae.data.images.inputs import NetworkInput
+from monai_cae.data.images.readers import SliceReader
+from monai_cae.data.images.scan_quality import UsableImages, skipped_lines, usable_images
+from monai_cae.data.images.transforms import SelectSlice, SelectSliced
 from monai_cae.data.layouts import Found, find_images, read_scans
-from monai_cae.data.leakage import LeakageDemo, leakage_demo
 from monai_cae.data.phantom import is_synthetic, write_phantom
-from monai_cae.data.readers import SliceReader
 from monai_cae.data.scan import BadScan, Scan
-from monai_cae.data.splits import (
+from monai_cae.data.splits.audit import Audit, Finding, audit_sets, hash_subject
+from monai_cae.data.splits.certify import audit_training, certify_datalist, hashed_subjects
+from monai_cae.data.splits.leakage import LeakageDemo, leakage_demo
+from monai_cae.data.splits.sets import (
     Sets,
     load_sets,
     read_datalist,
@@ -32,9 +35,6 @@ from monai_cae.data.splits import (
     usable_sets,
     write_datalist,
 )
-from monai_cae.data.tables import read_table
-from monai_cae.data.tasks import TASKS, Task, make_task
-from monai_cae.data.transforms import SelectSlice, SelectSliced
 
 __all__ = [
     "PAPER_TABLE_1",

@@ -10,9 +10,9 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.experiment.plan import BASELINES, Part, Plan, Step, read_json
 from monai_cae.experiment.record import NETWORK
-from monai_cae.experiment.steps import BASELINES, Part, Plan, Step, read_json
-from monai_cae.training.workflow import executed_config, find_mistake
+from monai_cae.training.stages.workflow import executed_config, find_mistake
 
 # Per stage: items that are evaluated, and what is set so that none of them reads an image or needs a trained network.
 _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
@@ -24,7 +24,7 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
             "@train#optimizer",
             "@train#dataset",
             "@validate#dataset",
-            "$monai_cae.training.check_regression(@learn, @network, @penalty)",
+            "$monai_cae.training.check_linear_probe(@learn, @network, @penalty)",
         ],
         {"network": "$@network_def", "train#dataset#cache_num": 0, "validate#dataset#cache_num": 0},
     ),

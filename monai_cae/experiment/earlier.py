@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.experiment.steps import BASELINES, STAGES
-from monai_cae.training.earlier import files_of, refuse
+from monai_cae.experiment.plan import BASELINES, STAGES
+from monai_cae.training.stages.earlier import files_of, refuse
 
 TABLES = ("predictions", "scores", "comparisons", "subgroups", "reconstruction")
 FIGURES = ("roc", "calibration", "methods", "auc_by_cdr", "learning_curve", "repeats")

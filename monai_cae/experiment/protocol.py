@@ -7,22 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_cae.data.splits import SETS, write_content
+from monai_cae.data.splits.sets import SETS, write_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import evaluate
-from monai_cae.experiment.describing import descriptions
 from monai_cae.experiment.earlier import left_in, refuse_earlier, told_in
-from monai_cae.experiment.page import log_results, print_results
+from monai_cae.experiment.methods import descriptions
+from monai_cae.experiment.plan import BASELINES, CLASSIFIER, STAGES, Part, Plan, one_by_one, parts_of, read_json
 from monai_cae.experiment.record import NETWORK, pool, read_sets
+from monai_cae.experiment.report import log_results, print_results
 from monai_cae.experiment.results import compute
 from monai_cae.experiment.sets import check_parts, given_datalists
-from monai_cae.experiment.steps import BASELINES, CLASSIFIER, STAGES, Part, Plan, one_by_one, parts_of, read_json
 from monai_cae.files import only_writer
 from monai_cae.tracking import TrackedRun
-from monai_cae.training.earlier import check_asked, remove
-from monai_cae.training.ending import Ending
-from monai_cae.training.stages import write_json
-from monai_cae.training.workflow import executed_config
+from monai_cae.training.stages.earlier import check_asked, remove
+from monai_cae.training.stages.run import write_json
+from monai_cae.training.stages.signals import Ending
+from monai_cae.training.stages.workflow import executed_config
 
 
 def run_experiment(

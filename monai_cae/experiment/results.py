@@ -75,7 +75,7 @@ def compute(
     ours = by_method[NETWORK]
     scores = {method: summarise(rows, np.random.default_rng(seed)) for method, rows in by_method.items()}
     n_train, n_test = (float(np.mean([part["subjects"][name] for part in results])) for name in ("training", "test"))
-    if "fitted_loss" in results[0]["steps"][NETWORK]["results"]["train"]:  # learn regression
+    if "fitted_loss" in results[0]["steps"][NETWORK]["results"]["train"]:  # learn linear_probe
         n_train += float(np.mean([part["subjects"]["validation"] for part in results]))
     comparisons = {
         method: compare(ours, rows, np.random.default_rng(seed), n_train, n_test)

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_cae.data.bad_scans import from_record, skipped_lines
-from monai_cae.data.datalists import read_content
-from monai_cae.data.splits import SETS, write_content
+from monai_cae.data.images.scan_quality import from_record, skipped_lines
+from monai_cae.data.splits.datalists import read_content
+from monai_cae.data.splits.sets import SETS, write_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import check_steps, evaluate
-from monai_cae.experiment.steps import STAGES, Part, Plan
+from monai_cae.experiment.plan import STAGES, Part, Plan
 
 _FOLD = re.compile(r"fold_(\d+)")
 

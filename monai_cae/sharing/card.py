@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae import __version__
-from monai_cae.data.splits import SETS
+from monai_cae.data.splits.sets import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.intervals import wilson_interval
 from monai_cae.sharing.runs import Run
-from monai_cae.training.caveats import SYNTHETIC, data_caveats
+from monai_cae.training.results.caveats import SYNTHETIC, data_caveats
 
 EXPERIMENT_CARD = Path("docs", "model_card_experiment.md")
 _PAPER = ("CDR > 0", "CDR == 0")

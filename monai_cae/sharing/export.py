@@ -29,7 +29,7 @@ from monai_cae.sharing.bundle import CHECKPOINTS, DEFINITIONS, Bundle, open_bund
 from monai_cae.sharing.definitions import check_network
 from monai_cae.sharing.parity import TOLERANCES, Network, Parity, largest_differences, write_random_volumes
 from monai_cae.sharing.screening import require_screened, screen_executed
-from monai_cae.training.workflow import find_mistake
+from monai_cae.training.stages.workflow import find_mistake
 
 _PACKAGES = {".ts": ("torch", "monai"), ".onnx": ("torch", "monai", "onnx", "onnxscript", "onnxruntime")}
 _LARGEST = 4096  # pixels; random volumes of a size that a stranger chose must not fill the memory

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae.data import make_task
-from monai_cae.data.splits import SETS
+from monai_cae.data.splits.sets import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import sha256_of
 from monai_cae.folders import bundle_folder
 from monai_cae.sharing.bundle import CHECKPOINTS
 from monai_cae.sharing.executed import as_written, carried_over, changes
-from monai_cae.training.stages import data_kind
+from monai_cae.training.stages.run import data_kind
 
 _SETTING = {"classifier": "checkpoint", "autoencoder": "pretrained"}  # of evaluate.json, by network
 _OASIS_1 = re.compile(r"OAS1_\d{4}")

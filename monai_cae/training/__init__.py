@@ -1,8 +1,26 @@
 """What MONAI's and Ignite's engines need beyond their own parts: handlers, metrics, tracking, stages."""
 
 from monai_cae.tracking import TrackedRun, default_tracking_uri
-from monai_cae.training.augmentation import BatchAugmentation
-from monai_cae.training.baselines import (
+from monai_cae.training.engines.augmentation import BatchAugmentation
+from monai_cae.training.engines.batches import Reconstructed, reconstruction_batch, seen_by, with_pretrained
+from monai_cae.training.engines.feature_cache import EncodedDataset
+from monai_cae.training.engines.freezing import EncoderFreezing
+from monai_cae.training.engines.handlers import BestCheckpoint, BestWriting, EpochProgress, EpochTracking, StopWhenWorse
+from monai_cae.training.engines.inferers import PrecisionInferer
+from monai_cae.training.engines.loaders import ResidentLoader
+from monai_cae.training.engines.loss_guard import LossWatch
+from monai_cae.training.engines.metrics import BrainPSNR, ClassificationScore, ImageMetric
+from monai_cae.training.engines.normalisation import BatchNormWarmup
+from monai_cae.training.engines.parallel import (
+    ParallelInferer,
+    become_replica,
+    is_first,
+    join_processes,
+    leave_processes,
+    local_device,
+)
+from monai_cae.training.engines.prefetch import ReadAheadLoader
+from monai_cae.training.models.baselines import (
     Baselines,
     DarkPixels,
     EncoderCodes,
@@ -15,34 +33,17 @@ from monai_cae.training.baselines import (
     fitting_items,
     report_baselines,
 )
-from monai_cae.training.batches import Reconstructed, reconstruction_batch, seen_by, with_pretrained
-from monai_cae.training.calibration import Calibration
-from monai_cae.training.caveats import checkpoint_caveats
-from monai_cae.training.earlier import refuse_predictions
-from monai_cae.training.encoding import EncodedDataset
-from monai_cae.training.freezing import EncoderFreezing, learning_steps
-from monai_cae.training.handlers import BestCheckpoint, BestWriting, EpochProgress, EpochTracking, StopWhenWorse
-from monai_cae.training.inferers import PrecisionInferer
-from monai_cae.training.loaders import ResidentLoader
-from monai_cae.training.machine import use_machine
-from monai_cae.training.metrics import BrainPSNR, ClassificationScore, ImageMetric
-from monai_cae.training.normalisation import BatchNormWarmup
-from monai_cae.training.parallel import (
-    ParallelInferer,
-    become_replica,
-    is_first,
-    join_processes,
-    leave_processes,
-    local_device,
-)
-from monai_cae.training.predictions import PredictionProgress, PredictionTable, print_predictions
-from monai_cae.training.reading import ReadAheadLoader
-from monai_cae.training.regression import PenalisedRegression, check_regression
-from monai_cae.training.reports import compare_codecs, report_autoencoder, report_classifier, report_test
-from monai_cae.training.resuming import ResumePoints, Resuming
-from monai_cae.training.stages import run_stage
-from monai_cae.training.watching import LossWatch
-from monai_cae.training.workflow import bundle_root, prepare, unevaluated
+from monai_cae.training.models.calibration import Calibration
+from monai_cae.training.models.linear_probe import LinearProbe, check_linear_probe
+from monai_cae.training.results.caveats import checkpoint_caveats
+from monai_cae.training.results.predictions import PredictionProgress, PredictionTable, print_predictions
+from monai_cae.training.results.reports import compare_codecs, report_autoencoder, report_classifier, report_test
+from monai_cae.training.stages.checkpointing import ResumePoints, Resuming
+from monai_cae.training.stages.earlier import refuse_predictions
+from monai_cae.training.stages.learning import learning_steps
+from monai_cae.training.stages.run import run_stage
+from monai_cae.training.stages.runtime import use_machine
+from monai_cae.training.stages.workflow import bundle_root, prepare, unevaluated
 
 __all__ = [
     "Baselines",
@@ -62,9 +63,9 @@ __all__ = [
     "Histograms",
     "ImageMetric",
     "InnerFolds",
+    "LinearProbe",
     "LossWatch",
     "ParallelInferer",
-    "PenalisedRegression",
     "Pixels",
     "PrecisionInferer",
     "PredictionProgress",
@@ -80,8 +81,8 @@ __all__ = [
     "UnitNormScaler",
     "become_replica",
     "bundle_root",
+    "check_linear_probe",
     "check_models",
-    "check_regression",
     "checkpoint_caveats",
     "compare_codecs",
     "default_tracking_uri",

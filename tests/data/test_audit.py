@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from monai_cae.data import lookalikes as finder
-from monai_cae.data.audit import audit_sets, hash_subject
-from monai_cae.data.pseudonyms import KEY_VARIABLE, pseudonym
+from monai_cae.data.cohort.pseudonyms import KEY_VARIABLE, pseudonym
+from monai_cae.data.splits import near_duplicates as finder
+from monai_cae.data.splits.audit import audit_sets, hash_subject
 
 SHAPE = (64, 72)
 INSIDE = np.hypot(*np.meshgrid(*(np.linspace(-1.1, 1.1, n) for n in SHAPE), indexing="ij")) < 1
@@ -202,7 +202,7 @@ def test_slices_too_small_for_detail_are_not_compared(sets, tmp_path):
 
 def test_a_slice_without_detail_looks_like_no_other():
     flat = [finder.describe(np.full(SHAPE, value, np.float32)) for value in (3, 1000)]
-    assert len(next(finder.lookalikes(np.stack(flat), np.stack(flat)))[0]) == 0
+    assert len(next(finder.near_duplicates(np.stack(flat), np.stack(flat)))[0]) == 0
 
 
 def test_one_subjects_own_scans_are_told_by_name_alone(sets, tmp_path):
@@ -228,7 +228,7 @@ def test_the_hash_leaves_few_pairs_to_compare(monkeypatch):
 
 def test_each_of_many_slices_is_found_in_its_place(search):
     a = random_slices(600, 0)
-    pairs = {(r, c) for row, column, _ in finder.lookalikes(a, a[::-1]) for r, c in zip(row, column, strict=True)}
+    pairs = {(r, c) for row, column, _ in finder.near_duplicates(a, a[::-1]) for r, c in zip(row, column, strict=True)}
     assert pairs == {(n, 599 - n) for n in range(600)}
 
 

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_cae.data.check import ScanCheck, check_cohort
+from monai_cae.data.images.check import ScanCheck, check_cohort
 
 AFFINE = np.eye(4)
 SHAPE = (36, 44, 5)

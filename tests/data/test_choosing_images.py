@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from monai_cae.data import SliceReader, check_cohort, find_images, read_scans
-from monai_cae.data.volumes import find_volume
+from monai_cae.data.images.volumes import find_volume
 
 
 def bids(root, **sessions):

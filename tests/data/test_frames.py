@@ -10,8 +10,8 @@ import pytest
 
 from monai_cae.cli import main
 from monai_cae.data import load_sets, usable_images
-from monai_cae.data.bad_scans import find_bad
-from monai_cae.data.frames import Frame, common_frame, frame_lines, frames_of, from_record
+from monai_cae.data.images.frames import Frame, common_frame, frame_lines, frames_of, from_record
+from monai_cae.data.images.scan_quality import find_bad
 from monai_cae.errors import MonaiCaeError
 
 SHAPE = (20, 24, 22)

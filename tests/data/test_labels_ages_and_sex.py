@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from monai_cae.data import load_cohort, make_task, read_table
-from monai_cae.data.tables import read_subjects
-from monai_cae.data.tasks import Rule
+from monai_cae.data.cohort.tables import read_subjects
+from monai_cae.data.cohort.tasks import Rule
 
 
 def write(path, *lines):

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_cae.data.leakage import leakage_demo
+from monai_cae.data.splits.leakage import leakage_demo
 
 SHAPE = (16, 20, 9)
 SUBJECTS = 20

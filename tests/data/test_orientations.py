@@ -12,7 +12,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
 from monai_cae.cli import main
 from monai_cae.data import SelectSlice, SelectSliced, SliceReader, leakage_demo
-from monai_cae.data.volumes import find_volume
+from monai_cae.data.images.volumes import find_volume
 
 ALL = ["".join(codes) for order in itertools.permutations(("LR", "PA", "IS")) for codes in itertools.product(*order)]
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}

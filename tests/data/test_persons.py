@@ -9,8 +9,8 @@ from itertools import pairwise
 import pytest
 
 from monai_cae.data import audit_sets, hash_subject, load_cohort, read_scans, read_table, split_cohort
-from monai_cae.data.persons import loose, natural, subject_of
-from monai_cae.data.tables import read_subjects
+from monai_cae.data.cohort.persons import loose, natural, subject_of
+from monai_cae.data.cohort.tables import read_subjects
 from monai_cae.errors import MonaiCaeError
 
 

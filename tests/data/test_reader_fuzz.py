@@ -22,7 +22,7 @@ from nibabel.nifti1 import Nifti1Extension
 from nibabel.spm99analyze import Spm99AnalyzeImage
 
 from monai_cae.data import SliceReader, check_cohort
-from monai_cae.data.volumes import MAX_OFFSET_BYTES, MAX_SLICE_PIXELS, MAX_VOXELS
+from monai_cae.data.images.volumes import MAX_OFFSET_BYTES, MAX_SLICE_PIXELS, MAX_VOXELS
 from monai_cae.errors import MonaiCaeError
 
 PLANES = ("axial", "coronal", "sagittal")

@@ -15,8 +15,9 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 from nibabel.nifti1 import Nifti1Extension
 from nibabel.spm99analyze import Spm99AnalyzeImage
 
-from monai_cae.data import SliceReader, inflated
-from monai_cae.data.volumes import find_volume, read_slices
+from monai_cae.data import SliceReader
+from monai_cae.data.images import slice_cache
+from monai_cae.data.images.volumes import find_volume, read_slices
 from monai_cae.errors import MonaiCaeError
 
 SHAPE = (20, 24, 20)
@@ -563,7 +564,8 @@ def test_slice_of_a_packed_file_is_inflated_once_until_the_file_changes(tmp_path
     nib.save(nib.Nifti1Image(volume, np.eye(4)), path)
     read = []
     monkeypatch.setattr(
-        "monai_cae.data.inflated.read_slices", lambda volume, *where: read.append(where) or read_slices(volume, *where)
+        "monai_cae.data.images.slice_cache.read_slices",
+        lambda volume, *where: read.append(where) or read_slices(volume, *where),
     )
     reader = SliceReader("axial", 3)
     reader.get_data((str(path),))[0][:] = 0  # whoever gets a slice may change it
@@ -576,8 +578,8 @@ def test_slice_of_a_packed_file_is_inflated_once_until_the_file_changes(tmp_path
 
 
 def test_what_is_kept_of_packed_files_has_a_bound(tmp_path, monkeypatch):
-    monkeypatch.setattr("monai_cae.data.inflated.KEPT_BYTES", 0)
+    monkeypatch.setattr("monai_cae.data.images.slice_cache.KEPT_BYTES", 0)
     path = tmp_path / "scan.nii.gz"
     nib.save(nib.Nifti1Image(np.ones((6, 5, 4), np.int16), np.eye(4)), path)
     SliceReader("axial", 3).get_data((str(path),))
-    assert not inflated._kept and inflated._bytes == 0
+    assert not slice_cache._kept and slice_cache._bytes == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from monai_cae.data import hash_subject, inference_items
-from monai_cae.data.pseudonyms import KEY_VARIABLE, pseudonym
+from monai_cae.data.cohort.pseudonyms import KEY_VARIABLE, pseudonym
 
 AGE = {"age": [0, 1]}
 

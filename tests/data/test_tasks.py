@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monai_cae.data.tasks import Rule, Task, make_task
+from monai_cae.data.cohort.tasks import Rule, Task, make_task
 from monai_cae.errors import MonaiCaeError
 
 ROW = {"CDR": "0.5", "Age": "70", "M/F": "F", "DX": "MCI", "MMSE": "N/A"}

@@ -14,15 +14,15 @@ from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
 from tiny import CONFIGS, mistake
 
-from monai_cae.experiment.describing import descriptions
-from monai_cae.experiment.drawing import drawings
+from monai_cae.experiment.figures import drawings
+from monai_cae.experiment.methods import descriptions
+from monai_cae.experiment.plan import Plan
 from monai_cae.experiment.record import pool
 from monai_cae.experiment.results import compute
-from monai_cae.experiment.steps import Plan
 
 HEAD = {"network_def#pooling": 1, "network_def#hidden": []}
 VARIANTS = {
-    "pooled": {"classifier": {**HEAD, "covariates": {"age": [70, 8]}}, "train": {"learn": "head", "calibrate": True}},
+    "pooled": {"classifier": {**HEAD, "covariates": {"age": [70, 8]}}, "train": {"learn": "frozen", "calibrate": True}},
     "half": {"train": {"training_share": 0.5}},
 }
 OPTIONS = {
@@ -124,7 +124,7 @@ def test_page_says_what_the_methods_and_the_abbreviations_are(run):
 
 def test_a_part_of_a_network_is_told_by_its_class(tmp_path):
     encoder = {"_target_": "monai_cae.networks.VGG16Encoder", "weights": ""}
-    variants = {"vgg": {"classifier": {"network_def#encoder": encoder}, "train": {"learn": "all" * 200}}}
+    variants = {"vgg": {"classifier": {"network_def#encoder": encoder}, "train": {"learn": "finetune" * 200}}}
     told = descriptions(Plan(str(CONFIGS), tmp_path, {}, {}, variants, [], {}))["vgg"]
     assert told.startswith("the network with `network_def#encoder` VGG16Encoder(weights none) (train, evaluate); ")
     assert told.endswith(" ...") and len(told) < 450
@@ -252,16 +252,19 @@ MISTAKES = {
 }
 
 LATE = {  # each would be met only after a training
-    "word": ({"train": {"learn": "body"}}, "train: learn must be one of both, head, all, regression, not"),
+    "word": (
+        {"train": {"learn": "body"}},
+        "train: learn must be one of two_stage, frozen, finetune, linear_probe",
+    ),
     "true or false": ({"train": {"calibrate": "yes"}}, "train: calibrate must be true or false, not 'yes'"),
     "threshold": ({"evaluate": {"threshold": "youdin"}}, "evaluate: threshold must be from 0 to 1, or one of youden"),
     "pooling": ({"classifier": {"network_def#pooling": 99}}, "train: pooling must be from 0 to the code's size"),
     "argument": ({"classifier": {"network_def#poling": 1}}, "unexpected keyword argument 'poling'"),
     "covariate": ({"classifier": {"covariates": {"weight": [70, 9]}}}, "no scan has 'weight' in its table row"),
     "share": ({"train": {"training_share": 7}}, "train: training_share must be above 0"),
-    "hidden layers": ({"train": {"learn": "regression"}}, "train: learn regression takes a network without hidden"),
+    "hidden layers": ({"train": {"learn": "linear_probe"}}, "train: learn linear_probe takes a network without hidden"),
     "penalty": (
-        {"classifier": {"network_def#hidden": []}, "train": {"learn": "regression", "penalty": {"code": 0}}},
+        {"classifier": {"network_def#hidden": []}, "train": {"learn": "linear_probe", "penalty": {"code": 0}}},
         "train: penalty#code must be a number above 0, not 0",
     ),
     "hidden": ({"classifier": {"network_def#hidden": "abc"}}, "train: hidden must be a list of whole numbers above 0"),
@@ -276,7 +279,9 @@ LATE = {  # each would be met only after a training
 @pytest.mark.parametrize("name", LATE)
 def test_a_variants_mistake_is_told_before_the_first_training(name, run_bundle, discs, tmp_path):
     variant, message = LATE[name]
-    as_written = "$monai_cae.training.workflow.executed_config()['variants']"  # as with_networks.yaml hands them over
+    as_written = (
+        "$monai_cae.training.stages.workflow.executed_config()['variants']"  # as with_networks.yaml hands them over
+    )
     options = {"repeats": 1, "variants": {"a": variant}, "run#0#variants": as_written, "_variants_": "@variants"}
     said = mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", **options)
     assert said.startswith("variant a, ") and message in said

@@ -24,7 +24,7 @@ from tiny import CONFIGS, TINY
 from monai_cae.cli import main
 from monai_cae.networks import ConvEncoder, EncoderClassifier, save_weights
 from monai_cae.sharing.executed import as_defaults, carried_over
-from monai_cae.training.workflow import find_mistake
+from monai_cae.training.stages.workflow import find_mistake
 
 FILES = {
     "LICENSE", "SHA256SUMS", "docs/README.md", "docs/data_license.txt", "models/model.pt", "models/autoencoder.pt",

@@ -15,7 +15,7 @@ def test_unpacked_package_predicts_what_the_run_did(run_bundle, discs, tmp_path)
     run = tmp_path / "run"
     head = {"network_def#pooling": 1, "network_def#hidden": [], "covariates": {"age": [70, 8], "sex": [0, 1]}}
     run_bundle("pretrain.json", discs, run, max_epochs=1)
-    run_bundle("train.json", discs, run, **head, learn="head", learning_rate=0.5)
+    run_bundle("train.json", discs, run, **head, learn="frozen", learning_rate=0.5)
     run_bundle("evaluate.json", discs, run, **head, threshold="youden")
     assert main(["package", str(tmp_path / "cae.zip"), "--output_dir", str(run)]) == 0
     assert main(["bundle", str(tmp_path / "cae"), "--from", str(tmp_path / "cae.zip")]) == 0

@@ -15,7 +15,7 @@ from tiny import CONFIGS
 
 from monai_cae.cli import main
 from monai_cae.sharing.screening import screen_files
-from monai_cae.training.workflow import find_mistake
+from monai_cae.training.stages.workflow import find_mistake
 
 RUN = "$__import__('pathlib').Path('executed').touch()"  # in the working directory, which a fixture looks at
 

@@ -13,7 +13,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.calibration import fitted_temperature
 from monai_cae.networks import ConvEncoder, EncoderClassifier, load_weights
 from monai_cae.training import BestCheckpoint, Calibration, learning_steps
-from monai_cae.training.inferers import PrecisionInferer
+from monai_cae.training.engines.inferers import PrecisionInferer
 
 
 def log_loss(labels, logits):
@@ -41,11 +41,14 @@ def test_steps_by_word():
     def steps(learn: str) -> list[str]:
         return learning_steps(learn, frozen, everything, best, regression, calibration)
 
-    assert steps("both") == ["f", "b restored", "e", "c"]
-    assert steps("head") == ["f", "c"]
-    assert steps("all") == ["e", "c"]
-    assert steps("regression") == ["r", "c"]
-    with pytest.raises(MonaiCaeError, match="learn must be one of both, head, all, regression, not 'none'"):
+    assert steps("two_stage") == ["f", "b restored", "e", "c"]
+    assert steps("frozen") == ["f", "c"]
+    assert steps("finetune") == ["e", "c"]
+    assert steps("linear_probe") == ["r", "c"]
+    for former, now in {"both": "two_stage", "head": "frozen", "all": "finetune", "regression": "linear_probe"}.items():
+        with pytest.raises(MonaiCaeError, match=f"learn {former} is called {now} now: give --learn {now}"):
+            steps(former)
+    with pytest.raises(MonaiCaeError, match="one of two_stage, frozen, finetune, linear_probe, not 'none'"):
         steps("none")
 
 

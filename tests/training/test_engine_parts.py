@@ -29,8 +29,8 @@ from monai_cae.training import (
     default_tracking_uri,
     with_pretrained,
 )
-from monai_cae.training.stages import write_json
-from monai_cae.training.workflow import check_settings, find_mistake, running_workflow
+from monai_cae.training.stages.run import write_json
+from monai_cae.training.stages.workflow import check_settings, find_mistake, running_workflow
 
 NAN = float("nan")
 

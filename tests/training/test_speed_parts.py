@@ -22,7 +22,7 @@ from monai_cae.training import (
     TrackedRun,
     use_machine,
 )
-from monai_cae.training.machine import allowed_cores
+from monai_cae.training.stages.runtime import allowed_cores
 
 ITEMS = [{"image": torch.full((1, 2, 2), float(n)), "label": torch.tensor([n % 2]), "name": f"S{n}"} for n in range(7)]
 

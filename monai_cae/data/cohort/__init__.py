@@ -1,0 +1,1 @@
+"""Who takes part: tables, persons, the rules of the classes, covariates."""

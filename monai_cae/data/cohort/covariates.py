@@ -1,0 +1,132 @@
+"""What the table says of a subject beside the image, as numbers for a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_cae.data.cohort.persons import split_session, subject_of
+from monai_cae.data.cohort.subjects import row_of, seen_in_training
+from monai_cae.data.cohort.tables import read_table
+from monai_cae.data.scan import Scan
+from monai_cae.errors import MonaiCaeError
+
+Item = dict[str, Any]
+Scales = Mapping[str, Sequence[float]]
+_MALE = {"F": 0.0, "M": 1.0}
+_SQUARE = "^2"
+_LARGEST = 1e30  # beyond, a product of two has no float32
+_TELLS_THE_LABEL = ("cdr", "label")
+
+
+def with_covariates(items: Sequence[Item], covariates: Scales) -> list[Item]:
+    """Items of a datalist with their covariates as a list of numbers, `(value - centre) / scale`.
+
+    Args:
+        items: with the table's columns, as `load_sets` gives them; `sex` counts as 0 for F and 1 for M.
+        covariates: name -> (centre, scale), both fixed, so that nothing is fitted to anybody. A value that is missing
+            counts as the centre. `NAME^2` is the square of the scaled value of the column NAME.
+
+    Returns:
+        The items, each with `covariates`; unchanged when there are none.
+
+    Raises:
+        MonaiCaeError: a centre and scale that are none, CDR or the label, or a column that no item has.
+    """
+    if not isinstance(covariates, Mapping):
+        raise MonaiCaeError(f"covariates must be name: [centre, scale], such as {{age: [75, 8]}}, not {covariates!r}")
+    for name, scale in covariates.items():
+        _check(name, scale)
+        if items and all(_value(item, name) is None for item in items):
+            known = sorted({key for item in items for key in item if _value(item, key) is not None})
+            raise MonaiCaeError(
+                f"covariates: no scan has {name!r} in its table row; there are {', '.join(known) or 'none'}: "
+                "correct the name, or leave it out"
+            )
+    if not covariates:
+        return list(items)
+    return [{**item, "covariates": _scaled(item, covariates)} for item in items]
+
+
+def inference_items(
+    images: Sequence[Path], table: str, covariates: Scales, trained_on: Sequence[str] = (), sex_codes: str = ""
+) -> list[Item]:
+    """Items for prediction: image, subject, whether the checkpoint saw it, and the table's covariates where a network
+    takes some.
+
+    Args:
+        images: paths.
+        table: a subjects' table, see `row_of`; "" for none, and then everybody is taken to be average where the network
+            takes covariates, which is said.
+        covariates: see `with_covariates`.
+        trained_on: hashed IDs of the subjects that the checkpoint saw.
+        sex_codes: see `read_subjects`.
+
+    Raises:
+        MonaiCaeError: what `row_of`, `read_subjects` and `with_covariates` refuse.
+    """
+    rows = _rows(images, table, sex_codes if {"sex", f"sex{_SQUARE}"} & set(covariates) else "none")
+    subjects = [row.subject for row in rows] if table else [subject_of(path)[0] for path in images]
+    items: list[Item] = [
+        {
+            "image": str(path),
+            "subject": subject,
+            "file": str(path),
+            "seen_in_training": seen_in_training(subject, trained_on, sure=bool(table)),
+        }
+        for path, subject in zip(images, subjects, strict=True)
+    ]
+    if not covariates:
+        return items
+    if not table:
+        print(f"no --table: {', '.join(covariates)} are taken to be average for everybody", flush=True)
+        return [{**item, "covariates": np.zeros(len(covariates), np.float32)} for item in items]
+    known = [{**item, "age": row.age, "sex": row.sex, **row.covariates} for item, row in zip(items, rows, strict=True)]
+    return [
+        {**item, "covariates": full["covariates"]}
+        for item, full in zip(items, with_covariates(known, covariates), strict=True)
+    ]
+
+
+def _rows(images: Sequence[Path], table: str, sex_codes: str) -> list[Scan]:
+    """The table's row of each image. No two IDs are taken for one person's: that asks about none of these rows."""
+    if not table:
+        return []
+    scans = read_table(table, subject_pattern="(.+)", sex_codes=sex_codes)
+    parts = [split_session(scan.subject) for scan in scans]
+    split = [
+        scan if scan.session else replace(scan, subject=subject, session=session)
+        for scan, (subject, session) in zip(scans, parts, strict=True)
+    ]
+    return [row_of(path, split, table) for path in images]
+
+
+def _check(name: str, scale: Any) -> None:
+    if name.removesuffix(_SQUARE).lower() in _TELLS_THE_LABEL:
+        raise MonaiCaeError(f"covariates: {name} is what the network is to find out; leave it out")
+    numbers = isinstance(scale, (list, tuple)) and len(scale) == 2 and all(isinstance(v, (int, float)) for v in scale)
+    if not numbers or scale[1] <= 0:
+        raise MonaiCaeError(f"covariates: {name} needs [centre, scale] with a scale above 0, not {scale!r}")
+
+
+def _value(item: Item, name: str) -> float | None:
+    column = name.removesuffix(_SQUARE)
+    value = item.get(column)
+    if column == "sex":
+        return _MALE.get(str(value))
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _scaled(item: Item, covariates: Scales) -> np.ndarray:
+    numbers = []
+    for name, (centre, scale) in covariates.items():
+        value = _value(item, name)
+        scaled = 0.0 if value is None else (value - centre) / scale
+        numbers.append(scaled * scaled if name.endswith(_SQUARE) else scaled)  # ** raises where * gives infinity
+        if not abs(numbers[-1]) < _LARGEST:
+            raise MonaiCaeError(f"covariates: {name} of {item.get('subject', item['image'])} is {value:g}: correct it")
+    return np.array(numbers, dtype=np.float32)

@@ -1,0 +1,93 @@
+"""Subject IDs replaced in whatever may leave the machine, by a hash that needs a secret key.
+
+Without a key anybody could hash every possible ID (OASIS-1 has 457) and look them up.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from monai_cae.data.cohort.persons import person
+from monai_cae.data.scan import BadScan
+from monai_cae.errors import MonaiCaeError
+from monai_cae.files import replacing
+
+KEY_VARIABLE = "MONAI_CAE_ID_KEY"
+_SHORTEST = 16
+
+
+def pseudonym(subject: str) -> str:
+    """ "s" and 16 hexadecimal digits: HMAC-SHA256 of the subject's ID under this user's key.
+
+    The ID is taken without a session at its end, in lower case, so all scans of one person get one pseudonym. The key
+    is in the environment variable `MONAI_CAE_ID_KEY` or, without it, in `monai-cae/id_key` of the user's configuration
+    folder, made at random where there is none; the same key gives the same pseudonyms in all runs.
+
+    Raises:
+        MonaiCaeError: a key that is too short, or a key file that can't be read or written.
+    """
+    return "s" + hmac.new(_key(), person(subject).encode(), "sha256").hexdigest()[:16]
+
+
+def is_pseudonym(subject: str) -> bool:
+    """Whether a subject's name is one that `pseudonym` may have made."""
+    return re.fullmatch(r"s[0-9a-f]{16}", subject) is not None
+
+
+def names_of(subject: str) -> set[str]:
+    """A subject's name and, where there is a key, its pseudonym; none is made."""
+    known = not is_pseudonym(subject) and (KEY_VARIABLE in os.environ or key_file().is_file())
+    return {subject, pseudonym(subject)} if known else {subject}
+
+
+def with_pseudonyms(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The items of a datalist with pseudonyms for subjects."""
+    return [{**item, "subject": pseudonym(item["subject"])} for item in items]
+
+
+def hidden(scan: BadScan, alias: str) -> BadScan:
+    """A scan that can't be used, its subject and the name of its file replaced; the reason may name the file, too."""
+    name = Path(scan.image).name
+    stem = re.escape(name.partition(".")[0])
+    as_a_name = re.compile(rf"(?<!\w){stem}(?=\.)") if stem else re.compile("(?!)")  # of 7.nii not the 7 in "7 bytes"
+    image, reason = (as_a_name.sub(alias, text) for text in (name, scan.brief))
+    return replace(scan, subject=alias, image=image, reason=reason)
+
+
+def key_file() -> Path:
+    """Where the key is when `MONAI_CAE_ID_KEY` is not set."""
+    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(home) / "monai-cae" / "id_key"
+
+
+def _key() -> bytes:
+    given = os.environ.get(KEY_VARIABLE)
+    source = KEY_VARIABLE if given is not None else str(key_file())
+    if given is None:
+        given = _read_or_make(key_file())
+    if len(given.strip()) < _SHORTEST:
+        raise MonaiCaeError(
+            f"the key in {source} must have {_SHORTEST} characters or more: whoever guesses it knows the IDs"
+        )
+    return given.strip().encode()
+
+
+def _read_or_make(path: Path) -> str:
+    try:
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise MonaiCaeError(f"can't read {path}: mend it, or set {KEY_VARIABLE} to a key of your own") from error
+    key = secrets.token_hex(32)
+    with replacing(path, f"set {KEY_VARIABLE} to a key of your own") as temporary:
+        temporary.touch(mode=0o600)
+        temporary.write_text(key + "\n", encoding="utf-8")
+    print(f"made the key of the pseudonyms, {path}: keep it, and keep it secret", flush=True)
+    return key

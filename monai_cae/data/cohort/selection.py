@@ -1,0 +1,303 @@
+"""Which subjects take part, and how they compare with the paper's (Table I)."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import optimize
+
+from monai_cae.data.cohort.differences import compare_ages, compare_shares
+from monai_cae.data.cohort.persons import natural
+from monai_cae.data.cohort.tasks import MISSING_CODES, Task, make_task
+from monai_cae.data.images.scan_quality import LEFT_OUT, check_on_bad_scan, find_bad, refuse_bad
+from monai_cae.data.layouts import Found, read_scans
+from monai_cae.data.phantom import is_synthetic
+from monai_cae.data.scan import BadScan, Note, Scan
+from monai_cae.errors import MonaiCaeError
+
+CONTROLS = ("oldest", "matched", "all")
+SESSIONS = ("first", "all")
+_OTHER_SEX_YEARS = 1000.0  # costs more than any difference in age
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The scans that take part.
+
+    Attributes:
+        patients: label 1.
+        controls: label 0.
+        layout: in words, what kind of folder they came from.
+        task: the rules of the two classes.
+        left_out: why scans do not take part, and how many.
+        synthetic: the images are a phantom's, not real MRI.
+        bad_scans: those that were left out as they can't be used.
+        notes: what was guessed while the cohort was read, and which values made patients, controls and nobody.
+    """
+
+    patients: list[Scan]
+    controls: list[Scan]
+    layout: str = ""
+    task: Task = field(default_factory=Task)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    synthetic: bool = False
+    bad_scans: tuple[BadScan, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def scans(self) -> list[Scan]:
+        """Patients and controls, in the order of their names."""
+        return sorted(self.patients + self.controls, key=lambda scan: scan.name)
+
+
+def load_cohort(
+    dataset_dir: str | Path,
+    *,
+    table: str | Path | None = None,
+    plane: str = "axial",
+    columns: Mapping[str, str] | None = None,
+    task: str = "paper",
+    positive: str = "",
+    negative: str = "",
+    label_column: str = "",
+    missing_codes: Any = MISSING_CODES,
+    controls: str = "oldest",
+    sessions: str = "first",
+    subject_pattern: str = "",
+    sex_codes: str = "",
+    acquisition: str = "",
+    run: str = "last",
+    allow_unmatched: bool = False,
+    allow_outside: bool = False,
+) -> Cohort:
+    """Read a cohort in whatever layout, and select the scans that take part; no image is opened.
+
+    Args:
+        dataset_dir, table, plane, columns, subject_pattern, sex_codes, acquisition, run: see `read_scans`.
+        allow_unmatched, allow_outside: see `read_scans`.
+        task, positive, negative, label_column, missing_codes: which scans are patients and which controls, see
+            `make_task`.
+        controls, sessions: see `select_cohort`.
+
+    Raises:
+        MonaiCaeError: what `read_scans`, `make_task` and `select_cohort` refuse.
+    """
+    found = read_scans(
+        dataset_dir,
+        table=table,
+        plane=plane,
+        columns=columns,
+        subject_pattern=subject_pattern,
+        missing_codes=missing_codes,
+        sex_codes=sex_codes,
+        acquisition=acquisition,
+        run=run,
+        allow_unmatched=allow_unmatched,
+        allow_outside=allow_outside,
+    )
+    chosen = make_task(task, positive, negative, label_column, missing_codes)
+    cohort = select_cohort(found.scans, task=chosen, controls=controls, sessions=sessions)
+    return _complete(cohort, found, dataset_dir)
+
+
+def load_usable_cohort(
+    dataset_dir: str | Path,
+    *,
+    plane: str,
+    slice_index: int,
+    on_bad_scan: str,
+    frame: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Cohort:
+    """`load_cohort`, with every scan that takes part read and found usable.
+
+    With "skip" the selection is made among usable scans: for a broken one the next takes its place, as the rule of
+    the controls has it, and a subject's second scan counts where the first is broken. Only scans that are selected are
+    read.
+
+    Args:
+        dataset_dir, plane: see `load_cohort`.
+        slice_index: see `SliceReader`.
+        on_bad_scan: "fail" names all bad scans of the selection; "skip" leaves them out.
+        frame: `axes`, `training` and `allow_other_frame` of `find_bad`.
+        **options: the others of `load_cohort`.
+
+    Raises:
+        MonaiCaeError: what `load_cohort` refuses, bad scans, or a class of which none is left.
+    """
+    check_on_bad_scan(on_bad_scan)
+    full = {**_defaults(load_cohort), **options}
+    reading, labelling = (_defaults(function).keys() & full.keys() for function in (read_scans, make_task))
+    found = read_scans(dataset_dir, plane=plane, **{name: full[name] for name in reading - {"dataset_dir", "plane"}})
+    task = make_task(**{name: full[name] for name in labelling})
+    scans, bad = found.scans, list[BadScan]()
+    while True:
+        try:
+            cohort = select_cohort(scans, task=task, controls=full["controls"], sessions=full["sessions"])
+        except MonaiCaeError as error:
+            if not bad:
+                raise
+            raise MonaiCaeError(f"{error}; {len(bad)} were left out as unusable, the first: {bad[0].reason}") from error
+        images = [(scan.name, scan.image) for scan in cohort.scans if scan.image is not None]
+        if not images:
+            raise MonaiCaeError("dataset_dir is a table alone: training needs the folder with the images")
+        worse = find_bad(images, plane=plane, slice_index=slice_index, **(frame or {}))
+        if on_bad_scan == "fail":
+            refuse_bad(worse, len(images))
+        if not worse:
+            return _complete(cohort, found, dataset_dir, bad)
+        bad += worse
+        broken = {scan.image for scan in worse}
+        scans = [scan for scan in scans if str(scan.image) not in broken]
+
+
+def _complete(cohort: Cohort, found: Found, dataset_dir: str | Path, bad: Sequence[BadScan] = ()) -> Cohort:
+    broken = {LEFT_OUT: len(bad)} if bad else {}
+    return dataclasses.replace(
+        cohort,
+        layout=found.layout,
+        left_out={**found.left_out, **broken, **cohort.left_out},
+        synthetic=is_synthetic(Path(dataset_dir)),
+        bad_scans=tuple(bad),
+        notes=(*found.notes, *cohort.notes),
+    )
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+
+
+def select_cohort(
+    scans: Sequence[Scan], *, task: Task | None = None, controls: str = "oldest", sessions: str = "first"
+) -> Cohort:
+    """The paper's selection, section IV-A, and its variants: all patients, and controls for them.
+
+    Of OASIS-1 the defaults give the 100 patients (CDR > 0) and, with the oldest controls (ties by ID), the sex counts
+    and age ranges of Table I exactly. A scan that the task gives no label, such as one with a blank CDR, is left out.
+
+    Args:
+        scans: the scans to choose from.
+        task: the rules of the two classes; the paper's by default.
+        controls: "oldest" takes the oldest, as many as there are patients; "matched" gives every patient the control of
+            the same sex, as long as there are enough, that is nearest in age (no control twice, smallest sum of
+            differences); "all" takes every one.
+        sessions: "first" keeps a subject's first scan, "all" every one (whole subjects still go into one set).
+
+    Raises:
+        MonaiCaeError: an unknown rule, a class without subjects, contradicting labels of one subject, or ages or sexes
+            missing where they are needed.
+    """
+    for name, value, known in (("controls", controls, CONTROLS), ("sessions", sessions, SESSIONS)):
+        if value not in known:
+            raise MonaiCaeError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    task = task or Task()
+    ordered = sorted(scans, key=lambda scan: (scan.subject, natural(scan.session)))
+    kept = ordered if sessions == "all" else _first_scans(ordered)
+    labels = task.labels((scan.row for scan in kept), (scan.name for scan in kept))
+    labelled = [dataclasses.replace(scan, label=label) for scan, label in zip(kept, labels, strict=True)]
+    _refuse_contradictions(labelled)
+    patients = [scan for scan in labelled if scan.label == 1]
+    healthy = [scan for scan in labelled if scan.label == 0]
+    negative = task.negative or f"not {task.positive}"
+    for found, rule in ((patients, f"patient ({task.positive})"), (healthy, f"control ({negative})")):
+        if not found:
+            told = "; ".join(task.values([scan.row for scan in kept], labels))
+            raise MonaiCaeError(
+                f"no {rule} among {len(kept)} scans{f' ({told})' if told else ''}: two classes are needed; check the "
+                "table and the task"
+            )
+    people = {scan.subject for scan in _choose(_first_scans(healthy), _first_scans(patients), controls)}
+    chosen = [scan for scan in healthy if scan.subject in people]
+    left_out = {
+        "scans without a label (blank, or neither patient nor control)": sum(label is None for label in labels),
+        "further scans of a subject": len(ordered) - len(kept),
+        f"controls not chosen ({controls})": len(healthy) - len(chosen),
+    }
+    values = task.values([scan.row for scan in kept], labels)
+    return Cohort(
+        patients,
+        chosen,
+        task=task,
+        left_out={why: count for why, count in left_out.items() if count},
+        notes=tuple(Note(line) for line in values),
+    )
+
+
+def _first_scans(ordered: Sequence[Scan]) -> list[Scan]:
+    return list({scan.subject: scan for scan in reversed(ordered)}.values())[::-1]
+
+
+def _refuse_contradictions(scans: Sequence[Scan]) -> None:
+    first: dict[str, Scan] = {}
+    for scan in scans:
+        if scan.label is not None and first.setdefault(scan.subject, scan).label != scan.label:
+            raise MonaiCaeError(
+                f"{first[scan.subject].name} and {scan.name} are one subject with both labels: correct the table, "
+                "leave one out, or keep first scans only"
+            )
+
+
+def _choose(healthy: list[Scan], patients: list[Scan], controls: str) -> list[Scan]:
+    if controls == "all" or len(healthy) <= len(patients):
+        return healthy
+    for scan in (*healthy, *(patients if controls == "matched" else ())):
+        if scan.age is None or (controls == "matched" and not scan.sex):
+            missing = "age" if scan.age is None else "sex"
+            raise MonaiCaeError(
+                f"{scan.name} has no {missing}, which {controls} controls need: fill it in, name its column with "
+                f"--{missing}-column, or take all controls with --controls all"
+            )
+    if controls == "oldest":
+        oldest = sorted(healthy, key=lambda scan: (-(scan.age or 0), scan.name))[: len(patients)]
+        return sorted(oldest, key=lambda scan: scan.name)
+    ages = [np.array([scan.age for scan in group], dtype=float) for group in (patients, healthy)]
+    sexes = [np.array([scan.sex for scan in group]) for group in (patients, healthy)]
+    cost = np.abs(ages[0][:, None] - ages[1]) + _OTHER_SEX_YEARS * (sexes[0][:, None] != sexes[1])
+    _, columns = optimize.linear_sum_assignment(cost)
+    return [healthy[index] for index in sorted(columns)]
+
+
+PAPER_TABLE_1 = {
+    "Number of subjects": ("100", "100"),
+    "Age (range, years)": ("62-96", "59-94"),
+    "Age (mean ± SD, years)": ("76.70 ± 7.10", "75.50 ± 9.10"),
+    "Sex (women/men)": ("59/41", "73/27"),
+}
+
+
+def table_1(cohort: Cohort) -> dict[str, tuple[str, str]]:
+    """The rows of the paper's Table I for a cohort: row name -> (patients, controls)."""
+    columns = [_demographics(cohort.patients), _demographics(cohort.controls)]
+    return {row: (columns[0][index], columns[1][index]) for index, row in enumerate(PAPER_TABLE_1)}
+
+
+def balance(cohort: Cohort) -> dict[str, float]:
+    """How likely differences of age and sex between the classes are by chance, tested as in the audit, every subject
+    once.
+
+    Returns:
+        "age" and "sex" -> p of `differences.compare_ages` and `compare_shares`; nan where not given.
+    """
+    groups = [list({scan.subject: scan for scan in group}.values()) for group in (cohort.patients, cohort.controls)]
+    ages = compare_ages([[scan.age for scan in group if scan.age is not None] for group in groups])
+    sexes = compare_shares([[scan.sex for scan in group if scan.sex] for group in groups])
+    return {name: float("nan") if one.p is None else one.p for name, one in (("age", ages), ("sex", sexes))}
+
+
+def _demographics(scans: list[Scan]) -> list[str]:
+    ages = [scan.age for scan in scans if scan.age is not None]
+    women, men = (sum(scan.sex == sex for scan in scans) for sex in "FM")
+    spread = f"{statistics.mean(ages):.2f} ± {statistics.stdev(ages):.2f}" if len(ages) > 1 else "not given"
+    return [
+        str(len({scan.subject for scan in scans})),
+        f"{min(ages):g}-{max(ages):g}" if ages else "not given",
+        spread,
+        f"{women}/{men}" if women + men else "not given",
+    ]

@@ -1,0 +1,282 @@
+"""Where a slice lies: which volumes show the plane that is wanted, and in a line each what differs.
+
+A slice index alone means another anatomy in every frame. What the others of a cohort, a network's training or the
+paper's template have is compared with what each header says; headers are all that is read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_cae.data.images.planes import plane_axis
+from monai_cae.data.images.volumes import Layout, find_volume
+from monai_cae.errors import MonaiCaeError
+
+MOST_MM = 5.0  # from the wanted plane: lateral ventricles look different from there on
+MOST_DEGREES = 10.0
+PLACE_MM = 0.1  # within which most headers must agree to be a frame: a rounded affine does less
+MIXED = "mixed"
+TEMPLATE_SHAPE, TEMPLATE_SPACING = (176, 208, 176), (1.0, 1.0, 1.0)  # OASIS-1's T88 volumes, and the phantom's
+_Point = tuple[float, float, float]
+
+
+class Frame(NamedTuple):
+    """How a volume, or most of a cohort's, lies.
+
+    Attributes:
+        codes: directions of the stored axes, such as "PSR"; "" where the header records none; "mixed" of several.
+        shape: of the volume as it is read.
+        spacing: of its voxels as it is read, in mm.
+        above_middle: mm from the volume's middle to the slice.
+        centre: of the slice in mm; None where it is not recorded, or where headers do not agree.
+        normal: unit vector across the slice; None likewise.
+    """
+
+    codes: str
+    shape: tuple[int, int, int]
+    spacing: _Point
+    above_middle: float
+    centre: _Point | None = None
+    normal: _Point | None = None
+
+    @property
+    def tilt(self) -> float:
+        """Degrees between the slice and the closest plane of the body."""
+        return 0.0 if self.normal is None else _degrees(max(map(abs, self.normal)))
+
+    @property
+    def on_template(self) -> bool:
+        """Its voxels are those of OASIS-1's T88 volumes."""
+        return (self.shape, self.spacing) == (TEMPLATE_SHAPE, TEMPLATE_SPACING)
+
+
+def frame_of(layout: Layout, plane: str, slice_index: int, axes: str) -> Frame:
+    """The frame of one volume; see `SliceReader` for the arguments. An index outside the volume is not looked at."""
+    view, axis = layout.view(axes), plane_axis(plane)
+    x, y, z = (layout.spacing[stored] for stored in view.order)
+    above = _above_middle(view.shape, (x, y, z), plane, slice_index)
+    if not layout.codes:
+        return Frame("", view.shape, (x, y, z), above)
+    middle = [(size - 1) / 2 for size in view.shape]
+    middle[axis] = 0 if view.shape[axis] == 1 else slice_index - 1
+    first, second = (view.affine[:3, other] for other in range(3) if other != axis)
+    normal = np.cross(first, second)
+    centre = view.affine[:3, :3] @ middle + view.affine[:3, 3]
+    return Frame(layout.codes, view.shape, (x, y, z), above, _point(centre), _point(normal / np.linalg.norm(normal)))
+
+
+def frames_of(images: Iterable[str], plane: str, slice_index: int, axes: str) -> list[Frame]:
+    """Of the images whose headers can be read."""
+    layouts = map(_layout_of, images)
+    return [frame_of(layout, plane, slice_index, axes) for layout in layouts if layout]
+
+
+def common_frame(frames: Sequence[Frame]) -> Frame:
+    """What most of the frames have; with a place if more than half of the headers agree on it."""
+    usual = _usual([(frame.shape, frame.spacing) for frame in frames])
+    alike = [frame for frame in frames if (frame.shape, frame.spacing) == usual]
+    codes = {frame.codes for frame in frames}
+    common = alike[0]._replace(codes=codes.pop() if len(codes) == 1 else MIXED, centre=None, normal=None)
+    placed = [frame for frame in frames if frame.centre is not None and frame.normal is not None]
+    if 2 * len(placed) <= len(frames):
+        return common
+    centre = np.median([frame.centre for frame in placed], axis=0)
+    apart = np.linalg.norm(np.array([frame.centre for frame in placed]) - centre, axis=1)
+    if 2 * np.count_nonzero(apart <= PLACE_MM) <= len(frames):
+        return common
+    first = placed[int(apart.argmin())]
+    return common._replace(centre=first.centre, normal=first.normal)
+
+
+def frame_faults(frames: Mapping[str, Frame], *, cohort: bool, training: Frame | None) -> dict[str, str]:
+    """Which volumes do not show the wanted plane: why, and what to do, as the end of a sentence.
+
+    Args:
+        frames: by file.
+        cohort: the volumes are one; what most of them have is wanted, where there is no training.
+        training: what a checkpoint records.
+    """
+    usual = common_frame(list(frames.values())) if cohort and frames else None
+    silent = sum(not frame.codes for frame in frames.values())
+    faults = {}
+    for image, frame in frames.items():
+        fault = _misplaced(frame, training or usual, "the training's" if training else "the others'")
+        if fault:
+            faults[image] = f"{fault}: register it"
+        elif usual and bool(frame.codes) == (2 * silent >= len(frames)):
+            has, others = ("an", "do not") if frame.codes else ("no", "do")
+            faults[image] = f"may lie another way: its header records {has} orientation, most others {others}: mend it"
+    return faults
+
+
+def _misplaced(frame: Frame, wanted: Frame | None, others: str) -> str:
+    """Where a header or the training records no place, the middle of the volume has to do."""
+    tilt = off = 0.0
+    if frame.centre and frame.normal and wanted and wanted.centre and wanted.normal:
+        tilt = _degrees(abs(float(np.dot(frame.normal, wanted.normal))))
+        off = abs(float(np.dot(np.subtract(frame.centre, wanted.centre), wanted.normal)))
+    elif wanted and (wanted.centre or not wanted.codes) and not _same_voxels(frame, wanted):
+        off = abs(frame.above_middle - wanted.above_middle)
+    if off > MOST_MM:
+        return f"lies {off:.3g} mm from {others} (limit {MOST_MM:g} mm)"
+    if tilt > MOST_DEGREES:
+        return f"is tilted by {tilt:.3g} degrees against {others} (limit {MOST_DEGREES:g})"
+    if frame.on_template and frame.tilt > MOST_DEGREES:
+        return f"is oblique by {frame.tilt:.3g} degrees, though the volume has the template's voxels"
+    return ""
+
+
+def frame_lines(
+    images: Iterable[str], *, plane: str, slice_index: int, axes: str, training: Frame | None = None
+) -> list[str]:
+    """What of the volumes differs from a network's training, or else from the template, and what would mend it.
+
+    Args:
+        images: files; one whose header can't be read is passed over.
+        plane, slice_index, axes: see `SliceReader`.
+        training: what the checkpoint records; None for the template, OASIS-1's T88 volumes.
+
+    Returns:
+        A line for each kind of difference; none for OASIS-1 itself.
+    """
+    images = list(images)
+    frames = frames_of(images, plane, slice_index, axes)
+    if not frames:
+        return []
+    usual, slice_name = common_frame(frames), f"{plane} slice {slice_index}"
+    above = _above_middle(TEMPLATE_SHAPE, TEMPLATE_SPACING, plane, slice_index)
+    wanted = training or Frame("", TEMPLATE_SHAPE, TEMPLATE_SPACING, above)
+    lines = []
+    if not _same_voxels(usual, wanted):
+        stored = f" (stored as {usual.codes})" if usual.codes not in ("", MIXED) else ""
+        whose, where = ("those of the training", "its space") if training else ("the template's", "a template")
+        lies = f"{slice_name} lies {usual.above_middle:+.3g} mm from the middle, there {wanted.above_middle:+.3g} mm: "
+        lines.append(
+            f"{_how_many(frames, usual)} {_voxels(usual)}{stored}, {whose} {_voxels(wanted)}; "
+            f"{'' if usual.shape[plane_axis(plane)] == 1 else lies}register the scans to {where}"
+            f"{'' if training else ', or choose another --slice_index'}"
+        )
+    lines += _contradictions(images) if axes == "anatomical" else []
+    return [*lines, *_orientation_lines(frames, axes, training), *_place_lines(frames, usual, slice_name)]
+
+
+def _contradictions(images: Iterable[str]) -> list[str]:
+    layouts = [layout for image in images if (layout := _layout_of(image)) and layout.others]
+    if not layouts:
+        return []
+    pairs = Counter(f"{layout.codes} against {layout.others}" for layout in layouts)
+    listed = ", ".join(f"{pair} ({count})" for pair, count in pairs.most_common(3))
+    return [
+        f"sform and qform disagree on the directions of {len(layouts)} scans ({listed}); the sform is used: look at "
+        "them in a viewer, and correct whichever is wrong"
+    ]
+
+
+def _layout_of(image: str) -> Layout | None:
+    try:
+        return find_volume(image).layout
+    except MonaiCaeError:
+        return None
+
+
+def _orientation_lines(frames: Sequence[Frame], axes: str, training: Frame | None) -> list[str]:
+    lines = []
+    counts = Counter(frame.codes for frame in frames if frame.codes)
+    found = ", ".join(f"{codes} {count}" for codes, count in counts.most_common())
+    if axes == "stored" and any(not _in_order(codes) for codes in counts):
+        lines.append(
+            f"the scans are stored as {found}, and with axes stored the planes are not those of the body: give --axes "
+            "anatomical"
+        )
+    elif len(counts) > 1:
+        how = "turned alike by their affines" if axes == "anatomical" else "not turned: give --axes anatomical"
+        lines.append(f"the scans are stored in {len(counts)} orientations ({found}), and {how}")
+    elif training and axes == "stored" and counts and training.codes not in ("", *counts):
+        lines.append(f"the scans are stored as {found}, those of the training as {training.codes}: reorient them")
+    silent = sum(not frame.codes for frame in frames)
+    if counts and silent:
+        lines.append(f"{silent} of {len(frames)} scans record no orientation, and are taken as stored")
+    elif training and bool(training.codes) != bool(counts):
+        which = ["those of the training", "the scans"][:: 1 if silent else -1]
+        lines.append(f"{which[0]} record an orientation, {which[1]} do not: left and right may be exchanged")
+    return lines
+
+
+def _place_lines(frames: Sequence[Frame], usual: Frame, slice_name: str) -> list[str]:
+    lines = []
+    tilted = [frame.tilt for frame in frames if frame.tilt > MOST_DEGREES]
+    if tilted:
+        lines.append(
+            f"{len(tilted)} of {len(frames)} scans are oblique by more than {MOST_DEGREES:g} degrees, by up to "
+            f"{max(tilted):.3g}: their {slice_name} is tilted; register them, or resample them to straight axes"
+        )
+    placed = [(frame.centre, frame.normal) for frame in frames if frame.centre and frame.normal]
+    if usual.centre is None and placed:
+        across = int(np.abs(np.array(placed[0][1])).argmax())
+        heights = [centre[across] for centre, _ in placed]
+        if max(heights) - min(heights) > MOST_MM:
+            lines.append(
+                f"the headers place {slice_name} from {min(heights):.3g} to {max(heights):.3g} mm: the scans are not "
+                "registered to one space, and one index is another anatomy in each; register them to a template"
+            )
+    return lines
+
+
+def _above_middle(shape: Sequence[int], spacing: Sequence[float], plane: str, slice_index: int) -> float:
+    axis = plane_axis(plane)
+    return 0.0 if shape[axis] == 1 else (slice_index - 1 - (shape[axis] - 1) / 2) * spacing[axis]
+
+
+def _same_voxels(frame: Frame, wanted: Frame) -> bool:
+    """A single slice was cut by somebody else: its size alone can be compared."""
+    alike = [
+        ours == theirs or 1 in (ours[0], theirs[0])
+        for ours, theirs in zip(zip(*frame[1:3], strict=True), zip(*wanted[1:3], strict=True), strict=True)
+    ]
+    return all(alike)
+
+
+def _in_order(codes: str) -> bool:
+    return all(code in pair for code, pair in zip(codes, ("LR", "PA", "IS"), strict=True))
+
+
+def _how_many(frames: Sequence[Frame], usual: Frame) -> str:
+    alike = sum((frame.shape, frame.spacing) == (usual.shape, usual.spacing) for frame in frames)
+    return "the volumes have" if alike == len(frames) else f"{alike} of {len(frames)} volumes have"
+
+
+def _voxels(frame: Frame) -> str:
+    sizes = sorted(set(frame.spacing))
+    spacing = f"{sizes[0]:g}" if len(sizes) == 1 else " x ".join(f"{size:g}" for size in frame.spacing)
+    return f"{' x '.join(map(str, frame.shape))} voxels of {spacing} mm"
+
+
+def _usual(values: Iterable[Any]) -> Any:
+    return Counter(values).most_common(1)[0][0]
+
+
+def _point(values: NDArray[np.float64]) -> _Point:
+    x, y, z = (round(float(value), 6) for value in values)
+    return x, y, z
+
+
+def _degrees(cosine: float) -> float:
+    return float(np.degrees(np.arccos(min(1.0, cosine))))
+
+
+def from_record(record: Any) -> Frame | None:
+    """A frame that a checkpoint carries, `Frame._asdict()`; None where it is something else."""
+    try:
+        codes, shape, spacing, above, centre, normal = (record[name] for name in Frame._fields)
+        points = [None if point is None else _point(np.asarray(point, float)) for point in (spacing, centre, normal)]
+        sizes = [int(size) for size in shape]
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return None
+    if len(sizes) != 3 or points[0] is None or not isinstance(codes, str) or not isinstance(above, (int, float)):
+        return None
+    return Frame(codes, (sizes[0], sizes[1], sizes[2]), points[0], float(above), points[1], points[2])

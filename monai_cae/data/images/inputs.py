@@ -1,0 +1,88 @@
+"""A network knows its input: what its checkpoint records of the training, and what else it is not to be fed with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from monai.transforms import Compose
+from monai.transforms.intensity import array as intensity
+
+from monai_cae.data.images.frames import Frame, common_frame, frames_of, from_record
+from monai_cae.data.texts import shown
+from monai_cae.errors import MonaiCaeError
+
+_SHOWN = 200  # characters of a value
+
+
+class NetworkInput:
+    """What a network is fed with.
+
+    Args:
+        plane, slice_index, axes: see `monai_cae.data.SliceReader`.
+        image_size: pixels of a side.
+        preprocessing: its intensity transforms are what scales the slices.
+        covariates: name -> (centre, scale); None for a network that takes none.
+    """
+
+    def __init__(
+        self,
+        plane: str,
+        slice_index: int,
+        axes: str,
+        image_size: int,
+        preprocessing: Callable[..., Any],
+        covariates: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        self.slices: dict[str, Any] = {"plane": plane, "slice_index": slice_index, "axes": axes}
+        self.settings = {**self.slices, "image_size": image_size, "intensity": ", ".join(_scaling(preprocessing))}
+        if covariates is not None:
+            self.settings["covariates"] = {name: list(scale) for name, scale in covariates.items()}
+
+    def record(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Plain values for a checkpoint: the settings, and the frame that most volumes of the training share.
+
+        Args:
+            items: of the training set, with `image`.
+        """
+        frames = frames_of((str(item["image"]) for item in items), **self.slices)
+        frame = common_frame(frames)._asdict() if frames else None
+        return json.loads(json.dumps({**self.settings, "frame": frame}))
+
+    def training_of(self, records: Mapping[str, Mapping[str, Any]]) -> Frame | None:
+        """The frame that the checkpoints record; None where none does.
+
+        Args:
+            records: checkpoint -> what it carries, see `monai_cae.networks.trained_with`.
+
+        Raises:
+            MonaiCaeError: a checkpoint was trained with another setting.
+        """
+        frames = []
+        for checkpoint, recorded in records.items():
+            for name, now in self.settings.items():
+                before = recorded.get(name, now)
+                if before != now:
+                    raise MonaiCaeError(_refusal(checkpoint, name, before, now))
+            frames.append(from_record(recorded.get("frame")))
+        return next((frame for frame in frames if frame is not None), None)
+
+
+def _refusal(checkpoint: str, name: str, before: Any, now: Any) -> str:
+    was = before if isinstance(before, str) and before.isidentifier() else shown(before, _SHOWN)
+    told = f"{checkpoint} was trained with {name} {was}, not {now}: "
+    if name == "intensity":
+        return told + "take the preprocessing that it was trained with"
+    given = f'"{was}"' if isinstance(before, Mapping) else was
+    return told + f"give --{name} {given}, or another checkpoint"
+
+
+def _scaling(preprocessing: Callable[..., Any]) -> Iterator[str]:
+    """Its intensity transforms with their numbers, such as "ScaleIntensity minv 0, maxv 1"."""
+    transforms = Compose(preprocessing).flatten().transforms
+    for transform in transforms:
+        for part in (transform, *vars(transform).values()):  # a dictionary transform holds an array transform
+            if type(part).__module__ == intensity.__name__:
+                numbers = {name: value for name, value in vars(part).items() if type(value) in (int, float)}
+                yield " ".join([type(part).__name__, *(f"{name} {value:g}" for name, value in numbers.items())])

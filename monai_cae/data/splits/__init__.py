@@ -1,0 +1,1 @@
+"""Who is in which set, and whether anything leaks between the sets."""

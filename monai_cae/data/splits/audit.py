@@ -1,0 +1,461 @@
+"""Does anyone of the test set hide in training? Names, files and pixels of the three sets are compared."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b, sha256
+from itertools import combinations
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_cae.data.cohort.differences import compare_ages, compare_shares
+from monai_cae.data.cohort.persons import maybe_one_person, person, split_session
+from monai_cae.data.cohort.pseudonyms import is_pseudonym, names_of
+from monai_cae.data.images.frames import frame_lines
+from monai_cae.data.images.readers import SliceReader
+from monai_cae.data.images.scan_quality import recorded
+from monai_cae.data.scan import BadScan
+from monai_cae.data.splits.near_duplicates import WAVES, describe, near_duplicates, threshold
+from monai_cae.errors import MonaiCaeError
+
+_Array = NDArray[Any]
+_Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+WARN_P = 0.01  # of chance differences between sets, one in a hundred is reported
+
+NOT_CHECKED = (
+    "slices of one person under two names, farther apart than neighbours: of those 2 mm apart one in seven passes "
+    "unseen, of those 3 mm apart nearly all",
+    "copies that were shifted by 2 pixels or rotated by 2 degrees or more, cropped, padded, transposed or inverted",
+    "a second visit of one person under another name, relatives, and whether subject names and labels are true",
+    "what a checkpoint has learned from these subjects before, unless its subjects are given",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: the check's name.
+        leak: information passes between sets; otherwise a warning.
+        message: one sentence.
+        members: the items, as subject/session or file name, each after its set.
+    """
+
+    check: str
+    leak: bool
+    message: str
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the sets are, what was looked for, and what was found.
+
+    Attributes:
+        sets: per set n, subjects, classes, age (n, mean, sd, min, max, or None), women, men.
+        checks: name, looks_for, threshold, compared (a number) of unit, findings (a number), passed (None: not done).
+        findings: leaks and warnings, in the order of the checks.
+        synthetic: the images are a phantom's, not real MRI.
+        bad_scans: those that can't be used and were left out: subject, image, reason, and the set they miss from.
+        notes: in a line each, how the volumes differ from those that the paper's slice is of.
+    """
+
+    sets: dict[str, dict[str, Any]]
+    checks: list[dict[str, Any]]
+    findings: list[Finding]
+    synthetic: bool = False
+    bad_scans: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def leaks(self) -> list[Finding]:
+        """The findings that make a test result worthless."""
+        return [finding for finding in self.findings if finding.leak]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON and for `monai_cae.evaluation.audit_page`; adds the number of leaks and what was not checked."""
+        findings = [{**asdict(finding), "members": list(finding.members)} for finding in self.findings]
+        return {
+            "synthetic": self.synthetic,
+            "leaks": len(self.leaks),
+            "sets": self.sets,
+            "bad_scans": self.bad_scans,
+            "notes": self.notes,
+            "checks": self.checks,
+            "findings": findings,
+            "not_checked": list(NOT_CHECKED),
+        }
+
+
+def audit_sets(
+    training: Sequence[Mapping[str, Any]],
+    validation: Sequence[Mapping[str, Any]],
+    test: Sequence[Mapping[str, Any]],
+    *,
+    plane: str = "axial",
+    slice_index: int = 106,
+    axes: str = "anatomical",
+    pixels: bool = True,
+    synthetic: bool = False,
+    pretrained_on: Sequence[str] = (),
+    name_files: bool = True,
+    bad_scans: Sequence[BadScan] = (),
+    progress: _Progress | None = None,
+) -> Audit:
+    """Look for subjects, files and images that two sets share, and for sets that differ in class, age or sex.
+
+    Subjects are compared without regard to case, and without a session at the end of the name (_MR2, _ses-01); names
+    that may be one person all the same are asked about. Found in pixels: the same values in any number format;
+    neighbouring slices; and copies that were rescaled in intensity or size, mirrored, slightly blurred, noisy, or moved
+    by a pixel. `NOT_CHECKED` says what passes unseen.
+
+    Args:
+        training, validation, test: items with `image` (a path), `label` (0 or 1), `subject`, and where known
+            `session`, `age`, `sex`.
+        plane, slice_index, axes: the slice whose pixels are compared, see `SliceReader`.
+        pixels: read every slice, which takes most of the time; 9 KB of memory per image.
+        synthetic: handed on.
+        pretrained_on: `hash_subject` of every subject that a pretrained checkpoint has seen.
+        name_files: name files that were found twice; their names contain the subjects' IDs.
+        bad_scans: those that were left out, handed on.
+        progress: wraps the iterable of images, e.g. tqdm.
+
+    Raises:
+        MonaiCaeError: an item lacks its image, label or subject, an image is missing or broken, or pretrained_on has
+            something else than hashes.
+    """
+    members = {
+        name: [_member(name, number, item) for number, item in enumerate(items)]
+        for name, items in (("training", training), ("validation", validation), ("test", test))
+    }
+    everyone = [member for one_set in members.values() for member in one_set]
+    files = [member.path for member in everyone] if pixels else []
+    report = _Report()
+    _check_subjects(report, everyone)
+    _check_pretraining(report, members["test"], pretrained_on)
+    _check_files(report, everyone, name_files)
+    _check_pixels(report, everyone, SliceReader(plane, slice_index, axes), pixels, progress)
+    _check_labels(report, everyone)
+    _check_balance(report, everyone)
+    return Audit(
+        sets={name: _summary(one_set) for name, one_set in members.items()},
+        checks=report.checks,
+        findings=report.findings,
+        synthetic=synthetic,
+        bad_scans=recorded(bad_scans),
+        notes=frame_lines(files, plane=plane, slice_index=slice_index, axes=axes),
+    )
+
+
+def hash_subject(subject: str) -> str:
+    """The first 16 hex digits of the SHA-256 of "monai-cae subject:" and the name, the same everywhere and for good.
+
+    The name is taken as `person` spells it: in lower case, without "sub-" and without a session at its end. A name for
+    lists, not protection: whoever can guess the subjects' names can hash them. That of a pseudonym has a k in front:
+    it can't be compared with that of a name.
+    """
+    digest = sha256(f"monai-cae subject:{person(subject)}".encode()).hexdigest()[:16]
+    return f"k{digest}" if is_pseudonym(subject) else digest
+
+
+@dataclass(frozen=True)
+class _Member:
+    set: str
+    subject: str  # as the item writes it
+    person: str
+    session: str
+    path: str
+    label: int
+    age: float | None
+    sex: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.set}: {self.subject}/{self.session}" if self.session else f"{self.set}: {self.subject}"
+
+
+def _member(set_name: str, number: int, item: Mapping[str, Any]) -> _Member:
+    image, label, subject, age = (item.get(key) for key in ("image", "label", "subject", "age"))
+    if not (isinstance(image, (str, Path)) and isinstance(subject, str) and subject.strip()):
+        raise MonaiCaeError(f"item {number + 1} of {set_name} has no image or no subject: both are needed")
+    if label not in (0, 1):
+        raise MonaiCaeError(f"the label of {subject} in {set_name} is {label!r}; it must be 0 (HC) or 1 (AD)")
+    if not isinstance(age, (int, float, type(None))):
+        raise MonaiCaeError(f"the age of {subject} in {set_name} is {age!r}; it must be a number of years, or left out")
+    return _Member(
+        set=set_name,
+        subject=subject,
+        person=person(subject),
+        session=str(item.get("session") or ""),
+        path=os.fspath(image),
+        label=int(label),
+        age=None if age is None or np.isnan(age) else float(age),
+        sex=str(item.get("sex") or "")[:1].upper(),
+    )
+
+
+_Found = Iterable[tuple[bool, str, Iterable[str]]]  # leak, message, members
+
+
+@dataclass
+class _Report:
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(
+        self, name: str, looks_for: str, found: _Found, *, compared: int | None, unit: str, threshold: str = ""
+    ) -> None:
+        """Enter a check with its findings; without `compared` it was not done."""
+        findings = [Finding(name, leak, message, tuple(names)) for leak, message, names in found]
+        self.findings += findings
+        passed = None if compared is None else not findings
+        entry = {"name": name, "looks_for": looks_for, "threshold": threshold, "compared": compared or 0, "unit": unit}
+        self.checks.append({**entry, "findings": len(findings), "passed": passed})
+
+
+def _groups(members: Iterable[_Member], keys: Iterable[Hashable]) -> list[list[_Member]]:
+    """Those that share a key, where more than one does."""
+    groups = defaultdict(list)
+    for member, key in zip(members, keys, strict=True):
+        groups[key].append(member)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _scans_of_one(everyone: list[_Member]) -> list[list[_Member]]:
+    return _groups(everyone, map(attrgetter("person"), everyone))
+
+
+def _sets_of(members: Iterable[_Member]) -> list[str]:
+    return list(dict.fromkeys(member.set for member in members))
+
+
+def _check_subjects(report: _Report, everyone: list[_Member]) -> None:
+    same: list[tuple[bool, str, list[str]]] = []
+    rescans: list[tuple[bool, str, list[str]]] = []
+    for group in _scans_of_one(everyone):
+        names = _sets_of(group)
+        scans = [{_scan(member) for member in group if member.set == name} for name in names]
+        if len(names) > 1:
+            apart = all(first.isdisjoint(second) for first, second in combinations(scans, 2))
+            what = "different scans of subject" if apart else "subject"
+            message = f"{what} {group[0].subject} in {' and in '.join(names)}"
+            (rescans if apart else same).append((True, message, [member.name for member in group]))
+    count = len({member.person for member in everyone})
+    looks_for = "one subject, under any spelling of its name, in two sets"
+    report.add("Subject in two sets", looks_for, same, compared=count, unit="subjects")
+    looks_for = "another session of a subject in another set"
+    report.add("Rescan in another set", looks_for, rescans, compared=count, unit="subjects")
+    report.add(
+        "Names that may be one person",
+        "names in two sets that differ in zeros, punctuation or an end that may be a visit's; a question",
+        _alike(everyone),
+        compared=count,
+        unit="subjects",
+    )
+
+
+def _alike(everyone: list[_Member]) -> Iterator[tuple[bool, str, list[str]]]:
+    named: dict[str, _Member] = {}
+    for member in everyone:
+        named.setdefault(member.person, member)
+    for group in maybe_one_person({name: member.sex for name, member in named.items()}):
+        members = [member for member in everyone if member.person in group]
+        sets = _sets_of(members)
+        if len(sets) > 1:
+            names = " and ".join(named[person].subject for person in group[:3])
+            message = f"are {names} one person? They are in {' and in '.join(sets)}"
+            yield False, message, [member.name for member in members]
+
+
+def _scan(member: _Member) -> str:
+    return (member.session or split_session(member.subject)[1]).casefold()
+
+
+def _check_pretraining(report: _Report, test: list[_Member], pretrained_on: Sequence[str]) -> None:
+    seen = set(pretrained_on)
+    for digest in seen:
+        if not (isinstance(digest, str) and re.fullmatch(r"k?[0-9a-f]{16}", digest)):
+            raise MonaiCaeError(f"pretrained_on must be hashes made by hash_subject, not {digest!r}")
+    found: list[tuple[bool, str, list[str]]] = [
+        (True, f"test subject {member.subject} was seen by the pretrained checkpoint", [member.name])
+        for member in test
+        if seen & {hash_subject(name) for name in names_of(member.subject)}
+    ]
+    kinds = [{digest.startswith("k") for digest in some} for some in (seen, [hash_subject(m.subject) for m in test])]
+    if seen and test and not kinds[0] <= kinds[1]:
+        unsure = "the pretrained checkpoint was made with another --hash_ids: whom it has seen is not sure"
+        found.append((False, unsure, []))
+    report.add(
+        "Test subject in pretraining",
+        "a test subject among those that the pretrained checkpoint has seen",
+        found,
+        threshold="same hash of the name",
+        compared=len(test) if seen else None,
+        unit="test items",
+    )
+
+
+def _check_files(report: _Report, everyone: list[_Member], name_files: bool) -> None:
+    found = []
+    for group in _groups(everyone, (_file_identity(member.path) for member in everyone)):
+        names = _sets_of(group)
+        where = " and in ".join(names) if len(names) > 1 else f"{names[0]} {len(group)} times"
+        message = f"the file of subject {group[0].subject} in {where}"
+        found.append((len(names) > 1, message, [f"{m.set}: {m.path}" if name_files else m.name for m in group]))
+    report.add(
+        "Same file",
+        "one file under two names (symbolic or hard link) or listed twice; within one set a warning",
+        found,
+        threshold="same file on disk",
+        compared=len(everyone),
+        unit="files",
+    )
+
+
+def _file_identity(path: str) -> Hashable:
+    """Device and inode, which all links to a file share; of an Analyze pair those of the voxels."""
+    image = Path(path)
+    try:
+        if image.suffix.lower() == ".hdr" and image.with_suffix(".img").exists():
+            image = image.with_suffix(".img")
+        found = image.stat()
+    except OSError as error:
+        raise MonaiCaeError(f"no image at {image} ({error.strerror}): check --dataset_dir") from error
+    return (found.st_dev, found.st_ino) if found.st_ino else image.resolve()  # some network drives number no files
+
+
+def _check_pixels(
+    report: _Report, everyone: list[_Member], reader: SliceReader, wanted: bool, progress: _Progress | None
+) -> None:
+    digests: list[Hashable] = []
+    described = np.zeros((len(everyone) if wanted else 0, 4, WAVES**2 // 4), np.float32)
+    resolved = wanted
+    if wanted:
+        for number, member in enumerate(everyone if progress is None else progress(everyone)):
+            values = reader.get_data((Path(member.path),))[0].squeeze(reader.axis).astype(np.float64)
+            digests.append((values.shape, blake2b(values.tobytes(), digest_size=16).digest()))
+            described[number] = describe(values.astype(np.float32))
+            resolved = resolved and min(values.shape) >= WAVES
+    which = f"{reader.plane} slice {reader.slice_index}"
+    report.add(
+        "Same pixels",
+        f"the same values in {which} of two subjects, in any number format; within one set a warning",
+        _same_pixels(everyone, digests) if wanted else (),
+        threshold="all values equal",
+        compared=len(everyone) if wanted else None,
+        unit="slices",
+    )
+    sizes = [len(part) for part in _parts(everyone).values()]
+    report.add(
+        "Near-duplicate slice",
+        f"{which} of two subjects in two sets: the same slice edited or mirrored, or its neighbour 1 mm away",
+        _near_duplicates(everyone, digests, described) if resolved else (),
+        threshold=threshold(sizes),
+        compared=sum(a * b for a, b in combinations(sizes, 2)) if resolved else None,
+        unit="pairs of slices",
+    )
+
+
+def _same_pixels(everyone: list[_Member], digests: list[Hashable]) -> Iterator[tuple[bool, str, list[str]]]:
+    for group in _groups(everyone, digests):
+        subjects = list({member.person: member.subject for member in group}.values())
+        if len(subjects) > 1:
+            names = _sets_of(group)
+            others = f"{len(subjects) - 1} more" if len(subjects) > 2 else subjects[1]
+            message = f"subjects {subjects[0]} and {others} have the same pixels, in {' and in '.join(names)}"
+            yield len(names) > 1, message, [member.name for member in group]
+
+
+def _parts(everyone: list[_Member]) -> dict[str, _Array]:
+    return {name: np.array([n for n, m in enumerate(everyone) if m.set == name]) for name in _sets_of(everyone)}
+
+
+def _near_duplicates(
+    everyone: list[_Member], digests: list[Hashable], described: _Array
+) -> Iterator[tuple[bool, str, list[str]]]:
+    for (first, rows), (second, columns) in combinations(_parts(everyone).items(), 2):
+        likes: dict[int, dict[int, float]] = defaultdict(dict)
+        for row, column, correlation in near_duplicates(described[rows], described[columns]):
+            for a, b, r in zip(rows[row], columns[column], correlation, strict=True):
+                if everyone[a].person != everyone[b].person and digests[a] != digests[b]:
+                    likes[b][a] = r
+        for b, alike in sorted(likes.items()):
+            best, *others = sorted(alike, key=alike.__getitem__, reverse=True)
+            more = f" and {len(others)} more" if others else ""
+            message = (
+                f"subject {everyone[b].subject} of {second} shows almost the same slice as subject "
+                f"{everyone[best].subject}{more} of {first} (correlation {alike[best]:.2f})"
+            )
+            yield True, message, [everyone[number].name for number in (b, best, *others)]
+
+
+def _check_labels(report: _Report, everyone: list[_Member]) -> None:
+    report.add(
+        "Contradicting labels",
+        "one subject with label 0 and label 1; a warning",
+        [
+            (False, f"subject {group[0].subject} has both labels", [f"{m.name} has label {m.label}" for m in group])
+            for group in _scans_of_one(everyone)
+            if len({member.label for member in group}) > 1
+        ],
+        compared=len({member.person for member in everyone}),
+        unit="subjects",
+    )
+
+
+def _check_balance(report: _Report, everyone: list[_Member]) -> None:
+    """Compare classes, ages and sexes, every subject once."""
+    people = list({member.person: member for member in everyone}.values())
+    known = {
+        "label": people,
+        "age": [member for member in people if member.age is not None],
+        "sex": [member for member in people if member.sex in ("F", "M")],
+    }
+    for name, what, by in (
+        ("Classes over the sets", "label", "set"),
+        ("Age over the sets", "age", "set"),
+        ("Age over the classes", "age", "label"),
+        ("Sex over the sets", "sex", "set"),
+        ("Sex over the classes", "sex", "label"),
+    ):
+        groups: dict[Any, list[Any]] = defaultdict(list)
+        for member in known[what]:
+            groups[getattr(member, by)].append(getattr(member, what))
+        test, p = (compare_ages if what == "age" else compare_shares)(list(groups.values()))
+        differ = p is not None and p < WARN_P
+        report.add(
+            name,
+            f"a difference in {'class' if what == 'label' else what} that chance does not explain; a warning",
+            [(False, f"{name.lower()}: they differ ({test}, p = {p:.2g})", [])] if differ else [],
+            threshold=f"{test}, p < {WARN_P}" + ("" if p is None else f"; found p = {p:.2g}"),
+            compared=None if p is None else len(known[what]),
+            unit="subjects",
+        )
+
+
+def _summary(members: list[_Member]) -> dict[str, Any]:
+    return {
+        "n": len(members),
+        "subjects": len({member.person for member in members}),
+        "classes": {str(label): sum(member.label == label for member in members) for label in (0, 1)},
+        "age": _age_summary([member.age for member in members if member.age is not None]),
+        "women": sum(member.sex == "F" for member in members),
+        "men": sum(member.sex == "M" for member in members),
+    }
+
+
+def _age_summary(years: list[float]) -> dict[str, float] | None:
+    if not years:
+        return None
+    sd = float(np.std(years, ddof=1)) if len(years) > 1 else 0.0
+    return {"n": len(years), "mean": float(np.mean(years)), "sd": sd, "min": min(years), "max": max(years)}

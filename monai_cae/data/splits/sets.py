@@ -1,0 +1,510 @@
+"""Whole subjects into training, validation and test: written once as a MONAI datalist, read back by every stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from monai_cae.data.cohort.pseudonyms import hidden, pseudonym, with_pseudonyms
+from monai_cae.data.cohort.selection import Cohort, load_cohort, load_usable_cohort
+from monai_cae.data.cohort.tables import ROLES
+from monai_cae.data.images.frames import Frame
+from monai_cae.data.images.scan_quality import check_on_bad_scan, find_bad, from_record, recorded, refuse_bad
+from monai_cae.data.path_safety import require_inside
+from monai_cae.data.scan import BadScan, Scan
+from monai_cae.data.splits.datalists import check_record, checked_item, read_content, recorded_folder
+from monai_cae.data.texts import MAX_NAME, shown
+from monai_cae.errors import MonaiCaeError
+from monai_cae.files import replacing
+
+SETS = ("training", "validation", "test")
+KINDS = ("holdout", "kfold")
+_ANEW = "delete it to have it made anew"
+Item = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The items of a datalist: `image` (absolute path), `label` (0 HC, 1 AD), `subject`, and the table's columns.
+
+    Attributes:
+        training, validation, test: the three sets, whole subjects each.
+        synthetic: the images are a phantom's, not real MRI.
+        hashed: subjects have pseudonyms, see `monai_cae.data.cohort.pseudonyms`.
+        bad_scans: those that were left out as they can't be used, before the split or from these sets.
+        unwritten: content of the datalist, where it is not on the disk yet.
+    """
+
+    training: list[Item]
+    validation: list[Item]
+    test: list[Item]
+    synthetic: bool = False
+    hashed: bool = False
+    bad_scans: tuple[BadScan, ...] = ()
+    unwritten: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def write(self, datalist: str | Path) -> None:
+        """Write the datalist, atomically, unless these sets come from one that is on the disk.
+
+        Args:
+            datalist: the file.
+
+        Raises:
+            MonaiCaeError: it can't be written.
+        """
+        if self.unwritten:
+            write_content(datalist, self.unwritten)
+
+
+def load_sets(
+    dataset_dir: str | Path,
+    datalist: str | Path,
+    *,
+    cohort: Mapping[str, Any] | None = None,
+    split: Mapping[str, Any] | None = None,
+    plane: str = "axial",
+    slice_index: int = 106,
+    axes: str = "anatomical",
+    seed: int = 0,
+    allow_leaks: bool = False,
+    allow_outside: bool = False,
+    allow_other_frame: bool = False,
+    training: Frame | None = None,
+    hash_ids: bool = False,
+    on_bad_scan: str = "fail",
+    write: bool = True,
+    given: bool = False,
+) -> Sets:
+    """The three sets, read from the datalist; where there is none yet, it is made from the cohort first.
+
+    Args:
+        dataset_dir: cohort folder; the datalist's image paths are relative to it.
+        datalist: JSON file, written atomically when it does not exist.
+        cohort: options of `load_cohort`.
+        split: options of `split_cohort`.
+        plane: see `load_cohort`.
+        slice_index: 1-based; every image must have that slice.
+        axes: see `SliceReader`.
+        seed: see `split_cohort`.
+        allow_leaks: accept a given datalist with a subject in two sets.
+        allow_outside: accept images outside dataset_dir, see `monai_cae.data.path_safety.require_inside`.
+        allow_other_frame, training: see `find_bad`.
+        hash_ids: give every subject a pseudonym, and so in whatever is made of the sets; the file keeps the IDs.
+        on_bad_scan: "fail" names every scan that can't be used, "skip" leaves them out: before the split, see
+            `load_usable_cohort`, and from the sets of a datalist that is there.
+        write: write a new datalist at once; without, `Sets.write` does it when everything else has been checked.
+        given: a datalist that is there was made elsewhere, and is taken whatever cohort, split and seed it records.
+
+    Raises:
+        MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, bad scans, a set or class
+            of which none is left, or what `load_usable_cohort` and `split_cohort` refuse.
+    """
+    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane", "allow_outside"})
+    split_options = _known_options("split", split, split_cohort, without={"seed"})
+    root, datalist = Path(dataset_dir), Path(datalist)
+    if cohort_options["table"]:
+        cohort_options["table"] = str(cohort_options["table"])
+    folder = folder_of(root).resolve()
+    made_from = {"dataset_dir": str(folder), **cohort_options, **split_options, "seed": seed}
+    made_from["datalist"] = str(root.resolve()) if root.is_file() else ""  # whose subjects are split anew
+    # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
+    made_from["plane"] = plane if (root / plane).is_dir() else ""
+    frame = {"axes": axes, "training": training, "allow_other_frame": allow_other_frame}
+    _check_split(**split_options, seed=seed)
+    unwritten: dict[str, Any] = {}
+    if not datalist.exists():
+        cohort_options["allow_outside"] = allow_outside
+        try:
+            chosen = load_usable_cohort(
+                root, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan, frame=frame, **cohort_options
+            )
+            sets = split_cohort(chosen, seed=seed, **split_options)
+        except MonaiCaeError as error:
+            raise MonaiCaeError(_in_groups(str(error), cohort_options.keys() - {"allow_outside"})) from error
+        for note in chosen.notes:
+            print(f"note: {note.line(names=not hash_ids)}", flush=True)
+        recipe = {"plane": plane, "slice_index": slice_index, "axes": axes, **recipe_of(chosen, root)}
+        unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
+        check_record(unwritten, datalist)
+    content = unwritten or read_content(datalist, _ANEW)
+    allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside}
+    known = {"dataset_dir": made_from["dataset_dir"]} if given else made_from
+    found = _sets_of(content, datalist, root, made_from=known, hash_ids=hash_ids, **allowed)
+    found = usable_sets(found, datalist, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan, frame=frame)
+    if write and unwritten:
+        write_content(datalist, unwritten)
+        return found
+    return dataclasses.replace(found, unwritten=unwritten)
+
+
+def recipe_of(cohort: Cohort, root: Path) -> dict[str, Any]:
+    """What a datalist records of its cohort: the layout, and who was left out and why."""
+    notes = [note.line() for note in cohort.notes]
+    recipe: dict[str, Any] = {"layout": cohort.layout, "left_out": dict(cohort.left_out), "notes": notes}
+    return recipe | ({"bad_scans": recorded(cohort.bad_scans, folder_of(root))} if cohort.bad_scans else {})
+
+
+def usable_sets(
+    sets: Sets,
+    datalist: Path,
+    *,
+    plane: str,
+    slice_index: int,
+    on_bad_scan: str,
+    frame: Mapping[str, Any] | None = None,
+) -> Sets:
+    """The sets of a datalist that is there, with every scan read and found usable.
+
+    Args:
+        sets: as read.
+        datalist: names them in an error.
+        plane, slice_index: see `SliceReader`.
+        on_bad_scan: "fail" names all bad scans; "skip" leaves them out, in memory.
+        frame: `axes`, `training` and `allow_other_frame` of `find_bad`.
+
+    Raises:
+        MonaiCaeError: bad scans, or a class of which none is left in a set.
+    """
+    check_on_bad_scan(on_bad_scan)
+    items = {name: getattr(sets, name) for name in SETS}
+    images = [(item["subject"], item["image"]) for members in items.values() for item in members]
+    bad = find_bad(images, plane=plane, slice_index=slice_index, **(frame or {}))
+    if on_bad_scan == "fail":
+        refuse_bad(bad, len(images))
+    if not bad:
+        return sets
+    broken = {scan.image: scan for scan in bad}
+    left_out = [
+        dataclasses.replace(broken[item["image"]], set=name)
+        for name, members in items.items()
+        for item in members
+        if item["image"] in broken
+    ]
+    for name, members in items.items():
+        kept = [item for item in members if item["image"] not in broken]
+        gone = {item["label"] for item in members} - {item["label"] for item in kept}
+        if gone:
+            what = "control" if 0 in gone else "patient"
+            raise MonaiCaeError(
+                f"no usable {what} is left in the {name} set of {datalist}: {len(bad)} of {len(images)} scans can't be "
+                f"used, the first: {bad[0].reason}"
+            )
+        items[name] = kept
+    if sets.hashed:
+        left_out = [hidden(scan, scan.subject) for scan in left_out]
+    return dataclasses.replace(sets, **items, bad_scans=(*sets.bad_scans, *left_out))
+
+
+def _known_options(
+    what: str, given: Mapping[str, Any] | None, function: Callable[..., Any], without: set[str]
+) -> dict[str, Any]:
+    known = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in without
+    }
+    for name in given or {}:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean --{what}#{close[0]}?" if close else f"there are {', '.join(known)}"
+            raise MonaiCaeError(f"unknown setting --{what}#{name}: {hint}")
+    return {**known, **(given or {})}
+
+
+def _in_groups(message: str, options: Collection[str]) -> str:
+    """A message on the cohort, which names the options of `monai-cae`, with those of the bundle: --cohort#table."""
+
+    def grouped(option: re.Match[str]) -> str:
+        name = option[1].replace("-", "_")
+        role = name.removesuffix("_column")
+        if name != role and role in ROLES:
+            return f"--cohort#columns#{role}"
+        return f"--cohort#{name}" if name in options else option[0]
+
+    return re.sub(r"--([\w-]+)", grouped, message)
+
+
+def split_cohort(
+    cohort: Cohort,
+    *,
+    kind: str = "holdout",
+    folds: int = 5,
+    fold: int = 1,
+    test_fraction: float = 0.3,
+    val_fraction: float = 0.2,
+    stratify: str = "class",
+    seed: int = 0,
+) -> dict[str, list[Scan]]:
+    """Split whole subjects, stratified by class: of the paper's 200 subjects 112, 28 and 60 (section III-B).
+
+    Args:
+        cohort: who takes part; all scans of a subject go into one set.
+        kind: "holdout" draws the test set; "kfold" takes one of `folds` equal parts, which together are everybody.
+        folds: how many parts.
+        fold: which part is the test set, counted from 1.
+        test_fraction: share of all subjects in the test set of a hold-out.
+        val_fraction: share of the remaining subjects in the validation set.
+        stratify: "class", or with "+age" (tertiles) and "+sex" appended, e.g. "class+age+sex"; strata too small to
+            divide are joined with others of their class.
+        seed: decides the split, alone.
+
+    Raises:
+        MonaiCaeError: an unknown kind, a fraction outside (0, 1), no such fold or seed, or too few subjects for both
+            classes in every set.
+    """
+    _check_split(kind, folds, fold, test_fraction, val_fraction, stratify, seed)
+    label = {scan.subject: scan.label for scan in cohort.scans}
+    strata = _strata(cohort, stratify)
+    subjects = sorted(label)
+    try:
+        if kind == "kfold":
+            if min(Counter(label.values()).values()) < folds:
+                raise ValueError("a fold would lack a class")  # scikit-learn only warns
+            parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
+            joined = _joined([strata[subject] for subject in subjects], smallest=folds, most=len(subjects))
+            rest_index, test_index = list(parts.split(subjects, joined))[fold - 1]
+            rest, test = [subjects[i] for i in rest_index], [subjects[i] for i in test_index]
+        else:
+            rest, test = _divide(subjects, strata, test_fraction, seed)
+        training, validation = _divide(rest, strata, val_fraction, seed)
+    except ValueError as error:
+        raise MonaiCaeError(_too_few(cohort)) from error
+    sets: dict[str, list[Scan]] = {}
+    for name, members in (("training", training), ("validation", validation), ("test", test)):
+        if {label[subject] for subject in members} != {0, 1}:
+            raise MonaiCaeError(_too_few(cohort))
+        within = set(members)
+        sets[name] = [scan for scan in cohort.scans if scan.subject in within]
+    return sets
+
+
+def _check_split(
+    kind: str, folds: int, fold: int, test_fraction: float, val_fraction: float, stratify: str, seed: int
+) -> None:
+    if kind not in KINDS:
+        raise MonaiCaeError(f"split kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    if not (_is_whole(folds) and folds >= 2 and _is_whole(fold) and 1 <= fold <= folds):
+        raise MonaiCaeError(f"fold must be from 1 to folds, and folds at least 2, not {fold} of {folds}")
+    for name, fraction in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
+        if not (isinstance(fraction, float) and 0 < fraction < 1):
+            raise MonaiCaeError(f"{name} must be between 0 and 1, not {fraction}")
+    by_class, *others = str(stratify).split("+")
+    if by_class != "class" or not set(others) <= {"age", "sex"}:
+        raise MonaiCaeError(f"stratify must be class, class+age, class+sex or class+age+sex, not {stratify!r}")
+    if not (_is_whole(seed) and 0 <= seed < 2**32):
+        raise MonaiCaeError(f"seed must be a whole number from 0 to {2**32 - 1}, not {seed}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _strata(cohort: Cohort, stratify: str) -> dict[str, str]:
+    first = {scan.subject: scan for scan in reversed(cohort.scans)}
+    ages = [scan.age for scan in first.values() if scan.age is not None]
+    edges = np.quantile(ages, [1 / 3, 2 / 3]) if ages and "age" in stratify else np.array([])
+    strata = {}
+    for subject, scan in first.items():
+        age = np.searchsorted(edges, scan.age) if "age" in stratify and scan.age is not None else ""
+        strata[subject] = f"{scan.label} {age} {scan.sex if 'sex' in stratify else ''}"
+    return strata
+
+
+def _joined(strata: list[str], smallest: int, most: int) -> list[str]:
+    """The rarest stratum joined with the next of its class, until each has `smallest` members and they are `most`."""
+    while True:
+        sizes = Counter(strata)
+        classes = Counter(stratum[0] for stratum in sizes)
+        rarest = sorted((size, stratum) for stratum, size in sizes.items() if classes[stratum[0]] > 1)
+        if not rarest or (rarest[0][0] >= smallest and len(sizes) <= most):
+            return strata
+        rare = rarest[0][1]
+        other = next(stratum for _, stratum in rarest[1:] if stratum[0] == rare[0])
+        strata = [other if stratum == rare else stratum for stratum in strata]
+
+
+def _divide(subjects: list[str], strata: Mapping[str, str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
+    # as train_test_split counts, but one of each class in the smallest cohorts too; a part takes one of every stratum
+    second = max(math.ceil(fraction * len(subjects)), 2)
+    labels = _joined([strata[s] for s in subjects], smallest=2, most=min(second, len(subjects) - second))
+    return train_test_split(subjects, test_size=second, stratify=labels, random_state=seed)
+
+
+def _too_few(cohort: Cohort) -> str:
+    patients, controls = (len({scan.subject for scan in group}) for group in (cohort.patients, cohort.controls))
+    return (
+        f"too few subjects to split: {patients} patients and {controls} controls do not give both "
+        "classes in training, validation and test; add subjects, or change the split's fractions or folds"
+    )
+
+
+def write_datalist(path: Path, sets: Mapping[str, Sequence[Scan]], **about: Any) -> None:
+    """Write the sets as a MONAI datalist JSON (`monai.data.load_decathlon_datalist` reads it), atomically.
+
+    Args:
+        path: the file.
+        sets, about: see `datalist_content`.
+
+    Raises:
+        MonaiCaeError: the folder can't be written.
+    """
+    write_content(path, datalist_content(sets, **about))
+
+
+def datalist_content(
+    sets: Mapping[str, Sequence[Scan]],
+    *,
+    root: Path,
+    synthetic: bool,
+    made_from: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a datalist has in it.
+
+    Args:
+        sets: "training", "validation", "test" -> scans.
+        root: the image paths are relative to it.
+        synthetic: the images are a phantom's.
+        made_from: settings that a run must share to use the file.
+        recipe: how else it came about, for the record.
+    """
+    content: dict[str, Any] = {
+        "name": "synthetic cohort, not real MRI" if synthetic else root.resolve().name,
+        "description": "whole subjects per set; label 0 = control, 1 = patient, by the recorded rules",
+        "synthetic": synthetic,
+        "made_from": dict(made_from),
+        **({"recipe": dict(recipe)} if recipe else {}),
+    }
+    folder = folder_of(root).absolute()
+    for name in SETS:
+        content[name] = [_item(scan, folder) for scan in sets[name]]
+    return content
+
+
+def write_content(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a datalist's content, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def folder_of(dataset_dir: Path) -> Path:
+    """What image paths are relative to; of a datalist whose subjects are split anew, what its own are."""
+    if dataset_dir.is_file() and dataset_dir.suffix.lower() == ".json":
+        return recorded_folder(dataset_dir)
+    return dataset_dir.parent if dataset_dir.is_file() else dataset_dir
+
+
+def _item(scan: Scan, folder: Path) -> Item:
+    if scan.image is None or scan.label is None:
+        raise MonaiCaeError(f"{scan.name} has no image or no CDR: a table alone can't be split for training")
+    given = {"session": scan.session, "cdr": scan.cdr, "age": scan.age, "sex": scan.sex, **scan.covariates}
+    image = scan.image.absolute()
+    return {
+        "image": str(image.relative_to(folder) if image.is_relative_to(folder) else image),
+        "label": scan.label,
+        "subject": scan.subject,
+        **{k: v for k, v in given.items() if v not in (None, "")},
+    }
+
+
+def read_datalist(
+    path: str | Path,
+    dataset_dir: str | Path,
+    *,
+    made_from: Mapping[str, Any] | None = None,
+    allow_leaks: bool = False,
+    allow_outside: bool = False,
+    hash_ids: bool = False,
+) -> Sets:
+    """Read a datalist and check that it can be trusted.
+
+    Args:
+        path: MONAI datalist JSON with "training", "validation" and "test".
+        dataset_dir: what its image paths are relative to.
+        made_from: the settings of this run; a datalist that records other ones is refused.
+        allow_leaks: accept a subject in two sets.
+        allow_outside, hash_ids: see `load_sets`.
+
+    Raises:
+        MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label other than 0 and 1, or
+            an image outside dataset_dir. The images are not looked at.
+    """
+    checked = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "hash_ids": hash_ids}
+    return _sets_of(read_content(Path(path), _ANEW), Path(path), Path(dataset_dir), made_from=made_from, **checked)
+
+
+def _sets_of(
+    content: Mapping[str, Any],
+    path: Path,
+    dataset_dir: Path,
+    *,
+    made_from: Mapping[str, Any] | None,
+    allow_leaks: bool,
+    allow_outside: bool,
+    hash_ids: bool,
+) -> Sets:
+    missing = [name for name in SETS if not isinstance(content.get(name), list) or not content[name]]
+    if missing:
+        raise MonaiCaeError(f"{path} is no datalist for this: it has no {', '.join(missing)} set")
+    recorded = content.get("made_from") or {}
+    for key, value in (made_from or {}).items():
+        if key in recorded and recorded[key] != value:
+            advice = "give that as --dataset_dir, " if key == "dataset_dir" else ""
+            raise MonaiCaeError(
+                f"{path} was made with {key} {_shown(recorded[key])}, not {_shown(value)}: {advice}choose another "
+                "--output_dir, or delete the file"
+            )
+    # not load_decathlon_datalist: it makes a path of every value that happens to name a file, of subject IDs too
+    root = folder_of(dataset_dir).absolute()
+    sets = {name: [_located(item, root, name, path, allow_outside) for item in content[name]] for name in SETS}
+    owner: dict[str, str] = {}
+    for name, items in sets.items():
+        for item in items:
+            if owner.setdefault(item["subject"], name) != name and not allow_leaks:
+                raise MonaiCaeError(
+                    f"{path}: subject {item['subject']} is in {owner[item['subject']]} and in {name}: "
+                    "a subject may be in one set only, or the result is worthless"
+                )
+    try:
+        bad = from_record((content.get("recipe") or {}).get("bad_scans", []))
+    except ValueError as error:
+        raise MonaiCaeError(f"{path} is no datalist for this (its recipe: {error})") from error
+    training, validation, test = (with_pseudonyms(sets[name]) if hash_ids else sets[name] for name in SETS)
+    if hash_ids:
+        bad = [hidden(scan, pseudonym(scan.subject)) for scan in bad]
+    synthetic = bool(content.get("synthetic", False))
+    return Sets(training, validation, test, synthetic=synthetic, hashed=hash_ids, bad_scans=tuple(bad))
+
+
+def shareable(sets: Sets) -> dict[str, Any]:
+    """The sets as a datalist for others: no image paths, which contain IDs, and no folder of this machine."""
+    kept = ("label", "subject", "session", "cdr", "age", "sex")
+    content: dict[str, Any] = {"description": "without image paths", "synthetic": sets.synthetic}
+    for name in SETS:
+        content[name] = [{key: item[key] for key in kept if key in item} for item in getattr(sets, name)]
+    return content
+
+
+def _shown(value: Any) -> str:
+    return "none" if value in ("", None) else shown(value, MAX_NAME).strip("'")
+
+
+def _located(item: Any, root: Path, name: str, path: Path, allow_outside: bool) -> Item:
+    item = checked_item(item, f"{path}: an item of {name}")
+    label = item.get("label")
+    if label not in (0, 1):
+        raise MonaiCaeError(f"{path}: the label of {item['subject']} is {shown(label)}; it must be 0 (HC) or 1 (AD)")
+    require_inside(item["image"], root, f"{path}: the item of {item['subject']} in {name}", allow_outside)
+    return {**item, "image": str(root / item["image"]), "label": int(label)}

@@ -1,0 +1,261 @@
+"""Finished runs side by side, on the same subjects in the same splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from monai_cae import DISCLAIMER
+from monai_cae.errors import MonaiCaeError
+from monai_cae.evaluation.intervals import RESAMPLES
+from monai_cae.evaluation.summary import COMPARED, compare, summarise
+from monai_cae.experiment.load_runs import SPLITS, Predictions
+from monai_cae.experiment.wording import (
+    LABELS,
+    columns,
+    difference_with_interval,
+    markdown,
+    p_value,
+    with_interval,
+)
+from monai_cae.files import replacing
+
+_ADVICE = "choose another --out"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first of several methods against each other one.
+
+    Attributes:
+        compared: what was compared, the first one first.
+        scores: index (name, score), columns of `monai_cae.evaluation.summary.summarise`.
+        differences: index (against, score), columns of `monai_cae.evaluation.summary.compare`; `p_corrected_t` only
+            where it is known how many subjects each network was trained on, and there are several test sets.
+        patients, controls: tested subjects.
+        repeats, test_sets: how many; a test set is a fold of a repeat.
+    """
+
+    compared: list[Predictions]
+    scores: pd.DataFrame
+    differences: pd.DataFrame
+    patients: int
+    controls: int
+    repeats: int
+    test_sets: int
+
+    @property
+    def said(self) -> str:
+        """What has to be said first; "" where nothing is known against the data."""
+        leaks = sum(one.leaks for one in self.compared)
+        parts = ["SYNTHETIC data, not real MRI"] if any(one.synthetic for one in self.compared) else []
+        return ", ".join([*parts, *(["LEAKY, the scores are worthless"] if leaks else [])])
+
+    @property
+    def subjects(self) -> str:
+        """Who was tested, and how often."""
+        repeats, sets = f"{self.repeats} repeat{'s' * (self.repeats > 1)}", self.test_sets
+        return (
+            f"{self.patients + self.controls} subjects ({self.patients} AD, {self.controls} HC), {repeats}, "
+            f"{sets} test set{'s' * (sets > 1)}"
+        )
+
+
+def compare_predictions(
+    compared: Sequence[Predictions], *, train_subjects: float = 0, seed: int = 0, resamples: int = RESAMPLES
+) -> Comparison:
+    """Compare the first with each other one, on the same subjects, by accuracy and AUC.
+
+    Args:
+        compared: two or more.
+        train_subjects: how many each network was trained on, for the corrected t test; 0 leaves it out.
+        seed: of the bootstrap.
+        resamples: how many.
+
+    Raises:
+        MonaiCaeError: fewer than two, the same twice, or not the same subjects, labels, repeats and folds.
+    """
+    if len(compared) < 2:
+        raise MonaiCaeError("give two or more runs, folders or files to compare")
+    _refuse_the_same_twice(compared)
+    first, *others = compared = _named_apart(compared)
+    for other in others:
+        _check_agreement(first, other)
+    people = first.table.drop_duplicates("subject")
+    test_sets = first.table.groupby(list(SPLITS)).size()
+    scores = {
+        one.name: summarise(one.table, np.random.default_rng(seed), scores=COMPARED, resamples=resamples)
+        for one in compared
+    }
+    differences = pd.concat(
+        {
+            other.name: compare(
+                first.table,
+                other.table,
+                np.random.default_rng(seed),
+                n_train=train_subjects or 1,
+                n_test=float(test_sets.mean()),
+                resamples=resamples,
+            )
+            for other in others
+        },
+        names=["against"],
+    )
+    if not train_subjects or len(test_sets) < 2:
+        differences = differences.drop(columns="p_corrected_t")
+    patients = int(people["label"].sum())
+    return Comparison(
+        compared,
+        pd.concat(scores, names=["name"]),
+        differences,
+        patients=patients,
+        controls=len(people) - patients,
+        repeats=first.table["repeat"].nunique(),
+        test_sets=len(test_sets),
+    )
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """What is printed on the terminal."""
+    return [
+        *([comparison.said] if comparison.said else []),
+        f"compared on {comparison.subjects}",
+        "",
+        *columns(_score_rows(comparison)),
+        "",
+        *columns(_difference_rows(comparison)),
+        "",
+        *(f"  {line}" for line in _remarks(comparison)),
+    ]
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write comparison.md, comparison.csv and comparison.png.
+
+    Args:
+        comparison: from `compare_predictions`.
+        folder: made where it is missing.
+
+    Raises:
+        MonaiCaeError: the folder can't be written.
+    """
+    from monai_cae.evaluation.comparison_figure import comparison_figure
+    from monai_cae.evaluation.curves import roc_band
+    from monai_cae.evaluation.figures import save_figure
+
+    paths = [folder / f"comparison.{suffix}" for suffix in ("md", "csv", "png")]
+    with replacing(paths[0], _ADVICE) as temporary:
+        temporary.write_text(_page(comparison), encoding="utf-8")
+    with replacing(paths[1], _ADVICE) as temporary:
+        _flat(comparison).to_csv(temporary, index=False, float_format="%.6g")
+    bands = {one.name: roc_band(one.table, np.random.default_rng(0)) for one in comparison.compared}
+    save_figure(comparison_figure(bands, comparison.scores, comparison.differences, comparison.said), paths[2])
+    return paths
+
+
+def _page(comparison: Comparison) -> str:
+    parts = [
+        f"# {comparison.compared[0].name} against {', '.join(one.name for one in comparison.compared[1:])}",
+        f"**{comparison.said}**" if comparison.said else "",
+        f"{comparison.subjects}. {DISCLAIMER}",
+        markdown(_score_rows(comparison)),
+        markdown(_difference_rows(comparison)),
+        "\n".join(f"- {line}" for line in _remarks(comparison)),
+        "![ROC curves and differences](comparison.png)",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _score_rows(comparison: Comparison) -> list[list[str]]:
+    rows = [["", *(f"{LABELS[score]}, 95 % interval" for score in COMPARED)]]
+    for one in comparison.compared:
+        rows.append([one.name, *(with_interval(comparison.scores.loc[(one.name, score)]) for score in COMPARED)])
+    return rows
+
+
+def _difference_rows(comparison: Comparison) -> list[list[str]]:
+    corrected = "p_corrected_t" in comparison.differences
+    first = comparison.compared[0].name
+    rows = [[f"{first} against", "score", "difference, 95 % interval", "p, paired", *["p, corrected t"] * corrected]]
+    for (name, score), row in comparison.differences.iterrows():  # type: ignore[misc]  # the index has two levels
+        paired = f"{p_value(row['p_paired'])} ({row['paired_test']})"
+        tested = [p_value(row["p_corrected_t"])] if corrected else []
+        rows.append([str(name), LABELS[score], difference_with_interval(row), paired, *tested])
+    return rows
+
+
+def _remarks(comparison: Comparison) -> list[str]:
+    """How to read the tables, and what makes them doubtful."""
+    lines = [
+        f"Positive differences: {comparison.compared[0].name} is better. Intervals over resampled subjects. Paired: "
+        "exact McNemar (accuracy) and DeLong (AUC) on each subject's mean prediction, the trained networks as given.",
+    ]
+    if "p_corrected_t" in comparison.differences:
+        lines.append("Corrected t: Nadeau and Bengio (2003) over the test sets, training included.")
+    elif comparison.test_sets > 1:
+        lines.append("With --train_subjects N, how many each network was trained on, there is a corrected t test too.")
+    if len(comparison.compared) > 2:
+        lines.append("No correction for comparing with several.")
+    notes = {f"{LABELS[score]}: {note}" for (_, score), note in comparison.differences["note"].items() if note}
+    return lines + [f"! {note}" for note in sorted(notes)]
+
+
+def _flat(comparison: Comparison) -> pd.DataFrame:
+    rows = []
+    first = comparison.compared[0].name
+    for (name, score), row in comparison.differences.iterrows():  # type: ignore[misc]
+        values = {
+            f"{side}_{end}": comparison.scores.loc[(which, score), column]
+            for side, which in (("first", first), ("other", name))
+            for end, column in (("value", "mean"), ("low", "low"), ("high", "high"))
+        }
+        tested = {key: value for key, value in row.items() if key not in ("ours", "other", "note")}
+        counts = {"subjects": comparison.patients + comparison.controls, "repeats": comparison.repeats}
+        about = {"first": first, "other": name, "score": score}
+        rows.append({**about, **values, **tested, **counts, "note": row["note"], "data": comparison.said})
+    return pd.DataFrame(rows)
+
+
+def _refuse_the_same_twice(compared: Iterable[Predictions]) -> None:
+    seen: dict[tuple[str, str], str] = {}
+    for one in compared:
+        if one.origin in seen:
+            raise MonaiCaeError(f"{seen[one.origin]} and {one.given} are the same predictions: give each once")
+        seen[one.origin] = one.given
+
+
+def _named_apart(compared: Sequence[Predictions]) -> list[Predictions]:
+    """The same, with what the user gave as the names where they would be alike."""
+    names = [one.name for one in compared]
+    if len(set(names)) == len(names):
+        return list(compared)
+    return [Predictions(one.given, one.given, one.origin, one.table, one.synthetic, one.leaks) for one in compared]
+
+
+def _check_agreement(first: Predictions, other: Predictions) -> None:
+    mine, theirs = (one.table.drop_duplicates("subject").set_index("subject")["label"] for one in (first, other))
+    lacking, extra = sorted(mine.index.difference(theirs.index)), sorted(theirs.index.difference(mine.index))
+    if lacking or extra:
+        parts = [
+            f"{verb} {len(who)} that {first.given} {rest}, the first is {who[0]}"
+            for verb, who, rest in (("lacks", lacking, "has"), ("has", extra, "lacks"))
+            if who
+        ]
+        raise MonaiCaeError(f"not the same subjects: {other.given} {' and '.join(parts)}")
+    different = mine[mine != theirs[mine.index]].index
+    if len(different):
+        raise MonaiCaeError(
+            f"{first.given} and {other.given} give {len(different)} subjects other labels, the first is {different[0]}"
+        )
+    keys = [one.table.set_index(["subject", *SPLITS]).index for one in (first, other)]
+    apart = sorted(keys[0].symmetric_difference(keys[1]))
+    if apart:
+        people = len({subject for subject, _, _ in apart})
+        raise MonaiCaeError(
+            f"{first.given} and {other.given} tested {people} subjects in other repeats or folds, the first is "
+            f"{apart[0][0]}: both must come from the same splits"
+        )

@@ -1,0 +1,74 @@
+"""The experiment's figures: each shows the numbers of the results' tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from monai_cae.evaluation import figures, result_figures
+from monai_cae.evaluation.curves import roc_band
+from monai_cae.evaluation.pooled import pooled
+from monai_cae.experiment.record import NETWORK
+from monai_cae.experiment.results import Results
+from monai_cae.experiment.wording import HEADLINE, LABELS, readable
+from monai_cae.training.results.reports import SYNTHETIC_NOTE
+
+_PAPER = {"accuracy": 0.7466, "f1": 0.66}
+_OF_THE_PAPER = "paper, other subjects"
+
+
+def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
+    """Draw what there is to draw.
+
+    Args:
+        summary: as in summary.json.
+        results: the tables.
+
+    Returns:
+        Figure by the name of its file: always `roc`, `calibration` and `methods`; `auc_by_cdr`, `learning_curve` and
+        `repeats` where there are grades, shares of the training subjects or several repeats.
+    """
+    note = SYNTHETIC_NOTE if summary["synthetic"] else ""
+    note = f"LEAKY. {note}".strip() if summary["leaks"] else note
+    paper = {} if summary["synthetic"] else _PAPER
+    ours, scores = results.of(NETWORK), results.scores.loc[NETWORK]
+    summaries = {readable(method): results.scores.loc[method] for method in results.methods}
+    drawn = {
+        "roc": result_figures.roc_with_band(roc_band(ours, np.random.default_rng(0)), scores, note=note),
+        "calibration": result_figures.reliability_diagram(ours, scores, note=note),
+        "methods": result_figures.forest_plot(summaries, note=note, reference=paper, reference_name=_OF_THE_PAPER),
+    }
+    groups = results.subgroups
+    if not groups.empty and ((groups["by"] == "cdr") & (groups["score"] == "auc")).any():
+        drawn["auc_by_cdr"] = result_figures.auc_by_grade(groups, note=note)
+    curve = _learning_curve(results)
+    if len(curve) > 1:
+        drawn["learning_curve"] = result_figures.learning_curve(
+            {"Network": curve}, "auc", note=note, reference=0.5, reference_name="chance"
+        )
+    if summary["repeats"] > 1:
+        drawn["repeats"] = _repeats(ours, note, paper)
+    return drawn
+
+
+def _repeats(ours: pd.DataFrame, note: str, paper: Mapping[str, float]) -> Figure:
+    """The scores whose mean the table has: each repeat's, of all its folds together."""
+    record = pooled(ours)
+    by_repeat = record.scores(np.ones((1, len(record.subjects))), HEADLINE)
+    values = {LABELS[name]: scores[:, 0].tolist() for name, scores in by_repeat.items()}
+    reference = {LABELS[name]: value for name, value in paper.items()}
+    return figures.repeats(values, note=note, reference=reference, reference_name=_OF_THE_PAPER)
+
+
+def _learning_curve(results: Results) -> pd.DataFrame:
+    """The network's AUC and that of its variants on fewer training subjects, by their number."""
+    shares = {NETWORK: 1.0, **results.shares}
+    rows = [
+        {"subjects": share * results.training_subjects, **results.scores.loc[(method, "auc")][["mean", "low", "high"]]}
+        for method, share in shares.items()
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,67 @@
+"""What each method is, in a line: network and variants by their settings, baselines as their config says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_cae.experiment.plan import BASELINES, CLASSIFIER, Plan, read_json
+from monai_cae.experiment.record import NETWORK
+
+LEGEND = (
+    "**AD**, **HC**: patients and controls, by the rule of the cohort. **CDR**: Clinical Dementia Rating, 0 none, 0.5 "
+    "very mild, 1 mild, 2 moderate dementia.",
+    "**Accuracy**: share of right answers. **Sensitivity**, **specificity**: of the patients, of the controls; "
+    "**balanced accuracy** is their mean. **F1**: harmonic mean of sensitivity and of the share of patients among "
+    "those taken for one. **MCC**: Matthews's correlation of answers and truth, 0 by chance.",
+    "**AUC**: area under the ROC curve, how often a patient has a higher probability than a control, 0.5 by chance. "
+    "**Average precision**: area under precision against sensitivity, the share of patients by chance.",
+    "**Brier**: mean squared error of the probabilities; **ECE**: expected calibration error, how far they lie from "
+    "the observed shares; both best at 0. **Calibration slope** and **intercept**: best at 1 and 0; a slope below 1 "
+    "says that probabilities are too extreme, an intercept below 0 that they are too high.",
+    "**PSNR**: peak signal-to-noise ratio of a reconstruction, in dB; **SSIM**: structural similarity, at most 1. "
+    "**PCA**: principal components. **SVM**: support vector machine; **RBF**: with a Gaussian kernel. **nWBV**: "
+    "normalised whole-brain volume.",
+)
+_LONGEST = 400  # of the settings of one method
+_STAGES = {CLASSIFIER: "train, evaluate"}  # the settings under this name are for both
+
+
+def descriptions(plan: Plan) -> dict[str, str]:
+    """Method -> what it is.
+
+    Args:
+        plan: of the experiment.
+    """
+    changed = _settings(plan.stages)
+    how = f"with {changed}" if changed else "as the configs have it"
+    models = read_json(Path(plan.configs, f"{BASELINES}.json"))["models"] if plan.baselines else {}
+    return {
+        NETWORK: f"the classifier on the autoencoder's encoder, {how}",
+        **{name: f"the network with {_settings(changed)}" for name, changed in plan.variants.items()},
+        **{name: models.get(name, {}).get("_desc_", "a model of baselines.json") for name in plan.baselines},
+    }
+
+
+def _settings(by_stage: Mapping[str, Mapping[str, Any]]) -> str:
+    told = [
+        ", ".join(f"`{name}` {_value(value)}" for name, value in settings.items()) + f" ({_STAGES.get(stage, stage)})"
+        for stage, settings in by_stage.items()
+        if settings and stage != BASELINES
+    ]
+    text = "; ".join(told)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST].rpartition(' ')[0]} ..."
+
+
+def _value(value: Any) -> str:
+    """A setting as people write it: an empty group is none, a part of a network is named by its class."""
+    if isinstance(value, Mapping):
+        members = ", ".join(f"{name} {_value(one)}" for name, one in value.items() if name != "_target_")
+        kind = str(value.get("_target_", "")).rpartition(".")[2]
+        return f"{kind}({members})" if kind or members else "none"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_value, value))}]" if value else "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"

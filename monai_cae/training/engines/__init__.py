@@ -1,0 +1,1 @@
+"""Parts of MONAI's and Ignite's engines: loaders, inferers, handlers, metrics."""

@@ -1,0 +1,179 @@
+"""Several processes that train one network together, as `torchrun` starts them: what multi_gpu_train.json names."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from torch import distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.training.engines.inferers import PrecisionInferer
+
+_TOLD_BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_GROUPS = itertools.count()
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and prints; a process that trains alone is."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0
+
+
+def local_device() -> torch.device:
+    """The GPU of this process's own, or the CPU where there is none.
+
+    Raises:
+        MonaiCaeError: more processes than GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    number, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if number >= gpus:
+        raise MonaiCaeError(
+            f"process {number + 1} of this machine has no GPU of its own, there are {gpus}: "
+            f"use --nproc_per_node={gpus}, or --device cpu"
+        )
+    return torch.device("cuda", number)
+
+
+def join_processes(device: str | torch.device, minutes: float) -> None:
+    """Become one of the processes that torchrun has started; does nothing in one that is.
+
+    Args:
+        device: of this process: its own GPU, or the CPU.
+        minutes: after which a process that waits for another in vain ends with an error.
+
+    Raises:
+        MonaiCaeError: not started by torchrun, or another process's GPU.
+    """
+    if distributed.is_initialized():
+        return
+    if any(name not in os.environ for name in _TOLD_BY_TORCHRUN):
+        raise MonaiCaeError(
+            "multi_gpu_train.json is for several processes: start it with `torchrun --nproc_per_node=GPUS "
+            "-m monai.bundle` instead of `python -m monai.bundle`, or leave it out to train in one"
+        )
+    device = torch.device(device)
+    cuda = device.type == "cuda"
+    if cuda and device != local_device():
+        raise MonaiCaeError(f"device {device} is not this process's own ({local_device()}): leave --device out")
+    if cuda:
+        torch.cuda.set_device(device)
+    timeout = timedelta(minutes=minutes)
+    store, rank, processes = next(distributed.rendezvous("env://", timeout=timeout))
+    store = distributed.PrefixStore(f"group {next(_GROUPS)}", store)  # or a second run would find the first's addresses
+    distributed.init_process_group(
+        "nccl" if cuda else "gloo",
+        store=store,
+        rank=rank,
+        world_size=processes,
+        timeout=timeout,
+        device_id=device if cuda else None,
+    )
+    idist.sync()  # waits for every process; by itself Ignite does it at its first metric
+
+
+def leave_processes() -> None:
+    """Wait until every process has come here, the one that writes included; does nothing in one that trains alone."""
+    if distributed.is_initialized():
+        distributed.barrier()
+        idist.finalize()
+
+
+def become_replica(network: nn.Module, seed: int) -> None:
+    """Normalise batches by the statistics of all processes; draw other random numbers, for dropout, in each.
+
+    Args:
+        network: changed in place; the names of its weights stay.
+        seed: the same in every process.
+    """
+    torch.manual_seed(seed + distributed.get_rank())
+    if next(network.parameters()).is_cuda:
+        nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        return
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.__class__ = _CPUSyncBatchNorm  # as torch's parametrizations do; weights and buffers stay the same
+
+
+class ParallelInferer(PrecisionInferer):
+    """PrecisionInferer that trains through DistributedDataParallel: gradients become their mean over all processes.
+
+    The engines keep the plain network, so checkpoints have no `module.` in their names, and an evaluation waits for
+    nobody: processes may have different numbers of batches. Only what learns when a trainer starts is wrapped; the
+    frozen stage and fine-tuning differ in that.
+
+    Args:
+        precision, compile: as for PrecisionInferer.
+    """
+
+    def __init__(self, precision: str = "auto", compile: bool | str = False) -> None:
+        super().__init__(precision, compile)
+        self._replica: DistributedDataParallel | None = None
+        self._learning: list[int] = []
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """As PrecisionInferer; every process must call it as often while the network is in training."""
+        if isinstance(network, nn.Module) and network.training and torch.is_grad_enabled():
+            network = self._parallel(network)
+        return super().__call__(inputs, network, *args, **kwargs)
+
+    def _parallel(self, network: nn.Module) -> DistributedDataParallel:
+        learning = [id(parameter) for parameter in network.parameters() if parameter.requires_grad]
+        if self._replica is None or self._replica.module is not network or self._learning != learning:
+            self._replica = DistributedDataParallel(network)
+            self._learning = learning
+        return self._replica
+
+
+class _CPUSyncBatchNorm(_BatchNorm):
+    """`torch.nn.SyncBatchNorm`, which refuses CPU tensors, in plain operations."""
+
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    num_batches_tracked: torch.Tensor
+    momentum: float
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        """Any number of dimensions."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Args: input: shape `(N, C, ...)`; N may differ between the processes."""
+        if not self.training:
+            return super().forward(input)
+        dims = [0, *range(2, input.ndim)]
+        shape = [1, -1] + [1] * (input.ndim - 2)
+        image = input.float()
+        count = _Sum.apply(image.new_tensor(image.numel() / image.shape[1]))
+        mean = _Sum.apply(image.sum(dims)) / count
+        centred = image - mean.view(shape)
+        variance = _Sum.apply(centred.square().sum(dims)) / count
+        with torch.no_grad():
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over all processes; a gradient of one process's sum is one of every process's summand."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        total = tensor.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        return _Sum.forward(ctx, gradients[0])

@@ -1,0 +1,152 @@
+"""The classifier's last layer as a penalised logistic regression: for few subjects there is one best answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.engines import SupervisedEvaluator
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.utils.data import Dataset
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.networks import EncoderClassifier
+from monai_cae.networks.classifier import Head
+from monai_cae.tracking import TrackedRun
+from monai_cae.training.engines.handlers import BestCheckpoint
+from monai_cae.training.engines.inferers import PrecisionInferer
+
+PENALISED = ("code", "histogram", "covariates")
+
+
+class LinearProbe:
+    """Fit a classifier without hidden layers to convergence, on all subjects that are given; the encoder stays.
+
+    Every number that the last layer sees (of the code, the histogram, the covariates) is standardised over the
+    subjects; the sum of the log-losses and of half of each weight's square times its penalty is minimised by
+    scikit-learn's `LogisticRegression`. There is nothing to stop early and hence no need of a validation set: its
+    subjects can be fitted too. Standardisation and weights end up in the network's own layer.
+
+    Args:
+        network: its encoder is evaluated as it is.
+        best: keeps the fitted weights.
+        run: gets the metrics, named `fitted_*`, as they are of subjects that were fitted.
+        datasets: of items with `image`, `label` and, where the network takes some, `covariates`.
+        evaluator: of the validation set, with the classifier's metrics.
+        inferer: calls the encoder.
+        penalty: "code", "histogram", "covariates" -> what the squares of their weights are multiplied by.
+        batch_size: images per call.
+    """
+
+    def __init__(
+        self,
+        network: EncoderClassifier,
+        best: BestCheckpoint,
+        run: TrackedRun,
+        datasets: Sequence[Dataset],
+        evaluator: SupervisedEvaluator,
+        inferer: PrecisionInferer,
+        penalty: Mapping[str, float],
+        batch_size: int = 32,
+    ) -> None:
+        self.network = network
+        self.best = best
+        self.tracked = run
+        self.datasets = datasets
+        self.evaluator = evaluator
+        self.inferer = inferer
+        self.penalty = penalty
+        self.batch_size = batch_size
+
+    def run(self) -> None:
+        """Fit, and keep the weights with the metrics of the evaluator's subjects.
+
+        Raises:
+            MonaiCaeError: hidden layers, several processes, a penalty that is none, or one class alone.
+        """
+        if torch.distributed.is_initialized():
+            raise MonaiCaeError("learn linear_probe fits in one process: start it without torchrun")
+        penalties = _penalties(self.network, self.penalty)
+        features, labels = self._features()
+        if len(set(labels.tolist())) < 2:
+            raise MonaiCaeError("learn linear_probe needs patients and controls among the subjects to fit")
+        centre, scale = features.mean(axis=0), (features.std(axis=0) + 1e-8) * np.sqrt(penalties)
+        fitted = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000).fit((features - centre) / scale, labels)
+        weights = fitted.coef_[0] / scale
+        self._write(weights, float(fitted.intercept_[0] - weights @ centre))
+        print(f"linear probe fitted to {len(labels)} subjects' scans, the validation set's among them", flush=True)
+        self.tracked.epoch += 1
+        self.evaluator.run()
+        metrics = {name.replace("val_", "fitted_"): value for name, value in self.evaluator.state.metrics.items()}
+        self.best.best, self.best.metric = metrics, self.best.metric.replace("val_", "fitted_")
+        self.tracked.log_metrics(metrics, step=self.tracked.epoch)
+
+    def _features(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        network = self.network.eval()
+        device = next(network.parameters()).device
+        items: list[Mapping[str, Any]] = [
+            dataset[index]
+            for dataset in self.datasets
+            for index in range(len(dataset))  # type: ignore[arg-type]  # map-style datasets have a length
+        ]
+        rows, labels = [], []
+        for start in range(0, len(items), self.batch_size):
+            batch = items[start : start + self.batch_size]
+            images = torch.stack([torch.as_tensor(item["image"]) for item in batch]).to(device)
+            with torch.no_grad():
+                seen = [network.summarise(self.inferer(images, network.encoder), images).cpu()]
+            if network.head.covariate_weight is not None:
+                seen.append(torch.stack([torch.as_tensor(item["covariates"]) for item in batch]))
+            rows.append(torch.cat(seen, dim=1).double().numpy())
+            labels += [int(item["label"]) for item in batch]
+        return np.concatenate(rows), np.array(labels)
+
+    def _write(self, weights: NDArray[np.float64], intercept: float) -> None:
+        head = self.network.head
+        last = _last(head)
+        with torch.no_grad():
+            last.weight.copy_(torch.from_numpy(weights[None, : last.in_features]))
+            last.bias.fill_(intercept)
+            if head.covariate_weight is not None:
+                head.covariate_weight.copy_(torch.from_numpy(weights[last.in_features :]))
+
+
+def check_linear_probe(learn: str, network: EncoderClassifier, penalty: Mapping[str, float]) -> None:
+    """Refuse what a linear probe can't fit, before anything is trained for it.
+
+    Args:
+        learn: the setting; with another word than "linear_probe" there is nothing to check.
+        network: to be fitted, with any weights.
+        penalty: see `LinearProbe`.
+
+    Raises:
+        MonaiCaeError: hidden layers, or a penalty that is none.
+    """
+    if learn == "linear_probe":
+        _penalties(network, penalty)
+
+
+def _penalties(network: EncoderClassifier, penalty: Mapping[str, float]) -> NDArray[np.float64]:
+    """One for each number that the last layer sees."""
+    head = network.head
+    if len(head) != 2:
+        raise MonaiCaeError("learn linear_probe takes a network without hidden layers: set network_def#hidden to []")
+    given = penalty if isinstance(penalty, Mapping) else {}
+    for name in PENALISED:
+        value = given.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            raise MonaiCaeError(f"penalty#{name} must be a number above 0, not {value!r}")
+    histogram = network.histogram.bins if network.histogram is not None else 0
+    covariates = 0 if head.covariate_weight is None else len(head.covariate_weight)
+    sizes = (_last(head).in_features - histogram, histogram, covariates)
+    return np.repeat([float(given[name]) for name in PENALISED], sizes)
+
+
+def _last(head: Head) -> nn.Linear:
+    layer = head[len(head) - 1]
+    assert isinstance(layer, nn.Linear)
+    return layer

@@ -1,0 +1,1 @@
+"""What a stage leaves behind: predictions, reports, caveats."""

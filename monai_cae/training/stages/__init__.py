@@ -1,0 +1,1 @@
+"""A stage from its settings to its end: checked, run, interrupted, resumed."""

@@ -1,0 +1,279 @@
+"""What MONAI's ConfigWorkflow leaves to its users: settings checked, errors in one line, the bundle's own folder.
+
+The functions here are named by the configs. An expression in a config can't see the workflow that evaluates it, so
+`running_workflow` finds it among the callers: that is the one place where a setting that nobody reads, the executed
+config and the config file's folder can be known for every way of starting: the command line, `create_workflow`, `load`,
+our experiment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.folders import bundle_folder
+from monai_cae.tracking import without_credentials
+from monai_cae.training.engines.handlers import KEEP
+from monai_cae.training.stages.learning import check_learn
+from monai_cae.training.stages.runtime import use_machine
+
+# What MONAI looks up by name (monai/bundle/properties.py), runs or exports, though no other item refers to it.
+_LOOKED_UP = {
+    "imports", "initialize", "run", "training", "finalize", "bundle_root", "network_def", "train", "validate",
+    "dataset", "autoencoder_def",
+    "evaluator", "inferer", "handlers", "preprocessing", "postprocessing", "key_metric", "stages", "variants",
+}  # fmt: skip
+_REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
+_POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "image_size", "repeats")
+_GROUPS = ("cohort", "split")
+_STAGES = ("pretrain", "train", "evaluate", "baselines")
+_PATHS = ("dataset_dir", "output_dir")
+_POSITIVE_NUMBERS = ("learning_rate",)
+_TRUE_OR_FALSE = (
+    "allow_leaks", "allow_other_frame", "allow_outside", "hash_ids", "augment", "calibrate", "deterministic",
+    "permute_labels", "resume", "overwrite", "single_slice",
+)  # fmt: skip
+_WORDS = {"keep": KEEP}
+_BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
+_PLAIN = (str, int, float, bool, torch.device)
+
+
+def prepare(seed: int = 0, threads: int = 0, deterministic: bool = False) -> None:
+    """First step of every config: check the settings, seed the random generators, have mistakes told in one line.
+
+    MONAI calls it more than once (after every property that is set), so it does nothing that can't be repeated.
+
+    Args:
+        seed: decides initial weights, batch order and dropout.
+        threads: see `use_machine`.
+        deterministic: see `use_machine`.
+
+    Raises:
+        MonaiCaeError: an unknown setting, with the name that was probably meant, or an impossible value.
+    """
+    _tell_mistakes_in_one_line()
+    workflow = running_workflow()
+    if workflow is not None:
+        _read_booleans(workflow)
+        check_settings(workflow.parser.get())
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise MonaiCaeError(f"seed must be a whole number from 0, not {seed!r}")
+    use_machine(seed=seed, threads=threads, deterministic=_BOOLEANS.get(str(deterministic), deterministic))
+
+
+def _read_booleans(workflow: ConfigWorkflow) -> None:
+    """Make booleans of the texts true and false, as the command line hands over `--setting false`: any text is true."""
+    _replace_booleans(workflow.parser.get())
+    for item in workflow.parser.ref_resolver.items.values():
+        if isinstance(item.config, str):
+            item.update_config(_BOOLEANS.get(item.config, item.config))
+
+
+def _replace_booleans(config: Any) -> None:
+    entries = config.items() if isinstance(config, dict) else enumerate(config)
+    for key, value in list(entries):
+        if isinstance(value, (dict, list)):
+            _replace_booleans(value)
+        elif isinstance(value, str) and value in _BOOLEANS:
+            config[key] = _BOOLEANS[value]
+
+
+def running_workflow() -> ConfigWorkflow | None:
+    """The ConfigWorkflow that evaluates the calling expression; None when called from elsewhere."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, ConfigWorkflow):
+            return caller
+        frame = frame.f_back
+    return None
+
+
+def bundle_root() -> str:
+    """Absolute path of the bundle that the running config belongs to; without one, the working directory, as in
+    MONAI."""
+    workflow = running_workflow()
+    if workflow is None:
+        return os.getcwd()
+    folder = Path(workflow.config_root_path).resolve()
+    return str(folder.parent if folder.name == "configs" else folder)
+
+
+def executed_config() -> dict[str, Any]:
+    """The running config as it is executed: files merged, overrides applied, nothing evaluated; no password in it."""
+    workflow = running_workflow()
+    config = {} if workflow is None else workflow.parser.get()
+    content = {key: value for key, value in config.items() if key != "_meta_"}
+    if isinstance(content.get("tracking_uri"), str):
+        content["tracking_uri"] = without_credentials(content["tracking_uri"])
+    return json.loads(json.dumps(content, default=str))
+
+
+def unevaluated(item: str) -> Any:
+    """An item of the running config as it stands there, for another config to evaluate."""
+    return executed_config()[item]
+
+
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The plain values and expressions at the top of a config: what a user may set by `--name value`."""
+    return {
+        name: value
+        for name, value in config.items()
+        if isinstance(value, _PLAIN)
+        and not name.startswith("_")
+        and name not in _LOOKED_UP
+        and not str(value).startswith("@")
+    }
+
+
+def resolved_settings() -> dict[str, Any]:
+    """The running config's settings with their values, as far as they are plain and were needed; no password."""
+    workflow = running_workflow()
+    if workflow is None:
+        return {}
+    resolved = workflow.parser.ref_resolver.resolved_content
+    values = {name: resolved.get(name) for name in settings(workflow.parser.get())}
+    if "tracking_uri" in values:
+        values["tracking_uri"] = without_credentials(str(values["tracking_uri"]))
+    config = workflow.parser.get()
+    values |= {full: config[full.split("#")[0]][full.split("#")[1]] for full in _grouped_settings(config)}
+    return {name: str(v) if isinstance(v, torch.device) else v for name, v in values.items() if isinstance(v, _PLAIN)}
+
+
+def check_settings(config: dict[str, Any]) -> None:
+    """Refuse a top-level item that nothing reads (MONAI adds a misspelt override silently) and impossible values.
+
+    Args:
+        config: the merged config, overrides included, not evaluated.
+
+    Raises:
+        MonaiCaeError: naming the setting and, for a misspelt one, the closest that exists; for one of other configs,
+            these.
+    """
+    read = set(_REFERENCE.findall(json.dumps(config, default=str))) | _LOOKED_UP
+    if "predictions" in config:
+        read.add("output_dir")  # it is read where the predictions go by default
+    if "train" in config:
+        read.add("max_epochs")  # in federated learning MonaiAlgo writes its local_epochs over the trainer's reference
+    read |= {name for name in config if name not in read and (name.startswith(("_", "+")) or _merged(name, config))}
+    for name in sorted(config.keys() - read):
+        raise MonaiCaeError(_unread(name, config, (set(settings(config)) & read) | set(_grouped_settings(config))))
+    for name in _PATHS:
+        if not isinstance(value := config.get(name, ""), (str, os.PathLike)):
+            advice = "put ./ in front of what reads as something else"
+            raise MonaiCaeError(f"{name} must be a path, not {value!r}: {advice}")
+    for name, value in settings(config).items():
+        _check_value(name, value)
+    interval, epochs = config.get("val_interval"), config.get("max_epochs")
+    if isinstance(interval, int) and isinstance(epochs, int) and interval > epochs:
+        raise MonaiCaeError(f"val_interval {interval} is above max_epochs {epochs}: there would be no validation")
+
+
+@cache
+def _shipped_items() -> dict[str, frozenset[str]]:
+    """Name of a shipped config -> its items at the top."""
+    folder, found = bundle_folder() / "configs", {}
+    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.yaml")):
+        names = (name.lstrip("+").split("#")[0] for name in ConfigParser.load_config_file(str(path)))
+        found[path.name] = frozenset(name for name in names if not name.startswith("_"))
+    return {name: items for name, items in found.items() if name != "metadata.json"}
+
+
+def _merged(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether an item that nothing reads came with a shipped config: all of this one is here. It was merged with
+    another, as MonaiAlgo merges train.json and evaluate.json, or the part that read the item was replaced."""
+    return any(name in items and items <= config.keys() for items in _shipped_items().values())
+
+
+def _unread(name: str, config: Mapping[str, Any], known: set[str]) -> str:
+    shipped = [file for file, items in _shipped_items().items() if name in items]
+    stages = [file.removesuffix(".json") for file in shipped if file.removesuffix(".json") in _STAGES]
+    close = [full for full in sorted(known) if full.endswith(f"#{name}")]
+    if "stages" in config and stages and not close:
+        paths = " or ".join(f"--stages#{stage}#{name}" for stage in stages)
+        return f"--{name} is a setting of single stages: give {paths}"
+    if shipped and not close:
+        return f"nothing here reads --{name}: it is a setting of {', '.join(shipped)}"
+    close = close or difflib.get_close_matches(name, sorted(known), n=1)
+    hint = f"did you mean --{close[0]}?" if close else "`monai-cae settings` lists them"
+    return f"unknown setting --{name}: {hint}"
+
+
+def _grouped_settings(config: Mapping[str, Any]) -> list[str]:
+    """Settings that lie one level down, as the command line names them: "cohort#task"."""
+    groups = {name: config[name] for name in _GROUPS if isinstance(config.get(name), dict)}
+    return [f"{group}#{name}" for group, members in groups.items() for name in members]
+
+
+def _check_value(name: str, value: Any) -> None:
+    if isinstance(value, str) and value.startswith(("$", "@", "%")):
+        return
+    if isinstance(value, str) and "::" in value:  # what MONAI has made of a #
+        given = value.replace("::", "#")
+        raise MonaiCaeError(
+            f"{name} has a # in it ({given}), which MONAI reads as a separator: link or rename the path"
+        )
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if name in _POSITIVE_INTEGERS and not (whole and value > 0):
+        raise MonaiCaeError(f"{name} must be a whole number above 0, not {value!r}")
+    if name == "num_workers" and not (whole and value >= 0):
+        raise MonaiCaeError(f"{name} must be a whole number from 0, not {value!r}")
+    if name in _POSITIVE_NUMBERS and not (isinstance(value, (int, float)) and value > 0):
+        raise MonaiCaeError(f"{name} must be a number above 0, not {value!r}")
+    if name in _TRUE_OR_FALSE and not isinstance(value, bool) and value not in _BOOLEANS:  # any text counts as true
+        raise MonaiCaeError(f"{name} must be true or false, not {value!r}")
+    if value not in _WORDS.get(name, (value,)):
+        raise MonaiCaeError(f"{name} must be one of {', '.join(_WORDS[name])}, not {value!r}")
+    if name == "learn":
+        check_learn(value)
+    if name == "device":
+        _check_device(str(value))
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise MonaiCaeError(f"device must be cpu, cuda or cuda:N, not {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= (seen := torch.cuda.device_count()):
+        raise MonaiCaeError(f"device {name} is not there: this PyTorch sees {seen or 'no'} CUDA GPUs; use --device cpu")
+
+
+def find_mistake(error: BaseException | None) -> MonaiCaeError | None:
+    """The MonaiCaeError behind an exception; MONAI wraps what its expressions raise."""
+    while error is not None:
+        if isinstance(error, MonaiCaeError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _tell_mistakes_in_one_line() -> None:
+    """Under `python -m monai.bundle` a user's mistake ends in one line instead of a traceback; elsewhere nothing
+    changes."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None and spec.name == "monai.bundle.__main__":
+        sys.excepthook = _one_line_excepthook
+
+
+def _one_line_excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    mistake = find_mistake(error)
+    if mistake is not None:
+        print(f"error: {mistake}", file=sys.stderr)
+    elif issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
