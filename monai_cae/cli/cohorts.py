@@ -11,10 +11,11 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from monai_cae import DISCLAIMER
-from monai_cae.cli.options import SLICE, cohort_options, own_options, progress, reading_options, say, slices
+from monai_cae.cli.options import SLICE, cohort_options, own_options, progress, reading_options, slices
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 from monai_cae.folders import bundle_folder
+from monai_cae.terminal import say
 
 if TYPE_CHECKING:
     from monai_cae.data import Audit, Cohort

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import HEADLINE, LABELS, columns, markdown, p_value, readable, with_interval
 from monai_cae.files import replacing
+from monai_cae.terminal import say, width
 from monai_cae.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.stages.run import data_kind
 
@@ -48,10 +49,13 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         f"  subjects           {_subjects(summary, results)}",
         *(f"  {label:<19}{value}" for label, value in _reconstruction(summary).items()),
         "",
-        *columns(_headline_rows(results)),
+        *_fitting(results, width() or 1000),
         "",
-        f"  {_explained(results)}",
-        *(f"  ! {caveat}" for caveat in results.caveats),
+    ]
+    print("\n".join(lines))
+    for text in (_explained(results), *(f"! {caveat}" for caveat in results.caveats)):
+        say(f"  {text}")
+    lines = [
         "",
         f"  time               {summary['seconds']:.0f} s",
         f"  page               {output / 'results.md'}",
@@ -70,6 +74,12 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         DISCLAIMER,
     ]
     print("\n".join(lines), flush=True)
+
+
+def _fitting(results: Results, width: int) -> list[str]:
+    """The table of the methods; on a narrow terminal without its third score."""
+    wide = columns(_headline_rows(results))
+    return wide if max(map(len, wide)) <= width else columns(_headline_rows(results, HEADLINE[:2]), gap=2)
 
 
 def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Results, output: Path) -> None:
@@ -162,12 +172,12 @@ def _reconstruction(summary: Mapping[str, Any]) -> dict[str, str]:
     return told
 
 
-def _headline_rows(results: Results) -> list[list[str]]:
+def _headline_rows(results: Results, shown: Sequence[str] = HEADLINE) -> list[list[str]]:
     several = len(results.methods) > 1
-    rows = [["method", *(LABELS[name] for name in HEADLINE), *(["p accuracy", "p AUC"] if several else [])]]
+    rows = [["method", *(LABELS[name] for name in shown), *(["p acc.", "p AUC"] if several else [])]]
     for method in results.methods:
         scores = results.scores.loc[method]
-        row = [readable(method), *(with_interval(scores.loc[name]) for name in HEADLINE)]
+        row = [readable(method), *(with_interval(scores.loc[name]) for name in shown)]
         if several:
             row += [_p_value(results.comparisons, method, name) for name in ("accuracy", "auc")]
         rows.append(row)
