@@ -152,7 +152,7 @@ class _CPUSyncBatchNorm(_BatchNorm):
             return super().forward(input)
         dims = [0, *range(2, input.ndim)]
         shape = [1, -1] + [1] * (input.ndim - 2)
-        image = input.float()
+        image = input.to(torch.promote_types(input.dtype, torch.float32))
         count = _Sum.apply(image.new_tensor(image.numel() / image.shape[1]))
         mean = _Sum.apply(image.sum(dims)) / count
         centred = image - mean.view(shape)
