@@ -45,6 +45,7 @@ STAGES = {
     "codes": ("train.json", CLASSIFIER),
     "images": ("train.json", {**CLASSIFIER, "encode_once": False}),
 }
+SEE_THE_WHOLE_BATCH = {"initialize#5#_target_": "plugins.cpu_batch_norm.become_cpu_replica"}
 SEVERAL_STAGES = """
 import json, sys, torch, monai.bundle
 folder, runs = sys.argv[1], json.loads(sys.argv[2])
@@ -56,7 +57,8 @@ for files, settings in runs:
 
 def torchrun(arguments: Sequence[str], folder: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": path}
     return subprocess.run(
         command, env=environment, cwd=folder, capture_output=True, text=True, timeout=180, check=False
     )
@@ -95,7 +97,7 @@ def outcomes(cohort, run_bundle, tracking_uri, tmp_path_factory):
         alone = {**own, "experiment_name": f"{name} one", "train#sampler": order}
         run_bundle(config, cohort, folder / f"{name} one", **alone)
         together = {"dataset_dir": str(cohort), "output_dir": str(folder / f"{name} two"), "tracking_uri": tracking_uri}
-        together |= {**own, "experiment_name": f"{name} two"}
+        together |= {**own, "experiment_name": f"{name} two", **SEE_THE_WHOLE_BATCH}
         runs.append([[str(CONFIGS / config), str(CONFIGS / OVERLAY)], together])
     script = folder / "stages.py"
     script.write_text(SEVERAL_STAGES)

@@ -169,7 +169,7 @@ def _run_audit(
     seen: Sequence[str] = (),
     pixels: bool = True,
 ) -> Audit:
-    from monai_cae.data import audit_sets, certify_datalist, read_datalist, usable_sets
+    from monai_cae.data import audit_sets, read_datalist, usable_sets
 
     sets = read_datalist(
         path, dataset_dir, allow_leaks=True, allow_outside=options.allow_outside, hash_ids=options.hash_ids
@@ -192,7 +192,6 @@ def _run_audit(
         progress=progress("audit", "image", number),
     )
     _write_audit(audit.to_dict(), folder)
-    certify_datalist(path, audit)
     warnings = [finding for finding in audit.findings if not finding.leak]
     data = "SYNTHETIC data, not real MRI; " if audit.synthetic else ""
     print(f"audit of {path}: {data}{len(audit.leaks)} leaks, {len(warnings)} warnings; see {folder / 'audit.html'}")

@@ -12,7 +12,7 @@ from monai_cae.data.texts import one_line, require_plain, shown
 from monai_cae.errors import MonaiCaeError
 
 MAX_BYTES = 64 << 20  # 100,000 items are about half of it
-_OBJECTS = ("made_from", "recipe", "certificate")
+_OBJECTS = ("made_from", "recipe")
 _NAMES = ("image", "subject", "session", "sex")  # texts on one line
 
 
