@@ -24,17 +24,10 @@ from monai_cae.data.phantom import is_synthetic, write_phantom
 from monai_cae.data.scan import BadScan, Scan
 from monai_cae.data.splits.audit import Audit, Finding, audit_sets, hash_subject
 from monai_cae.data.splits.certify import audit_training, certify_datalist, hashed_subjects
+from monai_cae.data.splits.datalists import write_datalist
 from monai_cae.data.splits.leakage import LeakageDemo, leakage_demo
-from monai_cae.data.splits.sets import (
-    Sets,
-    load_sets,
-    read_datalist,
-    recipe_of,
-    shareable,
-    split_cohort,
-    usable_sets,
-    write_datalist,
-)
+from monai_cae.data.splits.sets import Sets, load_sets, read_datalist, recipe_of, shareable, usable_sets
+from monai_cae.data.splits.splitting import split_cohort
 
 __all__ = [
     "PAPER_TABLE_1",

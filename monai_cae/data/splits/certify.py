@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae.data.splits.audit import Audit, audit_sets, hash_subject
-from monai_cae.data.splits.sets import SETS, Item, Sets
+from monai_cae.data.splits.datalists import SETS, Item
+from monai_cae.data.splits.sets import Sets
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 
