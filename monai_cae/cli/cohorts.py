@@ -77,7 +77,7 @@ def _p(value: float) -> str:
 
 def datalist(options: argparse.Namespace) -> int:
     from monai_cae.data import load_usable_cohort, recipe_of, skipped_lines, split_cohort, write_datalist
-    from monai_cae.data.splits.sets import folder_of
+    from monai_cae.data.splits.datalists import folder_of
 
     rules = cohort_options(options)
     place = {"plane": options.plane, "slice_index": options.slice_index}
@@ -114,7 +114,7 @@ def datalist(options: argparse.Namespace) -> int:
 
 def _next_of_datalist(options: argparse.Namespace, places: Sequence[Path]) -> list[str]:
     """The commands that train on what has been written: an experiment, or the first stage alone."""
-    from monai_cae.data.splits.sets import folder_of
+    from monai_cae.data.splits.datalists import folder_of
 
     given = {name: getattr(options, name) for name, usual in SLICE.items() if getattr(options, name) != usual}
     given |= {name: "true" for name in ("allow_outside", "hash_ids") if getattr(options, name)}

@@ -16,7 +16,7 @@ from typing import Any
 
 from monai_cae import DISCLAIMER
 from monai_cae.data import make_task
-from monai_cae.data.splits.sets import SETS
+from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.pooled import pooled
 from monai_cae.experiment.claim import OPEN, claim_rows

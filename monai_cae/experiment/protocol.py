@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_cae.data.splits.sets import SETS, write_content
+from monai_cae.data.splits.datalists import SETS, write_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import evaluate
 from monai_cae.experiment.earlier import left_in, refuse_earlier, told_in

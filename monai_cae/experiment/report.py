@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from monai_cae import DISCLAIMER
-from monai_cae.data.splits.sets import SETS
+from monai_cae.data.splits.datalists import SETS
 from monai_cae.evaluation.figures import save_figure
 from monai_cae.evaluation.pooled import pooled
 from monai_cae.experiment.card import experiment_card, write_card

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae.data.images.scan_quality import from_record, skipped_lines
-from monai_cae.data.splits.datalists import read_content
-from monai_cae.data.splits.sets import SETS, write_content
+from monai_cae.data.splits.datalists import SETS, read_content, write_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import check_steps, evaluate
 from monai_cae.experiment.plan import STAGES, Part, Plan

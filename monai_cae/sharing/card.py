@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae import __version__
-from monai_cae.data.splits.sets import SETS
+from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.intervals import wilson_interval
 from monai_cae.sharing.runs import Run

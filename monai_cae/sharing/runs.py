@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae.data import make_task
-from monai_cae.data.splits.sets import SETS
+from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import sha256_of
 from monai_cae.folders import bundle_folder

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from monai_cae.cli import main
 from monai_cae.data import audit_sets, read_datalist, read_scans, select_cohort, with_covariates
 from monai_cae.data.cohort.pseudonyms import KEY_VARIABLE
-from monai_cae.data.splits.sets import SETS, shareable, usable_sets
+from monai_cae.data.splits.datalists import SETS
+from monai_cae.data.splits.sets import shareable, usable_sets
 from monai_cae.errors import MonaiCaeError
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))

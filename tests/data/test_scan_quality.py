@@ -11,7 +11,7 @@ import pytest
 from monai_cae.data import audit_training, load_sets, load_usable_cohort, read_datalist, usable_images
 from monai_cae.data.cohort.pseudonyms import hidden
 from monai_cae.data.scan import BadScan
-from monai_cae.data.splits.sets import SETS
+from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 
 SHAPE = (6, 6, 6)
