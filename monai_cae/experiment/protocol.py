@@ -26,7 +26,7 @@ from monai_cae.training.stages.run import write_json
 from monai_cae.training.stages.signals import Ending
 from monai_cae.training.stages.workflow import executed_config
 
-_SHOWN = {"val_psnr": "validation PSNR", "test_accuracy": "accuracy", "test_auc": "AUC"}
+_SHOWN = {"val_psnr": "validation PSNR {:.2f} dB", "test_accuracy": "accuracy {:.3f}", "test_auc": "AUC {:.3f}"}
 
 
 def run_experiment(
@@ -236,7 +236,7 @@ def _outcome(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Of a step, what its last stage has scored, in a few words."""
     *_, last = results.values()
     shown = {name: last[name] for name in _SHOWN if isinstance(last.get(name), float)}
-    return ", ".join(f"{_SHOWN[name]} {value:.4g}" for name, value in shown.items())
+    return ", ".join(_SHOWN[name].format(value) for name, value in shown.items())
 
 
 def _run_id_in(output: Path) -> str:

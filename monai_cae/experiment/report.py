@@ -23,7 +23,7 @@ from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import HEADLINE, LABELS, columns, markdown, p_value, readable, with_interval
 from monai_cae.files import replacing
-from monai_cae.terminal import say, width
+from monai_cae.terminal import duration, say, width
 from monai_cae.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.stages.run import data_kind
 
@@ -43,21 +43,16 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
     command, run = program("monai-cae"), shlex.quote(str(output / first))
     parts = output / "repeat_*" / "fold_*" if summary["folds"] > 1 else output / "repeat_*"
     seen, at = where_to_see(tracked, output)
-    lines = [
-        "",
-        f"experiment finished on {data_kind(summary['synthetic'], summary['leaks'])}",
-        f"  subjects           {_subjects(summary, results)}",
-        *(f"  {label:<19}{value}" for label, value in _reconstruction(summary).items()),
-        "",
-        *_fitting(results, width() or 1000),
-        "",
-    ]
-    print("\n".join(lines))
+    print(f"\nexperiment finished on {data_kind(summary['synthetic'], summary['leaks'])}")
+    say(f"  subjects           {_subjects(summary, results)}", indent=" " * 21)
+    for label, value in _reconstruction(summary).items():
+        print(f"  {label:<19}{value}")
+    print("", *_fitting(results, width() or 1000), "", sep="\n")
     for text in (_explained(results), *(f"! {caveat}" for caveat in results.caveats)):
         say(f"  {text}")
     lines = [
         "",
-        f"  time               {summary['seconds']:.0f} s",
+        f"  time               {duration(summary['seconds'])}",
         f"  page               {output / 'results.md'}",
         f"  figures            {output / 'figures'}, {parts}/figures",
         f"  checkpoints        {parts}/models",
@@ -66,10 +61,8 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         "",
         f"see the runs:        {seen}",
         f"                     {at}",
-        f"predict new scans:   {command} package cae.zip --output_dir {run}",
-        f"                     {command} bundle cae --from cae.zip",
-        f"                     {program('python')} -m monai.bundle run --config_file cae/configs/inference.json "
-        "--dataset_dir VOLUME_OR_FOLDER",
+        f"predict new scans:   {command} predict {run} SCANS PREDICTED",
+        f"share the network:   {command} package cae.zip --output_dir {run}",
         "",
         DISCLAIMER,
     ]

@@ -31,6 +31,7 @@ from monai_cae.data.splits.datalists import (
 from monai_cae.data.splits.splitting import check_split, split_cohort
 from monai_cae.data.texts import MAX_NAME, shown
 from monai_cae.errors import MonaiCaeError
+from monai_cae.terminal import say
 
 _ANEW = "delete it to have it made anew"
 
@@ -134,7 +135,7 @@ def load_sets(
         except MonaiCaeError as error:
             raise MonaiCaeError(_in_groups(str(error), cohort_options.keys() - {"allow_outside"})) from error
         for note in chosen.notes:
-            print(f"note: {note.line(names=not hash_ids)}", flush=True)
+            say(f"note: {note.line(names=not hash_ids)}")
         recipe = {"plane": plane, "slice_index": slice_index, "axes": axes, **recipe_of(chosen, root)}
         unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
         check_record(unwritten, datalist)
