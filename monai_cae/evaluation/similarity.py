@@ -44,10 +44,9 @@ def ssim(
     axes = images.ndim - 1
     found = []
     for image, output in zip(images, outputs, strict=True):
-        pair = (torch.from_numpy(values[None, None]) for values in (output, image))
-        similarity = (
-            compute_ssim_and_cs(*pair, axes, [WINDOW] * axes, [SIGMA] * axes, max_intensity)[0].double().numpy()
-        )
+        prediction, truth = (torch.from_numpy(values[None, None]) for values in (output, image))
+        windows = compute_ssim_and_cs(prediction, truth, axes, [WINDOW] * axes, [SIGMA] * axes, max_intensity)[0]
+        similarity = windows.double().numpy()
         if threshold is not None:  # the negation keeps a nan pixel in, so that it shows in the result
             middles = image[(slice(WINDOW // 2, -(WINDOW // 2)),) * axes]
             similarity = similarity[0, 0][~(middles <= threshold)]
