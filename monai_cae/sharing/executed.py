@@ -56,7 +56,7 @@ def carried_over(config: Mapping[str, Any], executed: Mapping[str, Any], shipped
         owner = place if _get(config, place) is not _ABSENT else place[:-1]
         alike = bool(owner) and _get(config, owner) == _get(shipped, owner) is not _ABSENT
         if alike and not is_own(place, value):
-            _put(carried, place, copy.deepcopy(value))
+            _put(carried, place, value if value is _ABSENT else copy.deepcopy(value))
     return carried
 
 
@@ -65,6 +65,8 @@ def changes(executed: Any, shipped: Any, place: _Place = ()) -> Iterator[tuple[_
     if isinstance(executed, Mapping) and isinstance(shipped, Mapping):
         for name, value in executed.items():
             yield from changes(value, shipped.get(name, _ABSENT), (*place, name))
+        if executed.get("_target_") != shipped.get("_target_"):  # the arguments of another class are not its own
+            yield from (((*place, name), _ABSENT) for name in shipped.keys() - executed.keys())
     elif isinstance(executed, list) and isinstance(shipped, list) and len(executed) == len(shipped):
         for index, (ours, theirs) in enumerate(zip(executed, shipped, strict=True)):
             yield from changes(ours, theirs, (*place, index))

@@ -82,8 +82,9 @@ def export_network(
         if volumes is not None:
             files = find_images(volumes)
         else:
-            sizes = [_size(opened, parser, name) for name in ("slice_index", "image_size")]
-            files = write_random_volumes(Path(folder), *sizes)
+            size = _size(opened, "image_size", _built(opened, parser, "image_size"))
+            last = _size(opened, "slice_index", max(_built(opened, parser, "extraction").indices(size)))
+            files = write_random_volumes(Path(folder), last, size)
         shape = tuple(_image(preprocess, files[0]).shape)
         exported = Path(folder) / out.name
         with replacing(out, _ADVICE) as temporary:
@@ -138,8 +139,7 @@ def _built(bundle: Bundle, parser: ConfigParser, name: str) -> Any:
         raise MonaiCaeError(f"{bundle.config_file}: {mistake}") from error
 
 
-def _size(bundle: Bundle, parser: ConfigParser, name: str) -> int:
-    size = _built(bundle, parser, name)
+def _size(bundle: Bundle, name: str, size: Any) -> int:
     if not (isinstance(size, int) and 0 < size <= _LARGEST):
         raise MonaiCaeError(f"{bundle.config_file}: {name} must be from 1 to {_LARGEST}, not {size!r}")
     return size

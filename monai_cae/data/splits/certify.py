@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.splits.audit import Audit, audit_sets, hash_subject
 from monai_cae.data.splits.datalists import SETS, Item
 from monai_cae.data.splits.sets import Sets
@@ -17,10 +18,8 @@ from monai_cae.files import replacing
 
 def audit_training(
     sets: Sets,
+    extraction: Extraction,
     *,
-    plane: str,
-    slice_index: int,
-    axes: str = "anatomical",
     pretrained_on: Sequence[str] = (),
     allow_leaks: bool = False,
 ) -> dict[str, Any]:
@@ -28,7 +27,7 @@ def audit_training(
 
     Args:
         sets: as read from the datalist.
-        plane, slice_index, axes: the slice that is compared.
+        extraction: what is compared of the images.
         pretrained_on: hashed IDs of the subjects that the checkpoints in use have seen.
         allow_leaks: go on in spite of leaks.
 
@@ -42,9 +41,7 @@ def audit_training(
         sets.training,
         sets.validation,
         sets.test,
-        plane=plane,
-        slice_index=slice_index,
-        axes=axes,
+        extraction=extraction,
         synthetic=sets.synthetic,
         pretrained_on=pretrained_on,
         name_files=not sets.hashed,
