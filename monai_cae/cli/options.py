@@ -6,7 +6,10 @@ import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monai_cae.data import SliceExtraction
 
 SLICE = {"plane": "axial", "slice_index": 106}
 _OF_A_TRAINING = ("on_bad_scan", "allow_leaks", "allow_outside")
@@ -90,8 +93,10 @@ def cohort_options(options: argparse.Namespace) -> dict[str, Any]:
     return {**reading_options(options), **{name: getattr(options, name) for name in names}}
 
 
-def slices(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("plane", "slice_index", "axes")}
+def extraction(options: argparse.Namespace) -> SliceExtraction:
+    from monai_cae.data import SliceExtraction
+
+    return SliceExtraction(options.plane, options.slice_index, options.axes)
 
 
 def own_options(message: str, options: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from monai_cae.data.cohort.pseudonyms import hidden, pseudonym, with_pseudonyms
 from monai_cae.data.cohort.selection import Cohort, load_cohort, load_usable_cohort
 from monai_cae.data.cohort.tables import ROLES
+from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import Frame
 from monai_cae.data.images.scan_quality import check_on_bad_scan, find_bad, from_record, recorded, refuse_bad
 from monai_cae.data.path_safety import require_inside
@@ -75,9 +76,7 @@ def load_sets(
     *,
     cohort: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
-    plane: str = "axial",
-    slice_index: int = 106,
-    axes: str = "anatomical",
+    extraction: Extraction = PAPER_SLICE,
     seed: int = 0,
     allow_leaks: bool = False,
     allow_outside: bool = False,
@@ -95,9 +94,7 @@ def load_sets(
         datalist: JSON file, written atomically when it does not exist.
         cohort: options of `load_cohort`.
         split: options of `split_cohort`.
-        plane: see `load_cohort`.
-        slice_index: 1-based; every image must have that slice.
-        axes: see `SliceReader`.
+        extraction: every image must have its slices.
         seed: see `split_cohort`.
         allow_leaks: accept a given datalist with a subject in two sets.
         allow_outside: accept images outside dataset_dir, see `monai_cae.data.path_safety.require_inside`.
@@ -121,29 +118,27 @@ def load_sets(
     made_from = {"dataset_dir": str(folder), **cohort_options, **split_options, "seed": seed}
     made_from["datalist"] = str(root.resolve()) if root.is_file() else ""  # whose subjects are split anew
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
-    made_from["plane"] = plane if (root / plane).is_dir() else ""
-    frame = {"axes": axes, "training": training, "allow_other_frame": allow_other_frame}
+    made_from["plane"] = extraction.plane if (root / extraction.plane).is_dir() else ""
+    frame = {"training": training, "allow_other_frame": allow_other_frame}
     check_split(**split_options, seed=seed)
     unwritten: dict[str, Any] = {}
     if not datalist.exists():
         cohort_options["allow_outside"] = allow_outside
         try:
-            chosen = load_usable_cohort(
-                root, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan, frame=frame, **cohort_options
-            )
+            chosen = load_usable_cohort(root, extraction, on_bad_scan=on_bad_scan, frame=frame, **cohort_options)
             sets = split_cohort(chosen, seed=seed, **split_options)
         except MonaiCaeError as error:
             raise MonaiCaeError(_in_groups(str(error), cohort_options.keys() - {"allow_outside"})) from error
         for note in chosen.notes:
             say(f"note: {note.line(names=not hash_ids)}")
-        recipe = {"plane": plane, "slice_index": slice_index, "axes": axes, **recipe_of(chosen, root)}
+        recipe = {**extraction.settings, **recipe_of(chosen, root)}
         unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
         check_record(unwritten, datalist)
     content = unwritten or read_content(datalist, _ANEW)
     allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside}
     known = {"dataset_dir": made_from["dataset_dir"]} if given else made_from
     found = _sets_of(content, datalist, root, made_from=known, hash_ids=hash_ids, **allowed)
-    found = usable_sets(found, datalist, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan, frame=frame)
+    found = usable_sets(found, datalist, extraction, on_bad_scan=on_bad_scan, frame=frame)
     if write and unwritten:
         write_content(datalist, unwritten)
         return found
@@ -160,9 +155,8 @@ def recipe_of(cohort: Cohort, root: Path) -> dict[str, Any]:
 def usable_sets(
     sets: Sets,
     datalist: Path,
+    extraction: Extraction,
     *,
-    plane: str,
-    slice_index: int,
     on_bad_scan: str,
     frame: Mapping[str, Any] | None = None,
 ) -> Sets:
@@ -171,9 +165,9 @@ def usable_sets(
     Args:
         sets: as read.
         datalist: names them in an error.
-        plane, slice_index: see `SliceReader`.
+        extraction: what is read of them.
         on_bad_scan: "fail" names all bad scans; "skip" leaves them out, in memory.
-        frame: `axes`, `training` and `allow_other_frame` of `find_bad`.
+        frame: `training` and `allow_other_frame` of `find_bad`.
 
     Raises:
         MonaiCaeError: bad scans, or a class of which none is left in a set.
@@ -181,7 +175,7 @@ def usable_sets(
     check_on_bad_scan(on_bad_scan)
     items = {name: getattr(sets, name) for name in SETS}
     images = [(item["subject"], item["image"]) for members in items.values() for item in members]
-    bad = find_bad(images, plane=plane, slice_index=slice_index, **(frame or {}))
+    bad = find_bad(images, extraction, **(frame or {}))
     if on_bad_scan == "fail":
         refuse_bad(bad, len(images))
     if not bad:
