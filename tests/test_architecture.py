@@ -20,11 +20,12 @@ ALLOWED = {
     "folders": BASE,
     "data": BASE,
     "networks": BASE,
-    "evaluation": BASE,
+    "evaluation": BASE | {"templates"},
+    "templates": set(),
     "tracking": BASE,
     "training": BASE | {"networks", "evaluation", "tracking", "folders"},
-    "experiment": BASE | {"training", "evaluation", "data", "tracking"},
-    "sharing": BASE | {"folders", "networks", "training", "evaluation", "data"},
+    "experiment": BASE | {"training", "evaluation", "data", "tracking", "templates"},
+    "sharing": BASE | {"folders", "networks", "training", "evaluation", "data", "templates"},
     "cli": BASE | {"data", "tracking", "evaluation", "networks", "experiment", "sharing", "folders"},
 }
 
