@@ -16,6 +16,7 @@ from scipy import optimize
 from monai_cae.data.cohort.differences import compare_ages, compare_shares
 from monai_cae.data.cohort.persons import natural
 from monai_cae.data.cohort.tasks import MISSING_CODES, Task, make_task
+from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.scan_quality import LEFT_OUT, check_on_bad_scan, find_bad, refuse_bad
 from monai_cae.data.layouts import Found, Layout, read_scans
 from monai_cae.data.phantom import is_synthetic
@@ -111,9 +112,8 @@ def load_cohort(
 
 def load_usable_cohort(
     dataset_dir: str | Path,
+    extraction: Extraction,
     *,
-    plane: str,
-    slice_index: int,
     on_bad_scan: str,
     frame: Mapping[str, Any] | None = None,
     **options: Any,
@@ -125,10 +125,10 @@ def load_usable_cohort(
     read.
 
     Args:
-        dataset_dir, plane: see `load_cohort`.
-        slice_index: see `SliceReader`.
+        dataset_dir: see `load_cohort`.
+        extraction: what is read of the scans.
         on_bad_scan: "fail" names all bad scans of the selection; "skip" leaves them out.
-        frame: `axes`, `training` and `allow_other_frame` of `find_bad`.
+        frame: `training` and `allow_other_frame` of `find_bad`.
         **options: the others of `load_cohort`.
 
     Raises:
@@ -137,7 +137,8 @@ def load_usable_cohort(
     check_on_bad_scan(on_bad_scan)
     full = {**_defaults(load_cohort), **options}
     reading, labelling = (_defaults(function).keys() & full.keys() for function in (read_scans, make_task))
-    found = read_scans(dataset_dir, plane=plane, **{name: full[name] for name in reading - {"dataset_dir", "plane"}})
+    given = {name: full[name] for name in reading - {"dataset_dir", "plane"}}
+    found = read_scans(dataset_dir, plane=extraction.plane, **given)
     task = make_task(**{name: full[name] for name in labelling})
     scans, bad = found.scans, list[BadScan]()
     while True:
@@ -150,7 +151,7 @@ def load_usable_cohort(
         images = [(scan.name, scan.image) for scan in cohort.scans if scan.image is not None]
         if not images:
             raise MonaiCaeError("dataset_dir is a table alone: training needs the folder with the images")
-        worse = find_bad(images, plane=plane, slice_index=slice_index, **(frame or {}))
+        worse = find_bad(images, extraction, **(frame or {}))
         if on_bad_scan == "fail":
             refuse_bad(worse, len(images))
         if not worse:

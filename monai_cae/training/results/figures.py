@@ -21,6 +21,7 @@ from monai_cae.tracking import TrackedRun
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
 Infer = Callable[[torch.Tensor, nn.Module], Any]
+Flat = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class Outcome:
         network: with the best weights, in evaluation mode, on its device; the autoencoder in pretrain, else the
             classifier.
         infer: `infer(images, network)` calls it, or a part of it, as the stage does.
-        dataset: items with `image`, shape `(1, H, W)`, `label` and more: the validation set, in evaluate the test set.
+        flat: a channel of an image, in two or three dimensions -> what is drawn of it, in two.
+        dataset: items with `image`, shape `(channels, H, W)` or `(channels, X, Y, Z)`, `label` and more: the
+            validation set, in evaluate the test set.
         training: the training set; None in evaluate.
         predictions: in evaluate a row per item of `dataset`: `subject`, `label`, `probability`, `prediction`.
         threshold: a probability from here on is predicted as AD.
@@ -44,6 +47,7 @@ class Outcome:
     stage: str
     network: nn.Module
     infer: Infer
+    flat: Flat
     dataset: Dataset
     training: Dataset | None = None
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -58,7 +62,7 @@ class Outcome:
         return SYNTHETIC_NOTE if self.synthetic else ""
 
     def images(self, most: int) -> torch.Tensor:
-        """The first images of the dataset, on the network's device, shape `(n, 1, H, W)`."""
+        """The first images of the dataset, on the network's device."""
         return first_images(self.dataset, self.network, most)
 
 
@@ -95,14 +99,15 @@ def reconstructions(outcome: Outcome) -> Figure:
     images = outcome.images(figures.MAX_COLUMNS)
     with torch.no_grad():
         outputs = reconstruction_of(outcome.network, outcome.infer(images, outcome.network))
-    return figures.reconstructions(planes(images), planes(outputs), note=outcome.note)
+    shown, made = (planes(stack, outcome.flat) for stack in (images, outputs))
+    return figures.reconstructions(shown, made, note=outcome.note)
 
 
 def feature_maps(outcome: Outcome) -> Figure:
     """The paper's figure 3: what the encoder's layers see in the first validation image."""
-    return figures.feature_maps(
-        _activations(outcome.network.get_submodule("encoder"), outcome.images(1)), note=outcome.note
-    )
+    maps = _activations(outcome.network.get_submodule("encoder"), outcome.images(1))
+    drawn = {name: np.stack([outcome.flat(channel) for channel in channels]) for name, channels in maps.items()}
+    return figures.feature_maps(drawn, note=outcome.note)
 
 
 def training_curves(outcome: Outcome) -> Figure | None:
@@ -130,9 +135,12 @@ def first_images(dataset: Dataset, network: nn.Module, most: int) -> torch.Tenso
     return torch.stack([torch.as_tensor(dataset[index]["image"]) for index in chosen]).to(device)
 
 
-def planes(images: torch.Tensor) -> np.ndarray:
-    """Images as arrays, shape `(n, H, W)`."""
-    return images.detach().float().cpu().numpy()[:, 0]
+def planes(images: torch.Tensor, flat: Flat | None = None) -> np.ndarray:
+    """The channels of each image side by side, in full or as they are drawn."""
+    channels = images.detach().float().cpu().numpy().swapaxes(0, 1)
+    return np.concatenate(
+        [np.stack([flat(one) for one in channel]) if flat else channel for channel in channels], axis=1
+    )
 
 
 def _activations(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:

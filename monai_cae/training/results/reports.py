@@ -27,7 +27,7 @@ from monai_cae.files import replacing
 from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.engines.handlers import BestCheckpoint
-from monai_cae.training.results.figures import Draw, Infer, Outcome, draw, first_images, planes
+from monai_cae.training.results.figures import Draw, Flat, Infer, Outcome, draw, first_images, planes
 from monai_cae.training.results.predictions import PredictionTable
 
 
@@ -38,6 +38,7 @@ def report_classifier(
     dataset: Dataset,
     training: Dataset,
     inferer: Infer,
+    flat: Flat,
     figures: Mapping[str, Draw | None],
     output_dir: str,
     synthetic: bool,
@@ -52,6 +53,7 @@ def report_classifier(
         dataset: validation images, under `image`.
         training: training images.
         inferer: calls the network.
+        flat: a channel of an image, in two or three dimensions -> what is drawn of it, in two.
         figures: see `draw`.
         output_dir: its subfolder `figures` is written.
         synthetic: said in the figures.
@@ -66,7 +68,7 @@ def report_classifier(
     best_epoch = of_value[0] if checkpoint.keep == "best" else run.epoch
     marks = {**run.marks, "best" if checkpoint.keep == "best" else "kept": best_epoch}
     told: dict[str, Any] = {"history": run.history, "marks": marks, "synthetic": synthetic}
-    draw(figures, Outcome(stage, network.eval(), inferer, dataset, training, **told), run, output_dir)
+    draw(figures, Outcome(stage, network.eval(), inferer, flat, dataset, training, **told), run, output_dir)
     run.log_metrics({f"best_{name}": value for name, value in checkpoint.best.items()})
     return {**checkpoint.best, "best_epoch": best_epoch, "epochs": run.epoch}
 
@@ -120,6 +122,7 @@ def report_test(
     network: nn.Module,
     dataset: Dataset,
     inferer: Infer,
+    flat: Flat,
     figures: Mapping[str, Draw | None],
     output_dir: str,
     synthetic: bool,
@@ -132,6 +135,7 @@ def report_test(
         reconstruction: evaluator of the autoencoder, has run; its metrics are named `test_*`.
         codecs: gives the table of `compare_codecs`, which is written as reconstruction.csv.
         network, dataset, inferer: the classifier, the test images, and what calls it.
+        flat: see `report_classifier`.
         figures: see `draw`.
         output_dir: it and its subfolder `figures` are written.
         synthetic: said in the figures.
@@ -152,7 +156,7 @@ def report_test(
         coded.to_csv(temporary, float_format="%.5g")
     run.log_file(Path(output_dir, "reconstruction.csv"))
     told = {"predictions": pd.DataFrame(table.columns), "threshold": table.threshold, "synthetic": synthetic}
-    draw(figures, Outcome("evaluate", network.eval(), inferer, dataset, **told), run, output_dir)
+    draw(figures, Outcome("evaluate", network.eval(), inferer, flat, dataset, **told), run, output_dir)
     caveats = dead_classifier(labels, probabilities, table.threshold)
     caveats += out_of_reach(
         classification_scores(labels, probabilities, names=["calibration_slope"])["calibration_slope"]
