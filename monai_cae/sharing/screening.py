@@ -174,7 +174,7 @@ def _is_setting(place: _Place, value: Any, config: Mapping[str, Any], shipped: M
         return False
     if not isinstance(value, str):
         return True
-    if place[0] in DEFINITIONS.values() and _is_network(place[-1], value, shipped):
+    if place[0] in DEFINITIONS.values() and _is_of_network(place, value, shipped):
         return True
     if place[0] == "device":
         return _DEVICE.fullmatch(value) is not None
@@ -188,9 +188,11 @@ def _is_setting(place: _Place, value: Any, config: Mapping[str, Any], shipped: M
     return free and not (component or str(here).startswith(_SPECIAL) or is_own(place, value))
 
 
-def _is_network(key: Any, value: str, shipped: Mapping[str, Any]) -> bool:
-    """One of ours, or a setting that the network is made with; nothing is what it takes for "no file of weights"."""
-    return value in _NETWORKS if key == "_target_" else value == "" or (value[0] == "@" and value[1:] in shipped)
+def _is_of_network(place: _Place, value: str, shipped: Mapping[str, Any]) -> bool:
+    """A network of ours, or what it is made with: another item, what is shipped there, or "" for no file of weights."""
+    if place[-1] == "_target_":
+        return value in _NETWORKS
+    return value in ("", *(f"@{name}" for name in shipped), *(leaf for _, leaf in _leaves(shipped.get(place[0]))))
 
 
 def _is_plain_key(key: Any) -> bool:
@@ -200,10 +202,9 @@ def _is_plain_key(key: Any) -> bool:
 
 def _leaves(value: Any, place: _Place = ()) -> Iterator[tuple[_Place, Any]]:
     """What is not a list or a mapping, and of these such as are deeper or longer than any config has."""
-    if not isinstance(value, (Mapping, list)) or len(place) > _DEEPEST:
+    long = isinstance(value, list) and len(value) > _MOST_MEMBERS
+    if not isinstance(value, (Mapping, list)) or len(place) > _DEEPEST or long:
         yield place, value
-    elif isinstance(value, list) and len(value) > _MOST_MEMBERS:
-        yield place, f"a list of {len(value)} values"
     else:
         for name, member in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _leaves(member, (*place, name))
