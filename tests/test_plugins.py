@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 from monai.bundle import ConfigParser
 from plugins.numbered_scans import NumberedScans
 from plugins.two_outputs import ShrinkingAutoencoder, ShrinkingLoss
@@ -209,3 +210,22 @@ def test_a_network_of_volumes(through, run_bundle, discs, tmp_path):
     for network in ("classifier", "autoencoder"):
         parity = export_network(package, tmp_path / f"{network}.ts", network=network, trust=True)
         assert parity.image_shape == (1, 24, 24, 24) and parity.passed
+
+
+def test_a_figure_of_ones_own_and_one_with_a_mistake(through, tracking_uri, capfd):
+    made, predicted = through("with_code_map.yaml")
+    drawn = {path.name for path in (made / "figures").glob("evaluate_*.png")}
+    assert drawn == {"evaluate_roc.png", "evaluate_code_map.png"}
+    line = "the figure broken could not be drawn (KeyError: 'no such column\\nin the table')"
+    assert capfd.readouterr().err.count(line) == 1
+    results = json.loads((made / "results_evaluate.json").read_text())
+    client = MlflowClient(tracking_uri)
+    assert {Path(one.path).name for one in client.list_artifacts(results["run_id"], "figures")} == drawn
+    assert client.get_run(results["run_id"]).info.status == "FINISHED"
+    assert len(predicted) == 12
+
+
+def test_a_figure_that_is_not_there_ends_an_experiment_before_its_first_training(run_bundle, discs, tmp_path):
+    given = {"evaluate": {"figures#mine": {"_target_": "plugins.code_map.CodeMap"}}}
+    said = mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", repeats=1, stages=given)
+    assert said.startswith("evaluate: ") and "most" in said and not list((tmp_path / "out").glob("repeat_*"))
