@@ -44,7 +44,7 @@ def test_the_experiment_hands_on_the_settings_that_stages_share() -> None:
     experiment, pretrain = (yaml.safe_load(MADE[name]) for name in ("experiment.yaml", "pretrain.json"))
     shared = experiment["run"][0]["shared"]
     parts = {name for name in shared if experiment[name] is None or "_target_" in str(experiment[name])}
-    assert parts >= {"extraction"}
+    assert parts >= {"extraction", "layout"}
     assert shared == {name: _handed_on(name, name in parts) for name in shared}
     assert {"dataset_dir", "cohort", "axes", "channels", "threads", "augment", "max_epochs", "device"} <= {*shared}
     assert {*shared} & {"seed", "output_dir", "checkpoint", "learning_rate"} == set()

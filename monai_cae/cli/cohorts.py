@@ -11,10 +11,11 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from monai_cae import DISCLAIMER
-from monai_cae.cli.options import SLICE, cohort_options, extraction, own_options, progress, reading_options, say
+from monai_cae.cli.options import SLICE, cohort_options, extraction, own_options, progress, reading_options
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 from monai_cae.folders import bundle_folder
+from monai_cae.terminal import say
 
 if TYPE_CHECKING:
     from monai_cae.data import Audit, Cohort
@@ -167,7 +168,7 @@ def _run_audit(
     seen: Sequence[str] = (),
     pixels: bool = True,
 ) -> Audit:
-    from monai_cae.data import audit_sets, certify_datalist, read_datalist, usable_sets
+    from monai_cae.data import audit_sets, read_datalist, usable_sets
 
     sets = read_datalist(
         path, dataset_dir, allow_leaks=True, allow_outside=options.allow_outside, hash_ids=options.hash_ids
@@ -189,7 +190,6 @@ def _run_audit(
         progress=progress("audit", "image", number),
     )
     _write_audit(audit.to_dict(), folder)
-    certify_datalist(path, audit)
     warnings = [finding for finding in audit.findings if not finding.leak]
     data = "SYNTHETIC data, not real MRI; " if audit.synthetic else ""
     print(f"audit of {path}: {data}{len(audit.leaks)} leaks, {len(warnings)} warnings; see {folder / 'audit.html'}")

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
-import sys
-import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,14 +115,6 @@ def own_options(message: str, options: Mapping[str, Any]) -> str:
         return f"{found[0]} (of a training)" if name in _OF_A_TRAINING else found[0]
 
     return re.sub(r"(with |check |choose another )?--(\w[\w-]*)( true| skip)?", own, message)
-
-
-def say(text: str) -> None:
-    """Print; on a terminal as wide as it is, without breaks in words, else in one line for whoever searches it."""
-    if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-        text = textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-    print(text)
 
 
 def progress(title: str, unit: str, total: int | None) -> Callable[[Iterable[Any]], Iterable[Any]]:

@@ -2,6 +2,7 @@
 
 from monai_cae.data.cohort.covariates import inference_items, with_covariates
 from monai_cae.data.cohort.label_subsets import labelled_items
+from monai_cae.data.cohort.pseudonyms import hash_subject, hashed_subjects
 from monai_cae.data.cohort.selection import (
     PAPER_TABLE_1,
     Cohort,
@@ -23,12 +24,12 @@ from monai_cae.data.images.transforms import Extract, Extractd, SelectSlice, Sel
 from monai_cae.data.layouts import Found, find_images, read_scans
 from monai_cae.data.phantom import is_synthetic, write_phantom
 from monai_cae.data.scan import BadScan, Scan
-from monai_cae.data.splits.audit import Audit, Finding, audit_sets, hash_subject
-from monai_cae.data.splits.certify import audit_training, certify_datalist, hashed_subjects
+from monai_cae.data.splits.audit import Audit, Finding, audit_sets
 from monai_cae.data.splits.datalists import write_datalist
 from monai_cae.data.splits.leakage import LeakageDemo, leakage_demo
 from monai_cae.data.splits.sets import Sets, load_sets, read_datalist, recipe_of, shareable, usable_sets
 from monai_cae.data.splits.splitting import split_cohort
+from monai_cae.data.splits.training_audit import audit_training
 
 __all__ = [
     "PAPER_SLICE",
@@ -58,7 +59,6 @@ __all__ = [
     "audit_sets",
     "audit_training",
     "balance",
-    "certify_datalist",
     "check_cohort",
     "find_images",
     "frame_lines",

@@ -38,7 +38,7 @@ def as_defaults(executed: Mapping[str, Any], shipped: Mapping[str, Any]) -> Conf
     config = copy.deepcopy(dict(executed))
     for place, value in changes(executed, shipped):
         if is_own(place, value):
-            _put(config, place, _get(shipped, place))
+            _put(config, place, at(shipped, place))
     return config
 
 
@@ -53,8 +53,8 @@ def carried_over(config: Mapping[str, Any], executed: Mapping[str, Any], shipped
     carried = copy.deepcopy(dict(config))
     for place, value in changes(executed, shipped):
         # an argument or covariate that the bundle lacks is added where what it is added to is shipped alike
-        owner = place if _get(config, place) is not ABSENT else place[:-1]
-        alike = bool(owner) and _get(config, owner) == _get(shipped, owner) is not ABSENT
+        owner = place if at(config, place) is not ABSENT else place[:-1]
+        alike = bool(owner) and at(config, owner) == at(shipped, owner) is not ABSENT
         if alike and not is_own(place, value):
             _put(carried, place, value if value is ABSENT else copy.deepcopy(value))
     return carried
@@ -92,7 +92,8 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(member)
 
 
-def _get(config: Any, place: _Place) -> Any:
+def at(config: Any, place: _Place) -> Any:
+    """What a config has at a place; `ABSENT` for nothing."""
     for name in place:
         try:
             config = config[name]
@@ -102,7 +103,7 @@ def _get(config: Any, place: _Place) -> Any:
 
 
 def _put(config: Config, place: _Place, value: Any) -> None:
-    owner = _get(config, place[:-1])
+    owner = at(config, place[:-1])
     if value is ABSENT:
         del owner[place[-1]]
     else:

@@ -36,7 +36,6 @@ GOOD = {
         "left_out": {"rows without an image": 2},
         "bad_scans": [{"subject": "x", "image": "x.nii", "reason": "x.nii is truncated: 1 of 9 bytes"}],
     },
-    "certificate": {"leaks": 0},
     **{
         name: [
             {"image": f"{name}{n}.nii", "label": n, "subject": f"{name}{n}", "session": "MR1", **KNOWN}
@@ -63,7 +62,7 @@ def places(content: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 PLACES = places(GOOD)
 FIRST = [("training", 0, name) for name in ("image", "label", "subject", "session", "cdr", "age", "sex", "nWBV")]
-RECORD = [("made_from", "dataset_dir"), ("made_from",), ("recipe",), ("certificate",), ("training",), ("test", 0)]
+RECORD = [("made_from", "dataset_dir"), ("made_from",), ("recipe",), ("training",), ("test", 0)]
 
 
 @st.composite
@@ -147,7 +146,7 @@ def test_the_good_datalist_is_read(tmp_path):
     assert len(read_scans(tmp_path / "datalist.json", allow_outside=True).scans) == 6
 
 
-@pytest.mark.parametrize("name", ["made_from", "recipe", "certificate"])
+@pytest.mark.parametrize("name", ["made_from", "recipe"])
 @pytest.mark.parametrize("value", [[1], 3, "x", True])
 def test_the_audit_command_ends_in_one_line_too(tmp_path, capsys, name, value):
     path = tmp_path / "datalist.json"

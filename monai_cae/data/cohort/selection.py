@@ -18,7 +18,7 @@ from monai_cae.data.cohort.persons import natural
 from monai_cae.data.cohort.tasks import MISSING_CODES, Task, make_task
 from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.scan_quality import LEFT_OUT, check_on_bad_scan, find_bad, refuse_bad
-from monai_cae.data.layouts import Found, read_scans
+from monai_cae.data.layouts import Found, Layout, read_scans
 from monai_cae.data.phantom import is_synthetic
 from monai_cae.data.scan import BadScan, Note, Scan
 from monai_cae.errors import MonaiCaeError
@@ -61,6 +61,7 @@ class Cohort:
 def load_cohort(
     dataset_dir: str | Path,
     *,
+    layout: Layout | None = None,
     table: str | Path | None = None,
     plane: str = "axial",
     columns: Mapping[str, str] | None = None,
@@ -81,7 +82,7 @@ def load_cohort(
     """Read a cohort in whatever layout, and select the scans that take part; no image is opened.
 
     Args:
-        dataset_dir, table, plane, columns, subject_pattern, sex_codes, acquisition, run: see `read_scans`.
+        dataset_dir, layout, table, plane, columns, subject_pattern, sex_codes, acquisition, run: see `read_scans`.
         allow_unmatched, allow_outside: see `read_scans`.
         task, positive, negative, label_column, missing_codes: which scans are patients and which controls, see
             `make_task`.
@@ -92,6 +93,7 @@ def load_cohort(
     """
     found = read_scans(
         dataset_dir,
+        layout=layout,
         table=table,
         plane=plane,
         columns=columns,

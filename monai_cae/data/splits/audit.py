@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from itertools import combinations
 from operator import attrgetter
 from pathlib import Path
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from monai_cae.data.cohort.differences import compare_ages, compare_shares
 from monai_cae.data.cohort.persons import maybe_one_person, person, split_session
-from monai_cae.data.cohort.pseudonyms import is_pseudonym, names_of
+from monai_cae.data.cohort.pseudonyms import hash_subject, names_of
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import frame_lines
 from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.scan_quality import recorded
 from monai_cae.data.scan import BadScan
-from monai_cae.data.splits.near_duplicates import WAVES, describe, near_duplicates, threshold
+from monai_cae.data.splits.near_duplicates import THRESHOLD, WAVES, describe, near_duplicates
 from monai_cae.errors import MonaiCaeError
 
 _Array = NDArray[Any]
@@ -154,17 +154,6 @@ def audit_sets(
         bad_scans=recorded(bad_scans),
         notes=frame_lines(files, extraction),
     )
-
-
-def hash_subject(subject: str) -> str:
-    """The first 16 hex digits of the SHA-256 of "monai-cae subject:" and the name, the same everywhere and for good.
-
-    The name is taken as `person` spells it: in lower case, without "sub-" and without a session at its end. A name for
-    lists, not protection: whoever can guess the subjects' names can hash them. That of a pseudonym has a k in front:
-    it can't be compared with that of a name.
-    """
-    digest = sha256(f"monai-cae subject:{person(subject)}".encode()).hexdigest()[:16]
-    return f"k{digest}" if is_pseudonym(subject) else digest
 
 
 @dataclass(frozen=True)
@@ -360,7 +349,7 @@ def _check_pixels(
         "Near-duplicate slice",
         f"{which} of two subjects in two sets: the same slice edited or mirrored, or its neighbour 1 mm away",
         _near_duplicates(everyone, digests, described) if resolved else (),
-        threshold=threshold(sizes),
+        threshold=THRESHOLD,
         compared=sum(a * b for a, b in combinations(sizes, 2)) if resolved else None,
         unit="pairs of slices",
     )

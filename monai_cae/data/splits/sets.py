@@ -17,6 +17,7 @@ from monai_cae.data.cohort.tables import ROLES
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import Frame
 from monai_cae.data.images.scan_quality import check_on_bad_scan, find_bad, from_record, recorded, refuse_bad
+from monai_cae.data.layouts import Layout
 from monai_cae.data.path_safety import require_inside
 from monai_cae.data.scan import BadScan
 from monai_cae.data.splits.datalists import (
@@ -32,6 +33,7 @@ from monai_cae.data.splits.datalists import (
 from monai_cae.data.splits.splitting import check_split, split_cohort
 from monai_cae.data.texts import MAX_NAME, shown
 from monai_cae.errors import MonaiCaeError
+from monai_cae.terminal import say
 
 _ANEW = "delete it to have it made anew"
 
@@ -73,6 +75,7 @@ def load_sets(
     dataset_dir: str | Path,
     datalist: str | Path,
     *,
+    layout: Layout | None = None,
     cohort: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
     extraction: Extraction = PAPER_SLICE,
@@ -91,6 +94,7 @@ def load_sets(
     Args:
         dataset_dir: cohort folder; the datalist's image paths are relative to it.
         datalist: JSON file, written atomically when it does not exist.
+        layout: see `read_scans`.
         cohort: options of `load_cohort`.
         split: options of `split_cohort`.
         extraction: every image must have its slices.
@@ -108,13 +112,14 @@ def load_sets(
         MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, bad scans, a set or class
             of which none is left, or what `load_usable_cohort` and `split_cohort` refuse.
     """
-    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane", "allow_outside"})
+    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane", "layout", "allow_outside"})
     split_options = _known_options("split", split, split_cohort, without={"seed"})
     root, datalist = Path(dataset_dir), Path(datalist)
     if cohort_options["table"]:
         cohort_options["table"] = str(cohort_options["table"])
     folder = folder_of(root).resolve()
     made_from = {"dataset_dir": str(folder), **cohort_options, **split_options, "seed": seed}
+    made_from["layout"] = layout.name if layout else ""
     made_from["datalist"] = str(root.resolve()) if root.is_file() else ""  # whose subjects are split anew
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
     made_from["plane"] = extraction.plane if (root / extraction.plane).is_dir() else ""
@@ -122,14 +127,16 @@ def load_sets(
     check_split(**split_options, seed=seed)
     unwritten: dict[str, Any] = {}
     if not datalist.exists():
-        cohort_options["allow_outside"] = allow_outside
+        place: dict[str, Any] = {"frame": frame, "on_bad_scan": on_bad_scan}
         try:
-            chosen = load_usable_cohort(root, extraction, on_bad_scan=on_bad_scan, frame=frame, **cohort_options)
+            chosen = load_usable_cohort(
+                root, extraction, layout=layout, allow_outside=allow_outside, **place, **cohort_options
+            )
             sets = split_cohort(chosen, seed=seed, **split_options)
         except MonaiCaeError as error:
-            raise MonaiCaeError(_in_groups(str(error), cohort_options.keys() - {"allow_outside"})) from error
+            raise MonaiCaeError(_in_groups(str(error), cohort_options.keys())) from error
         for note in chosen.notes:
-            print(f"note: {note.line(names=not hash_ids)}", flush=True)
+            say(f"note: {note.line(names=not hash_ids)}")
         recipe = {**extraction.settings, **recipe_of(chosen, root)}
         unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
         check_record(unwritten, datalist)

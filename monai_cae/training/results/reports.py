@@ -203,9 +203,9 @@ def _images(dataset: Dataset, network: nn.Module, count: int) -> torch.Tensor:
 
 
 def _planes(images: torch.Tensor, flat: Flat | None = None) -> np.ndarray:
-    """The channels of each image side by side, in full or as they are drawn."""
+    """The channels of each image, in full or as they are drawn, the first on top of the others."""
     channels = images.detach().float().cpu().numpy().swapaxes(0, 1)
-    return np.concatenate([_each(flat, channel) if flat else channel for channel in channels], axis=1)
+    return np.concatenate([_each(flat, channel) if flat else channel for channel in channels[::-1]], axis=2)
 
 
 def _each(flat: Flat, stack: np.ndarray) -> np.ndarray:
