@@ -36,8 +36,8 @@ def test_checkpoints_carry_what_they_were_trained_with(trained):
         "normal": None,
     }  # fmt: skip
     expected = {
-        "plane": "axial", "slice_index": TINY["slice_index"], "axes": "anatomical", "image_size": TINY["image_size"],
-        "intensity": "ScaleIntensity minv 0 maxv 1", "frame": frame,
+        "extraction": "SliceExtraction", "plane": "axial", "slice_index": TINY["slice_index"], "axes": "anatomical",
+        "image_size": TINY["image_size"], "intensity": "ScaleIntensity minv 0 maxv 1", "frame": frame,
     }  # fmt: skip
     assert autoencoder == expected
     assert classifier == {**expected, "covariates": {"age": [75, 8]}}

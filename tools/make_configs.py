@@ -20,7 +20,7 @@ import yaml
 CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
 STAGES = ("pretrain", "train", "evaluate", "baselines", "inference")
 _ALWAYS = ("_desc_", "_run_", "imports", "bundle_root", "initialize", "training")  # MONAI looks these up by name
-_REFERENCE = re.compile(r"@(\w+)")
+_REFERENCE = re.compile(r"(?:@|unevaluated\(')(\w+)")
 _WIDTH = 120
 Config = dict[str, Any]
 
@@ -55,7 +55,7 @@ def _experiment(common: str, own: str) -> Iterator[str]:
     whole: Config = {**shared, **yaml.safe_load(own)}
     settings = [name for name in whole if f"_{name}_" in whole and name != "run"]
     whole["run"][0]["shared"] = {
-        name: f"@{name}" for name in settings if name in shared and name not in whole["_not_shared"]
+        name: _handed_on(name, whole[name]) for name in settings if name in shared and name not in whole["_not_shared"]
     }
     unread = {*whole["_not_shared"]} - {*_REFERENCE.findall(json.dumps(whole["run"]))}
     yield f"# {whole['_desc_']}"
@@ -66,6 +66,12 @@ def _experiment(common: str, own: str) -> Iterator[str]:
         if name not in unread:
             yield from _setting(name, whole[name], whole[f"_{name}_"])
     yield from ("", *(line for name in ("initialize", "run", "training") for line in _dumped(name, whole)))
+
+
+def _handed_on(name: str, value: Any) -> str:
+    """A part, such as {_target_: ...}, is for the stages to make; `null` stands for one, too."""
+    part = value is None or (isinstance(value, dict) and "_target_" in value)
+    return f"$monai_cae.training.unevaluated('{name}')" if part else f"@{name}"
 
 
 def _setting(name: str, value: Any, remark: Any, indent: str = "") -> Iterator[str]:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae import DISCLAIMER
-from monai_cae.data import make_task
-from monai_cae.data.splits.sets import SETS
+from monai_cae.data import Extraction, make_task
+from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.pooled import pooled
 from monai_cae.experiment.record import NETWORK
@@ -31,6 +31,7 @@ from monai_cae.experiment.wording import (
 )
 from monai_cae.files import replacing
 from monai_cae.templates import render
+from monai_cae.training.stages.workflow import evaluated
 
 CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
 _STAGES = ("pretrain", "train", "evaluate")
@@ -111,6 +112,12 @@ class Facts:
         """Of the first of the stages that has it; None where none does."""
         return next((self.configs[stage][name] for stage in stages or _STAGES if name in self.configs[stage]), None)
 
+    @cached_property
+    def extraction(self) -> Extraction:
+        """What of a volume the network sees."""
+        found: Extraction = evaluated(self.configs["train"], "extraction")
+        return found
+
     @property
     def scheme(self) -> str:
         """How often was split, and how."""
@@ -154,11 +161,6 @@ class Facts:
     def software(self) -> str:
         """Packages with their versions."""
         return ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-
-    @property
-    def seen(self) -> str:
-        """What of a volume the network sees."""
-        return f"{self.setting('plane')} slice {self.setting('slice_index')}"
 
     @property
     def settings(self) -> list[tuple[str, list[str]]]:

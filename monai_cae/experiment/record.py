@@ -40,7 +40,7 @@ def pool(results: Sequence[Mapping[str, Any]], output: Path) -> pd.DataFrame:
 def read_sets(folder: Path, hash_ids: bool) -> dict[str, list[dict[str, Any]]]:
     """The sets of a part's datalist, with pseudonyms where its predictions have them."""
     from monai_cae.data.cohort.pseudonyms import with_pseudonyms  # whoever compares finished runs needs no MONAI
-    from monai_cae.data.splits.sets import SETS
+    from monai_cae.data.splits.datalists import SETS
 
     content = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))
     return {name: with_pseudonyms(content[name]) if hash_ids else content[name] for name in SETS}

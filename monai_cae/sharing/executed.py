@@ -56,7 +56,7 @@ def carried_over(config: Mapping[str, Any], executed: Mapping[str, Any], shipped
         owner = place if at(config, place) is not ABSENT else place[:-1]
         alike = bool(owner) and at(config, owner) == at(shipped, owner) is not ABSENT
         if alike and not is_own(place, value):
-            _put(carried, place, copy.deepcopy(value))
+            _put(carried, place, value if value is ABSENT else copy.deepcopy(value))
     return carried
 
 
@@ -65,6 +65,8 @@ def changes(executed: Any, shipped: Any, place: _Place = ()) -> Iterator[tuple[_
     if isinstance(executed, Mapping) and isinstance(shipped, Mapping):
         for name, value in executed.items():
             yield from changes(value, shipped.get(name, ABSENT), (*place, name))
+        if executed.get("_target_") != shipped.get("_target_"):  # the arguments of another class are not its own
+            yield from (((*place, name), ABSENT) for name in shipped.keys() - executed.keys())
     elif isinstance(executed, list) and isinstance(shipped, list) and len(executed) == len(shipped):
         for index, (ours, theirs) in enumerate(zip(executed, shipped, strict=True)):
             yield from changes(ours, theirs, (*place, index))

@@ -77,8 +77,9 @@ def export_network(
         if volumes is not None:
             files = find_images(volumes)
         else:
-            sizes = [_size(opened, name) for name in ("slice_index", "image_size")]
-            files = write_random_volumes(Path(folder), *sizes)
+            size = _size(opened, "image_size", built(opened, "image_size"))
+            last = _size(opened, "slice_index", max(built(opened, "extraction").indices(size)))
+            files = write_random_volumes(Path(folder), last, size)
         shape = tuple(_image(preprocess, files[0]).shape)
         exported = Path(folder) / out.name
         with replacing(out, _ADVICE) as temporary:
@@ -121,8 +122,7 @@ def _check_request(out: Path, network: str) -> None:
         raise MonaiCaeError(f"{out} needs {', '.join(missing)}: pip install 'monai-cae[onnx]'")
 
 
-def _size(bundle: Bundle, name: str) -> int:
-    size = built(bundle, name)
+def _size(bundle: Bundle, name: str, size: Any) -> int:
     if not (isinstance(size, int) and 0 < size <= _LARGEST):
         raise MonaiCaeError(f"{bundle.config_file}: {name} must be from 1 to {_LARGEST}, not {size!r}")
     return size

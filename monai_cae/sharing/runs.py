@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae.data import make_task
-from monai_cae.data.splits.sets import SETS
+from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import sha256_of
 from monai_cae.folders import bundle_folder
@@ -111,7 +111,9 @@ def inference_settings(output_dir: str | Path) -> dict[str, Any]:
     wanted = carried_over(inference, run.configs["evaluate"], shipped)
     wanted["threshold"] = run.results["threshold"]
     changed = {place: value for place, value in changes(wanted, inference) if place[0] != "precision"}
-    named = {"#".join(map(str, place)): value for place, value in changed.items()}
+    whole = {place[0] for place in changed if place[0] == "extraction"}  # another kind has other settings
+    named = {"#".join(map(str, place)): value for place, value in changed.items() if place[0] not in whole}
+    named |= {name: wanted[name] for name in whole}
     return {"checkpoint": str(run.folder / CHECKPOINTS["classifier"]), **named}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from monai_cae.data import SliceExtraction
 from monai_cae.data.cohort.pseudonyms import KEY_VARIABLE, hash_subject, pseudonym
 from monai_cae.data.splits import near_duplicates as finder
 from monai_cae.data.splits.audit import audit_sets
@@ -185,8 +186,10 @@ def test_slices_of_a_volume_are_compared_in_the_wanted_plane(sets, tmp_path):
     volume[:, 20] = brain(2)[:, 19]  # coronal slice 21 of one is slice 20 of another
     test[0]["image"] = str(save(tmp_path / "test.nii", volume))
     training[0]["image"] = str(save(tmp_path / "training.nii", np.roll(brain(2), 1, axis=1)))
-    assert found(audit_sets(training, validation, test, plane="coronal", slice_index=21)) == {("Same pixels", True)}
-    assert found(audit_sets(training, validation, test, slice_index=3)) == set()
+    assert found(audit_sets(training, validation, test, extraction=SliceExtraction("coronal", 21))) == {
+        ("Same pixels", True)
+    }
+    assert found(audit_sets(training, validation, test, extraction=SliceExtraction("axial", 3))) == set()
 
 
 def test_slices_too_small_for_detail_are_not_compared(sets, tmp_path):

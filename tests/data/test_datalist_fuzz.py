@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monai_cae.cli import main
-from monai_cae.data import audit_sets, read_datalist, read_scans, select_cohort, with_covariates
+from monai_cae.data import SliceExtraction, audit_sets, read_datalist, read_scans, select_cohort, with_covariates
 from monai_cae.data.cohort.pseudonyms import KEY_VARIABLE
-from monai_cae.data.splits.sets import SETS, shareable, usable_sets
+from monai_cae.data.splits.datalists import SETS
+from monai_cae.data.splits.sets import shareable, usable_sets
 from monai_cae.errors import MonaiCaeError
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
@@ -135,7 +136,7 @@ def test_any_datalist_gives_sets_or_our_error(tmp_path, monkeypatch, content):
         assert audit is None or json.dumps(audit.to_dict()).encode()
         json.dumps(shareable(sets), ensure_ascii=False).encode()
         attempt(with_covariates, sets.training, {"age": [70, 8], "sex": [0.5, 1]})
-        attempt(usable_sets, sets, path, plane="axial", slice_index=1, on_bad_scan="skip")
+        attempt(usable_sets, sets, path, SliceExtraction("axial", 1), on_bad_scan="skip")
 
 
 def test_the_good_datalist_is_read(tmp_path):

@@ -16,8 +16,9 @@ from scipy import optimize
 from monai_cae.data.cohort.differences import compare_ages, compare_shares
 from monai_cae.data.cohort.persons import natural
 from monai_cae.data.cohort.tasks import MISSING_CODES, Task, make_task
+from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.scan_quality import LEFT_OUT, check_on_bad_scan, find_bad, refuse_bad
-from monai_cae.data.layouts import Found, read_scans
+from monai_cae.data.layouts import Found, Layout, read_scans
 from monai_cae.data.phantom import is_synthetic
 from monai_cae.data.scan import BadScan, Note, Scan
 from monai_cae.errors import MonaiCaeError
@@ -60,6 +61,7 @@ class Cohort:
 def load_cohort(
     dataset_dir: str | Path,
     *,
+    layout: Layout | None = None,
     table: str | Path | None = None,
     plane: str = "axial",
     columns: Mapping[str, str] | None = None,
@@ -80,7 +82,7 @@ def load_cohort(
     """Read a cohort in whatever layout, and select the scans that take part; no image is opened.
 
     Args:
-        dataset_dir, table, plane, columns, subject_pattern, sex_codes, acquisition, run: see `read_scans`.
+        dataset_dir, layout, table, plane, columns, subject_pattern, sex_codes, acquisition, run: see `read_scans`.
         allow_unmatched, allow_outside: see `read_scans`.
         task, positive, negative, label_column, missing_codes: which scans are patients and which controls, see
             `make_task`.
@@ -91,6 +93,7 @@ def load_cohort(
     """
     found = read_scans(
         dataset_dir,
+        layout=layout,
         table=table,
         plane=plane,
         columns=columns,
@@ -109,9 +112,8 @@ def load_cohort(
 
 def load_usable_cohort(
     dataset_dir: str | Path,
+    extraction: Extraction,
     *,
-    plane: str,
-    slice_index: int,
     on_bad_scan: str,
     frame: Mapping[str, Any] | None = None,
     **options: Any,
@@ -123,10 +125,10 @@ def load_usable_cohort(
     read.
 
     Args:
-        dataset_dir, plane: see `load_cohort`.
-        slice_index: see `SliceReader`.
+        dataset_dir: see `load_cohort`.
+        extraction: what is read of the scans.
         on_bad_scan: "fail" names all bad scans of the selection; "skip" leaves them out.
-        frame: `axes`, `training` and `allow_other_frame` of `find_bad`.
+        frame: `training` and `allow_other_frame` of `find_bad`.
         **options: the others of `load_cohort`.
 
     Raises:
@@ -135,7 +137,8 @@ def load_usable_cohort(
     check_on_bad_scan(on_bad_scan)
     full = {**_defaults(load_cohort), **options}
     reading, labelling = (_defaults(function).keys() & full.keys() for function in (read_scans, make_task))
-    found = read_scans(dataset_dir, plane=plane, **{name: full[name] for name in reading - {"dataset_dir", "plane"}})
+    given = {name: full[name] for name in reading - {"dataset_dir", "plane"}}
+    found = read_scans(dataset_dir, plane=extraction.plane, **given)
     task = make_task(**{name: full[name] for name in labelling})
     scans, bad = found.scans, list[BadScan]()
     while True:
@@ -148,7 +151,7 @@ def load_usable_cohort(
         images = [(scan.name, scan.image) for scan in cohort.scans if scan.image is not None]
         if not images:
             raise MonaiCaeError("dataset_dir is a table alone: training needs the folder with the images")
-        worse = find_bad(images, plane=plane, slice_index=slice_index, **(frame or {}))
+        worse = find_bad(images, extraction, **(frame or {}))
         if on_bad_scan == "fail":
             refuse_bad(worse, len(images))
         if not worse:

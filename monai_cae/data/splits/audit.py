@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from monai_cae.data.cohort.differences import compare_ages, compare_shares
 from monai_cae.data.cohort.persons import maybe_one_person, person, split_session
 from monai_cae.data.cohort.pseudonyms import hash_subject, names_of
+from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import frame_lines
-from monai_cae.data.images.readers import SliceReader
+from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.scan_quality import recorded
 from monai_cae.data.scan import BadScan
 from monai_cae.data.splits.near_duplicates import THRESHOLD, WAVES, describe, near_duplicates
@@ -102,9 +103,7 @@ def audit_sets(
     validation: Sequence[Mapping[str, Any]],
     test: Sequence[Mapping[str, Any]],
     *,
-    plane: str = "axial",
-    slice_index: int = 106,
-    axes: str = "anatomical",
+    extraction: Extraction = PAPER_SLICE,
     pixels: bool = True,
     synthetic: bool = False,
     pretrained_on: Sequence[str] = (),
@@ -122,7 +121,7 @@ def audit_sets(
     Args:
         training, validation, test: items with `image` (a path), `label` (0 or 1), `subject`, and where known
             `session`, `age`, `sex`.
-        plane, slice_index, axes: the slice whose pixels are compared, see `SliceReader`.
+        extraction: what is compared of the images; near-duplicates are looked for in its first channel.
         pixels: read every slice, which takes most of the time; 9 KB of memory per image.
         synthetic: handed on.
         pretrained_on: `hash_subject` of every subject that a pretrained checkpoint has seen.
@@ -144,7 +143,7 @@ def audit_sets(
     _check_subjects(report, everyone)
     _check_pretraining(report, members["test"], pretrained_on)
     _check_files(report, everyone, name_files)
-    _check_pixels(report, everyone, SliceReader(plane, slice_index, axes), pixels, progress)
+    _check_pixels(report, everyone, extraction, pixels, progress)
     _check_labels(report, everyone)
     _check_balance(report, everyone)
     return Audit(
@@ -153,7 +152,7 @@ def audit_sets(
         findings=report.findings,
         synthetic=synthetic,
         bad_scans=recorded(bad_scans),
-        notes=frame_lines(files, plane=plane, slice_index=slice_index, axes=axes),
+        notes=frame_lines(files, extraction),
     )
 
 
@@ -324,18 +323,19 @@ def _file_identity(path: str) -> Hashable:
 
 
 def _check_pixels(
-    report: _Report, everyone: list[_Member], reader: SliceReader, wanted: bool, progress: _Progress | None
+    report: _Report, everyone: list[_Member], extraction: Extraction, wanted: bool, progress: _Progress | None
 ) -> None:
     digests: list[Hashable] = []
     described = np.zeros((len(everyone) if wanted else 0, 4, WAVES**2 // 4), np.float32)
     resolved = wanted
     if wanted:
         for number, member in enumerate(everyone if progress is None else progress(everyone)):
-            values = reader.get_data((Path(member.path),))[0].squeeze(reader.axis).astype(np.float64)
-            digests.append((values.shape, blake2b(values.tobytes(), digest_size=16).digest()))
-            described[number] = describe(values.astype(np.float32))
-            resolved = resolved and min(values.shape) >= WAVES
-    which = f"{reader.plane} slice {reader.slice_index}"
+            image = read_image(extraction, member.path).astype(np.float64)
+            digests.append((image.shape, blake2b(image.tobytes(), digest_size=16).digest()))
+            flat = extraction.flat(image[0]).astype(np.float32)
+            described[number] = describe(flat)
+            resolved = resolved and min(flat.shape) >= WAVES
+    which = extraction.name
     report.add(
         "Same pixels",
         f"the same values in {which} of two subjects, in any number format; within one set a warning",

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cae.data.scan import Scan
 from monai_cae.data.texts import one_line, require_plain, shown
 from monai_cae.errors import MonaiCaeError
+from monai_cae.files import replacing
 
+SETS = ("training", "validation", "test")
 MAX_BYTES = 64 << 20  # 100,000 items are about half of it
 _OBJECTS = ("made_from", "recipe")
 _NAMES = ("image", "subject", "session", "sex")  # texts on one line
+Item = dict[str, Any]
 
 
 def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[str, Any]:
@@ -66,6 +70,75 @@ def check_record(content: Mapping[str, Any], path: Path) -> None:
         raise MonaiCaeError(f"{path} is no datalist for this: its left_out is {shown(left_out)}, not numbers by reason")
     for why in left_out:
         require_plain(why, f"{path}: a reason in its left_out")
+
+
+def write_datalist(path: Path, sets: Mapping[str, Sequence[Scan]], **about: Any) -> None:
+    """Write the sets as a MONAI datalist JSON (`monai.data.load_decathlon_datalist` reads it), atomically.
+
+    Args:
+        path: the file.
+        sets, about: see `datalist_content`.
+
+    Raises:
+        MonaiCaeError: the folder can't be written.
+    """
+    write_content(path, datalist_content(sets, **about))
+
+
+def datalist_content(
+    sets: Mapping[str, Sequence[Scan]],
+    *,
+    root: Path,
+    synthetic: bool,
+    made_from: Mapping[str, Any],
+    recipe: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a datalist has in it.
+
+    Args:
+        sets: "training", "validation", "test" -> scans.
+        root: the image paths are relative to it.
+        synthetic: the images are a phantom's.
+        made_from: settings that a run must share to use the file.
+        recipe: how else it came about, for the record.
+    """
+    content: dict[str, Any] = {
+        "name": "synthetic cohort, not real MRI" if synthetic else root.resolve().name,
+        "description": "whole subjects per set; label 0 = control, 1 = patient, by the recorded rules",
+        "synthetic": synthetic,
+        "made_from": dict(made_from),
+        **({"recipe": dict(recipe)} if recipe else {}),
+    }
+    folder = folder_of(root).absolute()
+    for name in SETS:
+        content[name] = [_item(scan, folder) for scan in sets[name]]
+    return content
+
+
+def write_content(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a datalist's content, atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def folder_of(dataset_dir: Path) -> Path:
+    """What image paths are relative to; of a datalist whose subjects are split anew, what its own are."""
+    if dataset_dir.is_file() and dataset_dir.suffix.lower() == ".json":
+        return recorded_folder(dataset_dir)
+    return dataset_dir.parent if dataset_dir.is_file() else dataset_dir
+
+
+def _item(scan: Scan, folder: Path) -> Item:
+    if scan.image is None or scan.label is None:
+        raise MonaiCaeError(f"{scan.name} has no image or no CDR: a table alone can't be split for training")
+    given = {"session": scan.session, "cdr": scan.cdr, "age": scan.age, "sex": scan.sex, **scan.covariates}
+    image = scan.image.absolute()
+    return {
+        "image": str(image.relative_to(folder) if image.is_relative_to(folder) else image),
+        "label": scan.label,
+        "subject": scan.subject,
+        **{k: v for k, v in given.items() if v not in (None, "")},
+    }
 
 
 def checked_item(item: Any, what: str) -> dict[str, Any]:

@@ -5,34 +5,37 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-import json
-import math
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from sklearn.model_selection import StratifiedKFold, train_test_split
-
 from monai_cae.data.cohort.pseudonyms import hidden, pseudonym, with_pseudonyms
 from monai_cae.data.cohort.selection import Cohort, load_cohort, load_usable_cohort
 from monai_cae.data.cohort.tables import ROLES
+from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import Frame
 from monai_cae.data.images.scan_quality import check_on_bad_scan, find_bad, from_record, recorded, refuse_bad
+from monai_cae.data.layouts import Layout
 from monai_cae.data.path_safety import require_inside
-from monai_cae.data.scan import BadScan, Scan
-from monai_cae.data.splits.datalists import check_record, checked_item, read_content, recorded_folder
+from monai_cae.data.scan import BadScan
+from monai_cae.data.splits.datalists import (
+    SETS,
+    Item,
+    check_record,
+    checked_item,
+    datalist_content,
+    folder_of,
+    read_content,
+    write_content,
+)
+from monai_cae.data.splits.splitting import check_split, split_cohort
 from monai_cae.data.texts import MAX_NAME, shown
 from monai_cae.errors import MonaiCaeError
-from monai_cae.files import replacing
+from monai_cae.terminal import say
 
-SETS = ("training", "validation", "test")
-KINDS = ("holdout", "kfold")
 _ANEW = "delete it to have it made anew"
-Item = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,10 @@ def load_sets(
     dataset_dir: str | Path,
     datalist: str | Path,
     *,
+    layout: Layout | None = None,
     cohort: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
-    plane: str = "axial",
-    slice_index: int = 106,
-    axes: str = "anatomical",
+    extraction: Extraction = PAPER_SLICE,
     seed: int = 0,
     allow_leaks: bool = False,
     allow_outside: bool = False,
@@ -92,11 +94,10 @@ def load_sets(
     Args:
         dataset_dir: cohort folder; the datalist's image paths are relative to it.
         datalist: JSON file, written atomically when it does not exist.
+        layout: see `read_scans`.
         cohort: options of `load_cohort`.
         split: options of `split_cohort`.
-        plane: see `load_cohort`.
-        slice_index: 1-based; every image must have that slice.
-        axes: see `SliceReader`.
+        extraction: every image must have its slices.
         seed: see `split_cohort`.
         allow_leaks: accept a given datalist with a subject in two sets.
         allow_outside: accept images outside dataset_dir, see `monai_cae.data.path_safety.require_inside`.
@@ -111,38 +112,39 @@ def load_sets(
         MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, bad scans, a set or class
             of which none is left, or what `load_usable_cohort` and `split_cohort` refuse.
     """
-    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane", "allow_outside"})
+    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane", "layout", "allow_outside"})
     split_options = _known_options("split", split, split_cohort, without={"seed"})
     root, datalist = Path(dataset_dir), Path(datalist)
     if cohort_options["table"]:
         cohort_options["table"] = str(cohort_options["table"])
     folder = folder_of(root).resolve()
     made_from = {"dataset_dir": str(folder), **cohort_options, **split_options, "seed": seed}
+    made_from["layout"] = layout.name if layout else ""
     made_from["datalist"] = str(root.resolve()) if root.is_file() else ""  # whose subjects are split anew
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
-    made_from["plane"] = plane if (root / plane).is_dir() else ""
-    frame = {"axes": axes, "training": training, "allow_other_frame": allow_other_frame}
-    _check_split(**split_options, seed=seed)
+    made_from["plane"] = extraction.plane if (root / extraction.plane).is_dir() else ""
+    frame = {"training": training, "allow_other_frame": allow_other_frame}
+    check_split(**split_options, seed=seed)
     unwritten: dict[str, Any] = {}
     if not datalist.exists():
-        cohort_options["allow_outside"] = allow_outside
+        place: dict[str, Any] = {"frame": frame, "on_bad_scan": on_bad_scan}
         try:
             chosen = load_usable_cohort(
-                root, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan, frame=frame, **cohort_options
+                root, extraction, layout=layout, allow_outside=allow_outside, **place, **cohort_options
             )
             sets = split_cohort(chosen, seed=seed, **split_options)
         except MonaiCaeError as error:
-            raise MonaiCaeError(_in_groups(str(error), cohort_options.keys() - {"allow_outside"})) from error
+            raise MonaiCaeError(_in_groups(str(error), cohort_options.keys())) from error
         for note in chosen.notes:
-            print(f"note: {note.line(names=not hash_ids)}", flush=True)
-        recipe = {"plane": plane, "slice_index": slice_index, "axes": axes, **recipe_of(chosen, root)}
+            say(f"note: {note.line(names=not hash_ids)}")
+        recipe = {**extraction.settings, **recipe_of(chosen, root)}
         unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
         check_record(unwritten, datalist)
     content = unwritten or read_content(datalist, _ANEW)
     allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside}
     known = {"dataset_dir": made_from["dataset_dir"]} if given else made_from
     found = _sets_of(content, datalist, root, made_from=known, hash_ids=hash_ids, **allowed)
-    found = usable_sets(found, datalist, plane=plane, slice_index=slice_index, on_bad_scan=on_bad_scan, frame=frame)
+    found = usable_sets(found, datalist, extraction, on_bad_scan=on_bad_scan, frame=frame)
     if write and unwritten:
         write_content(datalist, unwritten)
         return found
@@ -159,9 +161,8 @@ def recipe_of(cohort: Cohort, root: Path) -> dict[str, Any]:
 def usable_sets(
     sets: Sets,
     datalist: Path,
+    extraction: Extraction,
     *,
-    plane: str,
-    slice_index: int,
     on_bad_scan: str,
     frame: Mapping[str, Any] | None = None,
 ) -> Sets:
@@ -170,9 +171,9 @@ def usable_sets(
     Args:
         sets: as read.
         datalist: names them in an error.
-        plane, slice_index: see `SliceReader`.
+        extraction: what is read of them.
         on_bad_scan: "fail" names all bad scans; "skip" leaves them out, in memory.
-        frame: `axes`, `training` and `allow_other_frame` of `find_bad`.
+        frame: `training` and `allow_other_frame` of `find_bad`.
 
     Raises:
         MonaiCaeError: bad scans, or a class of which none is left in a set.
@@ -180,7 +181,7 @@ def usable_sets(
     check_on_bad_scan(on_bad_scan)
     items = {name: getattr(sets, name) for name in SETS}
     images = [(item["subject"], item["image"]) for members in items.values() for item in members]
-    bad = find_bad(images, plane=plane, slice_index=slice_index, **(frame or {}))
+    bad = find_bad(images, extraction, **(frame or {}))
     if on_bad_scan == "fail":
         refuse_bad(bad, len(images))
     if not bad:
@@ -234,189 +235,6 @@ def _in_groups(message: str, options: Collection[str]) -> str:
         return f"--cohort#{name}" if name in options else option[0]
 
     return re.sub(r"--([\w-]+)", grouped, message)
-
-
-def split_cohort(
-    cohort: Cohort,
-    *,
-    kind: str = "holdout",
-    folds: int = 5,
-    fold: int = 1,
-    test_fraction: float = 0.3,
-    val_fraction: float = 0.2,
-    stratify: str = "class",
-    seed: int = 0,
-) -> dict[str, list[Scan]]:
-    """Split whole subjects, stratified by class: of the paper's 200 subjects 112, 28 and 60 (section III-B).
-
-    Args:
-        cohort: who takes part; all scans of a subject go into one set.
-        kind: "holdout" draws the test set; "kfold" takes one of `folds` equal parts, which together are everybody.
-        folds: how many parts.
-        fold: which part is the test set, counted from 1.
-        test_fraction: share of all subjects in the test set of a hold-out.
-        val_fraction: share of the remaining subjects in the validation set.
-        stratify: "class", or with "+age" (tertiles) and "+sex" appended, e.g. "class+age+sex"; strata too small to
-            divide are joined with others of their class.
-        seed: decides the split, alone.
-
-    Raises:
-        MonaiCaeError: an unknown kind, a fraction outside (0, 1), no such fold or seed, or too few subjects for both
-            classes in every set.
-    """
-    _check_split(kind, folds, fold, test_fraction, val_fraction, stratify, seed)
-    label = {scan.subject: scan.label for scan in cohort.scans}
-    strata = _strata(cohort, stratify)
-    subjects = sorted(label)
-    try:
-        if kind == "kfold":
-            if min(Counter(label.values()).values()) < folds:
-                raise ValueError("a fold would lack a class")  # scikit-learn only warns
-            parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
-            joined = _joined([strata[subject] for subject in subjects], smallest=folds, most=len(subjects))
-            rest_index, test_index = list(parts.split(subjects, joined))[fold - 1]
-            rest, test = [subjects[i] for i in rest_index], [subjects[i] for i in test_index]
-        else:
-            rest, test = _divide(subjects, strata, test_fraction, seed)
-        training, validation = _divide(rest, strata, val_fraction, seed)
-    except ValueError as error:
-        raise MonaiCaeError(_too_few(cohort)) from error
-    sets: dict[str, list[Scan]] = {}
-    for name, members in (("training", training), ("validation", validation), ("test", test)):
-        if {label[subject] for subject in members} != {0, 1}:
-            raise MonaiCaeError(_too_few(cohort))
-        within = set(members)
-        sets[name] = [scan for scan in cohort.scans if scan.subject in within]
-    return sets
-
-
-def _check_split(
-    kind: str, folds: int, fold: int, test_fraction: float, val_fraction: float, stratify: str, seed: int
-) -> None:
-    if kind not in KINDS:
-        raise MonaiCaeError(f"split kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    if not (_is_whole(folds) and folds >= 2 and _is_whole(fold) and 1 <= fold <= folds):
-        raise MonaiCaeError(f"fold must be from 1 to folds, and folds at least 2, not {fold} of {folds}")
-    for name, fraction in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
-        if not (isinstance(fraction, float) and 0 < fraction < 1):
-            raise MonaiCaeError(f"{name} must be between 0 and 1, not {fraction}")
-    by_class, *others = str(stratify).split("+")
-    if by_class != "class" or not set(others) <= {"age", "sex"}:
-        raise MonaiCaeError(f"stratify must be class, class+age, class+sex or class+age+sex, not {stratify!r}")
-    if not (_is_whole(seed) and 0 <= seed < 2**32):
-        raise MonaiCaeError(f"seed must be a whole number from 0 to {2**32 - 1}, not {seed}")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _strata(cohort: Cohort, stratify: str) -> dict[str, str]:
-    first = {scan.subject: scan for scan in reversed(cohort.scans)}
-    ages = [scan.age for scan in first.values() if scan.age is not None]
-    edges = np.quantile(ages, [1 / 3, 2 / 3]) if ages and "age" in stratify else np.array([])
-    strata = {}
-    for subject, scan in first.items():
-        age = np.searchsorted(edges, scan.age) if "age" in stratify and scan.age is not None else ""
-        strata[subject] = f"{scan.label} {age} {scan.sex if 'sex' in stratify else ''}"
-    return strata
-
-
-def _joined(strata: list[str], smallest: int, most: int) -> list[str]:
-    """The rarest stratum joined with the next of its class, until each has `smallest` members and they are `most`."""
-    while True:
-        sizes = Counter(strata)
-        classes = Counter(stratum[0] for stratum in sizes)
-        rarest = sorted((size, stratum) for stratum, size in sizes.items() if classes[stratum[0]] > 1)
-        if not rarest or (rarest[0][0] >= smallest and len(sizes) <= most):
-            return strata
-        rare = rarest[0][1]
-        other = next(stratum for _, stratum in rarest[1:] if stratum[0] == rare[0])
-        strata = [other if stratum == rare else stratum for stratum in strata]
-
-
-def _divide(subjects: list[str], strata: Mapping[str, str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
-    # as train_test_split counts, but one of each class in the smallest cohorts too; a part takes one of every stratum
-    second = max(math.ceil(fraction * len(subjects)), 2)
-    labels = _joined([strata[s] for s in subjects], smallest=2, most=min(second, len(subjects) - second))
-    return train_test_split(subjects, test_size=second, stratify=labels, random_state=seed)
-
-
-def _too_few(cohort: Cohort) -> str:
-    patients, controls = (len({scan.subject for scan in group}) for group in (cohort.patients, cohort.controls))
-    return (
-        f"too few subjects to split: {patients} patients and {controls} controls do not give both "
-        "classes in training, validation and test; add subjects, or change the split's fractions or folds"
-    )
-
-
-def write_datalist(path: Path, sets: Mapping[str, Sequence[Scan]], **about: Any) -> None:
-    """Write the sets as a MONAI datalist JSON (`monai.data.load_decathlon_datalist` reads it), atomically.
-
-    Args:
-        path: the file.
-        sets, about: see `datalist_content`.
-
-    Raises:
-        MonaiCaeError: the folder can't be written.
-    """
-    write_content(path, datalist_content(sets, **about))
-
-
-def datalist_content(
-    sets: Mapping[str, Sequence[Scan]],
-    *,
-    root: Path,
-    synthetic: bool,
-    made_from: Mapping[str, Any],
-    recipe: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """What a datalist has in it.
-
-    Args:
-        sets: "training", "validation", "test" -> scans.
-        root: the image paths are relative to it.
-        synthetic: the images are a phantom's.
-        made_from: settings that a run must share to use the file.
-        recipe: how else it came about, for the record.
-    """
-    content: dict[str, Any] = {
-        "name": "synthetic cohort, not real MRI" if synthetic else root.resolve().name,
-        "description": "whole subjects per set; label 0 = control, 1 = patient, by the recorded rules",
-        "synthetic": synthetic,
-        "made_from": dict(made_from),
-        **({"recipe": dict(recipe)} if recipe else {}),
-    }
-    folder = folder_of(root).absolute()
-    for name in SETS:
-        content[name] = [_item(scan, folder) for scan in sets[name]]
-    return content
-
-
-def write_content(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a datalist's content, atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def folder_of(dataset_dir: Path) -> Path:
-    """What image paths are relative to; of a datalist whose subjects are split anew, what its own are."""
-    if dataset_dir.is_file() and dataset_dir.suffix.lower() == ".json":
-        return recorded_folder(dataset_dir)
-    return dataset_dir.parent if dataset_dir.is_file() else dataset_dir
-
-
-def _item(scan: Scan, folder: Path) -> Item:
-    if scan.image is None or scan.label is None:
-        raise MonaiCaeError(f"{scan.name} has no image or no CDR: a table alone can't be split for training")
-    given = {"session": scan.session, "cdr": scan.cdr, "age": scan.age, "sex": scan.sex, **scan.covariates}
-    image = scan.image.absolute()
-    return {
-        "image": str(image.relative_to(folder) if image.is_relative_to(folder) else image),
-        "label": scan.label,
-        "subject": scan.subject,
-        **{k: v for k, v in given.items() if v not in (None, "")},
-    }
 
 
 def read_datalist(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.splits.audit import audit_sets
 from monai_cae.data.splits.sets import Sets
 from monai_cae.errors import MonaiCaeError
@@ -12,10 +13,8 @@ from monai_cae.errors import MonaiCaeError
 
 def audit_training(
     sets: Sets,
+    extraction: Extraction,
     *,
-    plane: str,
-    slice_index: int,
-    axes: str = "anatomical",
     pretrained_on: Sequence[str] = (),
     allow_leaks: bool = False,
 ) -> dict[str, Any]:
@@ -23,7 +22,7 @@ def audit_training(
 
     Args:
         sets: as read from the datalist.
-        plane, slice_index, axes: the slice that is compared.
+        extraction: what is compared of the images.
         pretrained_on: hashed IDs of the subjects that the checkpoints in use have seen.
         allow_leaks: go on in spite of leaks.
 
@@ -37,9 +36,7 @@ def audit_training(
         sets.training,
         sets.validation,
         sets.test,
-        plane=plane,
-        slice_index=slice_index,
-        axes=axes,
+        extraction=extraction,
         synthetic=sets.synthetic,
         pretrained_on=pretrained_on,
         name_files=not sets.hashed,

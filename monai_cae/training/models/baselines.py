@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import StratifiedKFold
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import classification_metrics, predicted_classes
 from monai_cae.files import replacing
+from monai_cae.terminal import progress_bar
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.models.features import EncoderCodes, Features, Item, Table, TableColumns
 from monai_cae.training.stages.run import data_kind
@@ -127,14 +128,14 @@ class Baselines:
         """Fit, predict and write, model by model."""
         features: dict[int, tuple[Table, Table]] = {}  # models share them
         labels = _labels(self.fitting)
-        with tqdm(self.models.items(), desc="baselines", delay=2, disable=None, leave=False) as progress:
-            for name, model in progress:
-                progress.set_postfix_str(name)
+        with closing(progress_bar("baselines", len(self.models), "model")) as progress:
+            for name, model in self.models.items():
                 extract: Features = model["features"]
                 if id(extract) not in features:
                     features[id(extract)] = (extract(self.fitting), extract(self.test))
                 self.probabilities[name] = _fitted(name, model["classifier"], labels, *features[id(extract)])
                 self._write(name)
+                progress.update(1)
 
     def path(self, name: str) -> Path:
         """The table of a model's predictions."""

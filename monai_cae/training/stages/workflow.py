@@ -34,9 +34,9 @@ from monai_cae.training.stages.runtime import use_machine
 _LOOKED_UP = {
     "imports", "initialize", "run", "training", "finalize", "bundle_root", "network_def", "train", "validate",
     "dataset", "autoencoder_def",
-    "evaluator", "inferer", "handlers", "preprocessing", "postprocessing", "key_metric", "stages", "variants",
+    "evaluator", "inferer", "handlers", "preprocessing", "postprocessing", "key_metric",
 }  # fmt: skip
-_REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
+_REFERENCE = re.compile(r"(?:[@%](?:::|#)?|unevaluated\(')(\w+)")
 _POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "image_size", "repeats")
 _GROUPS = ("cohort", "split")
 _STAGES = ("pretrain", "train", "evaluate", "baselines")
@@ -125,6 +125,11 @@ def executed_config() -> dict[str, Any]:
 def unevaluated(item: str) -> Any:
     """An item of the running config as it stands there, for another config to evaluate."""
     return executed_config()[item]
+
+
+def evaluated(config: Mapping[str, Any], item: str) -> Any:
+    """An item of a config that has been executed before, and whatever it refers to; nothing else of it runs."""
+    return ConfigParser(json.loads(json.dumps(config))).get_parsed_content(item)
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:

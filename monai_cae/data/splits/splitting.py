@@ -1,0 +1,135 @@
+"""Whole subjects of a cohort into training, validation and test, stratified by class."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold, train_test_split
+
+from monai_cae.data.cohort.selection import Cohort
+from monai_cae.data.scan import Scan
+from monai_cae.errors import MonaiCaeError
+
+KINDS = ("holdout", "kfold")
+
+
+def split_cohort(
+    cohort: Cohort,
+    *,
+    kind: str = "holdout",
+    folds: int = 5,
+    fold: int = 1,
+    test_fraction: float = 0.3,
+    val_fraction: float = 0.2,
+    stratify: str = "class",
+    seed: int = 0,
+) -> dict[str, list[Scan]]:
+    """Split whole subjects, stratified by class: of the paper's 200 subjects 112, 28 and 60 (section III-B).
+
+    Args:
+        cohort: who takes part; all scans of a subject go into one set.
+        kind: "holdout" draws the test set; "kfold" takes one of `folds` equal parts, which together are everybody.
+        folds: how many parts.
+        fold: which part is the test set, counted from 1.
+        test_fraction: share of all subjects in the test set of a hold-out.
+        val_fraction: share of the remaining subjects in the validation set.
+        stratify: "class", or with "+age" (tertiles) and "+sex" appended, e.g. "class+age+sex"; strata too small to
+            divide are joined with others of their class.
+        seed: decides the split, alone.
+
+    Raises:
+        MonaiCaeError: an unknown kind, a fraction outside (0, 1), no such fold or seed, or too few subjects for both
+            classes in every set.
+    """
+    check_split(kind, folds, fold, test_fraction, val_fraction, stratify, seed)
+    label = {scan.subject: scan.label for scan in cohort.scans}
+    strata = _strata(cohort, stratify)
+    subjects = sorted(label)
+    try:
+        if kind == "kfold":
+            if min(Counter(label.values()).values()) < folds:
+                raise ValueError("a fold would lack a class")  # scikit-learn only warns
+            parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
+            joined = _joined([strata[subject] for subject in subjects], smallest=folds, most=len(subjects))
+            rest_index, test_index = list(parts.split(subjects, joined))[fold - 1]
+            rest, test = [subjects[i] for i in rest_index], [subjects[i] for i in test_index]
+        else:
+            rest, test = _divide(subjects, strata, test_fraction, seed)
+        training, validation = _divide(rest, strata, val_fraction, seed)
+    except ValueError as error:
+        raise MonaiCaeError(_too_few(cohort)) from error
+    sets: dict[str, list[Scan]] = {}
+    for name, members in (("training", training), ("validation", validation), ("test", test)):
+        if {label[subject] for subject in members} != {0, 1}:
+            raise MonaiCaeError(_too_few(cohort))
+        within = set(members)
+        sets[name] = [scan for scan in cohort.scans if scan.subject in within]
+    return sets
+
+
+def check_split(
+    kind: str, folds: int, fold: int, test_fraction: float, val_fraction: float, stratify: str, seed: int
+) -> None:
+    """
+    Raises:
+        MonaiCaeError: what `split_cohort` refuses of its options.
+    """
+    if kind not in KINDS:
+        raise MonaiCaeError(f"split kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    if not (_is_whole(folds) and folds >= 2 and _is_whole(fold) and 1 <= fold <= folds):
+        raise MonaiCaeError(f"fold must be from 1 to folds, and folds at least 2, not {fold} of {folds}")
+    for name, fraction in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
+        if not (isinstance(fraction, float) and 0 < fraction < 1):
+            raise MonaiCaeError(f"{name} must be between 0 and 1, not {fraction}")
+    by_class, *others = str(stratify).split("+")
+    if by_class != "class" or not set(others) <= {"age", "sex"}:
+        raise MonaiCaeError(f"stratify must be class, class+age, class+sex or class+age+sex, not {stratify!r}")
+    if not (_is_whole(seed) and 0 <= seed < 2**32):
+        raise MonaiCaeError(f"seed must be a whole number from 0 to {2**32 - 1}, not {seed}")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _strata(cohort: Cohort, stratify: str) -> dict[str, str]:
+    first = {scan.subject: scan for scan in reversed(cohort.scans)}
+    ages = [scan.age for scan in first.values() if scan.age is not None]
+    edges = np.quantile(ages, [1 / 3, 2 / 3]) if ages and "age" in stratify else np.array([])
+    strata = {}
+    for subject, scan in first.items():
+        age = np.searchsorted(edges, scan.age) if "age" in stratify and scan.age is not None else ""
+        strata[subject] = f"{scan.label} {age} {scan.sex if 'sex' in stratify else ''}"
+    return strata
+
+
+def _joined(strata: list[str], smallest: int, most: int) -> list[str]:
+    """The rarest stratum joined with the next of its class, until each has `smallest` members and they are `most`."""
+    while True:
+        sizes = Counter(strata)
+        classes = Counter(stratum[0] for stratum in sizes)
+        rarest = sorted((size, stratum) for stratum, size in sizes.items() if classes[stratum[0]] > 1)
+        if not rarest or (rarest[0][0] >= smallest and len(sizes) <= most):
+            return strata
+        rare = rarest[0][1]
+        other = next(stratum for _, stratum in rarest[1:] if stratum[0] == rare[0])
+        strata = [other if stratum == rare else stratum for stratum in strata]
+
+
+def _divide(subjects: list[str], strata: Mapping[str, str], fraction: float, seed: int) -> tuple[list[str], list[str]]:
+    # as train_test_split counts, but one of each class in the smallest cohorts too; a part takes one of every stratum
+    second = max(math.ceil(fraction * len(subjects)), 2)
+    labels = _joined([strata[s] for s in subjects], smallest=2, most=min(second, len(subjects) - second))
+    return train_test_split(subjects, test_size=second, stratify=labels, random_state=seed)
+
+
+def _too_few(cohort: Cohort) -> str:
+    patients, controls = (len({scan.subject for scan in group}) for group in (cohort.patients, cohort.controls))
+    return (
+        f"too few subjects to split: {patients} patients and {controls} controls do not give both "
+        "classes in training, validation and test; add subjects, or change the split's fractions or folds"
+    )
