@@ -163,6 +163,16 @@ class Facts:
         return ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
 
     @property
+    def seen(self) -> str:
+        """What of a volume the network sees."""
+        return self.extraction.name
+
+    @property
+    def size(self) -> str:
+        """Of what it sees, in pixels or voxels."""
+        return " x ".join([str(self.setting("image_size"))] * self.extraction.spatial_dims)
+
+    @property
     def settings(self) -> list[tuple[str, list[str]]]:
         """Names, and values in each stage; "" where it has none."""
         found = [(name, [config.get(name) for config in self.configs.values()]) for name in _SETTINGS]
