@@ -11,7 +11,7 @@ from typing import Any
 from monai_cae.data.scan import Scan
 from monai_cae.data.texts import one_line, require_plain, shown
 from monai_cae.errors import MonaiCaeError
-from monai_cae.files import replacing
+from monai_cae.files import write_text
 
 SETS = ("training", "validation", "test")
 MAX_BYTES = 64 << 20  # 100,000 items are about half of it
@@ -117,8 +117,7 @@ def datalist_content(
 
 def write_content(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a datalist's content, atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def folder_of(dataset_dir: Path) -> Path:
