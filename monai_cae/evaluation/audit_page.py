@@ -139,11 +139,14 @@ def _table(heads: Iterable[str], rows: Iterable[str]) -> str:
 
 
 def _sets_table(sets: Mapping[str, Mapping[str, Any]]) -> str:
-    heads = ("Set", "Scans#", "Subjects#", *(f"{name}#" for name in CLASS_NAMES.values()))
+    shown = {
+        label: name for label, name in CLASS_NAMES.items() if any(label in one["classes"] for one in sets.values())
+    }
+    heads = ("Set", "Scans#", "Subjects#", *(f"{name}#" for name in shown.values()))
     heads += ("Age, mean ± SD (range)#", "Women / men#")
     rows = []
     for name, one in sets.items():
-        classes = [f"{one['classes'].get(label, 0):,}" for label in CLASS_NAMES]
+        classes = [f"{one['classes'].get(label, 0):,}" for label in shown]
         sexes = f"{one['women']:,} / {one['men']:,}" if one["women"] + one["men"] else "not given"
         cells = (f"{one['n']:,}", f"{one.get('subjects', one['n']):,}", *classes, _age(one), sexes)
         rows.append(

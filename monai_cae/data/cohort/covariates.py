@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from monai_cae.data.cohort.persons import split_session, subject_of
+from monai_cae.data.cohort.selection import Labels, PatientsAndControls
 from monai_cae.data.cohort.subjects import row_of, seen_in_training
 from monai_cae.data.cohort.tables import read_table
 from monai_cae.data.scan import Scan
@@ -20,27 +21,28 @@ Scales = Mapping[str, Sequence[float]]
 _MALE = {"F": 0.0, "M": 1.0}
 _SQUARE = "^2"
 _LARGEST = 1e30  # beyond, a product of two has no float32
-_TELLS_THE_LABEL = ("cdr", "label")
 
 
-def with_covariates(items: Sequence[Item], covariates: Scales) -> list[Item]:
+def with_covariates(items: Sequence[Item], covariates: Scales, target: Labels | None = None) -> list[Item]:
     """Items of a datalist with their covariates as a list of numbers, `(value - centre) / scale`.
 
     Args:
         items: with the table's columns, as `load_sets` gives them; `sex` counts as 0 for F and 1 for M.
         covariates: name -> (centre, scale), both fixed, so that nothing is fitted to anybody. A value that is missing
             counts as the centre. `NAME^2` is the square of the scaled value of the column NAME.
+        target: what is predicted; by default the diagnosis.
 
     Returns:
         The items, each with `covariates`; unchanged when there are none.
 
     Raises:
-        MonaiCaeError: a centre and scale that are none, CDR or the label, or a column that no item has.
+        MonaiCaeError: a centre and scale that are none, a column that tells the label, or a column that no item has.
     """
     if not isinstance(covariates, Mapping):
         raise MonaiCaeError(f"covariates must be name: [centre, scale], such as {{age: [75, 8]}}, not {covariates!r}")
+    tells = (target or PatientsAndControls()).tells
     for name, scale in covariates.items():
-        _check(name, scale)
+        _check(name, scale, tells)
         if items and all(_value(item, name) is None for item in items):
             known = sorted({key for item in items for key in item if _value(item, key) is not None})
             raise MonaiCaeError(
@@ -105,8 +107,8 @@ def _rows(images: Sequence[Path], table: str, sex_codes: str) -> list[Scan]:
     return [row_of(path, split, table) for path in images]
 
 
-def _check(name: str, scale: Any) -> None:
-    if name.removesuffix(_SQUARE).lower() in _TELLS_THE_LABEL:
+def _check(name: str, scale: Any, tells: Collection[str]) -> None:
+    if name.removesuffix(_SQUARE).lower() in tells:
         raise MonaiCaeError(f"covariates: {name} is what the network is to find out; leave it out")
     numbers = isinstance(scale, (list, tuple)) and len(scale) == 2 and all(isinstance(v, (int, float)) for v in scale)
     if not numbers or scale[1] <= 0:

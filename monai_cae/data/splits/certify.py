@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cae.data.cohort.selection import Labels
 from monai_cae.data.splits.audit import Audit, audit_sets, hash_subject
 from monai_cae.data.splits.datalists import SETS, Item
 from monai_cae.data.splits.sets import Sets
@@ -23,6 +24,7 @@ def audit_training(
     axes: str = "anatomical",
     pretrained_on: Sequence[str] = (),
     allow_leaks: bool = False,
+    target: Labels | None = None,
 ) -> dict[str, Any]:
     """Audit the sets of a run, and refuse to go on with a leak.
 
@@ -31,6 +33,7 @@ def audit_training(
         plane, slice_index, axes: the slice that is compared.
         pretrained_on: hashed IDs of the subjects that the checkpoints in use have seen.
         allow_leaks: go on in spite of leaks.
+        target: what the labels are; by default classes.
 
     Returns:
         The audit as plain data: `Audit.to_dict()`.
@@ -49,6 +52,7 @@ def audit_training(
         pretrained_on=pretrained_on,
         name_files=not sets.hashed,
         bad_scans=sets.bad_scans,
+        target=target,
     )
     if audit.leaks and not allow_leaks:
         more = f" (and {len(audit.leaks) - 1} more)" if len(audit.leaks) > 1 else ""
