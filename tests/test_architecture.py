@@ -21,8 +21,9 @@ ALLOWED = {
     "networks": BASE,
     "evaluation": BASE,
     "tracking": BASE,
-    "training": BASE | {"networks", "evaluation", "tracking", "folders"},
-    "experiment": BASE | {"training", "evaluation", "data", "tracking"},
+    "targets": BASE | {"data", "evaluation"},
+    "training": BASE | {"networks", "evaluation", "tracking", "folders", "targets"},
+    "experiment": BASE | {"training", "targets", "evaluation", "data", "tracking"},
     "sharing": BASE | {"folders", "networks", "training", "evaluation", "data"},
     "cli": BASE | {"data", "tracking", "evaluation", "networks", "experiment", "sharing", "folders"},
 }

@@ -19,11 +19,11 @@ from monai_cae.data import make_task
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.pooled import pooled
+from monai_cae.evaluation.scores import LABELS
 from monai_cae.experiment.claim import OPEN, claim_rows
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import (
-    LABELS,
     difference_with_interval,
     is_number,
     markdown,

@@ -34,9 +34,9 @@ from monai_cae.training.stages.runtime import use_machine
 _LOOKED_UP = {
     "imports", "initialize", "run", "training", "finalize", "bundle_root", "network_def", "train", "validate",
     "dataset", "autoencoder_def",
-    "evaluator", "inferer", "handlers", "preprocessing", "postprocessing", "key_metric", "stages", "variants",
+    "evaluator", "inferer", "handlers", "preprocessing", "postprocessing", "key_metric",
 }  # fmt: skip
-_REFERENCE = re.compile(r"[@%](?:::|#)?(\w+)")
+_REFERENCE = re.compile(r"(?:[@%](?:::|#)?|unevaluated\(')(\w+)")
 _POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "image_size", "repeats")
 _GROUPS = ("cohort", "split")
 _STAGES = ("pretrain", "train", "evaluate", "baselines")
