@@ -32,7 +32,7 @@ def is_setting(name: str, config: dict[str, Any]) -> bool:
 def test_every_plain_value_at_the_top_has_a_remark(name: str) -> None:
     config = yaml.safe_load(MADE[name])
     plain = {key for key, value in config.items() if not isinstance(value, (dict, list)) and not key.startswith("_")}
-    items = {"bundle_root", "prepare_batch", "network", "autoencoder", "training", "run"}
+    items = {"bundle_root", "prepare_batch", "network", "autoencoder", "loss", "training", "run"}
     assert {key for key in plain - items if not is_setting(key, config)} == set()
 
 

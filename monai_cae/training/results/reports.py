@@ -137,8 +137,8 @@ def report_test(
         synthetic: say so in the figures.
 
     Returns:
-        The metrics, each named `test_*`, the `threshold` that classes were decided by, and `caveats`: what has to
-        be known before a metric is quoted, one sentence each.
+        The name of the `target`, the metrics, each named `test_*`, the `threshold` that classes were decided by, and
+        `caveats`: what has to be known before a metric is quoted, one sentence each.
     """
     target, note = table.target, SYNTHETIC_NOTE if synthetic else ""
     tested = np.array(table.column("label")), np.array(table.column(target.column)), table.threshold
@@ -154,7 +154,7 @@ def report_test(
     run.log_file(Path(output_dir, "reconstruction.csv"))
     _save(run, output_dir, "evaluate", target.figures(*tested, note))
     caveats = target.caveats(*tested) + worse_than_mean_image(*coded.loc[["autoencoder", "mean image"], "psnr"])
-    return {**metrics, "caveats": caveats}
+    return {"target": target.name, **metrics, "caveats": caveats}
 
 
 def _report_training(
