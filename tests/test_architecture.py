@@ -12,10 +12,11 @@ import pytest
 import monai_cae
 
 PACKAGE = Path(monai_cae.__file__).parent
-BASE = {"errors", "files"}
+BASE = {"errors", "files", "terminal"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    "terminal": set(),
     "folders": BASE,
     "data": BASE,
     "networks": BASE,

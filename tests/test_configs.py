@@ -36,17 +36,18 @@ def test_every_plain_value_at_the_top_has_a_remark(name: str) -> None:
     assert {key for key in plain - items if not is_setting(key, config)} == set()
 
 
+def _handed_on(name: str, part: bool) -> str:
+    return f"$monai_cae.training.unevaluated('{name}')" if part else f"@{name}"
+
+
 def test_the_experiment_hands_on_the_settings_that_stages_share() -> None:
     experiment, pretrain = (yaml.safe_load(MADE[name]) for name in ("experiment.yaml", "pretrain.json"))
     shared = experiment["run"][0]["shared"]
-    parts = {name for name in shared if isinstance(experiment[name], dict) and "_target_" in experiment[name]}
-    assert shared == {
-        name: f"$monai_cae.training.unevaluated('{name}')" if name in parts else f"@{name}" for name in shared
-    }
-    assert "target" in parts
+    parts = {name for name in shared if experiment[name] is None or "_target_" in str(experiment[name])}
+    assert parts >= {"extraction", "layout", "target"}
+    assert shared == {name: _handed_on(name, name in parts) for name in shared}
     assert {"dataset_dir", "cohort", "axes", "channels", "threads", "augment", "max_epochs", "device"} <= {*shared}
     assert {*shared} & {"seed", "output_dir", "checkpoint", "learning_rate"} == set()
     defaults = {name: experiment[name] for name in shared if name != "device"}  # the stages make a torch.device of it
-    for part in parts:
-        assert pretrain[part].pop("_desc_")
+    assert pretrain["target"].pop("_desc_")
     assert defaults == {name: pretrain[name] for name in defaults}

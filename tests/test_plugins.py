@@ -8,12 +8,16 @@ import math
 from pathlib import Path
 
 import monai.bundle
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
+from plugins.numbered_scans import NumberedScans
 from plugins.two_outputs import ShrinkingAutoencoder, ShrinkingLoss
-from tiny import mistake, random_network
+from tiny import mistake, random_network, volume
 
 from monai_cae.cli import main
+from monai_cae.data import load_cohort, read_scans
 from monai_cae.experiment.load_runs import read_predictions
 from monai_cae.networks import reconstruction_of
 
@@ -22,16 +26,16 @@ PLUGINS = Path(__file__).parent / "plugins"
 
 @pytest.fixture(scope="module")
 def through(run_bundle, discs, tmp_path_factory):
-    """through(overlay): the run's folder and what its package predicts of the first two subjects."""
+    """through(overlay): the run's folder and what its package predicts of the scans of disc1, or another cohort's."""
 
-    def run(overlay: str) -> tuple[Path, list[dict[str, str]]]:
+    def run(overlay: str, cohort: Path = discs, scans: str = "disc1") -> tuple[Path, list[dict[str, str]]]:
         folder = tmp_path_factory.mktemp(overlay)
-        run_bundle(["experiment.yaml", str(PLUGINS / overlay)], discs, folder / "out", repeats=1)
+        run_bundle(["experiment.yaml", str(PLUGINS / overlay)], cohort, folder / "out", repeats=1)
         made, package = folder / "out" / "repeat_1", folder / "cae.zip"
         assert main(["package", str(package), "--output-dir", str(made)]) == 0
         assert main(["bundle", str(folder / "cae"), "--from", str(package)]) == 1  # nobody's code runs unasked
         assert main(["bundle", str(folder / "cae"), "--from", str(package), "--trust"]) == 0
-        given = {"dataset_dir": str(discs / "disc1"), "output_dir": str(folder / "predicted"), "device": "cpu"}
+        given = {"dataset_dir": str(cohort / scans), "output_dir": str(folder / "predicted"), "device": "cpu"}
         monai.bundle.run(run_id="run", config_file=str(folder / "cae" / "configs" / "inference.json"), **given)
         return made, rows_of(folder / "predicted" / "predictions.csv")
 
@@ -57,7 +61,7 @@ def test_an_autoencoder_with_two_outputs_and_its_own_loss(through):
     assert both and all(abs(float(a["probability"]) - float(b["probability"])) < 1e-5 for a, b in both)
 
 
-def test_a_target_that_is_a_number(through, capsys):
+def test_a_target_that_is_a_number(through, run_bundle, discs, capsys):
     made, predicted = through("with_number.yaml")
     told = capsys.readouterr().out
     whole = made.parent
@@ -85,6 +89,9 @@ def test_a_target_that_is_a_number(through, capsys):
     both = [(float(row["nwbv"]), tested[row["subject"]]) for row in predicted if row["subject"] in tested]
     assert both and all(abs(a - b) < 1e-4 for a, b in both)
     assert len({round(value, 5) for value in tested.values()}) > 1
+    options = {"run_id": "run", "checkpoint": str(made / "models" / "model.pt")}
+    said = mistake(run_bundle, "inference.json", discs / "disc1", whole / "again", **options)
+    assert "was trained with target 'BrainVolume(centre=0.73, scale=0.02)', not Diagnosis(): take the target" in said
 
 
 @pytest.mark.parametrize(
@@ -119,3 +126,44 @@ def test_its_loss_is_what_it_was_trained_with():
 def test_an_output_without_an_image_is_one_line():
     network = random_network("autoencoder")
     assert "ConvAutoencoder returns str: give it a method reconstruction_of" in mistake(reconstruction_of, network, "x")
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory):
+    """24 persons, whose scans have other numbers than their rows, and a scan of nobody."""
+    root = tmp_path_factory.mktemp("numbered")
+    rows = ["ID;CDR;age;number"]
+    for index in range(24):
+        rows.append(f"person {index};{(0, 0.5)[index % 2]};{60 + index};{100 - index}")
+        path = root / "scans" / str(100 - index) / "brain.nii.gz"
+        path.parent.mkdir(parents=True)
+        nib.Nifti1Image(volume(index, index % 2), np.eye(4)).to_filename(path)
+    (root / "who.txt").write_text("\n".join(rows))
+    (root / "scans" / "7").mkdir()
+    (root / "scans" / "7" / "brain.nii.gz").touch()
+    return root
+
+
+def test_a_layout_of_ones_own(through, numbered):
+    made, predicted = through("with_numbered_scans.yaml", numbered, "scans/95")
+    content = json.loads((made / "datalist.json").read_text())
+    items = [item for name in ("training", "validation", "test") for item in content[name]]
+    # of person 5 the CDR is 0.5 and the scan is 95
+    assert {item["subject"]: (item["image"], item["label"]) for item in items} == {
+        f"person {index}": (f"scans/{100 - index}/brain.nii.gz", index % 2) for index in range(24)
+    }
+    assert content["recipe"]["layout"] == content["made_from"]["layout"] == "numbered scans"
+    assert content["recipe"]["left_out"] == {"images without a row in the table": 1}
+    results = json.loads((made / "results_evaluate.json").read_text())
+    assert 0 < results["test_psnr"] < 60 and 0 <= results["test_auc"] <= 1
+    assert len(predicted) == 1 and 0 <= float(predicted[0]["probability"]) <= 1
+
+
+def test_a_layout_of_ones_own_that_does_not_fit_is_one_line(numbered, discs, tmp_path):
+    said = mistake(load_cohort, discs, layout=NumberedScans())
+    assert said == f"{discs} does not look like numbered scans: check --dataset_dir and --layout"
+    (tmp_path / "who.txt").write_text("ID;CDR;number\nperson 1;0;1\n")
+    said = mistake(load_cohort, tmp_path, layout=NumberedScans())
+    assert said.startswith(f"no images in {tmp_path} where numbered scans would have them")
+    assert "layout must be an object with name, detect, images and rows" in mistake(read_scans, discs, layout="mine")
+    assert read_scans(numbered, layout=NumberedScans()).layout == "numbered scans"

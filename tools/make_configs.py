@@ -21,7 +21,7 @@ import yaml
 CONFIGS = Path(__file__).resolve().parent.parent / "bundle" / "configs"
 STAGES = ("pretrain", "train", "evaluate", "baselines", "inference")
 _ALWAYS = ("_desc_", "_run_", "imports", "bundle_root", "initialize", "training")  # MONAI looks these up by name
-_REFERENCE = re.compile(r"@(\w+)")
+_REFERENCE = re.compile(r"(?:@|unevaluated\(')(\w+)")
 _WIDTH = 120
 Config = dict[str, Any]
 
@@ -56,9 +56,7 @@ def _experiment(common: str, own: str) -> Iterator[str]:
     whole: Config = {**shared, **yaml.safe_load(own)}
     remarks = {name: remark for name in whole if name != "run" and (remark := _remark(name, whole))}
     whole["run"][0]["shared"] = {
-        name: f"$monai_cae.training.unevaluated('{name}')" if _is_part(whole[name]) else f"@{name}"
-        for name in remarks
-        if name in shared and name not in whole["_not_shared"]
+        name: _handed_on(name, whole[name]) for name in remarks if name in shared and name not in whole["_not_shared"]
     }
     unread = {*whole["_not_shared"]} - {*_REFERENCE.findall(json.dumps(whole["run"]))}
     yield f"# {whole['_desc_']}"
@@ -77,6 +75,12 @@ def _is_part(value: Any) -> bool:
 
 def _remark(name: str, whole: Config) -> Any:
     return whole.get(f"_{name}_") or (_is_part(whole[name]) and whole[name].get("_desc_"))
+
+
+def _handed_on(name: str, value: Any) -> str:
+    """A part, such as {_target_: ...}, is for the stages to make; `null` stands for one, too."""
+    part = value is None or _is_part(value)
+    return f"$monai_cae.training.unevaluated('{name}')" if part else f"@{name}"
 
 
 def _setting(name: str, value: Any, remark: Any, indent: str = "") -> Iterator[str]:

@@ -11,10 +11,11 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from monai_cae import DISCLAIMER
-from monai_cae.cli.options import SLICE, cohort_options, own_options, progress, reading_options, say, slices
+from monai_cae.cli.options import SLICE, cohort_options, extraction, own_options, progress, reading_options
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 from monai_cae.folders import bundle_folder
+from monai_cae.terminal import say
 
 if TYPE_CHECKING:
     from monai_cae.data import Audit, Cohort
@@ -46,7 +47,7 @@ def _print_frame(cohort: Cohort, options: argparse.Namespace) -> None:
     from monai_cae.data import frame_lines
 
     images = (str(scan.image) for scan in cohort.scans if scan.image is not None)
-    for line in frame_lines(images, **slices(options)):
+    for line in frame_lines(images, extraction(options)):
         say(f"note: {own_options(line, vars(options))}")
 
 
@@ -79,10 +80,9 @@ def datalist(options: argparse.Namespace) -> int:
     from monai_cae.data.splits.datalists import folder_of
 
     rules = cohort_options(options)
-    place = {"plane": options.plane, "slice_index": options.slice_index}
-    frame = {"axes": options.axes, "allow_other_frame": options.allow_other_frame}
+    seen, frame = extraction(options), {"allow_other_frame": options.allow_other_frame}
     allowed = {"allow_outside": options.allow_outside, "frame": frame}
-    cohort = load_usable_cohort(options.path, **place, on_bad_scan=options.on_bad_scan, **allowed, **rules)
+    cohort = load_usable_cohort(options.path, seen, on_bad_scan=options.on_bad_scan, **allowed, **rules)
     _print_cohort(cohort, options.path, names=not options.hash_ids)
     _print_frame(cohort, options)
     if cohort.bad_scans:
@@ -103,7 +103,7 @@ def datalist(options: argparse.Namespace) -> int:
             root=options.path,
             synthetic=cohort.synthetic,
             made_from={"dataset_dir": str(folder_of(options.path).resolve())},
-            recipe={**rules, **split, "fold": fold, **slices(options), **recipe_of(cohort, options.path)},
+            recipe={**rules, **split, "fold": fold, **seen.settings, **recipe_of(cohort, options.path)},
         )
         print(f"{path}: " + ", ".join(f"{len(scans)} {name}" for name, scans in sets.items()))
         leaks += len(_run_audit(path, options.path, path.parent, options).leaks)
@@ -168,21 +168,20 @@ def _run_audit(
     seen: Sequence[str] = (),
     pixels: bool = True,
 ) -> Audit:
-    from monai_cae.data import audit_sets, certify_datalist, read_datalist, usable_sets
+    from monai_cae.data import audit_sets, read_datalist, usable_sets
 
     sets = read_datalist(
         path, dataset_dir, allow_leaks=True, allow_outside=options.allow_outside, hash_ids=options.hash_ids
     )
     if pixels:
-        place = {"plane": options.plane, "slice_index": options.slice_index}
-        frame = {"axes": options.axes, "allow_other_frame": options.allow_other_frame}
-        sets = usable_sets(sets, path, **place, on_bad_scan="fail", frame=frame)
+        frame = {"allow_other_frame": options.allow_other_frame}
+        sets = usable_sets(sets, path, extraction(options), on_bad_scan="fail", frame=frame)
     number = len(sets.training) + len(sets.validation) + len(sets.test)
     audit = audit_sets(
         sets.training,
         sets.validation,
         sets.test,
-        **slices(options),
+        extraction=extraction(options),
         pixels=pixels,
         synthetic=sets.synthetic,
         pretrained_on=seen,
@@ -191,7 +190,6 @@ def _run_audit(
         progress=progress("audit", "image", number),
     )
     _write_audit(audit.to_dict(), folder)
-    certify_datalist(path, audit)
     warnings = [finding for finding in audit.findings if not finding.leak]
     data = "SYNTHETIC data, not real MRI; " if audit.synthetic else ""
     print(f"audit of {path}: {data}{len(audit.leaks)} leaks, {len(warnings)} warnings; see {folder / 'audit.html'}")
@@ -224,11 +222,8 @@ def check(options: argparse.Namespace) -> int:
         say(f"note: not read as a cohort, every image there is looked at ({own_options(str(error), vars(options))})")
     if options.hash_ids:
         images = [(pseudonym(name), path) for name, path in images]
-    result = check_cohort(
-        images,
-        **slices(options),
-        progress=progress("check", "scan", len(images)),
-    )
+    looked = progress("check", "scan", len(images))
+    result = check_cohort(images, extraction=extraction(options), progress=looked)
     if options.hash_ids:
         result = result.without_files()
     synthetic = is_synthetic(options.path) if options.path.is_dir() else False
@@ -268,7 +263,7 @@ def _show_leakage(path: Path, options: argparse.Namespace) -> None:
     from monai_cae.data import is_synthetic, leakage_demo
     from monai_cae.evaluation import contact_sheets, figures
 
-    demo = leakage_demo(path, **slices(options), progress=progress("read", "scan", None))
+    demo = leakage_demo(path, extraction=extraction(options), progress=progress("read", "scan", None))
     synthetic = is_synthetic(path)
     note = "Synthetic data, not real MRI" if synthetic else ""
     figure = contact_sheets.leakage_figure(demo.by_image, demo.by_subject, demo.chance, note=note)

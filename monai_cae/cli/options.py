@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
-import sys
-import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from monai_cae.data import SliceExtraction
 
 SLICE = {"plane": "axial", "slice_index": 106}
 _OF_A_TRAINING = ("on_bad_scan", "allow_leaks", "allow_outside")
@@ -93,8 +93,10 @@ def cohort_options(options: argparse.Namespace) -> dict[str, Any]:
     return {**reading_options(options), **{name: getattr(options, name) for name in names}}
 
 
-def slices(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("plane", "slice_index", "axes")}
+def extraction(options: argparse.Namespace) -> SliceExtraction:
+    from monai_cae.data import SliceExtraction
+
+    return SliceExtraction(options.plane, options.slice_index, options.axes)
 
 
 def own_options(message: str, options: Mapping[str, Any]) -> str:
@@ -113,14 +115,6 @@ def own_options(message: str, options: Mapping[str, Any]) -> str:
         return f"{found[0]} (of a training)" if name in _OF_A_TRAINING else found[0]
 
     return re.sub(r"(with |check |choose another )?--(\w[\w-]*)( true| skip)?", own, message)
-
-
-def say(text: str) -> None:
-    """Print; on a terminal as wide as it is, without breaks in words, else in one line for whoever searches it."""
-    if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-        text = textwrap.fill(text, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-    print(text)
 
 
 def progress(title: str, unit: str, total: int | None) -> Callable[[Iterable[Any]], Iterable[Any]]:

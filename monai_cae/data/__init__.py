@@ -2,6 +2,7 @@
 
 from monai_cae.data.cohort.covariates import inference_items, with_covariates
 from monai_cae.data.cohort.label_subsets import labelled_items
+from monai_cae.data.cohort.pseudonyms import hash_subject, hashed_subjects
 from monai_cae.data.cohort.selection import (
     PAPER_TABLE_1,
     Cohort,
@@ -14,28 +15,34 @@ from monai_cae.data.cohort.selection import (
 from monai_cae.data.cohort.tables import read_table
 from monai_cae.data.cohort.tasks import TASKS, Task, make_task
 from monai_cae.data.images.check import CohortCheck, ScanCheck, check_cohort
+from monai_cae.data.images.extraction import PAPER_SLICE, Extraction, SliceExtraction
 from monai_cae.data.images.frames import frame_lines
 from monai_cae.data.images.inputs import NetworkInput
-from monai_cae.data.images.readers import SliceReader
+from monai_cae.data.images.readers import ExtractionReader, SliceReader
 from monai_cae.data.images.scan_quality import UsableImages, skipped_lines, usable_images
-from monai_cae.data.images.transforms import SelectSlice, SelectSliced
+from monai_cae.data.images.transforms import Extract, Extractd, SelectSlice, SelectSliced
 from monai_cae.data.layouts import Found, find_images, read_scans
 from monai_cae.data.phantom import is_synthetic, write_phantom
 from monai_cae.data.scan import BadScan, Scan
-from monai_cae.data.splits.audit import Audit, Finding, audit_sets, hash_subject
-from monai_cae.data.splits.certify import audit_training, certify_datalist, hashed_subjects
+from monai_cae.data.splits.audit import Audit, Finding, audit_sets
 from monai_cae.data.splits.datalists import write_datalist
 from monai_cae.data.splits.leakage import LeakageDemo, leakage_demo
 from monai_cae.data.splits.sets import Sets, load_sets, read_datalist, recipe_of, shareable, usable_sets
 from monai_cae.data.splits.splitting import split_cohort
+from monai_cae.data.splits.training_audit import audit_training
 
 __all__ = [
+    "PAPER_SLICE",
     "PAPER_TABLE_1",
     "TASKS",
     "Audit",
     "BadScan",
     "Cohort",
     "CohortCheck",
+    "Extract",
+    "Extractd",
+    "Extraction",
+    "ExtractionReader",
     "Finding",
     "Found",
     "LeakageDemo",
@@ -45,13 +52,13 @@ __all__ = [
     "SelectSlice",
     "SelectSliced",
     "Sets",
+    "SliceExtraction",
     "SliceReader",
     "Task",
     "UsableImages",
     "audit_sets",
     "audit_training",
     "balance",
-    "certify_datalist",
     "check_cohort",
     "find_images",
     "frame_lines",

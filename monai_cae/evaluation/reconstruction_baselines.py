@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.metrics import BRAIN_THRESHOLD, mean_and_sd, psnr, psnr_brain
-from monai_cae.evaluation.similarity import ssim, ssim_brain
+from monai_cae.evaluation.similarity import ssim
 
 
 class Reconstruction(NamedTuple):
@@ -131,7 +131,7 @@ def reconstruction_table(
             "psnr": psnr(images, outputs),
             "psnr_brain": psnr_brain(images, outputs, threshold),
             "ssim": ssim(images, outputs),
-            "ssim_brain": ssim_brain(images, outputs, threshold),
+            "ssim_brain": ssim(images, outputs, threshold),
         }
         row: dict[str, float] = {"code_size": code_size, "per_pixel": code_size / math.prod(images.shape[1:])}
         for measure, by_image in values.items():

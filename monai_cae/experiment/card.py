@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae import DISCLAIMER
-from monai_cae.data import make_task
+from monai_cae.data import Extraction, make_task
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.pooled import pooled
@@ -32,6 +32,7 @@ from monai_cae.experiment.wording import (
     with_interval,
 )
 from monai_cae.files import replacing
+from monai_cae.training.stages.workflow import evaluated
 
 CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
 _STAGES = ("pretrain", "train", "evaluate")
@@ -119,6 +120,12 @@ class Facts:
     def setting(self, name: str, *stages: str) -> Any:
         """Of the first of the stages that has it; None where none does."""
         return next((self.configs[stage][name] for stage in stages or _STAGES if name in self.configs[stage]), None)
+
+    @cached_property
+    def extraction(self) -> Extraction:
+        """What of a volume the network sees."""
+        found: Extraction = evaluated(self.configs["train"], "extraction")
+        return found
 
     @property
     def scheme(self) -> str:
@@ -353,10 +360,10 @@ def _comparisons(facts: Facts) -> str:
 
 
 def _limits(facts: Facts) -> str:
-    shown = f"{facts.setting('plane')} slice {facts.setting('slice_index')}"
     beside = f" and {', '.join(facts.covariates)}" if facts.covariates else ""
+    seen = f"{facts.extraction.name} of a volume{beside}"
     lines = [
-        f"The network sees {shown} of a volume{beside}, nothing else; orientation is taken as the file stores it.",
+        f"The network sees {seen}, nothing else; orientation is taken as the file stores it.",
         f"{sum(facts.tested)} test subjects: read the intervals, not the means.",
         "Test and training subjects are of one cohort: other scanners, centres and populations were not tested.",
         "A label is what the rule above makes of the table; how well that tells the disease is not measured here.",

@@ -34,8 +34,8 @@ def _front() -> list[tuple[str, str]]:
 
 def _data(facts: Facts) -> list[tuple[str, str]]:
     recorded, left_out = facts.recorded, facts.recorded.get("left_out")
-    shown = f"{facts.setting('plane')} slice {facts.setting('slice_index')} (counted from 1)"
-    size = facts.setting("image_size")
+    shown = f"{facts.extraction.name} (slices are counted from 1)"
+    size = " x ".join([str(facts.setting("image_size"))] * facts.extraction.spatial_dims)
     unlabelled = next((n for why, n in (left_out or {}).items() if why.startswith("scans without a label")), 0)
     positive, negative = facts.rules
     sessions = {"first": "the first scan of a subject", "all": "all scans of a subject"}.get(
@@ -57,10 +57,10 @@ def _data(facts: Facts) -> list[tuple[str, str]]:
         ),
         (
             "preprocessing",
-            f"{shown}, centre-cropped or padded to {size} x {size}, intensities scaled to 0..1 per slice "
+            f"{shown}, centre-cropped or padded to {size}, intensities scaled to 0..1 per image "
             f"({_transforms(facts)}); what was done to the files before is not known",
         ),
-        ("selection of parts of the data", f"one slice of every volume, {shown}; {sessions}"),
+        ("selection of parts of the data", f"{shown} of every volume; {sessions}"),
         ("de-identification", f"{OPEN} of the images; no ID is in this card, checkpoints carry hashes of them"),
         (
             "missing data",

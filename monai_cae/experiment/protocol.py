@@ -17,13 +17,17 @@ from monai_cae.experiment.record import NETWORK, pool, read_sets
 from monai_cae.experiment.report import log_results, print_results
 from monai_cae.experiment.results import compute
 from monai_cae.experiment.sets import check_parts, given_datalists
+from monai_cae.experiment.wording import readable
 from monai_cae.files import only_writer
 from monai_cae.targets import Target
+from monai_cae.terminal import Overall, duration, say
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.stages.earlier import check_asked, remove
 from monai_cae.training.stages.run import write_json
 from monai_cae.training.stages.signals import Ending
 from monai_cae.training.stages.workflow import executed_config
+
+_SHOWN = {"val_psnr": "validation PSNR {:.2f} dB", "test_accuracy": "accuracy {:.3f}", "test_auc": "AUC {:.3f}"}
 
 
 def run_experiment(
@@ -121,6 +125,7 @@ def _run_parts(
     plan: Plan, parts: Sequence[Part], target: Target, seed: int, resume: bool, overwrite: bool
 ) -> dict[str, Any]:
     output, started = plan.output, time.perf_counter()
+    say(_beginning(plan, parts))
     datalists = check_parts(plan, parts, overwrite)  # bad input ends here, before there is a run
     tracked = TrackedRun(
         tracking_uri=plan.tracked["tracking_uri"],
@@ -139,10 +144,10 @@ def _run_parts(
         if not tracked.resumed_run_id:
             tracked.log_params({"repeats": parts[-1].repeat, "seed": seed, **one_by_one(plan.shared)})
         tracked.log_json(executed_config(), "config.json")
-        results = []
-        for number, part in enumerate(parts, start=1):
-            print(f"{part.folder}, {number} of {len(parts)} (seed {part.seed})", flush=True)
-            results.append(_run_part(plan, part, resume))
+        done = {part: plan.finished(part) if resume else {} for part in parts}
+        left = [step.name for part in parts for step in plan.steps(part) if step.name not in done[part]]
+        with Overall(left).shown() as progress:
+            results = [_run_part(plan, part, done[part], progress) for part in parts]
         repeats = parts[-1].repeat
         summary = {"repeats": repeats, "folds": len(parts) // repeats, **_summary_of(results)}
         summary["methods"] = descriptions(plan)
@@ -155,6 +160,12 @@ def _run_parts(
         write_json(output / "experiment.json", {"run_id": tracked.run_id, "finished": True})
     print_results(summary, computed, tracked, output, first=parts[0].folder)
     return summary
+
+
+def _beginning(plan: Plan, parts: Sequence[Part]) -> str:
+    steps = [readable(step.name) for step in plan.steps(parts[0])]
+    splits = "1 split" if len(parts) == 1 else f"{len(parts)} splits"
+    return f"experiment: {splits} x {len(steps)} steps ({', '.join(steps)}) into {plan.output}"
 
 
 def _check_types(split: Any, stages: Any, variants: Any, baselines: Any) -> None:
@@ -190,20 +201,23 @@ def _check_names(
             raise MonaiCaeError(f"variant {name!r} names a folder: use letters, digits, - and _ only")
 
 
-def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
+def _run_part(plan: Plan, part: Part, done: dict[str, Any], progress: Overall) -> dict[str, Any]:
     """The network, the variants and the baselines on one split; each is a step that is recorded when it is done."""
-    done = plan.finished(part) if resume else {}
+    name = part.folder.replace("_", " ").replace("/", ", ")
+    say(f"{name} (seed {part.seed})")
     by_method: dict[str, dict[str, Any]] = {}
     for step in plan.steps(part):
         if step.name in done:
-            print(f"  {step.name}: done before", flush=True)
+            say(f"  {readable(step.name):<20}done before")
         else:
-            print(f"  {step.name}", flush=True)
+            progress.start(f"{name}, {readable(step.name)}")
             started = time.perf_counter()
             results = {stage: evaluate(plan, step, stage, given)[0] for stage, given in step.stages.items()}
             seconds = time.perf_counter() - started
             done[step.name] = {"settings": step.compared, "results": results, "seconds": seconds}
             write_json(plan.record_of(part), done)
+            progress.end()
+            say(f"  {readable(step.name):<20}{duration(seconds):<10}{_outcome(results)}".rstrip())
         one = by_method.setdefault(step.method, {"results": {}, "seconds": 0.0})
         one["results"] |= done[step.name]["results"]
         one["seconds"] += done[step.name]["seconds"]
@@ -222,6 +236,13 @@ def _run_part(plan: Plan, part: Part, resume: bool) -> dict[str, Any]:
         "given": bool(plan.given),
         "tested": sorted({item["subject"] for item in sets["test"]}),
     }
+
+
+def _outcome(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Of a step, what its last stage has scored, in a few words."""
+    *_, last = results.values()
+    shown = {name: last[name] for name in _SHOWN if isinstance(last.get(name), float)}
+    return ", ".join(_SHOWN[name].format(value) for name, value in shown.items())
 
 
 def _run_id_in(output: Path) -> str:

@@ -23,6 +23,7 @@ from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import columns, markdown, mean_with_sd, p_value, readable, with_interval
 from monai_cae.files import replacing
+from monai_cae.terminal import duration, say, width
 from monai_cae.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.stages.run import data_kind
 
@@ -42,18 +43,16 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
     command, run = program("monai-cae"), shlex.quote(str(output / first))
     parts = output / "repeat_*" / "fold_*" if summary["folds"] > 1 else output / "repeat_*"
     seen, at = where_to_see(tracked, output)
+    print(f"\nexperiment finished on {data_kind(summary['synthetic'], summary['leaks'])}")
+    say(f"  subjects           {_subjects(summary, results)}", indent=" " * 21)
+    for label, value in _reconstruction(summary).items():
+        print(f"  {label:<19}{value}")
+    print("", *_fitting(results, width() or 1000), "", sep="\n")
+    for text in (_explained(results), *(f"! {caveat}" for caveat in results.caveats)):
+        say(f"  {text}")
     lines = [
         "",
-        f"experiment finished on {data_kind(summary['synthetic'], summary['leaks'])}",
-        f"  subjects           {_subjects(summary, results)}",
-        *(f"  {label:<19}{value}" for label, value in _reconstruction(summary).items()),
-        "",
-        *columns(_headline_rows(results)),
-        "",
-        f"  {_explained(results)}",
-        *(f"  ! {caveat}" for caveat in results.caveats),
-        "",
-        f"  time               {summary['seconds']:.0f} s",
+        f"  time               {duration(summary['seconds'])}",
         f"  page               {output / 'results.md'}",
         f"  figures            {output / 'figures'}, {parts}/figures",
         f"  checkpoints        {parts}/models",
@@ -62,14 +61,18 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         "",
         f"see the runs:        {seen}",
         f"                     {at}",
-        f"predict new scans:   {command} package cae.zip --output_dir {run}",
-        f"                     {command} bundle cae --from cae.zip",
-        f"                     {program('python')} -m monai.bundle run --config_file cae/configs/inference.json "
-        "--dataset_dir VOLUME_OR_FOLDER",
+        f"predict new scans:   {command} predict {run} SCANS PREDICTED",
+        f"share the network:   {command} package cae.zip --output_dir {run}",
         "",
         DISCLAIMER,
     ]
     print("\n".join(lines), flush=True)
+
+
+def _fitting(results: Results, width: int) -> list[str]:
+    """The table of the methods; on a narrow terminal without its third score."""
+    wide = columns(_headline_rows(results))
+    return wide if max(map(len, wide)) <= width else columns(_headline_rows(results, most=2), gap=2)
 
 
 def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Results, output: Path) -> None:
@@ -165,13 +168,13 @@ def _reconstruction(summary: Mapping[str, Any]) -> dict[str, str]:
     return told
 
 
-def _headline_rows(results: Results) -> list[list[str]]:
+def _headline_rows(results: Results, most: int | None = None) -> list[list[str]]:
     target, several = results.target, not results.comparisons.empty
-    names = [target.score_names[name] for name in target.headline]
-    rows = [["method", *names, *(["p accuracy", "p AUC"] if several else [])]]
+    shown = target.headline[:most]
+    rows = [["method", *(target.score_names[name] for name in shown), *(["p acc.", "p AUC"] if several else [])]]
     for method in results.methods:
         scores = results.scores.loc[method]
-        row = [readable(method), *(_told(results, scores.loc[name]) for name in target.headline)]
+        row = [readable(method), *(_told(results, scores.loc[name]) for name in shown)]
         if several:
             row += [_p_value(results.comparisons, method, name) for name in ("accuracy", "auc")]
         rows.append(row)

@@ -178,7 +178,7 @@ def _of_sets(results: Sequence[Mapping[str, Any]], repeats: int, seen_before: in
         )
     if repeats < ENOUGH_REPEATS:
         what = "one repeat" if repeats == 1 else f"{repeats} repeats"
-        found.append(f"FEW REPEATS: {what} of splits and weights; what others would give is hardly known.")
+        found.append(f"FEW REPEATS: {what}; too few to tell how much scores vary with the split and the weights.")
     if results[0].get("given") and repeats > 1:
         found.append(
             "GIVEN SETS: every repeat has the same, so SD and corrected t tests tell what other weights do, not other "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,8 @@ def check_parts(plan: Plan, parts: Sequence[Part], overwrite: bool) -> dict[Path
             read = given or (absent if overwrite else place)
             step = next(plan.steps(part))
             settings = {**step.stages[STAGES[0]], "datalist": str(read), "_checked": ["@sets", "@audit"]}
-            sets, audit = evaluate(plan, step, STAGES[0], settings, "_checked")
+            with nullcontext() if part is parts[0] else redirect_stdout(StringIO()):  # of one cohort the same notes
+                sets, audit = evaluate(plan, step, STAGES[0], settings, "_checked")
             content = _copied(given, place, overwrite) if given else sets.unwritten
             if content:
                 unwritten[place] = content

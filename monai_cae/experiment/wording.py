@@ -50,11 +50,11 @@ def p_value(value: float | None) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table for the terminal."""
+def columns(rows: Sequence[Sequence[str]], gap: int = 3) -> list[str]:
+    """Lines of a table for the terminal, with so many spaces between the columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
-        ("  " + "   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))).rstrip()
+        ("  " + (" " * gap).join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))).rstrip()
         for row in rows
     ]
 

@@ -7,6 +7,7 @@ from monai_cae.networks.imagenet import ResNet50Encoder, VGG16Encoder
 from monai_cae.networks.reconstruction import reconstruction_of
 from monai_cae.networks.weights import (
     load_weights,
+    on_device,
     read_checkpoint,
     save_weights,
     trained_on,
@@ -23,6 +24,7 @@ __all__ = [
     "ResNet50Encoder",
     "VGG16Encoder",
     "load_weights",
+    "on_device",
     "read_checkpoint",
     "reconstruction_of",
     "save_weights",

@@ -103,6 +103,13 @@ def _ours(path: str | Path) -> Mapping[str, Any]:
     return ours if isinstance(ours, Mapping) else {}
 
 
+def on_device(network: Network, device: str | torch.device) -> Network:
+    """The network there, the weights of 2D convolutions in channels-last order, as `PrecisionInferer` calls it."""
+    flat = all(weight.ndim < 5 for weight in network.parameters())
+    network.to(device, memory_format=torch.channels_last if flat else torch.preserve_format)  # type: ignore[call-overload]
+    return network
+
+
 def load_weights(network: Network, path: str | Path, part: str = "") -> Network:
     """Load a state dict into a network, strictly.
 

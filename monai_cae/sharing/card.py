@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae import __version__
+from monai_cae.data import Extraction, SliceExtraction
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.intervals import wilson_interval
 from monai_cae.sharing.runs import Run
 from monai_cae.training.results.caveats import SYNTHETIC, data_caveats
+from monai_cae.training.stages.workflow import evaluated
 
 EXPERIMENT_CARD = Path("docs", "model_card_experiment.md")
 _PAPER = ("CDR > 0", "CDR == 0")
@@ -22,7 +24,7 @@ _VERSIONS = {"monai_version": "monai", "pytorch_version": "torch", "numpy_versio
 # of the bundle's own card; they hold for every run
 _SHARED_SECTIONS = ("Intended use", "Input and output", "Metrics", "Limits")
 _OF_CLASSES = ("Input and output", "Metrics")
-_SHOWN_SETTINGS = ("plane", "slice_index", "image_size", "channels", "seed", "threshold")
+_SHOWN_SETTINGS = ("image_size", "channels", "seed", "threshold")
 
 
 def warning(run: Run) -> str:
@@ -79,7 +81,8 @@ def run_metadata(run: Run, shipped: Mapping[str, Any], config: Mapping[str, Any]
         source: see `data_source`.
     """
     said = warning(run)
-    metadata = _resized(_reworded(dict(shipped), run, str(config["plane"])), shipped, config)
+    extraction = evaluated(config, "extraction")
+    metadata = _resized(_reworded(dict(shipped), run, extraction), shipped, config, extraction)
     if run.number:
         _of_number(metadata, run.number)
     number, before = str(shipped["version"]), shipped["changelog"]
@@ -116,11 +119,11 @@ def _public_version(package: str) -> str:
     return version(package).split("+")[0]  # 2.13.0 of PyTorch's 2.13.0+cpu: that build is of this machine
 
 
-def _reworded(content: Any, run: Run, plane: str) -> Any:
+def _reworded(content: Any, run: Run, extraction: Extraction) -> Any:
     if isinstance(content, Mapping):
-        return {key: _reworded(value, run, plane) for key, value in content.items()}
+        return {key: _reworded(value, run, extraction) for key, value in content.items()}
     if isinstance(content, list):
-        return [_reworded(value, run, plane) for value in content]
+        return [_reworded(value, run, extraction) for value in content]
     if not isinstance(content, str):
         return content
     if (run.positive, run.negative) != _PAPER:
@@ -128,21 +131,28 @@ def _reworded(content: Any, run: Run, plane: str) -> Any:
         content = content.replace("healthy control (CDR 0)", f"control ({run.negative})")
     if run.synthetic or not run.oasis:
         content = content.replace("per OASIS-1 subject", "per subject")
-    return content.replace("one axial", f"one {plane}")
+    if isinstance(extraction, SliceExtraction):
+        return content.replace("one axial", f"one {extraction.plane}")
+    seen = f"T1-weighted MRI, of which it sees {extraction.name},"
+    return content.replace("one axial T1-weighted MRI slice", seen).replace("one axial slice", extraction.name)
 
 
-def _resized(metadata: dict[str, Any], shipped: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The shapes of the data formats, for another image size or other channels than the bundle's."""
-    image = shipped["network_data_format"]["inputs"]["image"]
-    size, channels = config["image_size"], config["channels"]
-    sizes = {image["spatial_shape"][0]: size}
+def _resized(
+    metadata: dict[str, Any], shipped: Mapping[str, Any], config: Mapping[str, Any], extraction: Extraction
+) -> dict[str, Any]:
+    """The shapes of the data formats, for another image size, extraction or other channels than the bundle's."""
+    usual = shipped["network_data_format"]["inputs"]["image"]["spatial_shape"][0]
+    size, channels, dims = config["image_size"], config["channels"], extraction.spatial_dims
     for formats in (value for key, value in metadata.items() if key.endswith("_data_format")):
         for tensor in (tensor for side in formats.values() for tensor in side.values()):
-            if tensor["spatial_shape"] and tensor["spatial_shape"][0] not in sizes:  # the encoder's code
-                tensor["spatial_shape"] = [size // 2 ** (len(channels) - 1)] * 2
+            shape, said = tensor["spatial_shape"], tensor["channel_def"]
+            if shape and shape[0] != usual:  # the encoder's code
+                tensor["spatial_shape"] = [size // 2 ** (len(channels) - 1)] * dims
                 tensor["num_channels"] = channels[-1]
-            else:
-                tensor["spatial_shape"] = [sizes.get(length, length) for length in tensor["spatial_shape"]]
+            elif shape:  # a slice may keep the axis that it was cut from, with size 1
+                tensor["spatial_shape"] = [size] * dims + [1] * (len(shape) - dims)
+                tensor["num_channels"] = extraction.channels
+                tensor["channel_def"] = {str(channel): said["0"] for channel in range(extraction.channels)}
     return metadata
 
 
@@ -202,7 +212,8 @@ def _table(header: str, *rows: str) -> str:
 
 def _model(config: Mapping[str, Any], weights: Mapping[Path, tuple[int, int]]) -> str:
     files = (f"{path.as_posix()} | {numbers:,} | {size / 1e6:.1f} MB" for path, (numbers, size) in weights.items())
-    settings = (f"{name} | {config[name]}" for name in _SHOWN_SETTINGS)
+    settings = [f"image | {evaluated(config, 'extraction').name}"]
+    settings += [f"{name} | {config[name]}" for name in _SHOWN_SETTINGS]
     return (
         f"Written by monai-cae {__version__}, after Yagis, Seco de Herrera and Citi. The configs hold all settings of "
         "the run.\n\n"

@@ -1,33 +1,18 @@
-"""A bundle's networks, built from the plain values of its config: no expression is evaluated, nothing else called."""
+"""A bundle's networks, built by MONAI from a config that has been screened, and compared with their weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from pydoc import locate
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.networks import (
-    ConvAutoencoder,
-    ConvDecoder,
-    ConvEncoder,
-    EncoderClassifier,
-    ResNet50Encoder,
-    VGG16Encoder,
-    load_weights,
-)
+from monai_cae.networks import load_weights
 from monai_cae.networks.weights import check_fit
 from monai_cae.sharing.bundle import DEFINITIONS, Bundle, printable
-
-_NETWORKS = {
-    f"monai_cae.networks.{network.__name__}": network
-    for network in (ConvAutoencoder, ConvDecoder, ConvEncoder, EncoderClassifier, ResNet50Encoder, VGG16Encoder)
-}
-_LONGEST = 1000  # of a list
-_UNREADABLE = (KeyError, TypeError, ValueError, RuntimeError, ArithmeticError, IndexError, RecursionError, MemoryError)
 
 
 def load_network(bundle: Bundle, network: str, weights: Path, part: str = "") -> nn.Module:
@@ -37,65 +22,49 @@ def load_network(bundle: Bundle, network: str, weights: Path, part: str = "") ->
         MonaiCaeError: what `check_network` refuses.
     """
     check_network(bundle, network, weights, part)
-    return load_weights(_built(bundle, network).get_submodule(part), weights, part)
+    return load_weights(_network(bundle, network).get_submodule(part), weights, part)
 
 
 def check_network(bundle: Bundle, network: str, weights: Path, part: str = "") -> None:
     """Compare a config with its weights before the network takes any memory.
 
     Args:
-        bundle: has the config.
+        bundle: has the config, screened or trusted: MONAI executes what the network is defined by.
         network: "classifier" or "autoencoder".
         weights: the file.
         part: the submodule that they are loaded into; nothing for all of it.
 
     Raises:
-        MonaiCaeError: the config defines it otherwise than by this package's networks and plain values, there are no
-            weights, or they are another network's.
+        MonaiCaeError: the config does not define it, there are no weights, or they are another network's.
     """
     with torch.device("meta"):  # shapes, without numbers
-        outline = _built(bundle, network)
+        outline = _network(bundle, network)
     if part not in dict(outline.named_modules()):
         raise MonaiCaeError(f"{bundle.config_file}: {DEFINITIONS[network]} has no {part}: it is another bundle's")
     check_fit(outline.get_submodule(part), weights, part)
 
 
-def _built(bundle: Bundle, network: str) -> nn.Module:
-    name = DEFINITIONS[network]
+def built(bundle: Bundle, name: str) -> Any:
+    """An item of the bundle's config, as MONAI makes it.
+
+    Raises:
+        MonaiCaeError: there is none of that name, or it can't be built.
+    """
     if name not in bundle.config:
         raise MonaiCaeError(f"{bundle.config_file} has no {name}: take the file from the bundle again")
+    parser = ConfigParser(bundle.config)
     try:
-        built = _build(bundle, bundle.config[name])
-    except _UNREADABLE as error:
-        reason = str(error) if isinstance(error, MonaiCaeError) else f"{type(error).__name__}: {error}"
-        raise MonaiCaeError(
-            f"{bundle.config_file}: {name} can't be built as data ({printable(reason)}): it is another bundle's"
-        ) from error
-    if not isinstance(built, nn.Module):
-        raise MonaiCaeError(f"{bundle.config_file}: {name} is no network: it is another bundle's")
-    return built
+        return parser.get_parsed_content(name)
+    except Exception as error:  # whatever a component raises, in MONAI's wrapping
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = printable(str(cause).strip().partition("\n")[0])
+        raise MonaiCaeError(f"{bundle.config_file}: {name} can't be built ({reason})") from error
 
 
-def _network(bundle: Bundle, target: Any) -> type[nn.Module]:
-    """The class of that name: one of this package's, or any that can be imported where the bundle is trusted."""
-    found = _NETWORKS.get(target) or (locate(target) if bundle.doubts and isinstance(target, str) else None)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise MonaiCaeError(f"{target} is not a network{' that Python finds' if bundle.doubts else ' of monai-cae'}")
+def _network(bundle: Bundle, network: str) -> nn.Module:
+    found = built(bundle, DEFINITIONS[network])
+    if not isinstance(found, nn.Module):
+        raise MonaiCaeError(f"{bundle.config_file}: {DEFINITIONS[network]} is no network: it is another bundle's")
     return found
-
-
-def _build(bundle: Bundle, value: Any) -> Any:
-    if isinstance(value, dict):
-        if "_target_" not in value:
-            return {name: _build(bundle, member) for name, member in value.items()}
-        arguments = {name: _build(bundle, member) for name, member in value.items() if not name.startswith("_")}
-        return _network(bundle, value["_target_"])(**arguments)
-    if isinstance(value, list) and len(value) > _LONGEST:
-        raise MonaiCaeError(f"a list of {len(value)} values")
-    if isinstance(value, list):
-        return [_build(bundle, member) for member in value]
-    if isinstance(value, str) and value.startswith("@"):
-        return _build(bundle, bundle.config[value[1:]])
-    if isinstance(value, str) and value:  # nothing is what networks take for "no file of weights"
-        raise MonaiCaeError(f"{value!r} is not a plain value")
-    return value

@@ -16,15 +16,15 @@ def load_encoder(bundle: str | Path, *, trust: bool = False) -> ConvEncoder:
 
     Its channels are those of the bundle's `configs/inference.json`. The weights are the autoencoder's
     (`models/autoencoder.pt`) or, where that file is not there, those of the classifier's encoder (`models/model.pt`),
-    which is fine-tuned on the diagnosis. Both files are read as data: nothing in them or in the config is executed.
+    which is fine-tuned on the diagnosis. They are read as data, and a config that is more than settings is refused.
 
     Feed it what it was trained on: float32 of shape `(N, 1, H, W)`, each image scaled to [0, 1] by its own minimum and
     maximum (MONAI's `ScaleIntensity`), H and W divisible by 4. Any such size will do, not only 176 x 176.
 
     Args:
         bundle: the bundle's folder, with `configs/` and `models/`.
-        trust: accept a config that has more than data besides what this package ships, see
-            `monai_cae.sharing.screening`; even then none of it is executed here.
+        trust: execute a config that has more than settings besides what this package ships, see
+            `monai_cae.sharing.screening`.
 
     Returns:
         Encoder on the CPU in evaluation mode; its code has the shape `(N, 128, H / 4, W / 4)` or, with other channels,

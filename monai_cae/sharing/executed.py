@@ -19,7 +19,7 @@ _OWN = {
     "allow_outside", "allow_other_frame", "overwrite", "resume", "save_every", "on_bad_scan",
 }  # fmt: skip
 _OWN_MEMBERS = {("cohort", "table"), ("tracked_run", "tags")}
-_ABSENT = object()
+ABSENT = object()
 _PATH = re.compile(r"(?:^|['\"\s(=,])(?:~|~?/\w|[A-Za-z]:[\\/])|\.\.[\\/]|://")
 
 
@@ -38,7 +38,7 @@ def as_defaults(executed: Mapping[str, Any], shipped: Mapping[str, Any]) -> Conf
     config = copy.deepcopy(dict(executed))
     for place, value in changes(executed, shipped):
         if is_own(place, value):
-            _put(config, place, _get(shipped, place))
+            _put(config, place, at(shipped, place))
     return config
 
 
@@ -53,10 +53,10 @@ def carried_over(config: Mapping[str, Any], executed: Mapping[str, Any], shipped
     carried = copy.deepcopy(dict(config))
     for place, value in changes(executed, shipped):
         # an argument or covariate that the bundle lacks is added where what it is added to is shipped alike
-        owner = place if _get(config, place) is not _ABSENT else place[:-1]
-        alike = bool(owner) and _get(config, owner) == _get(shipped, owner) is not _ABSENT
+        owner = place if at(config, place) is not ABSENT else place[:-1]
+        alike = bool(owner) and at(config, owner) == at(shipped, owner) is not ABSENT
         if alike and not is_own(place, value):
-            _put(carried, place, copy.deepcopy(value))
+            _put(carried, place, value if value is ABSENT else copy.deepcopy(value))
     return carried
 
 
@@ -64,7 +64,9 @@ def changes(executed: Any, shipped: Any, place: _Place = ()) -> Iterator[tuple[_
     """Where two configs differ: the names that lead there, and the first one's value."""
     if isinstance(executed, Mapping) and isinstance(shipped, Mapping):
         for name, value in executed.items():
-            yield from changes(value, shipped.get(name, _ABSENT), (*place, name))
+            yield from changes(value, shipped.get(name, ABSENT), (*place, name))
+        if executed.get("_target_") != shipped.get("_target_"):  # the arguments of another class are not its own
+            yield from (((*place, name), ABSENT) for name in shipped.keys() - executed.keys())
     elif isinstance(executed, list) and isinstance(shipped, list) and len(executed) == len(shipped):
         for index, (ours, theirs) in enumerate(zip(executed, shipped, strict=True)):
             yield from changes(ours, theirs, (*place, index))
@@ -90,18 +92,19 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(member)
 
 
-def _get(config: Any, place: _Place) -> Any:
+def at(config: Any, place: _Place) -> Any:
+    """What a config has at a place; `ABSENT` for nothing."""
     for name in place:
         try:
             config = config[name]
         except (KeyError, IndexError, TypeError):
-            return _ABSENT
+            return ABSENT
     return config
 
 
 def _put(config: Config, place: _Place, value: Any) -> None:
-    owner = _get(config, place[:-1])
-    if value is _ABSENT:
+    owner = at(config, place[:-1])
+    if value is ABSENT:
         del owner[place[-1]]
     else:
         owner[place[-1]] = value

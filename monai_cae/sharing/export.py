@@ -18,15 +18,13 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import monai.bundle
 import torch
-from monai.bundle import ConfigParser
 from monai.utils.type_conversion import convert_to_tensor
 
 from monai_cae.data import find_images
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing, sha256_of
-from monai_cae.networks import load_weights
 from monai_cae.sharing.bundle import CHECKPOINTS, DEFINITIONS, Bundle, open_bundle
-from monai_cae.sharing.definitions import check_network
+from monai_cae.sharing.definitions import built, load_network
 from monai_cae.sharing.parity import TOLERANCES, Network, Parity, largest_differences, write_random_volumes
 from monai_cae.sharing.screening import require_screened, screen_executed
 from monai_cae.training.stages.workflow import find_mistake
@@ -72,18 +70,16 @@ def export_network(
     _check_request(out, network)
     opened = open_bundle(bundle)
     weights = Path(checkpoint) if checkpoint is not None else opened.folder / CHECKPOINTS[network]
-    if not require_screened(opened.folder, screen_executed(opened.folder), trust):
-        check_network(opened, network, weights)
-    parser = ConfigParser()
-    parser.read_config(str(opened.config_file))
-    eager = load_weights(_built(opened, parser, DEFINITIONS[network]), weights).eval()
-    preprocess = _built(opened, parser, "preprocessing")
+    require_screened(opened.folder, screen_executed(opened.folder), trust)
+    eager = load_network(opened, network, weights).eval()
+    preprocess = built(opened, "preprocessing")
     with tempfile.TemporaryDirectory() as folder:
         if volumes is not None:
             files = find_images(volumes)
         else:
-            sizes = [_size(opened, parser, name) for name in ("slice_index", "image_size")]
-            files = write_random_volumes(Path(folder), *sizes)
+            size = _size(opened, "image_size", built(opened, "image_size"))
+            last = _size(opened, "slice_index", max(built(opened, "extraction").indices(size)))
+            files = write_random_volumes(Path(folder), last, size)
         shape = tuple(_image(preprocess, files[0]).shape)
         exported = Path(folder) / out.name
         with replacing(out, _ADVICE) as temporary:
@@ -126,20 +122,7 @@ def _check_request(out: Path, network: str) -> None:
         raise MonaiCaeError(f"{out} needs {', '.join(missing)}: pip install 'monai-cae[onnx]'")
 
 
-def _built(bundle: Bundle, parser: ConfigParser, name: str) -> Any:
-    if name not in bundle.config:
-        raise MonaiCaeError(f"{bundle.config_file} has no {name}: take the file from the bundle again")
-    try:
-        return parser.get_parsed_content(name)
-    except Exception as error:  # MONAI wraps what its components raise
-        mistake = find_mistake(error)
-        if mistake is None:
-            raise
-        raise MonaiCaeError(f"{bundle.config_file}: {mistake}") from error
-
-
-def _size(bundle: Bundle, parser: ConfigParser, name: str) -> int:
-    size = _built(bundle, parser, name)
+def _size(bundle: Bundle, name: str, size: Any) -> int:
     if not (isinstance(size, int) and 0 < size <= _LARGEST):
         raise MonaiCaeError(f"{bundle.config_file}: {name} must be from 1 to {_LARGEST}, not {size!r}")
     return size

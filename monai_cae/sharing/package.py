@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
@@ -89,7 +89,7 @@ def _fill(folder: Path, run: Run, data: str, weights_url: str) -> None:
         _write_json(folder / "configs" / f"{name}.json", config)
     predict, source = configs["inference"], data_source(run, metadata, data)
     _write_json(folder / "configs" / "metadata.json", run_metadata(run, metadata, predict, source))
-    bundle = replace(open_bundle(folder), doubts=("the run's own configs",))
+    bundle = open_bundle(folder)
     weights = {
         path: (_numbers(fitted_network(bundle, network)), (folder / path).stat().st_size)
         for network, path in CHECKPOINTS.items()

@@ -116,7 +116,9 @@ def inference_settings(output_dir: str | Path) -> dict[str, Any]:
     wanted = carried_over(inference, run.configs["evaluate"], shipped)
     wanted["threshold"] = run.results.get("threshold", wanted["threshold"])
     changed = {place: value for place, value in changes(wanted, inference) if place[0] != "precision"}
-    named = {"#".join(map(str, place)): value for place, value in changed.items()}
+    whole = {place[0] for place in changed if place[0] == "extraction"}  # another kind has other settings
+    named = {"#".join(map(str, place)): value for place, value in changed.items() if place[0] not in whole}
+    named |= {name: wanted[name] for name in whole}
     return {"checkpoint": str(run.folder / CHECKPOINTS["classifier"]), **named}
 
 

@@ -1,16 +1,14 @@
 """Configs of other people, screened as data before anything in them may run.
 
 MONAI runs a config: a text that starts with `$` is Python, `_target_` names whatever is to be called, `%` reads another
-file, and some arguments (LoadImage's `reader`) are names to import. So a list of allowed modules protects nobody, and
-this one allows what this version of the package ships, word for word: an expression, reference, target or argument that
-is text must stand under the same name in a shipped config. Numbers may differ everywhere; texts may differ where the
-shipped config has a setting that is text, unless it names a place of a machine; networks may be any of
+file, and some arguments (LoadImage's `reader`) are names to import. So a list of allowed modules protects nobody, and a
+config of a package is what this version ships under that name, but for settings: numbers anywhere; texts where the
+shipped config has a setting that is text, unless they name a place of a machine; and networks, which may be any of
 `monai_cae.networks`.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,9 +20,9 @@ import yaml
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 from monai_cae.networks import __all__ as _networks
-from monai_cae.sharing.bundle import CHECKPOINTS, EXECUTED, printable, read_json
+from monai_cae.sharing.bundle import CHECKPOINTS, DEFINITIONS, EXECUTED, printable, read_json
 from monai_cae.sharing.card import EXPERIMENT_CARD
-from monai_cae.sharing.executed import is_own
+from monai_cae.sharing.executed import ABSENT, at, changes, is_own
 
 TRUST = "--trust (in Python trust=True)"
 # evaluate.json of a package names its own weights
@@ -44,8 +42,8 @@ _IMPORTABLE = (".py", ".pyc", ".pyd", ".so", ".pth", ".egg", ".dll", ".dylib")
 _MOST_SHOWN = 30
 _LONGEST = 200
 _DEEPEST = 40
+_MOST_MEMBERS = 1000  # of a list: as many widths would make as many layers
 _Place = tuple[Any, ...]
-_Known = frozenset[tuple[str, str, str]]
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ def _screen_file(folder: Path, name: str) -> Iterator[Doubt]:
     elif file.name == "metadata.json":
         yield from _screen_metadata(name, read_json(file))
     else:
-        yield from _Screen(name, _known(bundle_folder())).members(read_json(file), read_json(shipped))
+        yield from _screen_config(name, read_json(file), read_json(shipped))
 
 
 def _screen_large_files(name: str, file: Path) -> Iterator[Doubt]:
@@ -157,90 +155,56 @@ def _screen_metadata(name: str, content: Any) -> Iterator[Doubt]:
             yield Doubt(name, "#".join(map(str, place)), str(value))
 
 
-@dataclass(frozen=True)
-class _Screen:
-    """Compares one config with the shipped one of its name, and its texts with all that is shipped."""
-
-    file: str
-    known: _Known
-
-    def members(
-        self, config: Mapping[str, Any], shipped: Any, place: _Place = (), argument: bool = False
-    ) -> Iterator[Doubt]:
-        theirs = shipped if isinstance(shipped, Mapping) else {}
-        argument = argument or "_target_" in config
-        for key, value in config.items():
-            here = (*place, key)
-            if not _is_plain_key(key) and key not in theirs:
-                yield self._doubt(here, value)
-            elif _is_remark(key) and isinstance(value, str) and not value.startswith(_SPECIAL):
-                continue
-            else:
-                yield from self._value(value, theirs.get(key), here, argument)
-
-    def _value(self, value: Any, shipped: Any, place: _Place, argument: bool) -> Iterator[Doubt]:
-        if len(place) > _DEEPEST:
-            yield self._doubt(place, "nested more deeply than any config")
-        elif isinstance(value, Mapping):
-            yield from self.members(value, shipped, place, argument)
-        elif isinstance(value, list):
-            theirs = shipped if isinstance(shipped, list) else []
-            for index, member in enumerate(value):
-                its = theirs[index] if index < len(theirs) else None
-                yield from self._value(member, its, (*place, index), argument)
-        elif isinstance(value, str) and not self._is_known(place, value):
-            runs = argument or value.startswith(_SPECIAL)
-            if runs or not _is_setting(place, value, shipped):
-                yield self._doubt(place, value)
-
-    def _is_known(self, place: _Place, text: str) -> bool:
-        owner, key = _owner_and_key(place)
-        network = key == "_target_" and text in _NETWORKS
-        return (owner, key, "" if network else text) in self.known
-
-    def _doubt(self, place: _Place, text: Any) -> Doubt:
-        return Doubt(self.file, "#".join(map(str, place)), str(text))
+def _screen_config(name: str, config: Mapping[str, Any], shipped: Mapping[str, Any]) -> Iterator[Doubt]:
+    """Where it is neither what is shipped nor a setting."""
+    known = read_json(bundle_folder() / "configs" / "multi_gpu_train.json")  # a run may have had it laid over
+    known |= EVALUATED if name == "configs/evaluate.json" else {}
+    for changed, value in changes(config, shipped):
+        if known.get("#".join(map(str, changed)), ABSENT) != value:
+            for place, leaf in _leaves(value, changed):
+                if at(shipped, place) != leaf and not _is_setting(place, leaf, config, shipped):
+                    yield Doubt(name, "#".join(map(str, place)), str(leaf))
 
 
-def _is_setting(place: _Place, text: str, shipped: Any) -> bool:
-    """A text that may stand where the shipped config has another one, or, in a group of settings, none."""
-    if place[0] == "device":
-        return _DEVICE.fullmatch(text) is not None
-    if isinstance(shipped, (Mapping, list)) or str(shipped).startswith(_SPECIAL) or is_own(place, text):
+def _is_setting(place: _Place, value: Any, config: Mapping[str, Any], shipped: Mapping[str, Any]) -> bool:
+    owners = [at(config, place[:depth]) for depth in range(len(place))]
+    if isinstance(value, (Mapping, list)) or not all(
+        _is_plain_key(key) or at(shipped, place[: depth + 1]) is not ABSENT for depth, key in enumerate(place)
+    ):
         return False
-    return shipped is not None or len(place) > 1
+    if not isinstance(value, str):
+        return True
+    if place[0] in DEFINITIONS.values() and _is_of_network(place, value, shipped):
+        return True
+    if place[0] == "device":
+        return _DEVICE.fullmatch(value) is not None
+    if value.startswith(_SPECIAL):
+        return False
+    if re.fullmatch("_.*_", str(place[-1])) and place[-1] not in _MONAIS:  # a remark
+        return True
+    here = at(shipped, place)
+    component = any(isinstance(owner, Mapping) and "_target_" in owner for owner in owners)
+    free = (here is ABSENT and len(place) > 1) or isinstance(here, (str, int, float)) or here is None
+    return free and not (component or str(here).startswith(_SPECIAL) or is_own(place, value))
+
+
+def _is_of_network(place: _Place, value: str, shipped: Mapping[str, Any]) -> bool:
+    """A network of ours, or what it is made with: another item, what is shipped there, or "" for no file of weights."""
+    if place[-1] == "_target_":
+        return value in _NETWORKS
+    return value in ("", *(f"@{name}" for name in shipped), *(leaf for _, leaf in _leaves(shipped.get(place[0]))))
 
 
 def _is_plain_key(key: Any) -> bool:
     """MONAI reads `a#b` and `a::b` as a place elsewhere in the config, and `+a` as an addition to it."""
-    return isinstance(key, str) and not key.startswith(("+", *_SPECIAL)) and "#" not in key and "::" not in key
-
-
-def _is_remark(key: str) -> bool:
-    return key.startswith("_") and key.endswith("_") and key not in _MONAIS
-
-
-def _owner_and_key(place: Iterable[Any]) -> tuple[str, str]:
-    names = [part for name in place if isinstance(name, str) for part in re.split("#|::", name.removeprefix("+"))]
-    return ("", *names)[-2], names[-1]
-
-
-@functools.cache
-def _known(folder: Path) -> _Known:
-    """Every text of the shipped configs, with the name that it stands under and the name above that one."""
-    known = {("", name, text) for name, text in EVALUATED.items()}
-    for file in sorted((folder / "configs").iterdir()):
-        if file.suffix in (".json", ".yaml"):
-            for place, value in _leaves(yaml.safe_load(file.read_text(encoding="utf-8"))):
-                if isinstance(value, str):
-                    owner, key = _owner_and_key(place)
-                    known.add((owner, key, "" if key == "_target_" and value in _NETWORKS else value))
-    return frozenset(known)
+    return not isinstance(key, str) or not (key.startswith(("+", *_SPECIAL)) or "#" in key or "::" in key)
 
 
 def _leaves(value: Any, place: _Place = ()) -> Iterator[tuple[_Place, Any]]:
-    if isinstance(value, (Mapping, list)) and len(place) <= _DEEPEST:
+    """What is not a list or a mapping, and of these such as are deeper or longer than any config has."""
+    long = isinstance(value, list) and len(value) > _MOST_MEMBERS
+    if not isinstance(value, (Mapping, list)) or len(place) > _DEEPEST or long:
+        yield place, value
+    else:
         for name, member in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from _leaves(member, (*place, name))
-    else:
-        yield place, value

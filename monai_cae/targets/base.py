@@ -46,6 +46,10 @@ class Target(ABC):
     score_names: Mapping[str, str]
     headline: Sequence[str]
 
+    def __repr__(self) -> str:
+        """Class and settings, by which a checkpoint knows its target."""
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
     def value(self, scan: Scan) -> float | None:
         """The label of a scan by its row, where `select` asks nothing more; None takes no part."""
         raise NotImplementedError

@@ -22,18 +22,14 @@ from monai_cae.training.engines.parallel import (
 from monai_cae.training.engines.prefetch import ReadAheadLoader
 from monai_cae.training.models.baselines import (
     Baselines,
-    DarkPixels,
-    EncoderCodes,
-    Histograms,
     InnerFolds,
-    Pixels,
-    TableColumns,
     UnitNormScaler,
     check_models,
     fitting_items,
     report_baselines,
 )
 from monai_cae.training.models.calibration import Calibration
+from monai_cae.training.models.features import DarkPixels, EncoderCodes, Histograms, Pixels, TableColumns
 from monai_cae.training.models.linear_probe import LinearProbe, check_linear_probe
 from monai_cae.training.results.caveats import checkpoint_caveats
 from monai_cae.training.results.predictions import PredictionProgress, PredictionTable, print_predictions

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from monai_cae.data.cohort.pseudonyms import KEY_VARIABLE, pseudonym
+from monai_cae.data import SliceExtraction
+from monai_cae.data.cohort.pseudonyms import KEY_VARIABLE, hash_subject, pseudonym
 from monai_cae.data.splits import near_duplicates as finder
-from monai_cae.data.splits.audit import audit_sets, hash_subject
+from monai_cae.data.splits.audit import audit_sets
 
 SHAPE = (64, 72)
 INSIDE = np.hypot(*np.meshgrid(*(np.linspace(-1.1, 1.1, n) for n in SHAPE), indexing="ij")) < 1
@@ -43,11 +44,6 @@ def sets(images):
     return items[:10], items[10:14], items[14:]
 
 
-@pytest.fixture(params=[finder.EXHAUSTIVE_PAIRS, 0], ids=["all pairs", "hashed"])
-def search(request, monkeypatch):
-    monkeypatch.setattr(finder, "EXHAUSTIVE_PAIRS", request.param)
-
-
 def found(report):
     return {(finding.check, finding.leak) for finding in report.findings}
 
@@ -56,7 +52,7 @@ def row(report, name):
     return next(check for check in report.checks if check["name"] == name)
 
 
-def test_nothing_is_found_in_clean_sets(sets, search):
+def test_nothing_is_found_in_clean_sets(sets):
     report = audit_sets(*sets)
     assert report.findings == [] and report.leaks == []
     assert {check["name"]: check["passed"] for check in report.checks if not check["passed"]} == {
@@ -166,7 +162,7 @@ def test_edited_pixels_under_another_name_are_a_leak(sets, tmp_path, copy):
     assert report.leaks[0].members == ("test: S16", "training: S07")
 
 
-def test_every_neighbouring_slice_is_found_and_no_other(images, tmp_path, search):
+def test_every_neighbouring_slice_is_found_and_no_other(images, tmp_path):
     def items(prefix, pixels):
         paths = [save(tmp_path / f"{prefix}{n}.nii", one) for n, one in enumerate(pixels)]
         return [{"image": str(path), "label": n % 2, "subject": f"{prefix}{n:02}"} for n, path in enumerate(paths)]
@@ -190,8 +186,10 @@ def test_slices_of_a_volume_are_compared_in_the_wanted_plane(sets, tmp_path):
     volume[:, 20] = brain(2)[:, 19]  # coronal slice 21 of one is slice 20 of another
     test[0]["image"] = str(save(tmp_path / "test.nii", volume))
     training[0]["image"] = str(save(tmp_path / "training.nii", np.roll(brain(2), 1, axis=1)))
-    assert found(audit_sets(training, validation, test, plane="coronal", slice_index=21)) == {("Same pixels", True)}
-    assert found(audit_sets(training, validation, test, slice_index=3)) == set()
+    assert found(audit_sets(training, validation, test, extraction=SliceExtraction("coronal", 21))) == {
+        ("Same pixels", True)
+    }
+    assert found(audit_sets(training, validation, test, extraction=SliceExtraction("axial", 3))) == set()
 
 
 def test_slices_too_small_for_detail_are_not_compared(sets, tmp_path):
@@ -219,27 +217,10 @@ def random_slices(count, seed):
     return values / np.linalg.norm(values, axis=(1, 2), keepdims=True)
 
 
-def test_the_hash_leaves_few_pairs_to_compare(monkeypatch):
-    monkeypatch.setattr(finder, "HASH_DISTANCE_BITS", 640)
-    pairs = sum(len(row) for row, _ in finder._share_a_band(random_slices(400, 0), random_slices(300, 1)))
-    # 4 mirror images x 32 bands x 21 probes of 2**20 possible keys
-    assert pairs < 2 * 400 * 300 * 4 * 32 * 21 / 2**20
-
-
-def test_each_of_many_slices_is_found_in_its_place(search):
+def test_each_of_many_slices_is_found_in_its_place():
     a = random_slices(600, 0)
     pairs = {(r, c) for row, column, _ in finder.near_duplicates(a, a[::-1]) for r, c in zip(row, column, strict=True)}
     assert pairs == {(n, 599 - n) for n in range(600)}
-
-
-def test_no_pair_of_up_to_63_differing_bits_is_missed():
-    rng = np.random.default_rng(2)
-    b = random_slices(50, 0)
-    a = np.concatenate([b, b])
-    for one in b.reshape(50, -1):
-        one[rng.choice(finder._HASHED.ravel(), 63, replace=False)] *= -1
-    pairs = {(r, c) for row, column in finder._share_a_band(a, b) for r, c in zip(row, column, strict=True)}
-    assert {(n, n % 50) for n in range(100)} <= pairs
 
 
 def test_a_test_subject_that_a_checkpoint_has_seen_is_a_leak(sets):

@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from monai_cae.data import SliceExtraction
 from monai_cae.data.images.check import ScanCheck, check_cohort
 
 AFFINE = np.eye(4)
@@ -40,7 +41,8 @@ def images(tmp_path: Path) -> list[tuple[str, Path]]:
 
 
 def check(images: list[tuple[str, Path]], **options: Any) -> Any:
-    return check_cohort(images, **{"slice_index": INDEX, **options})
+    seen = {name: options.pop(name) for name in ("plane", "slice_index", "axes") if name in options}
+    return check_cohort(images, extraction=SliceExtraction(**{"slice_index": INDEX, **seen}), **options)
 
 
 def plant(images: list[tuple[str, Path]], change: Callable[[np.ndarray], np.ndarray], **options: Any) -> ScanCheck:

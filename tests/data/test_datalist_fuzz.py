@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monai_cae.cli import main
-from monai_cae.data import audit_sets, read_datalist, read_scans, select_cohort, with_covariates
+from monai_cae.data import SliceExtraction, audit_sets, read_datalist, read_scans, select_cohort, with_covariates
 from monai_cae.data.cohort.pseudonyms import KEY_VARIABLE
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.data.splits.sets import shareable, usable_sets
@@ -36,7 +36,6 @@ GOOD = {
         "left_out": {"rows without an image": 2},
         "bad_scans": [{"subject": "x", "image": "x.nii", "reason": "x.nii is truncated: 1 of 9 bytes"}],
     },
-    "certificate": {"leaks": 0},
     **{
         name: [
             {"image": f"{name}{n}.nii", "label": n, "subject": f"{name}{n}", "session": "MR1", **KNOWN}
@@ -63,7 +62,7 @@ def places(content: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 PLACES = places(GOOD)
 FIRST = [("training", 0, name) for name in ("image", "label", "subject", "session", "cdr", "age", "sex", "nWBV")]
-RECORD = [("made_from", "dataset_dir"), ("made_from",), ("recipe",), ("certificate",), ("training",), ("test", 0)]
+RECORD = [("made_from", "dataset_dir"), ("made_from",), ("recipe",), ("training",), ("test", 0)]
 
 
 @st.composite
@@ -137,7 +136,7 @@ def test_any_datalist_gives_sets_or_our_error(tmp_path, monkeypatch, content):
         assert audit is None or json.dumps(audit.to_dict()).encode()
         json.dumps(shareable(sets), ensure_ascii=False).encode()
         attempt(with_covariates, sets.training, {"age": [70, 8], "sex": [0.5, 1]})
-        attempt(usable_sets, sets, path, plane="axial", slice_index=1, on_bad_scan="skip")
+        attempt(usable_sets, sets, path, SliceExtraction("axial", 1), on_bad_scan="skip")
 
 
 def test_the_good_datalist_is_read(tmp_path):
@@ -147,7 +146,7 @@ def test_the_good_datalist_is_read(tmp_path):
     assert len(read_scans(tmp_path / "datalist.json", allow_outside=True).scans) == 6
 
 
-@pytest.mark.parametrize("name", ["made_from", "recipe", "certificate"])
+@pytest.mark.parametrize("name", ["made_from", "recipe"])
 @pytest.mark.parametrize("value", [[1], 3, "x", True])
 def test_the_audit_command_ends_in_one_line_too(tmp_path, capsys, name, value):
     path = tmp_path / "datalist.json"

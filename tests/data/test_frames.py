@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from monai_cae.cli import main
-from monai_cae.data import load_sets, usable_images
+from monai_cae.data import SliceExtraction, load_sets, usable_images
 from monai_cae.data.images.frames import Frame, common_frame, frame_lines, frames_of, from_record
 from monai_cae.data.images.scan_quality import find_bad
 from monai_cae.errors import MonaiCaeError
 
 SHAPE = (20, 24, 22)
-SLICE = {"plane": "axial", "slice_index": 11, "axes": "anatomical"}
+SLICE = SliceExtraction("axial", 11)
 
 
 def turned(degrees, about=0):
@@ -78,18 +78,18 @@ def cohort(save):
 )
 def test_a_scan_of_another_place_is_bad_unless_allowed(cohort, save, affine, reason):
     path = save("s3", affine)
-    bad = find_bad(cohort, **SLICE)
+    bad = find_bad(cohort, SLICE)
     assert [scan.subject for scan in bad] == (["s3"] if reason else [])
     assert not reason or reason.format(path) in bad[0].reason
-    assert find_bad(cohort, **SLICE, allow_other_frame=True) == []
+    assert find_bad(cohort, SLICE, allow_other_frame=True) == []
 
 
 def test_other_orientations_of_one_frame_are_no_fault(cohort, noise):
     for number, codes in enumerate(("LPS", "PSR", "ASL", "LIP")):
         image = nib.Nifti1Image(noise(SHAPE), np.eye(4))
         reorient(image, codes).to_filename(cohort[number][1])
-    assert find_bad(cohort, **SLICE) == []
-    (line,) = frame_lines((str(path) for _, path in cohort), **SLICE)[1:]
+    assert find_bad(cohort, SLICE) == []
+    (line,) = frame_lines((str(path) for _, path in cohort), SLICE)[1:]
     assert line == (
         "the scans are stored in 5 orientations (RAS 2, LPS 1, PSR 1, ASL 1, LIP 1), and turned alike by their affines"
     )
@@ -99,8 +99,8 @@ def test_a_raw_cohort_has_no_frame_and_is_told_so(cohort, save):
     for number in range(6):
         save(f"s{number}", moved(0, 0, 3.0 * number))
     save("s5", turned(25))
-    assert find_bad(cohort, **SLICE) == []
-    told = frame_lines((str(path) for _, path in cohort), **SLICE)
+    assert find_bad(cohort, SLICE) == []
+    told = frame_lines((str(path) for _, path in cohort), SLICE)
     assert [line.partition(":")[0] for line in told[1:]] == [
         "1 of 6 scans are oblique by more than 10 degrees, by up to 25",
         "the headers place axial slice 11 from 10 to 22 mm",
@@ -111,29 +111,29 @@ def test_a_raw_cohort_has_no_frame_and_is_told_so(cohort, save):
 def test_scans_with_and_without_orientation_are_not_mixed(cohort, save, silent, bad):
     for number in silent:
         save(f"s{number}", codes=False)
-    found = find_bad(cohort, **SLICE)
+    found = find_bad(cohort, SLICE)
     assert [scan.subject for scan in found] == bad
     assert all("may lie another way: its header records" in scan.reason for scan in found)
-    assert find_bad(cohort, **SLICE, allow_other_frame=True) == []
+    assert find_bad(cohort, SLICE, allow_other_frame=True) == []
 
 
 def test_an_oblique_volume_with_the_templates_voxels_is_bad(tmp_path):
     image = nib.Nifti1Image(np.ones((176, 208, 176), np.int8), turned(15))
     image.to_filename(tmp_path / "a.nii")
-    options = {**SLICE, "slice_index": 106}
-    (bad,) = find_bad([("a", tmp_path / "a.nii"), ("b", tmp_path / "a.nii")][:1], **options)
+    options = SliceExtraction("axial", 106)
+    (bad,) = find_bad([("a", tmp_path / "a.nii"), ("b", tmp_path / "a.nii")][:1], options)
     assert "is oblique by 15 degrees, though the volume has the template's voxels: register it" in bad.reason
     nib.Nifti1Image(np.ones((176, 208, 176), np.int8), turned(9)).to_filename(tmp_path / "a.nii")
-    assert find_bad([("a", tmp_path / "a.nii")], **options) == []
-    assert frame_lines([str(tmp_path / "a.nii")], **options) == []
+    assert find_bad([("a", tmp_path / "a.nii")], options) == []
+    assert frame_lines([str(tmp_path / "a.nii")], options) == []
 
 
 def test_images_are_held_against_the_training(save, capsys):
     """Volumes of any place, as inference has them: the checkpoint's place counts, not the others'."""
-    training = common_frame(frames_of([str(save("training"))], **SLICE))
+    training = common_frame(frames_of([str(save("training"))], SLICE))
     assert training == Frame("RAS", SHAPE, (1, 1, 1), -0.5, (9.5, 11.5, 10), (0, 0, 1))
     good, off = save("good", moved(3, 3, 3)), save("off", moved(0, 0, 9))
-    common = {**SLICE, "training": training}
+    common = {"extraction": SLICE, "training": training}
     with pytest.raises(
         MonaiCaeError,
         match=r"off\.nii lies 9 mm from the training's \(limit 5 mm\): register it, or --allow_other_frame true",
@@ -151,9 +151,9 @@ def test_images_are_held_against_the_training(save, capsys):
 
 
 def test_where_no_place_is_recorded_the_middle_counts(save, capsys):
-    training = common_frame(frames_of([str(save("training", codes=False))], **SLICE))
+    training = common_frame(frames_of([str(save("training", codes=False))], SLICE))
     assert (training.codes, training.centre, training.above_middle) == ("", None, -0.5)
-    common = {**SLICE, "training": training, "on_bad_scan": "fail"}
+    common = {"extraction": SLICE, "training": training, "on_bad_scan": "fail"}
     same, larger = save("same", moved(0, 0, 99)), save("larger", shape=(20, 24, 30))
     assert usable_images([same, larger], **common).images == [same, larger]
     assert "the scans record an orientation, those of the training do not" in capsys.readouterr().out
@@ -162,16 +162,16 @@ def test_where_no_place_is_recorded_the_middle_counts(save, capsys):
 
 
 def test_stored_axes_that_are_not_those_of_the_training_are_bad(tmp_path, noise, save):
-    options = {**SLICE, "axes": "stored"}
-    training = common_frame(frames_of([str(save("training"))], **options))
+    options = SliceExtraction("axial", 11, "stored")
+    training = common_frame(frames_of([str(save("training"))], options))
     reorient(nib.Nifti1Image(noise(SHAPE), np.eye(4)), "PSR").to_filename(tmp_path / "a.nii")
     with pytest.raises(MonaiCaeError, match="is tilted by 90 degrees against the training's"):
-        usable_images([tmp_path / "a.nii"], on_bad_scan="fail", training=training, **options)
-    assert usable_images([tmp_path / "a.nii"], on_bad_scan="fail", training=training, **SLICE).images
+        usable_images([tmp_path / "a.nii"], options, on_bad_scan="fail", training=training)
+    assert usable_images([tmp_path / "a.nii"], SLICE, on_bad_scan="fail", training=training).images
 
 
 def test_what_a_checkpoint_says_of_its_frame_is_read_or_passed_over(save):
-    frame = frames_of([str(save("a", turned(20)))], **SLICE)[0]
+    frame = frames_of([str(save("a", turned(20)))], SLICE)[0]
     assert from_record(frame._asdict()) == frame and from_record({**frame._asdict(), "centre": None}).centre is None
     broken = [None, [], "x", {}, {**frame._asdict(), "shape": [1]}, {**frame._asdict(), "centre": ["a", 1, 2]}]
     broken += [
@@ -219,8 +219,12 @@ def test_commands_refuse_skip_or_allow_the_one_that_is_elsewhere(bids, tmp_path,
 
 def test_a_datalist_records_how_slices_are_counted(bids, tmp_path):
     datalist = tmp_path / "made" / "datalist.json"
-    options = {"cohort": {"controls": "all"}, "split": {"test_fraction": 0.4}, "slice_index": 11}
-    load_sets(bids, datalist, **options, axes="stored", on_bad_scan="skip")
+    options = {
+        "cohort": {"controls": "all"},
+        "split": {"test_fraction": 0.4},
+        "extraction": SliceExtraction("axial", 11, "stored"),
+    }
+    load_sets(bids, datalist, **options, on_bad_scan="skip")
     recipe = json.loads(datalist.read_text())["recipe"]
     assert (recipe["plane"], recipe["slice_index"], recipe["axes"]) == ("axial", 11, "stored")
     assert [scan["subject"] for scan in recipe["bad_scans"]] == ["sub-04"]
@@ -235,7 +239,7 @@ def test_an_sform_and_a_qform_that_disagree_are_told(tmp_path, codes, told, turn
     nib.save(image, tmp_path / "a.nii")
     nib.save(nib.Nifti1Image(np.ones((6, 7, 8), np.int16), np.eye(4)), tmp_path / "b.nii")
     images = [str(tmp_path / name) for name in ("a.nii", "b.nii")]
-    lines = [line for line in frame_lines(images, plane="axial", slice_index=4, axes="anatomical") if "qform" in line]
+    lines = [line for line in frame_lines(images, SliceExtraction("axial", 4)) if "qform" in line]
     other = "".join(nib.aff2axcodes(turn))
     assert len(lines) == told
     assert all(f"1 scans (RAS against {other} (1)); the sform is used" in line for line in lines)

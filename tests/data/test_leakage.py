@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from monai_cae.data import SliceExtraction
 from monai_cae.data.splits.leakage import leakage_demo
 
 SHAPE = (16, 20, 9)
@@ -35,7 +36,7 @@ def cohort(tmp_path, write_table, write_pair):
 
 
 def run(root: Path, **options: Any) -> Any:
-    return leakage_demo(root, **{"slice_index": 5, "neighbours": 2, **options})
+    return leakage_demo(root, **{"extraction": SliceExtraction("axial", 5), "neighbours": 2, **options})
 
 
 def test_by_image_recognises_the_subject_and_by_subject_does_not(cohort):
@@ -86,7 +87,7 @@ def test_refused(cohort, refused, write_table, write_pair):
         with refused("neighbours must be a whole number from 1"):
             run(root, neighbours=neighbours)
     with refused("slice_index 99 is outside"):
-        run(root, slice_index=99)
+        run(root, extraction=SliceExtraction("axial", 99))
     write_pair(root / "OAS1_0003_MR1.hdr", np.ones((16, 20, 4), dtype=np.int16))
     with refused("slice_index 5 is outside .*OAS1_0003"):
         run(root)

@@ -11,7 +11,7 @@ from monai.data import MetaTensor, NibabelReader
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
 from monai_cae.cli import main
-from monai_cae.data import SelectSlice, SelectSliced, SliceReader, leakage_demo
+from monai_cae.data import SelectSlice, SelectSliced, SliceExtraction, SliceReader, leakage_demo
 from monai_cae.data.images.volumes import find_volume
 
 ALL = ["".join(codes) for order in itertools.permutations(("LR", "PA", "IS")) for codes in itertools.product(*order)]
@@ -198,7 +198,9 @@ def test_a_folder_of_mixed_orientations_is_alike_to_every_command(cohorts, tmp_p
     mixed = "the scans are stored in 10 orientations ("
     assert mixed in said["mixed"] and mixed not in said["alike"]
     assert "0 suspicious" in said["mixed"] and "turned alike by their affines" in said["mixed"]
-    demos = [leakage_demo(root, slice_index=11, neighbours=2, controls="all") for root in cohorts]
+    demos = [
+        leakage_demo(root, extraction=SliceExtraction("axial", 11), neighbours=2, controls="all") for root in cohorts
+    ]
     assert demos[0] == demos[1]
 
 

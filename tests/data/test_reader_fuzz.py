@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from nibabel.nifti1 import Nifti1Extension
 from nibabel.spm99analyze import Spm99AnalyzeImage
 
-from monai_cae.data import SliceReader, check_cohort
+from monai_cae.data import SliceExtraction, SliceReader, check_cohort
 from monai_cae.data.images.volumes import MAX_OFFSET_BYTES, MAX_SLICE_PIXELS, MAX_VOXELS
 from monai_cae.errors import MonaiCaeError
 
@@ -345,7 +345,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, refused):
     names = sorted(path for path in tmp_path.iterdir() if path.suffix not in (".mat", ".hdr"))
     for path in names:
         assert read(path) is None
-    result = check_cohort([(path.name, path) for path in names], slice_index=3)
+    result = check_cohort([(path.name, path) for path in names], extraction=SliceExtraction("axial", 3))
     assert [scan.label for scan in result.suspicious] == ["not readable"] * len(names)
     with refused(r"pipe\.nii is a folder, a pipe or a device: an image is a file"):
         read_only(tmp_path / "pipe.nii", "axial")

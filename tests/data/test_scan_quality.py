@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_cae.data import audit_training, load_sets, load_usable_cohort, read_datalist, usable_images
+from monai_cae.data import SliceExtraction, audit_training, load_sets, load_usable_cohort, read_datalist, usable_images
 from monai_cae.data.cohort.pseudonyms import hidden
 from monai_cae.data.scan import BadScan
 from monai_cae.data.splits.datalists import SETS
@@ -41,7 +41,7 @@ def break_three(discs, write_pair, noise):
 
 
 def load(discs, tmp_path, **options):
-    return load_sets(discs, tmp_path / "out" / "datalist.json", slice_index=3, **options)
+    return load_sets(discs, tmp_path / "out" / "datalist.json", extraction=SliceExtraction("axial", 3), **options)
 
 
 def members(sets):
@@ -80,21 +80,21 @@ def test_skip_selects_among_usable_scans_and_counts_the_others(tmp_path, discs, 
     assert sum(recipe["left_out"].values()) + 20 == len(ROWS)
     assert {one["subject"] for one in recipe["bad_scans"]} == {"OAS1_0003_MR1", "OAS1_0008_MR1", "OAS1_0024_MR1"}
     assert all(one["image"].startswith("disc") and str(tmp_path) not in one["reason"] for one in recipe["bad_scans"])
-    audit = audit_training(sets, plane="axial", slice_index=3)
+    audit = audit_training(sets, SliceExtraction("axial", 3))
     assert [one["subject"] for one in audit["bad_scans"]] == [one["subject"] for one in recipe["bad_scans"]]
     assert load(discs, tmp_path) == sets  # what is left is good, and still counted
 
 
 def test_a_bad_patient_costs_a_control(discs):
     cut(discs, "OAS1_0005_MR1")
-    cohort = load_usable_cohort(discs, plane="axial", slice_index=3, on_bad_scan="skip")
+    cohort = load_usable_cohort(discs, SliceExtraction("axial", 3), on_bad_scan="skip")
     assert (len(cohort.patients), len(cohort.controls), len(cohort.bad_scans)) == (9, 9, 1)
     assert "OAS1_0006" not in {scan.subject for scan in cohort.controls}  # the youngest of the ten
 
 
 def test_scans_that_do_not_take_part_are_not_read(discs):
     cut(discs, "OAS1_0002_MR1")
-    cohort = load_usable_cohort(discs, plane="axial", slice_index=3, on_bad_scan="fail")
+    cohort = load_usable_cohort(discs, SliceExtraction("axial", 3), on_bad_scan="fail")
     assert len(cohort.scans) == 20 and not cohort.bad_scans
 
 
@@ -103,13 +103,13 @@ def test_a_class_of_which_none_is_left_is_one_line(discs, refused):
     with refused(
         r"no patient \(.*\) among 12 scans .*; 11 were left out as unusable, the first: .*OAS1_0001_MR1.*\.img"
     ):
-        load_usable_cohort(discs, plane="axial", slice_index=3, on_bad_scan="skip")
+        load_usable_cohort(discs, SliceExtraction("axial", 3), on_bad_scan="skip")
 
 
 @pytest.mark.parametrize("on_bad_scan", ["fail", "skip"])
 def test_a_wrong_slice_index_is_no_fault_of_the_scans(discs, refused, on_bad_scan):
     with refused(r"slice_index 7 is outside .*: its axial slices are 1 to 6"):
-        load_usable_cohort(discs, plane="axial", slice_index=7, on_bad_scan=on_bad_scan)
+        load_usable_cohort(discs, SliceExtraction("axial", 7), on_bad_scan=on_bad_scan)
 
 
 @pytest.mark.fault(
@@ -148,7 +148,7 @@ def test_a_scan_that_is_repaired_or_broken_meanwhile_is_read_anew(tmp_path, disc
     good = path.read_bytes()
     for broken in (False, True, False):
         path.write_bytes(good[:-1] if broken else good)
-        cohort = load_usable_cohort(discs, plane="axial", slice_index=3, on_bad_scan="skip")
+        cohort = load_usable_cohort(discs, SliceExtraction("axial", 3), on_bad_scan="skip")
         assert len(cohort.bad_scans) == broken
 
 
@@ -161,7 +161,7 @@ def test_other_values_are_refused(tmp_path, discs, refused, value):
 def test_long_lists_are_counted(tmp_path):
     images = [tmp_path / f"{number}.nii" for number in range(25)]
     with pytest.raises(MonaiCaeError) as caught:
-        usable_images(images, plane="axial", slice_index=1, on_bad_scan="fail")
+        usable_images(images, SliceExtraction("axial", 1), on_bad_scan="fail")
     lines = str(caught.value).splitlines()
     assert (len(lines), lines[-1]) == (22, "  and 5 more")
 
@@ -169,12 +169,12 @@ def test_long_lists_are_counted(tmp_path):
 def test_images_to_predict_from(tmp_path, write_pair, noise, refused, capsys):
     images = [write_pair(tmp_path / f"{n}.hdr", noise((6, 6, 5 + n))) for n in range(3)]  # shapes may differ
     os.truncate(tmp_path / "1.img", 9)
-    found = usable_images(images, plane="axial", slice_index=3, on_bad_scan="skip")
+    found = usable_images(images, SliceExtraction("axial", 3), on_bad_scan="skip")
     assert found.images == [images[0], images[2]]
     assert found.left_out == {str(images[1]): "1.img is truncated: 9 of 432 bytes: copy it again"}
     assert capsys.readouterr().out.startswith("1 of 3 scans can't be used and are left out:\n  ")
     with refused("none of 1 scans can be used, the first: .*1.img is truncated"):
-        usable_images(images[1:2], plane="axial", slice_index=3, on_bad_scan="skip")
+        usable_images(images[1:2], SliceExtraction("axial", 3), on_bad_scan="skip")
 
 
 @pytest.mark.parametrize("bad", [3, "x", [1], [{"subject": "a"}], {"a": 1}])

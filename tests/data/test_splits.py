@@ -14,7 +14,7 @@ import pytest
 import torch
 from monai.data import load_decathlon_datalist
 
-from monai_cae.data import Cohort, Scan, load_sets, read_datalist, split_cohort
+from monai_cae.data import Cohort, Scan, SliceExtraction, load_sets, read_datalist, split_cohort
 
 SETS = ("training", "validation", "test")
 SHAPE = (6, 6, 6)
@@ -54,7 +54,9 @@ def load(tmp_path, discs):
     """load(**options): the sets of the discs, through tmp_path / "out" / "datalist.json"."""
 
     def load(dataset_dir=discs, **options):
-        return load_sets(dataset_dir, tmp_path / "out" / "datalist.json", **{"slice_index": 3, **options})
+        return load_sets(
+            dataset_dir, tmp_path / "out" / "datalist.json", **{"extraction": SliceExtraction("axial", 3), **options}
+        )
 
     return load
 
@@ -279,7 +281,7 @@ def test_every_subject_is_in_one_set_with_its_label(load):
 
 def test_seed_reaches_the_datalist(tmp_path, discs):
     first, again, other = (
-        subjects(load_sets(discs, tmp_path / f"{number}.json", slice_index=3, seed=seed))
+        subjects(load_sets(discs, tmp_path / f"{number}.json", extraction=SliceExtraction("axial", 3), seed=seed))
         for number, seed in enumerate((1, 1, 2))
     )
     assert first == again
@@ -469,7 +471,7 @@ def test_datalist_without_record_of_its_settings_is_taken(tmp_path, discs, load)
 def test_output_below_a_regular_file_is_refused(tmp_path, discs, refused):
     (tmp_path / "file").write_text("mine")
     with refused(r"can't write .*file/out/datalist\.json \(.*\): choose another --output_dir"):
-        load_sets(discs, tmp_path / "file" / "out" / "datalist.json", slice_index=3)
+        load_sets(discs, tmp_path / "file" / "out" / "datalist.json", extraction=SliceExtraction("axial", 3))
     assert (tmp_path / "file").read_text() == "mine"
 
 
@@ -499,8 +501,10 @@ def test_crash_while_writing_leaves_nothing_half_written(tmp_path, load, monkeyp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"slice_index": 7}, r"slice_index 7 is outside .*OAS1_0001.*: its axial slices are 1 to 6"),
-        ({"plane": "oblique"}, "plane must be axial, coronal or sagittal"),
+        (
+            {"extraction": SliceExtraction("axial", 7)},
+            r"slice_index 7 is outside .*OAS1_0001.*: its axial slices are 1 to 6",
+        ),
         ({"cohort": {"controls": "some"}}, "controls must be one of"),
         ({"cohort": {"table": "nowhere.csv"}}, r"no table at nowhere\.csv"),
         ({"cohort": {"tsak": 1}}, r"unknown setting --cohort#tsak: did you mean --cohort#task\?"),
@@ -513,7 +517,6 @@ def test_crash_while_writing_leaves_nothing_half_written(tmp_path, load, monkeyp
     ],
     ids=[
         "slice_index",
-        "plane",
         "controls",
         "table",
         "misspelt-cohort",
@@ -539,7 +542,7 @@ def test_unknown_setting_is_refused_where_there_is_a_datalist_too(load, refused)
 
 def test_settings_reach_cohort_and_split(tmp_path, discs):
     def made(name, **options):
-        return load_sets(discs, tmp_path / name, slice_index=3, **options)
+        return load_sets(discs, tmp_path / name, extraction=SliceExtraction("axial", 3), **options)
 
     parts = [made(f"{fold}.json", split={"kind": "kfold", "folds": 2, "fold": fold}) for fold in (1, 2)]
     tested = [set(subjects(part)["test"]) for part in parts]
@@ -556,7 +559,7 @@ def test_settings_reach_cohort_and_split(tmp_path, discs):
 def test_all_sessions_of_a_subject_are_in_one_set(tmp_path, write_discs):
     rows = [(f"OAS1_{n:04d}_MR{m}", "F", 60 + n, n % 2) for n in range(1, 13) for m in (1, 2)]
     root = write_discs(tmp_path / "discs", rows, SHAPE)
-    sets = load_sets(root, tmp_path / "list.json", slice_index=3, cohort={"sessions": "all"})
+    sets = load_sets(root, tmp_path / "list.json", extraction=SliceExtraction("axial", 3), cohort={"sessions": "all"})
     members = subjects(sets)
     assert Counter(subject for people in members.values() for subject in people) == {
         f"OAS1_{n:04d}": 2 for n in range(1, 13)
@@ -582,9 +585,9 @@ def test_datalist_of_another_plane_is_refused(tmp_path, planes, load, refused):
     assert load(planes) == sets
     assert {Path(item["image"]).parent.name for item in sets.test} == {"axial"}
     with refused("was made with plane axial, not coronal: choose another --output_dir, or delete the file"):
-        load(planes, plane="coronal")
+        load(planes, extraction=SliceExtraction("coronal", 3))
     (tmp_path / "out" / "datalist.json").unlink()
-    sets = load(planes, plane="coronal")
+    sets = load(planes, extraction=SliceExtraction("coronal", 3))
     assert {Path(item["image"]).parent.name for item in sets.test} == {"coronal"}
 
 
@@ -610,7 +613,7 @@ def test_datalist_of_a_planes_subfolder_and_of_none_are_two(planes, load, refuse
 
 
 def test_planes_of_whole_volumes_share_a_datalist(load):
-    assert load(plane="coronal") == load()
+    assert load(extraction=SliceExtraction("coronal", 3)) == load()
 
 
 @pytest.mark.parametrize("link", [False, True], ids=["folder", "link-to-it"])
@@ -633,7 +636,12 @@ def test_datalist_as_cohort_is_split_anew(tmp_path, discs, load):
     source = tmp_path / "given" / "list.json"
     source.parent.mkdir()
     source.write_text(json.dumps({"training": items}), encoding="utf-8")
-    options = {"slice_index": 3, "seed": 5, "cohort": {"label_column": "label"}, "allow_outside": True}
+    options = {
+        "extraction": SliceExtraction("axial", 3),
+        "seed": 5,
+        "cohort": {"label_column": "label"},
+        "allow_outside": True,
+    }
     again = load_sets(source, tmp_path / "again.json", **options)
     by_subject = {item["subject"]: (item["image"], item["label"]) for item in items}
     found = {item["subject"]: (item["image"], item["label"]) for name in SETS for item in getattr(again, name)}

@@ -9,7 +9,6 @@ from sklearn.metrics import roc_auc_score
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.comparison import corrected_resampled_t, delong, mcnemar
-from monai_cae.evaluation.permutation import permutation_p_value, permuted_label_test
 
 # Ovarian cancer patients (DeLong et al. 1988, table 1), those with all tests: K-G score, albumin, good outcome
 PATIENTS = """
@@ -153,50 +152,3 @@ def test_corrected_t_without_a_spread(differences, difference, p_value):
 def test_corrected_t_refuses(differences, n_train, message):
     with pytest.raises(MonaiCaeError, match=message):
         corrected_resampled_t(differences, n_train, 20)
-
-
-def test_permutation_p_value_counts_the_real_labels():
-    assert permutation_p_value(0.7, [0.5, 0.6, 0.7, 0.8]) == pytest.approx(3 / 5)
-    assert permutation_p_value(0.9, np.zeros(999)) == pytest.approx(1 / 1000)
-    assert math.isnan(permutation_p_value(math.nan, [0.5]))
-    for permuted in ([], [math.nan, 0.5], [[0.5]]):
-        with pytest.raises(MonaiCaeError, match="at least one score"):
-            permutation_p_value(0.7, permuted)
-
-
-def test_permuted_labels_of_a_perfect_ranking():
-    # of the 20 ways to choose 3 AD of 6 subjects one is as good
-    p_value = permuted_label_test([0, 0, 0, 1, 1, 1], np.linspace(0, 1, 6), np.random.default_rng(0), permutations=2000)
-    assert p_value == pytest.approx(1 / 20, abs=0.015)
-
-
-def test_permuted_labels_follow_the_score_and_its_threshold():
-    labels, scores = [0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.3, 0.35, 0.4, 0.45]
-    p_values = {
-        (score, threshold): permuted_label_test(
-            labels, scores, np.random.default_rng(0), score=score, threshold=threshold, permutations=400
-        )
-        for score in ("auc", "accuracy")
-        for threshold in (0.32, 0.5)
-    }
-    assert p_values["accuracy", 0.5] == 1
-    assert p_values["auc", 0.5] == p_values["auc", 0.32] == p_values["accuracy", 0.32] < 0.1
-
-
-def test_permuted_labels_of_what_says_nothing():
-    assert permuted_label_test([0, 1, 1], [0.5] * 3, np.random.default_rng(0), permutations=20) == 1
-    assert math.isnan(permuted_label_test([1, 1], [0.4, 0.5], np.random.default_rng(0)))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"score": "brier"}, "higher is better"),
-        ({"score": "roc"}, "not 'roc'"),
-        ({"permutations": 0}, "permutations must be"),
-        ({"threshold": 2}, "threshold must be"),
-    ],
-)
-def test_permuted_labels_refuse(options, message):
-    with pytest.raises(MonaiCaeError, match=message):
-        permuted_label_test([0, 1], [0.1, 0.9], np.random.default_rng(0), **options)

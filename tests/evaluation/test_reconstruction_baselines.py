@@ -17,7 +17,7 @@ from monai_cae.evaluation.reconstruction_baselines import (
     reconstruction_table,
     trivial_codecs,
 )
-from monai_cae.evaluation.similarity import ssim, ssim_brain
+from monai_cae.evaluation.similarity import ssim
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = np.clip(GENERATOR.random((3, 24, 20)) * np.linspace(-0.5, 1, 20), 0, 1)
@@ -44,25 +44,24 @@ def test_ssim_brain_takes_the_windows_in_the_brain():
     brain = IMAGES[:, 5:-5, 5:-5] > 0.03
     expected = [values[0].numpy()[inside].mean() for values, inside in zip(similarity, brain, strict=True)]
     assert 0.2 < brain.mean() < 0.8
-    assert ssim_brain(IMAGES, BLURRED) == pytest.approx(expected, abs=1e-5)
+    assert ssim(IMAGES, BLURRED, 0.03) == pytest.approx(expected, abs=1e-6)
 
 
 def test_ssim_of_the_same_and_of_nothing():
     empty = np.zeros((1, 11, 11))
     assert ssim(IMAGES, IMAGES) == pytest.approx(np.ones(3))
     assert ssim(empty, empty) == pytest.approx([1])
-    assert np.isnan(ssim_brain(empty, empty)).all()
+    assert np.isnan(ssim(empty, empty, 0.03)).all()
 
 
-@pytest.mark.parametrize("function", [ssim, ssim_brain])
-def test_ssim_hides_no_nan(function):
+@pytest.mark.parametrize("threshold", [None, 0.03])
+def test_ssim_hides_no_nan(threshold):
     broken = IMAGES.copy()
     broken[1, 12, 10] = math.nan
-    for values in (function(broken, BLURRED), function(BLURRED, broken)):
+    for values in (ssim(broken, BLURRED, threshold), ssim(BLURRED, broken, threshold)):
         assert np.isnan(values).tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("function", [ssim, ssim_brain])
 @pytest.mark.parametrize(
     ("shape", "other", "intensity", "message"),
     [
@@ -73,9 +72,9 @@ def test_ssim_hides_no_nan(function):
         ((1, 16, 16), (1, 16, 16), 0, "max_intensity must be positive, not 0"),
     ],
 )
-def test_ssim_refuses(function, shape, other, intensity, message):
+def test_ssim_refuses(shape, other, intensity, message):
     with pytest.raises(MonaiCaeError, match=message):
-        function(np.zeros(shape), np.zeros(other), max_intensity=intensity)
+        ssim(np.zeros(shape), np.zeros(other), max_intensity=intensity)
 
 
 def test_mean_image_is_of_the_training_set():
@@ -138,7 +137,7 @@ def test_reconstruction_table():
     assert table["per_pixel"].tolist() == pytest.approx([2, 0, 5 / 480, 0.25])
     assert table.loc["network", "psnr"] == pytest.approx(psnr(IMAGES, BLURRED).mean())
     assert table.loc["network", "psnr_sd"] == pytest.approx(psnr(IMAGES, BLURRED).std(ddof=1))
-    assert table.loc["network", "ssim_brain"] == pytest.approx(ssim_brain(IMAGES, BLURRED).mean())
+    assert table.loc["network", "ssim_brain"] == pytest.approx(ssim(IMAGES, BLURRED, 0.03).mean())
     assert table.loc["PCA-5", "psnr"] >= table.loc["mean image", "psnr"]
     assert set(table) == {"code_size", "per_pixel"} | {
         f"{measure}{end}" for measure in ("psnr", "psnr_brain", "ssim", "ssim_brain") for end in ("", "_sd")

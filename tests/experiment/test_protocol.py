@@ -109,10 +109,8 @@ def test_page_says_what_the_methods_and_the_abbreviations_are(run):
     page = (run / "results.md").read_text()
     assert "- **network**: the classifier on the autoencoder's encoder, as the configs have it\n" in page
     assert "- **half**: the network with `training_share` 0.5 (train)\n" in page
-    pooled = (
-        "`network_def#pooling` 1, `network_def#hidden` none, `covariates` (age [70, 8]) (train, evaluate); `learn` head"
-    )
-    assert f"- **pooled**: the network with {pooled}, `calibrate` true (train)\n" in page
+    pooled = "`network_def#pooling` 1, `network_def#hidden` none, `covariates` (age [70, 8]) (train, evaluate)"
+    assert f"- **pooled**: the network with {pooled}; `learn` frozen, `calibrate` true (train)\n" in page
     models = json.loads((CONFIGS / "baselines.json").read_text())["models"]
     assert all(model["_desc_"] for model in models.values())
     assert f"- **dark pixels**: {models['dark_pixels']['_desc_']}\n" in page

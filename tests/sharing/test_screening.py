@@ -49,7 +49,7 @@ ATTACKS = {
     "relative reference": ("train", "train/trainer/device", "@##device", "train#trainer#device: @##device"),
     "hidden in a name": ("train", "reader#_target_", "os.system", "reader#_target_: os.system"),
     "hidden in MONAI's name": ("train", "reader::_target_", "os.system", "reader::_target_: os.system"),
-    "addition": ("train", "+imports", ["$import antigravity"], "+imports: ['$import antigravity']"),
+    "addition": ("train", "+imports", ["$import antigravity"], "+imports#0: $import antigravity"),
     "mode": ("train", "reader/_mode_", "debug", "reader#_mode_: debug"),
     "requires": ("train", "reader/_requires_", ["$print(1)"], "reader#_requires_#0: $print(1)"),
     "disabled": ("train", "reader/_disabled_", "$print(1)", "reader#_disabled_: $print(1)"),

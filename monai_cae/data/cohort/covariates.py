@@ -55,7 +55,12 @@ def with_covariates(items: Sequence[Item], covariates: Scales, target: Labels | 
 
 
 def inference_items(
-    images: Sequence[Path], table: str, covariates: Scales, trained_on: Sequence[str] = (), sex_codes: str = ""
+    images: Sequence[Path],
+    table: str,
+    covariates: Scales,
+    trained_on: Sequence[str] = (),
+    sex_codes: str = "",
+    target: Labels | None = None,
 ) -> list[Item]:
     """Items for prediction: image, subject, whether the checkpoint saw it, and the table's covariates where a network
     takes some.
@@ -67,6 +72,7 @@ def inference_items(
         covariates: see `with_covariates`.
         trained_on: hashed IDs of the subjects that the checkpoint saw.
         sex_codes: see `read_subjects`.
+        target: see `with_covariates`.
 
     Raises:
         MonaiCaeError: what `row_of`, `read_subjects` and `with_covariates` refuse.
@@ -87,10 +93,13 @@ def inference_items(
     if not table:
         print(f"no --table: {', '.join(covariates)} are taken to be average for everybody", flush=True)
         return [{**item, "covariates": np.zeros(len(covariates), np.float32)} for item in items]
-    known = [{**item, "age": row.age, "sex": row.sex, **row.covariates} for item, row in zip(items, rows, strict=True)]
+    known = [
+        {**item, "cdr": row.cdr, "age": row.age, "sex": row.sex, **row.covariates}
+        for item, row in zip(items, rows, strict=True)
+    ]
     return [
         {**item, "covariates": full["covariates"]}
-        for item, full in zip(items, with_covariates(known, covariates), strict=True)
+        for item, full in zip(items, with_covariates(known, covariates, target), strict=True)
     ]
 
 

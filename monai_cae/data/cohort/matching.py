@@ -1,10 +1,9 @@
-"""Which image belongs to which row of a table, and which of several images of a session is taken."""
+"""Which image belongs to which row of a table."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 from monai_cae.data.cohort.persons import loose, without_prefixes
 from monai_cae.data.path_safety import require_inside
 from monai_cae.data.scan import Note, Scan
-from monai_cae.errors import MonaiCaeError
 
 _OTHER_FORMATS = {
     ".mgz": "FreeSurfer's .mgz: convert them with mri_convert",
@@ -27,106 +25,6 @@ _OTHER_FORMATS = {
     ".mnc": "MINC: convert them with mnc2nii",
     ".head": "AFNI's: convert them with 3dAFNItoNIFTI",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """The images of a cohort.
-
-    Attributes:
-        by_name: name of the scan -> file.
-        further: how many were passed over for another of the same session.
-        notes: how these were chosen.
-    """
-
-    by_name: dict[str, Path]
-    further: int = 0
-    notes: list[Note] = dataclasses.field(default_factory=list)
-
-
-@dataclasses.dataclass(frozen=True)
-class T1w:
-    """The rule that takes one image of every BIDS session.
-
-    The kind of an image is its entities but for subject, session and run: acquisition, reconstruction, contrast agent
-    ... Of a session the kind is taken that most sessions of the cohort have, and of several runs the last, which is
-    often the repetition of one that went wrong.
-
-    Attributes:
-        acquisition: take images with this `acq-` alone, "none" for those without; "" for any.
-        run: "last", "first", or the number of a run.
-    """
-
-    acquisition: str = ""
-    run: str = "last"
-
-    def __call__(self, sessions: Mapping[str, Sequence[Path]]) -> Images:
-        """Choose.
-
-        Args:
-            sessions: name of the scan -> its images, one or more.
-
-        Raises:
-            MonaiCaeError: an unknown run, or an acquisition that no image has.
-        """
-        run = str(self.run).removeprefix("run-")
-        if run not in ("last", "first") and not run.isdecimal():
-            raise MonaiCaeError(f"run must be last, first or a number, not {self.run!r}")
-        wanted = {name: [path for path in paths if self._wanted(path)] for name, paths in sessions.items()}
-        kinds = Counter(kind for paths in wanted.values() for kind in {_kind(path) for path in paths})
-        if sessions and not kinds:
-            acquisitions = sorted({_entities(path).get("acq", "none") for paths in sessions.values() for path in paths})
-            raise MonaiCaeError(f"no T1w image has acq-{self.acquisition}: there are {', '.join(acquisitions)}")
-        usual = sorted(kinds, key=lambda kind: (-kinds[kind], len(kind), kind))
-        chosen = {}
-        for name, paths in wanted.items():
-            kind = next((kind for kind in usual if kind in map(_kind, paths)), "")
-            runs = sorted((path for path in paths if _kind(path) == kind), key=_run)
-            if run.isdecimal() and len(runs) > 1:
-                runs = [path for path in runs if _run(path) == int(run)]
-            if runs:
-                chosen[name] = runs[0 if run == "first" else -1]
-        total = sum(map(len, sessions.values()))
-        return Images(chosen, total - len(chosen), self._notes(sessions, chosen))
-
-    def _wanted(self, path: Path) -> bool:
-        has = _entities(path).get("acq", "none")
-        return not self.acquisition or has.casefold() == str(self.acquisition).removeprefix("acq-").casefold()
-
-    def _notes(self, sessions: Mapping[str, Sequence[Path]], chosen: Mapping[str, Path]) -> list[Note]:
-        several = [name for name, paths in sessions.items() if len(paths) > 1]
-        taken = Counter(_kind(path) or "without acq-" for path in chosen.values())
-        if not several and len(taken) < 2:
-            return []
-        rule = f"acq-{self.acquisition}" if self.acquisition else "the kind that most sessions have"
-        counted = ", ".join(f"{kind} ({count})" for kind, count in taken.most_common())
-        notes = [
-            Note(
-                f"{len(several)} sessions have several T1w images: {rule} and the {self.run} run are taken "
-                f"({counted}); --acquisition NAME and --run first or a number choose otherwise",
-                tuple(chosen[name].name for name in several[:3] if name in chosen),
-            )
-        ]
-        if len(taken) > 1:
-            notes.append(Note("images of several kinds are mixed: --acquisition NAME keeps one"))
-        missing = [name for name in sessions if name not in chosen]
-        return notes + (
-            [Note(f"{len(missing)} sessions have no such T1w image", tuple(missing[:3]))] if missing else []
-        )
-
-
-def _entities(path: Path) -> dict[str, str]:
-    return {key: value for part in path.name.split("_") if (pair := part.partition("-"))[1] for key, _, value in [pair]}
-
-
-def _kind(path: Path) -> str:
-    left_out = ("sub", "ses", "run")
-    return "_".join(f"{key}-{value}" for key, value in _entities(path).items() if key not in left_out)
-
-
-def _run(path: Path) -> int:
-    number = re.sub(r"\D", "", _entities(path).get("run", ""))
-    return int(number or 0)
 
 
 def match(

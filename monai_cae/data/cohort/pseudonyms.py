@@ -5,6 +5,7 @@ Without a key anybody could hash every possible ID (OASIS-1 has 457) and look th
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import os
 import re
@@ -45,6 +46,22 @@ def names_of(subject: str) -> set[str]:
     """A subject's name and, where there is a key, its pseudonym; none is made."""
     known = not is_pseudonym(subject) and (KEY_VARIABLE in os.environ or key_file().is_file())
     return {subject, pseudonym(subject)} if known else {subject}
+
+
+def hash_subject(subject: str) -> str:
+    """The first 16 hex digits of the SHA-256 of "monai-cae subject:" and the name, the same everywhere and for good.
+
+    The name is taken as `person` spells it: in lower case, without "sub-" and without a session at its end. A name for
+    lists, not protection: whoever can guess the subjects' names can hash them. That of a pseudonym has a k in front:
+    it can't be compared with that of a name.
+    """
+    digest = hashlib.sha256(f"monai-cae subject:{person(subject)}".encode()).hexdigest()[:16]
+    return f"k{digest}" if is_pseudonym(subject) else digest
+
+
+def hashed_subjects(items: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The hashed subject IDs of some items, each once, for a checkpoint to carry."""
+    return sorted({hash_subject(item["subject"]) for item in items})
 
 
 def with_pseudonyms(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

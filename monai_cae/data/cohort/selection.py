@@ -16,8 +16,9 @@ from scipy import optimize
 from monai_cae.data.cohort.differences import compare_ages, compare_shares
 from monai_cae.data.cohort.persons import natural
 from monai_cae.data.cohort.tasks import MISSING_CODES, Task, make_task
+from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.scan_quality import LEFT_OUT, check_on_bad_scan, find_bad, refuse_bad
-from monai_cae.data.layouts import Found, read_scans
+from monai_cae.data.layouts import Found, Layout, read_scans
 from monai_cae.data.phantom import is_synthetic
 from monai_cae.data.scan import BadScan, Note, Scan
 from monai_cae.data.texts import shown
@@ -126,6 +127,7 @@ class PatientsAndControls:
 def load_cohort(
     dataset_dir: str | Path,
     *,
+    layout: Layout | None = None,
     table: str | Path | None = None,
     plane: str = "axial",
     columns: Mapping[str, str] | None = None,
@@ -146,7 +148,7 @@ def load_cohort(
     """Read a cohort in whatever layout, and select the scans that take part; no image is opened.
 
     Args:
-        dataset_dir, table, plane, columns, subject_pattern, sex_codes, acquisition, run: see `read_scans`.
+        dataset_dir, layout, table, plane, columns, subject_pattern, sex_codes, acquisition, run: see `read_scans`.
         allow_unmatched, allow_outside: see `read_scans`.
         task, positive, negative, label_column, missing_codes: which scans are patients and which controls, see
             `make_task`.
@@ -157,6 +159,7 @@ def load_cohort(
     """
     found = read_scans(
         dataset_dir,
+        layout=layout,
         table=table,
         plane=plane,
         columns=columns,
@@ -175,9 +178,8 @@ def load_cohort(
 
 def load_usable_cohort(
     dataset_dir: str | Path,
+    extraction: Extraction,
     *,
-    plane: str,
-    slice_index: int,
     on_bad_scan: str,
     frame: Mapping[str, Any] | None = None,
     target: Labels | None = None,
@@ -190,10 +192,10 @@ def load_usable_cohort(
     read.
 
     Args:
-        dataset_dir, plane: see `load_cohort`.
-        slice_index: see `SliceReader`.
+        dataset_dir: see `load_cohort`.
+        extraction: what is read of the scans.
         on_bad_scan: "fail" names all bad scans of the selection; "skip" leaves them out.
-        frame: `axes`, `training` and `allow_other_frame` of `find_bad`.
+        frame: `training` and `allow_other_frame` of `find_bad`.
         target: what a scan's label is; by default whether it is a patient's.
         **options: the others of `load_cohort`.
 
@@ -203,8 +205,8 @@ def load_usable_cohort(
     check_on_bad_scan(on_bad_scan)
     usual = _defaults(load_cohort)
     full = {**usual, **options}
-    reading = _defaults(read_scans).keys() & full.keys() - {"dataset_dir", "plane"}
-    found = read_scans(dataset_dir, plane=plane, **{name: full[name] for name in reading})
+    given = {name: full[name] for name in _defaults(read_scans).keys() & full.keys() - {"dataset_dir", "plane"}}
+    found = read_scans(dataset_dir, plane=extraction.plane, **given)
     rules = {name: full[name] for name in _RULES if full[name] != usual[name]}
     rules |= {name: full[name] for name in ("sessions", "missing_codes")}
     scans, bad = found.scans, list[BadScan]()
@@ -218,7 +220,7 @@ def load_usable_cohort(
         images = [(scan.name, scan.image) for scan in cohort.scans if scan.image is not None]
         if not images:
             raise MonaiCaeError("dataset_dir is a table alone: training needs the folder with the images")
-        worse = find_bad(images, plane=plane, slice_index=slice_index, **(frame or {}))
+        worse = find_bad(images, extraction, **(frame or {}))
         if on_bad_scan == "fail":
             refuse_bad(worse, len(images))
         if not worse:

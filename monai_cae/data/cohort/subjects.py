@@ -7,9 +7,8 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from monai_cae.data.cohort.persons import loose, subject_of
-from monai_cae.data.cohort.pseudonyms import names_of
+from monai_cae.data.cohort.pseudonyms import hash_subject, names_of
 from monai_cae.data.scan import Scan
-from monai_cae.data.splits.audit import hash_subject
 from monai_cae.errors import MonaiCaeError
 
 _AN_ID = re.compile(r"sub-[a-z0-9]+|OAS[13]_?\d{4}", re.IGNORECASE)

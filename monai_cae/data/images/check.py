@@ -18,9 +18,10 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import PLACE_MM, Frame, frame_lines, frame_of
 from monai_cae.data.images.planes import plane_axis
-from monai_cae.data.images.readers import SliceReader
+from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.volumes import find_volume
 from monai_cae.errors import MonaiCaeError
 
@@ -146,9 +147,7 @@ class _Look:
 def check_cohort(
     images: Sequence[tuple[str, Path]],
     *,
-    plane: str = "axial",
-    slice_index: int = 106,
-    axes: str = "anatomical",
+    extraction: Extraction = PAPER_SLICE,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> CohortCheck:
     """Look at the header and the wanted slice of every scan, and compare each with the others.
@@ -159,46 +158,42 @@ def check_cohort(
 
     Args:
         images: name and file of each scan.
-        plane: see `SliceReader`.
-        slice_index: see `SliceReader`.
-        axes: see `SliceReader`.
+        extraction: what of a volume is looked at; of several channels the first, of a volume its middle slice.
         progress: wraps the iterable of scans, e.g. tqdm.
 
     Raises:
-        MonaiCaeError: an unknown plane, or no images. A scan's own faults are collected.
+        MonaiCaeError: no images. A scan's own faults are collected.
     """
-    reader = SliceReader(plane, slice_index, axes)
     if not images:
         raise MonaiCaeError("there are no images to check: give the folder with the images with --dataset_dir")
-    looks = [_look(name, path, reader) for name, path in (images if progress is None else progress(images))]
+    looks = [_look(name, path, extraction) for name, path in (images if progress is None else progress(images))]
     shape = _most_common(look.shape for look in looks)
     spacing = _most_common(look.spacing for look in looks)
     notes = _compare_headers(looks, shape, spacing)
     _find_copies(looks)
-    notes += _compare_pixels(looks, plane)
-    notes += frame_lines((str(path) for _, path in images), plane=plane, slice_index=slice_index, axes=axes)
+    notes += _compare_pixels(looks, extraction.plane)
+    notes += frame_lines((str(path) for _, path in images), extraction)
     scans = [ScanCheck(look.name, look.path, tuple(look.problems), look.thumbnail) for look in looks]
     return CohortCheck(scans, shape, spacing, tuple(notes))
 
 
-def _look(name: str, path: Path, reader: SliceReader) -> _Look:
+def _look(name: str, path: Path, extraction: Extraction) -> _Look:
     look = _Look(name, path)
     try:
         layout = find_volume(str(path)).layout
     except MonaiCaeError as error:
         look.problems.append(f"not readable: {error}")
         return look
-    look.frame = frame_of(layout, reader.plane, reader.slice_index, reader.axes)
-    look.shape, look.spacing, look.affine = look.frame.shape, look.frame.spacing, layout.view(reader.axes).affine
+    look.frame = frame_of(layout, extraction)
+    look.shape, look.spacing, look.affine = look.frame.shape, look.frame.spacing, layout.view(extraction.axes).affine
     try:
-        array, _ = reader.get_data((path,))
+        image = read_image(extraction, str(path))
     except MonaiCaeError as error:
         look.problems.append(f"no usable slice: {error}")
         return look
-    pixels = array.squeeze(reader.axis)
-    look.thumbnail = _thumbnail(pixels)
-    look.measures = _measure(pixels)
-    look.digest = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes()).digest()
+    look.thumbnail = _thumbnail(extraction.flat(image[0]))
+    look.measures = _measure(image)
+    look.digest = hashlib.blake2b(np.ascontiguousarray(image).tobytes()).digest()
     return look
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_cae.data.images.planes import plane_axis
+from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.volumes import Layout, find_volume
 from monai_cae.errors import MonaiCaeError
 
@@ -55,25 +55,25 @@ class Frame(NamedTuple):
         return (self.shape, self.spacing) == (TEMPLATE_SHAPE, TEMPLATE_SPACING)
 
 
-def frame_of(layout: Layout, plane: str, slice_index: int, axes: str) -> Frame:
-    """The frame of one volume; see `SliceReader` for the arguments. An index outside the volume is not looked at."""
-    view, axis = layout.view(axes), plane_axis(plane)
+def frame_of(layout: Layout, extraction: Extraction) -> Frame:
+    """The frame of one volume; an index outside the volume is not looked at."""
+    view, axis = layout.view(extraction.axes), extraction.axis
     x, y, z = (layout.spacing[stored] for stored in view.order)
-    above = _above_middle(view.shape, (x, y, z), plane, slice_index)
+    above = _above_middle(view.shape, (x, y, z), extraction)
     if not layout.codes:
         return Frame("", view.shape, (x, y, z), above)
     middle = [(size - 1) / 2 for size in view.shape]
-    middle[axis] = 0 if view.shape[axis] == 1 else slice_index - 1
+    middle[axis] = extraction.middle(view.shape[axis]) - 1
     first, second = (view.affine[:3, other] for other in range(3) if other != axis)
     normal = np.cross(first, second)
     centre = view.affine[:3, :3] @ middle + view.affine[:3, 3]
     return Frame(layout.codes, view.shape, (x, y, z), above, _point(centre), _point(normal / np.linalg.norm(normal)))
 
 
-def frames_of(images: Iterable[str], plane: str, slice_index: int, axes: str) -> list[Frame]:
+def frames_of(images: Iterable[str], extraction: Extraction) -> list[Frame]:
     """Of the images whose headers can be read."""
     layouts = map(_layout_of, images)
-    return [frame_of(layout, plane, slice_index, axes) for layout in layouts if layout]
+    return [frame_of(layout, extraction) for layout in layouts if layout]
 
 
 def common_frame(frames: Sequence[Frame]) -> Frame:
@@ -93,19 +93,22 @@ def common_frame(frames: Sequence[Frame]) -> Frame:
     return common._replace(centre=first.centre, normal=first.normal)
 
 
-def frame_faults(frames: Mapping[str, Frame], *, cohort: bool, training: Frame | None) -> dict[str, str]:
+def frame_faults(
+    frames: Mapping[str, Frame], *, cohort: bool, training: Frame | None, volumes: bool = False
+) -> dict[str, str]:
     """Which volumes do not show the wanted plane: why, and what to do, as the end of a sentence.
 
     Args:
         frames: by file.
         cohort: the volumes are one; what most of them have is wanted, where there is no training.
         training: what a checkpoint records.
+        volumes: they are seen as a whole, and may be off in any direction, not across the slice alone.
     """
     usual = common_frame(list(frames.values())) if cohort and frames else None
     silent = sum(not frame.codes for frame in frames.values())
     faults = {}
     for image, frame in frames.items():
-        fault = _misplaced(frame, training or usual, "the training's" if training else "the others'")
+        fault = _misplaced(frame, training or usual, "the training's" if training else "the others'", volumes)
         if fault:
             faults[image] = f"{fault}: register it"
         elif usual and bool(frame.codes) == (2 * silent >= len(frames)):
@@ -114,12 +117,13 @@ def frame_faults(frames: Mapping[str, Frame], *, cohort: bool, training: Frame |
     return faults
 
 
-def _misplaced(frame: Frame, wanted: Frame | None, others: str) -> str:
+def _misplaced(frame: Frame, wanted: Frame | None, others: str, volumes: bool) -> str:
     """Where a header or the training records no place, the middle of the volume has to do."""
     tilt = off = 0.0
     if frame.centre and frame.normal and wanted and wanted.centre and wanted.normal:
         tilt = _degrees(abs(float(np.dot(frame.normal, wanted.normal))))
-        off = abs(float(np.dot(np.subtract(frame.centre, wanted.centre), wanted.normal)))
+        apart = np.subtract(frame.centre, wanted.centre)
+        off = float(np.linalg.norm(apart)) if volumes else abs(float(np.dot(apart, wanted.normal)))
     elif wanted and (wanted.centre or not wanted.codes) and not _same_voxels(frame, wanted):
         off = abs(frame.above_middle - wanted.above_middle)
     if off > MOST_MM:
@@ -131,38 +135,36 @@ def _misplaced(frame: Frame, wanted: Frame | None, others: str) -> str:
     return ""
 
 
-def frame_lines(
-    images: Iterable[str], *, plane: str, slice_index: int, axes: str, training: Frame | None = None
-) -> list[str]:
+def frame_lines(images: Iterable[str], extraction: Extraction, *, training: Frame | None = None) -> list[str]:
     """What of the volumes differs from a network's training, or else from the template, and what would mend it.
 
     Args:
         images: files; one whose header can't be read is passed over.
-        plane, slice_index, axes: see `SliceReader`.
+        extraction: what of a volume is looked at.
         training: what the checkpoint records; None for the template, OASIS-1's T88 volumes.
 
     Returns:
         A line for each kind of difference; none for OASIS-1 itself.
     """
     images = list(images)
-    frames = frames_of(images, plane, slice_index, axes)
+    frames = frames_of(images, extraction)
     if not frames:
         return []
-    usual, slice_name = common_frame(frames), f"{plane} slice {slice_index}"
-    above = _above_middle(TEMPLATE_SHAPE, TEMPLATE_SPACING, plane, slice_index)
+    usual, axes = common_frame(frames), extraction.axes
+    above = _above_middle(TEMPLATE_SHAPE, TEMPLATE_SPACING, extraction)
     wanted = training or Frame("", TEMPLATE_SHAPE, TEMPLATE_SPACING, above)
     lines = []
     if not _same_voxels(usual, wanted):
         stored = f" (stored as {usual.codes})" if usual.codes not in ("", MIXED) else ""
         whose, where = ("those of the training", "its space") if training else ("the template's", "a template")
-        lies = f"{slice_name} lies {usual.above_middle:+.3g} mm from the middle, there {wanted.above_middle:+.3g} mm: "
+        lies = f"lies {usual.above_middle:+.3g} mm from the middle, there {wanted.above_middle:+.3g} mm: "
         lines.append(
             f"{_how_many(frames, usual)} {_voxels(usual)}{stored}, {whose} {_voxels(wanted)}; "
-            f"{'' if usual.shape[plane_axis(plane)] == 1 else lies}register the scans to {where}"
+            f"{'' if usual.shape[extraction.axis] == 1 else f'{extraction.name} {lies}'}register the scans to {where}"
             f"{'' if training else ', or choose another --slice_index'}"
         )
     lines += _contradictions(images) if axes == "anatomical" else []
-    return [*lines, *_orientation_lines(frames, axes, training), *_place_lines(frames, usual, slice_name)]
+    return [*lines, *_orientation_lines(frames, axes, training), *_place_lines(frames, usual, extraction.name)]
 
 
 def _contradictions(images: Iterable[str]) -> list[str]:
@@ -227,9 +229,9 @@ def _place_lines(frames: Sequence[Frame], usual: Frame, slice_name: str) -> list
     return lines
 
 
-def _above_middle(shape: Sequence[int], spacing: Sequence[float], plane: str, slice_index: int) -> float:
-    axis = plane_axis(plane)
-    return 0.0 if shape[axis] == 1 else (slice_index - 1 - (shape[axis] - 1) / 2) * spacing[axis]
+def _above_middle(shape: Sequence[int], spacing: Sequence[float], extraction: Extraction) -> float:
+    count = shape[extraction.axis]
+    return (extraction.middle(count) - 1 - (count - 1) / 2) * spacing[extraction.axis]
 
 
 def _same_voxels(frame: Frame, wanted: Frame) -> bool:

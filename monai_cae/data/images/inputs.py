@@ -9,6 +9,7 @@ from typing import Any
 from monai.transforms import Compose
 from monai.transforms.intensity import array as intensity
 
+from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.frames import Frame, common_frame, frames_of, from_record
 from monai_cae.data.texts import shown
 from monai_cae.errors import MonaiCaeError
@@ -17,28 +18,31 @@ _SHOWN = 200  # characters of a value
 
 
 class NetworkInput:
-    """What a network is fed with.
+    """What a network is fed with, and what it makes of it.
 
     Args:
-        plane, slice_index, axes: see `monai_cae.data.SliceReader`.
+        extraction: what of a volume it sees.
         image_size: pixels of a side.
         preprocessing: its intensity transforms are what scales the slices.
         covariates: name -> (centre, scale); None for a network that takes none.
+        target: what is predicted, whose `repr` tells its settings; None for a network that predicts nothing.
     """
 
     def __init__(
         self,
-        plane: str,
-        slice_index: int,
-        axes: str,
+        extraction: Extraction,
         image_size: int,
         preprocessing: Callable[..., Any],
         covariates: Mapping[str, Sequence[float]] | None = None,
+        target: object = None,
     ) -> None:
-        self.slices: dict[str, Any] = {"plane": plane, "slice_index": slice_index, "axes": axes}
-        self.settings = {**self.slices, "image_size": image_size, "intensity": ", ".join(_scaling(preprocessing))}
+        self.extraction = extraction
+        self.settings = {**_plain(extraction.settings), "image_size": image_size}
+        self.settings["intensity"] = ", ".join(_scaling(preprocessing))
         if covariates is not None:
             self.settings["covariates"] = {name: list(scale) for name, scale in covariates.items()}
+        if target is not None:
+            self.settings["target"] = repr(target)
 
     def record(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Plain values for a checkpoint: the settings, and the frame that most volumes of the training share.
@@ -46,9 +50,9 @@ class NetworkInput:
         Args:
             items: of the training set, with `image`.
         """
-        frames = frames_of((str(item["image"]) for item in items), **self.slices)
+        frames = frames_of((str(item["image"]) for item in items), self.extraction)
         frame = common_frame(frames)._asdict() if frames else None
-        return json.loads(json.dumps({**self.settings, "frame": frame}))
+        return _plain({**self.settings, "frame": frame})
 
     def training_of(self, records: Mapping[str, Mapping[str, Any]]) -> Frame | None:
         """The frame that the checkpoints record; None where none does.
@@ -69,11 +73,16 @@ class NetworkInput:
         return next((frame for frame in frames if frame is not None), None)
 
 
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(settings))
+
+
 def _refusal(checkpoint: str, name: str, before: Any, now: Any) -> str:
     was = before if isinstance(before, str) and before.isidentifier() else shown(before, _SHOWN)
     told = f"{checkpoint} was trained with {name} {was}, not {now}: "
-    if name == "intensity":
-        return told + "take the preprocessing that it was trained with"
+    if name in ("intensity", "extraction", "target"):
+        part = "preprocessing" if name == "intensity" else name
+        return f"{told}take the {part} that it was trained with"
     given = f'"{was}"' if isinstance(before, Mapping) else was
     return told + f"give --{name} {given}, or another checkpoint"
 

@@ -1,4 +1,4 @@
-"""Reading one slice of a volume: only what is wanted leaves the disk."""
+"""Reading what is wanted of a volume: nothing else leaves the disk."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 from monai.config import PathLike
 from monai.data import NibabelReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+from numpy.typing import NDArray
 
-from monai_cae.data.images.planes import check_axes, plane_axis, position
+from monai_cae.data.images.extraction import PAPER_SLICE, Extraction, SliceExtraction
 from monai_cae.data.images.slice_cache import read_slice
-from monai_cae.data.images.volumes import find_volume
+from monai_cae.data.images.volumes import find_volume, read_slices
 from monai_cae.errors import MonaiCaeError
 
-SLICE_OF = "slice_of"  # in the metadata of a slice: the plane that this reader took it in
+PART = "part"  # in the metadata of what this reader gives: what it is, in words
 
 # Beyond these a slice's brightest value is a broken scale's: squares and sums of float32 would overflow or vanish.
 LEAST_VALUE, LARGEST_VALUE = 1e-15, 1e15
@@ -25,37 +26,28 @@ LEAST_VALUE, LARGEST_VALUE = 1e-15, 1e15
 UNORIENTED = {"qform_code": 0, "sform_code": 0}
 
 
-class SliceReader(NibabelReader):
-    """MONAI reader that takes one slice from an Analyze pair, .nii or .nii.gz, bit for bit what slicing the volume
-    gives once `nibabel.as_closest_canonical` has turned it.
+class ExtractionReader(NibabelReader):
+    """MONAI reader of what an extraction needs of a volume: its slices alone leave the disk, bit for bit what slicing
+    the volume gives once `nibabel.as_closest_canonical` has turned it.
 
-    The plane's axis stays, with size 1, and the affine is shifted to the slice, as nibabel's `img.slicer` does it. From
-    uncompressed files only the slice's bytes are read (for one across the first stored axis, which has some of every
-    row, a slice across the third at a time); a .nii.gz is inflated no further than the slice.
+    From uncompressed files only the slices' bytes are read (for those across the first stored axis, which have some of
+    every row, a slice across the third at a time); a .nii.gz is inflated no further than the last of them. The affine
+    is shifted to the first slice, as nibabel's `img.slicer` does it.
 
-    Pass an instance to `LoadImaged(reader=...)`.
+    Pass an instance to `LoadImaged(reader=...)`, and let `Extract` make the image.
 
     Args:
-        plane: "axial", "coronal" or "sagittal".
-        slice_index: 1-based; an image with a single slice in the plane gives that one.
-        axes: "anatomical" finds the plane through the affine, counts from left to right, posterior to anterior and
-            inferior to superior, and gives the slice as it lies in the closest RAS+ volume. A file that records no
-            orientation (Analyze without SPM's .mat, NIfTI with both codes 0, an affine that is not invertible) is
-            taken as stored: its axes in turn are left to right, and so on. "stored" takes every file so.
+        extraction: which slices.
 
     Raises:
-        MonaiCaeError: an unknown plane or axes; in use: no such file, a broken or truncated one or one beyond the
-            limits of `monai_cae.data.images.volumes`, not a 3D volume, an index outside it, a slice that is empty or
-            has values that are not finite.
+        MonaiCaeError: in use: no such file, a broken or truncated one or one beyond the limits of
+            `monai_cae.data.images.volumes`, not a 3D volume, an index outside it, a slice that is empty or has values
+            that are not finite.
     """
 
-    def __init__(self, plane: str = "axial", slice_index: int = 106, axes: str = "anatomical", **kwargs: Any) -> None:
+    def __init__(self, extraction: Extraction = PAPER_SLICE, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_axes(axes)
-        self.axis = plane_axis(plane)
-        self.plane = plane
-        self.slice_index = slice_index
-        self.axes = axes
+        self.extraction = extraction
 
     def verify_suffix(self, filename: Sequence[PathLike] | PathLike) -> bool:
         """Whether the name ends as a format this reads."""
@@ -72,10 +64,10 @@ class SliceReader(NibabelReader):
             img: file names, as `read` gives them.
 
         Returns:
-            The slice, three-dimensional with size 1 along the plane's axis (several files are stacked in a last,
-            channel, dimension), and the metadata of the first.
+            The slices, three-dimensional with as many along the plane's axis (several files are stacked in a last,
+            channel, dimension), and the metadata of the first file.
         """
-        read = [self._read_slice(str(path)) for path in img]
+        read = [read_part(self.extraction, str(path)) for path in img]
         array, affine, oriented = read[0]
         meta = {
             **({} if oriented else UNORIENTED),
@@ -84,7 +76,7 @@ class SliceReader(NibabelReader):
             MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape),
             MetaKeys.SPACE: SpaceKeys.RAS,
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
-            SLICE_OF: self.plane,
+            PART: self.extraction.name,
         }
         if len(read) == 1:
             return array, meta
@@ -93,17 +85,76 @@ class SliceReader(NibabelReader):
             raise MonaiCaeError(f"{names} can't be channels of one image: their slices differ in shape")
         return np.stack([one for one, *_ in read], axis=-1), {**meta, MetaKeys.ORIGINAL_CHANNEL_DIM: -1}
 
-    def _read_slice(self, name: str) -> tuple[np.ndarray, np.ndarray, bool]:
-        volume = find_volume(name)
-        view = volume.layout.view(self.axes)
-        index = position(view.shape, self.plane, self.slice_index, name)
-        axis, first, _ = view.stored(self.axis, index, index + 1)
-        array = view.turned(read_slice(volume, axis, first))
-        check_slice(array, f"{self.plane} slice {index + 1} of {name}")
-        affine = view.affine.copy()
-        with np.errstate(invalid="ignore", over="ignore"):  # a broken header's affine is `monai-cae check`'s to tell
-            affine[:3, 3] += affine[:3, self.axis] * index
-        return array, affine, bool(volume.layout.codes)
+
+class SliceReader(ExtractionReader):
+    """`ExtractionReader` of one slice; the plane's axis stays, with size 1.
+
+    Args:
+        plane: "axial", "coronal" or "sagittal".
+        slice_index: 1-based; an image with a single slice in the plane gives that one.
+        axes: "anatomical" finds the plane through the affine, counts from left to right, posterior to anterior and
+            inferior to superior, and gives the slice as it lies in the closest RAS+ volume. A file that records no
+            orientation (Analyze without SPM's .mat, NIfTI with both codes 0, an affine that is not invertible) is
+            taken as stored: its axes in turn are left to right, and so on. "stored" takes every file so.
+
+    Raises:
+        MonaiCaeError: an unknown plane or axes; in use: see `ExtractionReader`.
+    """
+
+    def __init__(self, plane: str = "axial", slice_index: int = 106, axes: str = "anatomical", **kwargs: Any) -> None:
+        super().__init__(SliceExtraction(plane, slice_index, axes), **kwargs)
+
+
+def read_image(extraction: Extraction, name: str) -> NDArray[Any]:
+    """What the network sees of a file, before it is resized and scaled: shape `(channels, ...)`.
+
+    Raises:
+        MonaiCaeError: see `ExtractionReader`.
+    """
+    return extraction.image(np.moveaxis(read_part(extraction, name)[0], extraction.axis, 0))
+
+
+def read_part(extraction: Extraction, name: str) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The slices of a file that an extraction needs, three-dimensional, with their affine, and whether the header
+    records an orientation.
+
+    Raises:
+        MonaiCaeError: see `ExtractionReader`.
+    """
+    volume, axis = find_volume(name), extraction.axis
+    view = volume.layout.view(extraction.axes)
+    positions = extraction.positions(view.shape, name)
+    first, last = positions[0], positions[-1]
+    if len(positions) > 1 and positions == [*range(first, last + 1)]:
+        array = view.turned(read_slices(volume, *view.stored(axis, first, last + 1)))
+    else:
+        parts = [view.turned(read_slice(volume, *view.stored(axis, one, one + 1)[:2])) for one in positions]
+        array = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+    check_part(extraction, array, axis, positions, name)
+    affine = view.affine.copy()
+    with np.errstate(invalid="ignore", over="ignore"):  # a broken header's affine is `monai-cae check`'s to tell
+        affine[:3, 3] += affine[:3, axis] * first
+    return array, affine, bool(volume.layout.codes)
+
+
+def check_part(extraction: Extraction, array: np.ndarray, axis: int, positions: Sequence[int], where: str) -> None:
+    """Look at every slice, of a volume at all of them together.
+
+    Args:
+        extraction: what they are for.
+        array: the slices, along `axis`.
+        axis: of the array.
+        positions: of the slices, counted from 0.
+        where: names the volume.
+
+    Raises:
+        MonaiCaeError: see `check_slice`.
+    """
+    if extraction.spatial_dims == 3:
+        check_slice(array, f"{extraction.name} of {where}")
+        return
+    for one, position in zip(np.moveaxis(array, axis, 0), positions, strict=True):
+        check_slice(one, f"{extraction.plane} slice {position + 1} of {where}")
 
 
 def check_slice(array: np.ndarray, where: str) -> None:

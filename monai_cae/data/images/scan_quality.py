@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.frames import Frame, frame_faults, frame_lines, frame_of
-from monai_cae.data.images.planes import check_axes, plane_axis, position
-from monai_cae.data.images.readers import SliceReader
+from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.slice_cache import stamp
 from monai_cae.data.images.volumes import Volume, find_volume
 from monai_cae.data.scan import BadScan
@@ -19,36 +19,33 @@ from monai_cae.errors import MonaiCaeError
 
 ON_BAD_SCAN = ("fail", "skip")
 SHOWN = 20  # a screen of lines; the rest is counted
+_good: set[tuple[Any, ...]] = set()
 LEFT_OUT = "scans that can't be used (on_bad_scan skip)"
 
 
 def find_bad(
     images: Sequence[tuple[str, str | Path]],
+    extraction: Extraction,
     *,
-    plane: str,
-    slice_index: int,
-    axes: str = "anatomical",
     cohort: bool = True,
     training: Frame | None = None,
     allow_other_frame: bool = False,
 ) -> list[BadScan]:
-    """Read every header and the wanted slice, and say of each scan that can't be used why; goes on after each.
+    """Read every header and what is wanted, and say of each scan that can't be used why; goes on after each.
 
-    A slice that was found good is not read again in this process, unless its file has changed since.
+    What was found good is not read again in this process, unless its file has changed since.
 
     Args:
         images: subject and file of each scan.
-        plane, slice_index, axes: see `SliceReader`.
+        extraction: what is wanted of them.
         cohort: the images are one: a volume of another shape than most have is bad too, and one that lies elsewhere
             than most headers say.
         training: what a checkpoint records of its training; a slice of another place is bad.
         allow_other_frame: a slice of another place or tilt is not bad, see `monai_cae.data.images.frames`.
 
     Raises:
-        MonaiCaeError: an unknown plane, or a slice_index that is outside the volumes that most are like.
+        MonaiCaeError: a slice_index that is outside the volumes that most are like.
     """
-    plane_axis(plane)
-    check_axes(axes)
     volumes: dict[str, Volume] = {}
     reasons: dict[str, str] = {}
     for _, image in images:
@@ -56,26 +53,25 @@ def find_bad(
             volumes[str(image)] = find_volume(str(image))
         except MonaiCaeError as error:
             reasons[str(image)] = str(error)
-    shapes = {image: volume.layout.view(axes).shape for image, volume in volumes.items()}
+    shapes = {image: volume.layout.view(extraction.axes).shape for image, volume in volumes.items()}
     usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else None
     if usual is not None:  # a wrong setting is no fault of the scans
         first = next(image for image, shape in shapes.items() if shape == usual)
-        position(usual, plane, slice_index, first)
+        extraction.positions(usual, first)
     for image, volume in volumes.items():
         if cohort and shapes[image] != usual:
             shape = f"{image} has the shape {shapes[image]}, the other volumes {usual}"
             reasons[image] = f"{shape}: leave it out or resample it"
             continue
         try:
-            _read_once(image, stamp(volume), plane, slice_index, axes)
+            _read_once(image, stamp(volume), extraction)
         except MonaiCaeError as error:
             reasons[image] = str(error)
     if not allow_other_frame:
-        frames = {image: frame_of(volume.layout, plane, slice_index, axes) for image, volume in volumes.items()}
-        why = frame_faults(frames, cohort=cohort, training=training)
-        which = f"{plane} slice {slice_index}"
+        frames = {image: frame_of(volume.layout, extraction) for image, volume in volumes.items()}
+        why = frame_faults(frames, cohort=cohort, training=training, volumes=extraction.spatial_dims == 3)
         for image, fault in why.items():
-            reasons.setdefault(image, f"{which} of {image} {fault}, or --allow_other_frame true")
+            reasons.setdefault(image, f"{extraction.name} of {image} {fault}, or --allow_other_frame true")
     return [BadScan(subject, str(image), reasons[str(image)]) for subject, image in images if str(image) in reasons]
 
 
@@ -114,11 +110,9 @@ class UsableImages(NamedTuple):
 
 def usable_images(
     images: Sequence[Path],
+    extraction: Extraction,
     *,
-    plane: str,
-    slice_index: int,
     on_bad_scan: str,
-    axes: str = "anatomical",
     training: Frame | None = None,
     allow_other_frame: bool = False,
 ) -> UsableImages:
@@ -126,7 +120,7 @@ def usable_images(
 
     Args:
         images: files.
-        plane, slice_index, axes: see `SliceReader`.
+        extraction: what is wanted of them.
         on_bad_scan: "fail" names all bad images; "skip" leaves them out, and prints which.
         training, allow_other_frame: see `find_bad`; what else of the volumes differs from the training's is printed.
 
@@ -134,9 +128,8 @@ def usable_images(
         MonaiCaeError: bad images, or none left.
     """
     check_on_bad_scan(on_bad_scan)
-    slices: dict[str, Any] = {"plane": plane, "slice_index": slice_index, "axes": axes}
     frame: dict[str, Any] = {"training": training, "allow_other_frame": allow_other_frame}
-    bad = find_bad([("", path) for path in images], cohort=False, **slices, **frame)
+    bad = find_bad([("", path) for path in images], extraction, cohort=False, **frame)
     if on_bad_scan == "fail":
         refuse_bad(bad, len(images))
     if len(bad) == len(images):
@@ -145,7 +138,7 @@ def usable_images(
         print("\n".join(skipped_lines(bad, len(images))), flush=True)
     left_out = {scan.image: scan.brief for scan in bad}
     kept = [path for path in images if str(path) not in left_out]
-    for line in frame_lines(map(str, kept), **slices, training=training):
+    for line in frame_lines(map(str, kept), extraction, training=training):
         print(f"note: {line}", flush=True)
     return UsableImages(kept, left_out)
 
@@ -200,7 +193,9 @@ def from_record(records: Any) -> list[BadScan]:
     return bad
 
 
-@lru_cache(maxsize=1 << 16)
-def _read_once(image: str, stamp: tuple[Any, ...], plane: str, slice_index: int, axes: str) -> None:
-    """Read a slice to see that it can be; errors are not remembered, so a file can be repaired meanwhile."""
-    SliceReader(plane, slice_index, axes).get_data((image,))
+def _read_once(image: str, stamp: tuple[Any, ...], extraction: Extraction) -> None:
+    """Read to see that it can be; errors are not remembered, so a file can be repaired meanwhile."""
+    key = (image, stamp, json.dumps(extraction.settings))
+    if key not in _good:
+        read_image(extraction, image)
+        _good.add(key)

@@ -1,4 +1,4 @@
-"""Transforms of this project: the slice of a volume in memory."""
+"""Transforms of this project: what the network sees of a volume in memory."""
 
 from __future__ import annotations
 
@@ -10,39 +10,33 @@ import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import TransformBackends, convert_to_numpy
+from monai.utils import TransformBackends, convert_to_dst_type, convert_to_numpy
 from numpy.typing import NDArray
 
-from monai_cae.data.images.planes import View, check_axes, closest_view, plane_axis, position
-from monai_cae.data.images.readers import SLICE_OF, UNORIENTED, check_slice
+from monai_cae.data.images.extraction import PAPER_SLICE, Extraction, SliceExtraction
+from monai_cae.data.images.planes import View, closest_view
+from monai_cae.data.images.readers import PART, UNORIENTED, check_part
 from monai_cae.errors import MonaiCaeError
 
 
-class SelectSlice(Transform):
-    """One slice of a channel-first volume: the same slice that `SliceReader` takes from a file.
+class Extract(Transform):
+    """What an extraction makes of a channel-first volume, or of the part of it that `ExtractionReader` has read.
 
     Args:
-        plane: "axial", "coronal" or "sagittal".
-        slice_index: 1-based; a volume with a single slice in the plane gives that one, if `SliceReader` took it.
-        axes: see `SliceReader`. A MetaTensor is turned by its affine, unless its metadata are those of a header that
-            records no orientation; an array without an affine is taken as stored.
+        extraction: which slices, and what becomes of them; a volume with a single slice in the plane gives that one,
+            if `ExtractionReader` took it. A MetaTensor is turned by its affine, unless its metadata are those of a
+            header that records no orientation; an array without an affine is taken as stored.
         single_slice: take a single slice from elsewhere, too; which one of its volume it is can't be known.
 
     Raises:
-        MonaiCaeError: an unknown plane or axes; in use: not a channel-first volume, an index outside it, a slice that
-            is empty or has values that are not finite.
+        MonaiCaeError: in use: not a channel-first volume, an index outside it, a slice that is empty or has values
+            that are not finite.
     """
 
-    backend = [TransformBackends.TORCH, TransformBackends.NUMPY]  # noqa: RUF012  # MONAI declares it so
+    backend = [TransformBackends.NUMPY]  # noqa: RUF012  # MONAI declares it so
 
-    def __init__(
-        self, plane: str = "axial", slice_index: int = 106, axes: str = "anatomical", single_slice: bool = False
-    ) -> None:
-        check_axes(axes)
-        self.axis = plane_axis(plane)
-        self.plane = plane
-        self.slice_index = slice_index
-        self.axes = axes
+    def __init__(self, extraction: Extraction = PAPER_SLICE, single_slice: bool = False) -> None:
+        self.extraction = extraction
         self.single_slice = single_slice
 
     def __call__(self, img: NdarrayOrTensor) -> NdarrayOrTensor:
@@ -51,53 +45,56 @@ class SelectSlice(Transform):
             img: shape `(C, X, Y, Z)`.
 
         Returns:
-            Shape `(C, X, Y)` for the axial plane, `(C, X, Z)` coronal, `(C, Y, Z)` sagittal. A MetaTensor's affine maps
-            `(i, j, 0)` of the slice to the point that it had in the volume.
+            The image of every channel, one behind the other: of one slice `(C, X, Y)` in the axial plane, `(C, X, Z)`
+            coronal, `(C, Y, Z)` sagittal. A MetaTensor's affine maps `(i, j, 0)` of the first slice to the point that
+            it had in the volume, and so `(i, j, k)` of a volume.
         """
         where = str(img.meta.get("filename_or_obj", "the volume")) if isinstance(img, MetaTensor) else "the volume"
         if img.ndim != 4:
             raise MonaiCaeError(f"{where} is not a channel-first volume (C, X, Y, Z): its shape is {tuple(img.shape)}")
-        view = self._view(img)
-        index = position(view.shape, self.plane, self.slice_index, where)
-        if view.shape[self.axis] == 1 and not self.single_slice and not self._was_read(img):
-            raise MonaiCaeError(
-                f"{where} has a single {self.plane} slice (shape {tuple(img.shape[1:])}), and which one can't be "
-                "known: give the whole volume, or set single_slice to true if it is the wanted one"
-            )
-        axis, first, _ = view.stored(self.axis, index, index + 1)
-        wanted: list[Any] = [slice(None)] * 4
-        wanted[1 + axis] = first
-        out = img[tuple(wanted)]
-        check_slice(convert_to_numpy(out), f"{self.plane} slice {index + 1} of {where}")
+        extraction, axis = self.extraction, self.extraction.axis
+        array = convert_to_numpy(img)
+        if isinstance(img, MetaTensor) and img.meta.get(PART) == extraction.name:
+            affine, first = img.affine.numpy(), 0
+        else:
+            view = self._view(img)
+            positions = extraction.positions(view.shape, where)
+            if view.shape[axis] == 1 and not self.single_slice:
+                raise MonaiCaeError(
+                    f"{where} has a single {extraction.plane} slice (shape {tuple(img.shape[1:])}), and which one "
+                    "can't be known: give the whole volume, or set single_slice to true if it is the wanted one"
+                )
+            stored = [view.stored(axis, one, one + 1)[1] for one in positions]
+            parts = array.take(stored, 1 + view.order[axis])
+            array = np.stack([_turned(part, view, axis) for part in parts])
+            check_part(extraction, array, 1 + axis, positions, where)
+            affine, first = view.affine, positions[0]
+        images = [extraction.image(np.moveaxis(channel, axis, 0)) for channel in array]
+        out, *_ = convert_to_dst_type(images[0] if len(images) == 1 else np.concatenate(images), img)
         if isinstance(out, MetaTensor):
-            out = self._turned(out, view)
-            out.affine = torch.as_tensor(self._affine(view.affine, index), dtype=out.affine.dtype)
+            out.affine = torch.as_tensor(self._affine(affine, first), dtype=out.affine.dtype)
         return out
-
-    def _was_read(self, img: NdarrayOrTensor) -> bool:
-        return isinstance(img, MetaTensor) and img.meta.get(SLICE_OF) == self.plane
 
     def _view(self, img: NdarrayOrTensor) -> View:
         shape = (int(img.shape[1]), int(img.shape[2]), int(img.shape[3]))
         if not isinstance(img, MetaTensor):
             return View(shape, np.eye(4))
         affine = img.affine.detach().cpu().numpy().astype(np.float64)
-        closest = closest_view(shape, affine) if self.axes == "anatomical" and _is_oriented(img.meta) else None
-        return closest or View(shape, affine)
+        turned = self.extraction.axes == "anatomical" and _is_oriented(img.meta)
+        return (closest_view(shape, affine) if turned else None) or View(shape, affine)
 
-    def _turned(self, out: Any, view: View) -> Any:
-        kept = [axis for axis in range(3) if axis != self.axis]
-        if view.order[kept[0]] > view.order[kept[1]]:
-            out = out.transpose(1, 2)
-        flipped = [place for place, axis in enumerate(kept, start=1) if view.flipped[axis]]
-        return out.flip(flipped) if flipped else out
-
-    def _affine(self, affine: NDArray[np.float64], index: int) -> NDArray[np.float64]:
-        kept = [axis for axis in range(3) if axis != self.axis]
-        moved = affine.copy()
-        moved[:3, :3] = affine[:3, [*kept, self.axis]]
-        moved[:3, 3] += affine[:3, self.axis] * index
+    def _affine(self, affine: NDArray[np.float64], first: int) -> NDArray[np.float64]:
+        axis, moved = self.extraction.axis, affine.copy()
+        moved[:3, 3] += affine[:3, axis] * first
+        if self.extraction.spatial_dims == 2:
+            moved[:3, :3] = affine[:3, [*(other for other in range(3) if other != axis), axis]]
         return moved
+
+
+def _turned(part: NDArray[Any], view: View, axis: int) -> NDArray[Any]:
+    """Slices taken from the stored axes, turned into the view's but for their order, which is that of the view."""
+    flipped = tuple(flip and other != axis for other, flip in enumerate(view.flipped))
+    return View(view.shape, view.affine, view.order, (flipped[0], flipped[1], flipped[2])).turned(part)
 
 
 def _is_oriented(meta: Mapping[Any, Any]) -> bool:
@@ -106,19 +103,63 @@ def _is_oriented(meta: Mapping[Any, Any]) -> bool:
     return any(int(code) > 0 for code in codes) if codes else "vols_added" not in meta  # a field of Analyze alone
 
 
-class SelectSliced(MapTransform):
+class Extractd(MapTransform):
+    """Dictionary version of `Extract`.
+
+    Args:
+        keys: items to take it of.
+        extraction: see `Extract`.
+        single_slice: see `Extract`.
+        allow_missing_keys: as in every MONAI dictionary transform.
+    """
+
+    backend = Extract.backend
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        extraction: Extraction = PAPER_SLICE,
+        allow_missing_keys: bool = False,
+        single_slice: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.extract = Extract(extraction, single_slice)
+
+    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
+        """Replace each item by what is seen of it."""
+        out = dict(data)
+        for key in self.key_iterator(out):
+            out[key] = self.extract(out[key])
+        return out
+
+
+class SelectSlice(Extract):
+    """`Extract` for one slice: the same slice that `SliceReader` takes from a file.
+
+    Args:
+        plane: "axial", "coronal" or "sagittal".
+        slice_index: counted from 1.
+        axes: see `SliceReader`.
+        single_slice: see `Extract`.
+
+    Raises:
+        MonaiCaeError: an unknown plane or axes; in use: see `Extract`.
+    """
+
+    def __init__(
+        self, plane: str = "axial", slice_index: int = 106, axes: str = "anatomical", single_slice: bool = False
+    ) -> None:
+        super().__init__(SliceExtraction(plane, slice_index, axes), single_slice)
+
+
+class SelectSliced(Extractd):
     """Dictionary version of `SelectSlice`.
 
     Args:
         keys: items to take the slice of.
-        plane: see `SelectSlice`.
-        slice_index: see `SelectSlice`.
-        axes: see `SelectSlice`.
-        single_slice: see `SelectSlice`.
+        plane, slice_index, axes, single_slice: see `SelectSlice`.
         allow_missing_keys: as in every MONAI dictionary transform.
     """
-
-    backend = SelectSlice.backend
 
     def __init__(
         self,
@@ -129,12 +170,4 @@ class SelectSliced(MapTransform):
         allow_missing_keys: bool = False,
         single_slice: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.select = SelectSlice(plane, slice_index, axes, single_slice)
-
-    def __call__(self, data: Mapping[Hashable, NdarrayOrTensor]) -> dict[Hashable, NdarrayOrTensor]:
-        """Replace each item by its slice."""
-        out = dict(data)
-        for key in self.key_iterator(out):
-            out[key] = self.select(out[key])
-        return out
+        super().__init__(keys, SliceExtraction(plane, slice_index, axes), allow_missing_keys, single_slice)

@@ -30,6 +30,7 @@ from monai_cae.errors import MonaiCaeError
 # pixels bound the memory: a few copies of 4 million numbers of 8 bytes; test_reader_fuzz.py measures it. The
 # voxels bound the time: nothing is inflated beyond the last of them.
 MAX_SLICE_PIXELS = 2048 * 2048
+MAX_PART_VOXELS = 512**3  # of several slices together
 MAX_VOXELS = 1024**3
 MAX_OFFSET_BYTES = 64 << 20  # of headers and their extensions before the voxels: skipped, never kept
 MAX_MAT_BYTES = 64 << 10  # SPM's two 4 x 4 matrices take 400
@@ -136,8 +137,9 @@ def read_slices(volume: Volume, axis: int, start: int, stop: int) -> NDArray[Any
     """
     voxels, layout, packed = volume
     pixels = math.prod(layout.shape) // layout.shape[axis]
-    if pixels * (stop - start) > MAX_SLICE_PIXELS:
-        raise MonaiCaeError(f"{voxels} has slices of {pixels} pixels: at most {MAX_SLICE_PIXELS} are read at once")
+    for number, most in ((pixels, MAX_SLICE_PIXELS), (pixels * (stop - start), MAX_PART_VOXELS)):
+        if number > most:
+            raise MonaiCaeError(f"{voxels} has slices of {pixels} pixels: at most {most} are read at once")
     try:
         with gzip.GzipFile(voxels) if packed else FileIO(voxels) as file:
             array = _read(file, layout, axis, start, stop)

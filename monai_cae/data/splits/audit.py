@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from itertools import combinations
 from operator import attrgetter
 from pathlib import Path
@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from monai_cae.data.cohort.differences import compare_ages, compare_shares
 from monai_cae.data.cohort.persons import maybe_one_person, person, split_session
-from monai_cae.data.cohort.pseudonyms import is_pseudonym, names_of
+from monai_cae.data.cohort.pseudonyms import hash_subject, names_of
 from monai_cae.data.cohort.selection import Labels, PatientsAndControls
+from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import frame_lines
-from monai_cae.data.images.readers import SliceReader
+from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.scan_quality import recorded
 from monai_cae.data.scan import BadScan
-from monai_cae.data.splits.near_duplicates import WAVES, describe, near_duplicates, threshold
+from monai_cae.data.splits.near_duplicates import THRESHOLD, WAVES, describe, near_duplicates
 from monai_cae.errors import MonaiCaeError
 
 _Array = NDArray[Any]
@@ -103,9 +104,7 @@ def audit_sets(
     validation: Sequence[Mapping[str, Any]],
     test: Sequence[Mapping[str, Any]],
     *,
-    plane: str = "axial",
-    slice_index: int = 106,
-    axes: str = "anatomical",
+    extraction: Extraction = PAPER_SLICE,
     pixels: bool = True,
     synthetic: bool = False,
     pretrained_on: Sequence[str] = (),
@@ -124,7 +123,7 @@ def audit_sets(
     Args:
         training, validation, test: items with `image` (a path), `label`, `subject`, and where known
             `session`, `age`, `sex`.
-        plane, slice_index, axes: the slice whose pixels are compared, see `SliceReader`.
+        extraction: what is compared of the images; near-duplicates are looked for in its first channel.
         pixels: read every slice, which takes most of the time; 9 KB of memory per image.
         synthetic: handed on.
         pretrained_on: `hash_subject` of every subject that a pretrained checkpoint has seen.
@@ -148,7 +147,7 @@ def audit_sets(
     _check_subjects(report, everyone)
     _check_pretraining(report, members["test"], pretrained_on)
     _check_files(report, everyone, name_files)
-    _check_pixels(report, everyone, SliceReader(plane, slice_index, axes), pixels, progress)
+    _check_pixels(report, everyone, extraction, pixels, progress)
     if target.classes:
         _check_labels(report, everyone)
     _check_balance(report, everyone, target)
@@ -158,19 +157,8 @@ def audit_sets(
         findings=report.findings,
         synthetic=synthetic,
         bad_scans=recorded(bad_scans),
-        notes=frame_lines(files, plane=plane, slice_index=slice_index, axes=axes),
+        notes=frame_lines(files, extraction),
     )
-
-
-def hash_subject(subject: str) -> str:
-    """The first 16 hex digits of the SHA-256 of "monai-cae subject:" and the name, the same everywhere and for good.
-
-    The name is taken as `person` spells it: in lower case, without "sub-" and without a session at its end. A name for
-    lists, not protection: whoever can guess the subjects' names can hash them. That of a pseudonym has a k in front:
-    it can't be compared with that of a name.
-    """
-    digest = sha256(f"monai-cae subject:{person(subject)}".encode()).hexdigest()[:16]
-    return f"k{digest}" if is_pseudonym(subject) else digest
 
 
 @dataclass(frozen=True)
@@ -338,18 +326,19 @@ def _file_identity(path: str) -> Hashable:
 
 
 def _check_pixels(
-    report: _Report, everyone: list[_Member], reader: SliceReader, wanted: bool, progress: _Progress | None
+    report: _Report, everyone: list[_Member], extraction: Extraction, wanted: bool, progress: _Progress | None
 ) -> None:
     digests: list[Hashable] = []
     described = np.zeros((len(everyone) if wanted else 0, 4, WAVES**2 // 4), np.float32)
     resolved = wanted
     if wanted:
         for number, member in enumerate(everyone if progress is None else progress(everyone)):
-            values = reader.get_data((Path(member.path),))[0].squeeze(reader.axis).astype(np.float64)
-            digests.append((values.shape, blake2b(values.tobytes(), digest_size=16).digest()))
-            described[number] = describe(values.astype(np.float32))
-            resolved = resolved and min(values.shape) >= WAVES
-    which = f"{reader.plane} slice {reader.slice_index}"
+            image = read_image(extraction, member.path).astype(np.float64)
+            digests.append((image.shape, blake2b(image.tobytes(), digest_size=16).digest()))
+            flat = extraction.flat(image[0]).astype(np.float32)
+            described[number] = describe(flat)
+            resolved = resolved and min(flat.shape) >= WAVES
+    which = extraction.name
     report.add(
         "Same pixels",
         f"the same values in {which} of two subjects, in any number format; within one set a warning",
@@ -363,7 +352,7 @@ def _check_pixels(
         "Near-duplicate slice",
         f"{which} of two subjects in two sets: the same slice edited or mirrored, or its neighbour 1 mm away",
         _near_duplicates(everyone, digests, described) if resolved else (),
-        threshold=threshold(sizes),
+        threshold=THRESHOLD,
         compared=sum(a * b for a, b in combinations(sizes, 2)) if resolved else None,
         unit="pairs of slices",
     )

@@ -15,7 +15,7 @@ from monai_cae.files import replacing
 
 SETS = ("training", "validation", "test")
 MAX_BYTES = 64 << 20  # 100,000 items are about half of it
-_OBJECTS = ("made_from", "recipe", "certificate")
+_OBJECTS = ("made_from", "recipe")
 _NAMES = ("image", "subject", "session", "sex")  # texts on one line
 Item = dict[str, Any]
 

@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.neighbors import NearestNeighbors
 
 from monai_cae.data.cohort.selection import load_cohort
-from monai_cae.data.images.planes import check_axes, plane_axis, position
+from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.readers import check_slice
 from monai_cae.data.images.volumes import find_volume, read_slices
 from monai_cae.data.scan import Scan
@@ -53,9 +53,7 @@ class LeakageDemo:
 def leakage_demo(
     dataset_dir: str | Path,
     *,
-    plane: str = "axial",
-    slice_index: int = 106,
-    axes: str = "anatomical",
+    extraction: Extraction = PAPER_SLICE,
     neighbours: int = 10,
     seed: int = 0,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
@@ -68,9 +66,7 @@ def leakage_demo(
 
     Args:
         dataset_dir: a cohort of volumes; of each only the wanted slices are read.
-        plane: see `SliceReader`.
-        slice_index: 1-based, the middle of the slices.
-        axes: see `SliceReader`.
+        extraction: has the slice in the middle of those that are taken.
         neighbours: slices taken on either side, as far as the volume goes.
         seed: of both splits.
         progress: wraps the iterable of scans, e.g. tqdm.
@@ -82,31 +78,28 @@ def leakage_demo(
     """
     if isinstance(neighbours, bool) or not isinstance(neighbours, int) or neighbours < 1:
         raise MonaiCaeError(f"neighbours must be a whole number from 1, not {neighbours!r}")
-    cohort = load_cohort(dataset_dir, plane=plane, **selection)
+    cohort = load_cohort(dataset_dir, plane=extraction.plane, **selection)
     for found, what in ((cohort.patients, "patients"), (cohort.controls, "controls")):
         subjects = len({scan.subject for scan in found})
         if subjects < FOLDS:
             raise MonaiCaeError(f"the demonstration needs {FOLDS} {what} for its {FOLDS} folds, not {subjects}")
     scans = cohort.scans
-    check_axes(axes)
-    slabs = [
-        _read_slab(scan, plane, slice_index, axes, neighbours)
-        for scan in (scans if progress is None else progress(scans))
-    ]
+    slabs = [_read_slab(scan, extraction, neighbours) for scan in (scans if progress is None else progress(scans))]
     for scan, slab in zip(scans, slabs, strict=True):
         if slab.shape != slabs[0].shape:
             raise MonaiCaeError(f"{scan.image} and {scans[0].image} differ in shape: leave one out or resample it")
     return _compare(np.concatenate(slabs), scans, len(slabs[0]), seed)
 
 
-def _read_slab(scan: Scan, plane: str, slice_index: int, axes: str, neighbours: int) -> _Array:
+def _read_slab(scan: Scan, extraction: Extraction, neighbours: int) -> _Array:
     """Neighbouring slices, averaged to few pixels and scaled to [0, 1] each: (count, height, width)."""
     if scan.image is None:
         raise MonaiCaeError(f"{scan.name} has no image: the demonstration needs the folder with the volumes")
-    volume, axis = find_volume(str(scan.image)), plane_axis(plane)
-    view = volume.layout.view(axes)
+    volume, plane, axis = find_volume(str(scan.image)), extraction.plane, extraction.axis
+    view = volume.layout.view(extraction.axes)
     shape = view.shape
-    middle = position(shape, plane, slice_index, str(scan.image))
+    positions = extraction.positions(shape, str(scan.image))
+    middle = positions[len(positions) // 2]
     if shape[axis] == 1:
         raise MonaiCaeError(f"{scan.image} has one {plane} slice: the demonstration needs whole volumes, or a slab")
     start, stop = max(0, middle - neighbours), min(shape[axis], middle + neighbours + 1)

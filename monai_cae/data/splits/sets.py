@@ -20,8 +20,10 @@ from monai_cae.data.cohort.selection import (
     load_usable_cohort,
 )
 from monai_cae.data.cohort.tables import ROLES
+from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import Frame
 from monai_cae.data.images.scan_quality import check_on_bad_scan, find_bad, from_record, recorded, refuse_bad
+from monai_cae.data.layouts import Layout
 from monai_cae.data.path_safety import require_inside
 from monai_cae.data.scan import BadScan
 from monai_cae.data.splits.datalists import (
@@ -37,6 +39,7 @@ from monai_cae.data.splits.datalists import (
 from monai_cae.data.splits.splitting import check_split, split_cohort
 from monai_cae.data.texts import MAX_NAME, shown
 from monai_cae.errors import MonaiCaeError
+from monai_cae.terminal import say
 
 _ANEW = "delete it to have it made anew"
 
@@ -78,11 +81,10 @@ def load_sets(
     dataset_dir: str | Path,
     datalist: str | Path,
     *,
+    layout: Layout | None = None,
     cohort: Mapping[str, Any] | None = None,
     split: Mapping[str, Any] | None = None,
-    plane: str = "axial",
-    slice_index: int = 106,
-    axes: str = "anatomical",
+    extraction: Extraction = PAPER_SLICE,
     seed: int = 0,
     allow_leaks: bool = False,
     allow_outside: bool = False,
@@ -99,11 +101,10 @@ def load_sets(
     Args:
         dataset_dir: cohort folder; the datalist's image paths are relative to it.
         datalist: JSON file, written atomically when it does not exist.
+        layout: see `read_scans`.
         cohort: options of `load_cohort`.
         split: options of `split_cohort`.
-        plane: see `load_cohort`.
-        slice_index: 1-based; every image must have that slice.
-        axes: see `SliceReader`.
+        extraction: every image must have its slices.
         seed: see `split_cohort`.
         allow_leaks: accept a given datalist with a subject in two sets.
         allow_outside: accept images outside dataset_dir, see `monai_cae.data.path_safety.require_inside`.
@@ -119,7 +120,7 @@ def load_sets(
         MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, bad scans, a set or class
             of which none is left, or what `load_usable_cohort` and `split_cohort` refuse.
     """
-    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane", "allow_outside"})
+    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane", "layout", "allow_outside"})
     split_options = _known_options("split", split, split_cohort, without={"seed", "target"})
     target = target or PatientsAndControls()
     root, datalist = Path(dataset_dir), Path(datalist)
@@ -128,31 +129,31 @@ def load_sets(
     folder = folder_of(root).resolve()
     made_from = {"dataset_dir": str(folder), **cohort_options, **split_options, "seed": seed}
     made_from["target"] = target.name
+    made_from["layout"] = layout.name if layout else ""
     made_from["datalist"] = str(root.resolve()) if root.is_file() else ""  # whose subjects are split anew
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
-    made_from["plane"] = plane if (root / plane).is_dir() else ""
-    frame = {"axes": axes, "training": training, "allow_other_frame": allow_other_frame}
+    made_from["plane"] = extraction.plane if (root / extraction.plane).is_dir() else ""
+    frame = {"training": training, "allow_other_frame": allow_other_frame}
     check_split(**split_options, seed=seed)
     unwritten: dict[str, Any] = {}
     if not datalist.exists():
-        cohort_options["allow_outside"] = allow_outside
+        place: dict[str, Any] = {"frame": frame, "on_bad_scan": on_bad_scan}
         try:
             chosen = load_usable_cohort(
                 root,
-                plane=plane,
-                slice_index=slice_index,
-                on_bad_scan=on_bad_scan,
-                frame=frame,
+                extraction,
+                layout=layout,
                 target=target,
+                allow_outside=allow_outside,
+                **place,
                 **cohort_options,
             )
             sets = split_cohort(chosen, seed=seed, target=target, **split_options)
         except MonaiCaeError as error:
-            raise MonaiCaeError(_in_groups(str(error), cohort_options.keys() - {"allow_outside"})) from error
+            raise MonaiCaeError(_in_groups(str(error), cohort_options.keys())) from error
         for note in chosen.notes:
-            print(f"note: {note.line(names=not hash_ids)}", flush=True)
-        recipe = {"plane": plane, "slice_index": slice_index, "axes": axes, **recipe_of(chosen, root)}
-        about: dict[str, Any] = {"made_from": made_from, "recipe": recipe}
+            say(f"note: {note.line(names=not hash_ids)}")
+        about: dict[str, Any] = {"made_from": made_from, "recipe": {**extraction.settings, **recipe_of(chosen, root)}}
         about |= {} if target.classes else {"labels": f"label = {target.name}"}
         unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, **about)
         check_record(unwritten, datalist)
@@ -160,8 +161,7 @@ def load_sets(
     allowed: dict[str, Any] = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "target": target}
     known = {name: made_from[name] for name in ("dataset_dir", "target")} if given else made_from
     found = _sets_of(content, datalist, root, made_from=known, hash_ids=hash_ids, **allowed)
-    look: dict[str, Any] = {"plane": plane, "slice_index": slice_index, "frame": frame}
-    found = usable_sets(found, datalist, on_bad_scan=on_bad_scan, target=target, **look)
+    found = usable_sets(found, datalist, extraction, on_bad_scan=on_bad_scan, frame=frame, target=target)
     if write and unwritten:
         write_content(datalist, unwritten)
         return found
@@ -178,9 +178,8 @@ def recipe_of(cohort: Cohort, root: Path) -> dict[str, Any]:
 def usable_sets(
     sets: Sets,
     datalist: Path,
+    extraction: Extraction,
     *,
-    plane: str,
-    slice_index: int,
     on_bad_scan: str,
     frame: Mapping[str, Any] | None = None,
     target: Labels | None = None,
@@ -190,9 +189,9 @@ def usable_sets(
     Args:
         sets: as read.
         datalist: names them in an error.
-        plane, slice_index: see `SliceReader`.
+        extraction: what is read of them.
         on_bad_scan: "fail" names all bad scans; "skip" leaves them out, in memory.
-        frame: `axes`, `training` and `allow_other_frame` of `find_bad`.
+        frame: `training` and `allow_other_frame` of `find_bad`.
         target: see `load_sets`.
 
     Raises:
@@ -201,7 +200,7 @@ def usable_sets(
     check_on_bad_scan(on_bad_scan)
     items = {name: getattr(sets, name) for name in SETS}
     images = [(item["subject"], item["image"]) for members in items.values() for item in members]
-    bad = find_bad(images, plane=plane, slice_index=slice_index, **(frame or {}))
+    bad = find_bad(images, extraction, **(frame or {}))
     if on_bad_scan == "fail":
         refuse_bad(bad, len(images))
     if not bad:

@@ -62,8 +62,16 @@ class BatchAugmentation:
 
         Returns:
             The batch with changed images, of the same shape and range.
+
+        Raises:
+            MonaiCaeError: volumes.
         """
         image: torch.Tensor = batch["image"]
+        if image.ndim != 4:
+            raise MonaiCaeError(
+                f"augmentation changes slices, not images of {image.ndim - 2} dimensions: set augment to false, or "
+                "train#augmentation to one of your own"
+            )
         self.generator(image.device)
         grid = functional.affine_grid(self._affine(image), list(image.shape), align_corners=False)
         image = functional.grid_sample(image, grid.to(image.dtype), align_corners=False)

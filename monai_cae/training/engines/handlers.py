@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
-from tqdm import tqdm
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import save_weights
+from monai_cae.terminal import progress_bar
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.engines.parallel import is_first
 
@@ -184,7 +184,7 @@ class StopWhenWorse:
 
 
 class EpochProgress:
-    """One progress bar per trainer, with the latest epoch's metrics.
+    """A progress bar of the trainer, with the latest epoch's metrics.
 
     Args:
         title: what is being trained.
@@ -206,15 +206,8 @@ class EpochProgress:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _start(self, engine: Engine) -> None:
-        self._bar = tqdm(
-            total=engine.state.max_epochs,
-            initial=engine.state.epoch,
-            desc=self.title,
-            unit="epoch",
-            mininterval=1.0,
-            dynamic_ncols=True,
-            disable=not is_first(),
-        )
+        epochs = engine.state.max_epochs or 0
+        self._bar = progress_bar(self.title, epochs, "epoch", initial=engine.state.epoch, hidden=not is_first())
 
     def __call__(self, engine: Engine) -> None:
         """Show the epoch that has just ended."""

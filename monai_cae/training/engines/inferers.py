@@ -63,8 +63,13 @@ class PrecisionInferer(SimpleInferer):
         context = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
         with context:
             output = super().__call__(inputs, network, *args, **kwargs)
-        # the next replay of a CUDA graph writes over its output
-        return each_tensor(output, lambda t: t.clone() if graphs and t.dtype == torch.float32 else t.float())
+
+        def full(tensor: torch.Tensor) -> torch.Tensor:
+            precise = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+            # the next replay of a CUDA graph writes over its output
+            return precise.clone() if graphs and precise is tensor else precise
+
+        return each_tensor(output, full)
 
     def _compile(self, network: nn.Module, device: torch.device) -> Callable[..., torch.Tensor]:
         if network not in self._compiled:

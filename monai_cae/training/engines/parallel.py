@@ -11,7 +11,6 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from torch import distributed, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_cae.errors import MonaiCaeError
@@ -88,7 +87,9 @@ def leave_processes() -> None:
 
 
 def become_replica(network: nn.Module, seed: int) -> None:
-    """Normalise batches by the statistics of all processes; draw other random numbers, for dropout, in each.
+    """Normalise batches by the statistics of all GPUs; draw other random numbers, for dropout, in each process.
+
+    On CPUs, for which torch has no such batch norm, each process normalises its own share of the batch.
 
     Args:
         network: changed in place; the names of its weights stay.
@@ -97,10 +98,6 @@ def become_replica(network: nn.Module, seed: int) -> None:
     torch.manual_seed(seed + distributed.get_rank())
     if next(network.parameters()).is_cuda:
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        return
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            module.__class__ = _CPUSyncBatchNorm  # as torch's parametrizations do; weights and buffers stay the same
 
 
 class ParallelInferer(PrecisionInferer):
@@ -133,47 +130,3 @@ class ParallelInferer(PrecisionInferer):
             self._replica = DistributedDataParallel(network)
             self._learning = learning
         return self._replica
-
-
-class _CPUSyncBatchNorm(_BatchNorm):
-    """`torch.nn.SyncBatchNorm`, which refuses CPU tensors, in plain operations."""
-
-    running_mean: torch.Tensor
-    running_var: torch.Tensor
-    num_batches_tracked: torch.Tensor
-    momentum: float
-
-    def _check_input_dim(self, input: torch.Tensor) -> None:
-        """Any number of dimensions."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """Args: input: shape `(N, C, ...)`; N may differ between the processes."""
-        if not self.training:
-            return super().forward(input)
-        dims = [0, *range(2, input.ndim)]
-        shape = [1, -1] + [1] * (input.ndim - 2)
-        image = input.float()
-        count = _Sum.apply(image.new_tensor(image.numel() / image.shape[1]))
-        mean = _Sum.apply(image.sum(dims)) / count
-        centred = image - mean.view(shape)
-        variance = _Sum.apply(centred.square().sum(dims)) / count
-        with torch.no_grad():
-            self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
-
-
-class _Sum(torch.autograd.Function):
-    """Sum over all processes; a gradient of one process's sum is one of every process's summand."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
-        total = tensor.clone()
-        distributed.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
-        return _Sum.forward(ctx, gradients[0])

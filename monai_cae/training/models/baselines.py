@@ -1,4 +1,4 @@
-"""What is simpler than the network, on the same sets: models of the table, of the pixels, of the frozen encoder's code.
+"""Simpler models than the network, on the same sets: of the table, of the pixels, of the frozen encoder's code.
 
 Which models there are is the config's business (`bundle/configs/baselines.json`): features of ours, classifiers of
 scikit-learn's. The parts here are what scikit-learn does not have.
@@ -6,195 +6,30 @@ scikit-learn's. The parts here are what scikit-learn does not have.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import StratifiedKFold
-from torch import nn
-from torch.nn import functional
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import classification_metrics, predicted_classes
 from monai_cae.files import replacing
-from monai_cae.networks import IntensityHistogram, load_weights
 from monai_cae.targets import Target
+from monai_cae.terminal import progress_bar
 from monai_cae.tracking import TrackedRun
-from monai_cae.training.engines.inferers import PrecisionInferer
+from monai_cae.training.models.features import EncoderCodes, Features, Item, Table, TableColumns
 from monai_cae.training.stages.run import data_kind
 
-Item: TypeAlias = Mapping[str, Any]
-Table: TypeAlias = NDArray[np.float64] | pd.DataFrame
-Features: TypeAlias = Callable[[Sequence[Item]], Table]
-
 _NAME = re.compile(r"\w[\w.-]*")  # becomes a file's name and part of an MLflow metric's
-_SEX = {"F": 0.0, "M": 1.0}
-
-
-class TableColumns:
-    """Columns of the subjects' table, as numbers.
-
-    Args:
-        columns: names as in the datalist, without regard to case, e.g. "age" (years), "sex" (F 0, M 1), "nWBV"; none
-            for a classifier that looks at the labels alone.
-    """
-
-    def __init__(self, columns: Sequence[str]) -> None:
-        self.columns = list(columns)
-
-    def __call__(self, items: Sequence[Item]) -> pd.DataFrame:
-        """
-        Args:
-            items: `n` items of a datalist.
-
-        Returns:
-            Shape `(n, columns)`; nan where a subject's value is not given.
-
-        Raises:
-            MonaiCaeError: a value that is not a number.
-        """
-        rows = [[_table_value(item, column) for column in self.columns] for item in items]
-        return pd.DataFrame(rows, columns=self.columns, index=range(len(items)), dtype=np.float64)
-
-
-class Pixels:
-    """The pixels of the image, one feature each.
-
-    Args:
-        pool: pixels are averaged in squares of `pool x pool` first; what is left over at the edges is dropped.
-
-    Raises:
-        MonaiCaeError: `pool` is not a whole number from 1.
-    """
-
-    def __init__(self, pool: int = 1) -> None:
-        if isinstance(pool, bool) or not isinstance(pool, int) or pool < 1:
-            raise MonaiCaeError(f"pool must be a whole number from 1, not {pool!r}")
-        self.pool = pool
-
-    def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:
-        """
-        Args:
-            items: `n` items with `image`, shape `(C, H, W)`, in [0, 1].
-
-        Returns:
-            Shape `(n, C * (H // pool) * (W // pool))`.
-
-        Raises:
-            MonaiCaeError: images smaller than one square.
-        """
-        images = _images(items)
-        if min(images.shape[2:]) < self.pool:
-            raise MonaiCaeError(
-                f"pool {self.pool} is above the images' size {tuple(images.shape[2:])}: make it smaller"
-            )
-        return functional.avg_pool2d(images, self.pool).flatten(1).numpy()
-
-
-class DarkPixels:
-    """The share of dark pixels, background included: what brain shrinkage leaves in a slice scaled to [0, 1].
-
-    Args:
-        below: a pixel under this intensity is dark.
-    """
-
-    def __init__(self, below: float = 0.3) -> None:
-        self.below = below
-
-    def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:
-        """
-        Args:
-            items: `n` items with `image`, shape `(C, H, W)`, in [0, 1].
-
-        Returns:
-            Shape `(n, 1)`, between 0 and 1.
-        """
-        dark = [[float((np.asarray(item["image"]) < self.below).mean())] for item in items]
-        return np.array(dark, dtype=np.float64)
-
-
-class Histograms:
-    """The histogram of the brain's intensities, see `monai_cae.networks.IntensityHistogram`.
-
-    Args:
-        bins: how many features.
-    """
-
-    def __init__(self, bins: int = 16) -> None:
-        self.histogram = IntensityHistogram(bins)
-
-    def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:
-        """
-        Args:
-            items: `n` items with `image`, shape `(C, H, W)`, in [0, 1].
-
-        Returns:
-            Shape `(n, bins)`.
-        """
-        return torch.cat([self.histogram(_images([item])) for item in items]).double().numpy()
-
-
-class EncoderCodes:
-    """The code of an autoencoder's encoder, which is only evaluated, never trained here.
-
-    Args:
-        autoencoder: gets the checkpoint's weights when they are asked for.
-        checkpoint: of pretrain.json.
-        inferer: calls the encoder.
-        device: where it does.
-        size: every channel is averaged to `size x size` (adaptive average pooling).
-        batch_size: images per call.
-    """
-
-    def __init__(
-        self,
-        autoencoder: nn.Module,
-        checkpoint: str,
-        inferer: PrecisionInferer,
-        device: str | torch.device = "cpu",
-        size: int = 8,
-        batch_size: int = 32,
-    ) -> None:
-        self.autoencoder = autoencoder
-        self.checkpoint = Path(checkpoint)
-        self.inferer = inferer
-        self.device = device
-        self.size = size
-        self.batch_size = batch_size
-
-    def load(self) -> None:
-        """Read the weights.
-
-        Raises:
-            MonaiCaeError: no checkpoint, or one of another architecture.
-        """
-        load_weights(self.autoencoder, self.checkpoint)
-        self.autoencoder.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-
-    def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:
-        """
-        Args:
-            items: `n` items with `image`, shape `(C, H, W)`, in [0, 1].
-
-        Returns:
-            Shape `(n, channels of the code * size * size)`.
-        """
-        codes = []
-        with torch.no_grad():
-            for images in _images(items, torch.float32).split(self.batch_size):
-                code = self.inferer(images.to(self.device), self.autoencoder.get_submodule("encoder"))
-                codes.append(functional.adaptive_avg_pool2d(code, self.size).flatten(1).cpu())
-        return torch.cat(codes).double().numpy()
 
 
 class UnitNormScaler(TransformerMixin, BaseEstimator):
@@ -297,14 +132,14 @@ class Baselines:
         """Fit, predict and write, model by model."""
         features: dict[int, tuple[Table, Table]] = {}  # models share them
         labels = _labels(self.fitting)
-        with tqdm(self.models.items(), desc="baselines", delay=2, disable=None, leave=False) as progress:
-            for name, model in progress:
-                progress.set_postfix_str(name)
+        with closing(progress_bar("baselines", len(self.models), "model")) as progress:
+            for name, model in self.models.items():
                 extract: Features = model["features"]
                 if id(extract) not in features:
                     features[id(extract)] = (extract(self.fitting), extract(self.test))
                 self.probabilities[name] = _fitted(name, model["classifier"], labels, *features[id(extract)])
                 self._write(name)
+                progress.update(1)
 
     def path(self, name: str) -> Path:
         """The table of a model's predictions."""
@@ -325,18 +160,14 @@ class Baselines:
         features.load()
 
     def _write(self, name: str) -> None:
-        probabilities = self.probabilities[name]
-        rows = zip(
-            [item["subject"] for item in self.test],
-            _labels(self.test),
-            [f"{value:.6f}" for value in probabilities],
-            predicted_classes(probabilities),
-            strict=True,
-        )
-        with replacing(self.path(name)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["subject", "label", "probability", "prediction"])
-            writer.writerows(rows)
+        table = {
+            "subject": [item["subject"] for item in self.test],
+            "label": _labels(self.test),
+            "probability": self.probabilities[name],
+            "prediction": predicted_classes(self.probabilities[name]),
+        }
+        with replacing(self.path(name)) as temporary:
+            pd.DataFrame(table).to_csv(temporary, index=False, float_format="%.6f")
 
 
 def fitting_items(*sets: Sequence[Item]) -> list[Item]:
@@ -361,21 +192,11 @@ def report_baselines(run: TrackedRun, baselines: Baselines, synthetic: bool, lea
     for name in metrics:
         run.log_file(baselines.path(name), "baselines")
     if not run.parent_run_id:
-        print(baselines_table(metrics, data_kind(synthetic, leaks)), flush=True)
+        width = max(len("model"), *map(len, metrics)) + 2
+        print(f"\ntest subjects, {data_kind(synthetic, leaks)}\n  {'model':<{width}}accuracy   F1 (AD)       AUC")
+        for name, found in metrics.items():
+            print(f"  {name:<{width}}{found['accuracy']:8.3f}  {found['f1']:8.3f}  {found['auc']:8.3f}", flush=True)
     return {"fitted": len(baselines.fitting), "tested": len(baselines.test), "models": metrics}
-
-
-def baselines_table(metrics: Mapping[str, Mapping[str, float]], data: str) -> str:
-    """The models' scores, one line each.
-
-    Args:
-        metrics: model -> metric -> value.
-        data: what they were tested on.
-    """
-    width = max(len("model"), *map(len, metrics)) + 2
-    lines = [f"\ntest subjects, {data}", f"  {'model':<{width}}accuracy   F1 (AD)       AUC"]
-    lines += [f"  {n:<{width}}{m['accuracy']:8.3f}  {m['f1']:8.3f}  {m['auc']:8.3f}" for n, m in metrics.items()]
-    return "\n".join(lines)
 
 
 def check_models(
@@ -392,21 +213,17 @@ def check_models(
     """
     chosen = _chosen(models, only)
     for name, model in chosen.items():
-        empty = _empty_columns(model["features"], fitting)
-        if empty:
+        if empty := _empty_columns(model["features"], fitting):
             raise MonaiCaeError(
-                f"{name} needs the column {' and '.join(sorted(empty))}, which no training or validation subject "
+                f"{name} needs the column {' and '.join(empty)}, which no training or validation subject "
                 "has: add it to the table and make the datalist anew"
                 + _without(chosen, lambda other: bool(_empty_columns(other, fitting)))
             )
     return chosen
 
 
-def _empty_columns(features: Features, items: Sequence[Item]) -> set[str]:
-    if not isinstance(features, TableColumns):
-        return set()
-    found = features(items)
-    return set(found.columns[found.isna().all()])
+def _empty_columns(features: Features, items: Sequence[Item]) -> list[str]:
+    return features.empty(items) if isinstance(features, TableColumns) else []
 
 
 def _without(models: Mapping[str, Mapping[str, Any]], excluded: Callable[[Features], bool]) -> str:
@@ -455,21 +272,3 @@ def _items(dataset: Dataset) -> list[Item]:
 
 def _labels(items: Sequence[Item]) -> list[int]:
     return [int(item["label"]) for item in items]
-
-
-def _images(items: Sequence[Item], dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.stack([torch.as_tensor(item["image"], dtype=dtype) for item in items])
-
-
-def _table_value(item: Item, column: str) -> float:
-    value = {key.lower(): value for key, value in item.items()}.get(column.lower())
-    if value in (None, ""):
-        return np.nan
-    if column.lower() == "sex":
-        return _SEX.get(str(value)[:1].upper(), np.nan)
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise MonaiCaeError(
-            f"{column} of {item['subject']} is {value!r}, not a number: correct the datalist"
-        ) from error

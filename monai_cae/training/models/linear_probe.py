@@ -78,7 +78,8 @@ class LinearProbe:
         fitted = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000).fit((features - centre) / scale, labels)
         weights = fitted.coef_[0] / scale
         self._write(weights, float(fitted.intercept_[0] - weights @ centre))
-        print(f"linear probe fitted to {len(labels)} subjects' scans, the validation set's among them", flush=True)
+        if not self.tracked.parent_run_id:  # an experiment would say it again and again
+            print(f"linear probe fitted to {len(labels)} subjects' scans, the validation set's among them", flush=True)
         self.tracked.epoch += 1
         self.evaluator.run()
         metrics = {name.replace("val_", "fitted_"): value for name, value in self.evaluator.state.metrics.items()}

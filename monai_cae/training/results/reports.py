@@ -31,6 +31,7 @@ from monai_cae.training.results.predictions import PredictionTable
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
 Infer = Callable[[torch.Tensor, nn.Module], Any]
+Flat = Callable[[np.ndarray], np.ndarray]
 
 
 def report_autoencoder(
@@ -40,6 +41,7 @@ def report_autoencoder(
     dataset: Dataset,
     training: Dataset,
     inferer: Infer,
+    flat: Flat,
     output_dir: str,
     synthetic: bool,
 ) -> dict[str, Any]:
@@ -52,6 +54,7 @@ def report_autoencoder(
         dataset: validation images, under `image`.
         training: training images; of the first 2,000 the mean is compared with.
         inferer: calls the network.
+        flat: a channel of an image, in two or three dimensions -> what is drawn of it, in two.
         output_dir: its subfolder `figures` is written.
         synthetic: say so in the figures.
 
@@ -65,8 +68,14 @@ def report_autoencoder(
         reconstructions = reconstruction_of(network, inferer(images, network))
     note = SYNTHETIC_NOTE if synthetic else ""
     drawn = {
-        "reconstructions": figures.reconstructions(_planes(images), _planes(reconstructions), note=note),
-        "feature_maps": figures.feature_maps(_feature_maps(network.get_submodule("encoder"), images[:1]), note=note),
+        "reconstructions": figures.reconstructions(_planes(images, flat), _planes(reconstructions, flat), note=note),
+        "feature_maps": figures.feature_maps(
+            {
+                name: _each(flat, maps)
+                for name, maps in _feature_maps(network.get_submodule("encoder"), images[:1]).items()
+            },
+            note=note,
+        ),
     }
     metrics = _report_training(run, checkpoint, output_dir, "pretrain", drawn, note)
     known, unseen = (_planes(_images(images, network, count=2000)) for images in (training, dataset))
@@ -184,8 +193,14 @@ def _images(dataset: Dataset, network: nn.Module, count: int) -> torch.Tensor:
     return torch.stack([torch.as_tensor(dataset[index]["image"]) for index in chosen]).to(device)
 
 
-def _planes(images: torch.Tensor) -> np.ndarray:
-    return images.detach().float().cpu().numpy()[:, 0]
+def _planes(images: torch.Tensor, flat: Flat | None = None) -> np.ndarray:
+    """The channels of each image side by side, in full or as they are drawn."""
+    channels = images.detach().float().cpu().numpy().swapaxes(0, 1)
+    return np.concatenate([_each(flat, channel) if flat else channel for channel in channels], axis=1)
+
+
+def _each(flat: Flat, stack: np.ndarray) -> np.ndarray:
+    return np.stack([flat(one) for one in stack])
 
 
 def _feature_maps(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:

@@ -127,6 +127,11 @@ def unevaluated(item: str) -> Any:
     return executed_config()[item]
 
 
+def evaluated(config: Mapping[str, Any], item: str) -> Any:
+    """An item of a config that has been executed before, and whatever it refers to; nothing else of it runs."""
+    return ConfigParser(json.loads(json.dumps(config))).get_parsed_content(item)
+
+
 def settings(config: dict[str, Any]) -> dict[str, Any]:
     """The plain values and expressions at the top of a config: what a user may set by `--name value`."""
     return {

@@ -1,0 +1,138 @@
+"""What of a volume the network sees: which slices are read, and the image that is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_cae.data.images.planes import check_axes, plane_axis
+from monai_cae.errors import MonaiCaeError
+
+
+class Extraction:
+    """What of a volume the network sees: which slices of one plane are read, and what image becomes of them.
+
+    A kind of extraction is a subclass, best a frozen dataclass whose fields are its settings. It says which slices it
+    needs (`indices`; all of them, where it does not), and whether they are the channels of an image of two dimensions
+    or, with `spatial_dims` 3, lie on one another in a volume of one channel. Another image is made by an `image` of its
+    own, another picture for people by a `flat` of its own.
+
+    Attributes:
+        plane: "axial", "coronal" or "sagittal".
+        axes: "anatomical" or "stored", see `SliceReader`.
+        spatial_dims: of the image, 2 or 3.
+        channels: of the image.
+    """
+
+    plane: str = "axial"
+    axes: str = "anatomical"
+    spatial_dims: int = 2
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        check_axes(self.axes)
+        plane_axis(self.plane)
+
+    @property
+    def name(self) -> str:
+        """What is seen, in words, such as "axial slice 106"."""
+        return type(self).__name__
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values, which a checkpoint records and compares."""
+        return {"extraction": type(self).__name__, **vars(self)}
+
+    @property
+    def axis(self) -> int:
+        """What the slices are across: 0, 1 or 2."""
+        return plane_axis(self.plane)
+
+    def indices(self, count: int) -> Sequence[int]:
+        """Which slices are read, counted from 1.
+
+        Args:
+            count: slices that the volume has.
+        """
+        return range(1, count + 1)
+
+    def image(self, slices: NDArray[Any]) -> NDArray[Any]:
+        """What the network sees, before it is resized and scaled.
+
+        Args:
+            slices: those of `indices`, in this order: shape `(n, H, W)`.
+
+        Returns:
+            Shape `(channels, H, W)`, or `(1, X, Y, Z)` for a volume.
+        """
+        return slices if self.spatial_dims == 2 else np.moveaxis(slices, 0, self.axis)[None]
+
+    def flat(self, channel: NDArray[Any]) -> NDArray[Any]:
+        """What people, `monai-cae check` and the search for near-duplicates look at.
+
+        Args:
+            channel: of an image, in two or three dimensions.
+
+        Returns:
+            Two dimensions: the channel itself, of a volume the slice in the middle.
+        """
+        return channel if channel.ndim == 2 else channel.take(channel.shape[self.axis] // 2, self.axis)
+
+    def positions(self, shape: Sequence[int], where: str) -> list[int]:
+        """Where its slices lie along the plane's axis, counted from 0.
+
+        A volume with a single slice gives that one, whatever its index: such cohorts were cut before.
+
+        Args:
+            shape: the volume's three sizes.
+            where: names the volume in the error.
+
+        Raises:
+            MonaiCaeError: an index outside the volume.
+        """
+        count = shape[self.axis]
+        indices = self.indices(count)
+        if count == 1 and len(indices) == 1:
+            return [0]
+        for index in indices:
+            if isinstance(index, bool) or not isinstance(index, Integral) or not 1 <= index <= count:
+                raise MonaiCaeError(f"slice_index {index} is outside {where}: its {self.plane} slices are 1 to {count}")
+        return [int(index) - 1 for index in indices]
+
+    def middle(self, count: int) -> float:
+        """The index in the middle of its slices, of a volume with so many."""
+        indices = self.indices(count)
+        return 1.0 if count == 1 else sum(indices) / len(indices)
+
+
+@dataclass(frozen=True)
+class SliceExtraction(Extraction):
+    """One slice; by default the paper's.
+
+    Args:
+        plane: "axial", "coronal" or "sagittal".
+        slice_index: counted from 1, as in the paper.
+        axes: "anatomical" or "stored", see `SliceReader`.
+
+    Raises:
+        MonaiCaeError: an unknown plane or axes.
+    """
+
+    plane: str = "axial"
+    slice_index: int = 106
+    axes: str = "anatomical"
+
+    @property
+    def name(self) -> str:
+        return f"{self.plane} slice {self.slice_index}"
+
+    def indices(self, count: int) -> Sequence[int]:
+        return [self.slice_index]
+
+
+PAPER_SLICE = SliceExtraction()

@@ -1,0 +1,132 @@
+"""What a layout is, and what layouts need to look through a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from monai_cae.data.cohort.tables import Table, find_table, read_subjects
+from monai_cae.data.cohort.tasks import MISSING_CODES
+from monai_cae.data.scan import Note
+from monai_cae.errors import MonaiCaeError
+
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".hdr")
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """The images of a cohort.
+
+    Attributes:
+        by_name: name of the scan -> file.
+        further: how many were passed over for another of the same session.
+        notes: how these were chosen.
+    """
+
+    by_name: dict[str, Path]
+    further: int = 0
+    notes: list[Note] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """How a user wants a cohort to be read; see `read_scans`."""
+
+    table: str | Path | None = None
+    plane: str = "axial"
+    columns: Mapping[str, str] | None = None
+    subject_pattern: str = ""
+    missing_codes: Any = MISSING_CODES
+    sex_codes: str = ""
+    acquisition: str = ""
+    run: str = "last"
+    allow_outside: bool = False
+
+    def table_in(self, root: Path) -> Path:
+        """The table that is named, else the one of the folder."""
+        return Path(self.table) if self.table else find_table(root)
+
+    def rows(self, table: Path) -> Table:
+        """Read a table, see `read_subjects`."""
+        return read_subjects(
+            table,
+            self.columns,
+            subject_pattern=self.subject_pattern,
+            missing_codes=self.missing_codes,
+            sex_codes=self.sex_codes,
+        )
+
+
+@runtime_checkable
+class Layout(Protocol):
+    """Where a cohort has its images and its rows, one per scan; `read_scans` brings the two together by their names.
+
+    Attributes:
+        name: in words, e.g. "OASIS-1 discs".
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def detect(self, root: Path) -> bool:
+        """Whether the names at the top of a folder, or of the file, are those of this layout."""
+
+    def images(self, root: Path, asked: Asked) -> Images | None:
+        """The images by the name of their scan; None where the rows have theirs, or are all there is."""
+
+    def rows(self, root: Path, asked: Asked) -> Table:
+        """The scans, each with its subject (one ID for all scans of a person), and what was guessed."""
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """All files below a folder in a fixed order; links are followed, but never back to where the walk has been.
+
+    Raises:
+        MonaiCaeError: a folder that can't be read.
+    """
+
+    seen: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse_unreadable):
+        real = os.path.realpath(folder)
+        if real in seen:
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders.sort()
+        yield from (Path(folder, file) for file in sorted(files))
+
+
+def entries(folder: Path) -> list[Path]:
+    """What a folder holds, by name, without hidden files: macOS leaves "._NAME" beside NAME on foreign disks.
+
+    Raises:
+        MonaiCaeError: it can't be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        _refuse_unreadable(error)
+        raise
+
+
+def subfolders(root: Path, prefix: str = "") -> list[Path]:
+    """The folders in a folder; none in a file."""
+    return [path for path in entries(root) if path.name.startswith(prefix) and path.is_dir()] if root.is_dir() else []
+
+
+def add_image(images: dict[str, Path], name: str, path: Path) -> None:
+    """Give a scan its image.
+
+    Raises:
+        MonaiCaeError: it has one.
+    """
+    if name in images:
+        raise MonaiCaeError(f"two images for {name}: {images[name]} and {path}: remove one")
+    images[name] = path
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise MonaiCaeError(f"can't read {error.filename} ({error.strerror}): check its permissions") from error

@@ -1,0 +1,177 @@
+"""BIDS: sub-*/[ses-*/]anat/*_T1w.nii[.gz]; one image of every session, and a row for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from monai_cae.data.cohort.persons import loose
+from monai_cae.data.cohort.tables import Table, column_names
+from monai_cae.data.cohort.tasks import BLANK
+from monai_cae.data.layouts.base import Asked, Images, entries, subfolders
+from monai_cae.data.scan import Note, Scan
+from monai_cae.errors import MonaiCaeError
+
+
+class Bids:
+    """T1w images, participants.tsv and, where there are any, sub-*_sessions.tsv."""
+
+    name = "BIDS"
+
+    def detect(self, root: Path) -> bool:
+        """Whether there are folders of subjects."""
+        return bool(subfolders(root, "sub-"))
+
+    def images(self, root: Path, asked: Asked) -> Images:
+        """One T1w image of each session."""
+        return T1w(asked.acquisition, asked.run)(session_images(root, "anat", "*_t1w.nii*"))
+
+    def rows(self, root: Path, asked: Asked) -> Table:
+        """One row per session, what sub-*_sessions.tsv says before participants.tsv."""
+        table = asked.table_in(root)
+        if not (asked.columns or {}).get("subject") and "participant_id" in column_names(table):
+            asked = dataclasses.replace(asked, columns={**(asked.columns or {}), "subject": "participant_id"})
+        read = asked.rows(table)
+        return Table(_with_sessions(root, read.scans, asked), read.notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class T1w:
+    """The rule that takes one image of every BIDS session.
+
+    The kind of an image is its entities but for subject, session and run: acquisition, reconstruction, contrast agent
+    ... Of a session the kind is taken that most sessions of the cohort have, and of several runs the last, which is
+    often the repetition of one that went wrong.
+
+    Attributes:
+        acquisition: take images with this `acq-` alone, "none" for those without; "" for any.
+        run: "last", "first", or the number of a run.
+    """
+
+    acquisition: str = ""
+    run: str = "last"
+
+    def __call__(self, sessions: Mapping[str, Sequence[Path]]) -> Images:
+        """Choose.
+
+        Args:
+            sessions: name of the scan -> its images, one or more.
+
+        Raises:
+            MonaiCaeError: an unknown run, or an acquisition that no image has.
+        """
+        run = str(self.run).removeprefix("run-")
+        if run not in ("last", "first") and not run.isdecimal():
+            raise MonaiCaeError(f"run must be last, first or a number, not {self.run!r}")
+        wanted = {name: [path for path in paths if self._wanted(path)] for name, paths in sessions.items()}
+        kinds = Counter(kind for paths in wanted.values() for kind in {_kind(path) for path in paths})
+        if sessions and not kinds:
+            acquisitions = sorted({_entities(path).get("acq", "none") for paths in sessions.values() for path in paths})
+            raise MonaiCaeError(f"no T1w image has acq-{self.acquisition}: there are {', '.join(acquisitions)}")
+        usual = sorted(kinds, key=lambda kind: (-kinds[kind], len(kind), kind))
+        chosen = {}
+        for name, paths in wanted.items():
+            kind = next((kind for kind in usual if kind in map(_kind, paths)), "")
+            runs = sorted((path for path in paths if _kind(path) == kind), key=_run)
+            if run.isdecimal() and len(runs) > 1:
+                runs = [path for path in runs if _run(path) == int(run)]
+            if runs:
+                chosen[name] = runs[0 if run == "first" else -1]
+        total = sum(map(len, sessions.values()))
+        return Images(chosen, total - len(chosen), self._notes(sessions, chosen))
+
+    def _wanted(self, path: Path) -> bool:
+        has = _entities(path).get("acq", "none")
+        return not self.acquisition or has.casefold() == str(self.acquisition).removeprefix("acq-").casefold()
+
+    def _notes(self, sessions: Mapping[str, Sequence[Path]], chosen: Mapping[str, Path]) -> list[Note]:
+        several = [name for name, paths in sessions.items() if len(paths) > 1]
+        taken = Counter(_kind(path) or "without acq-" for path in chosen.values())
+        if not several and len(taken) < 2:
+            return []
+        rule = f"acq-{self.acquisition}" if self.acquisition else "the kind that most sessions have"
+        counted = ", ".join(f"{kind} ({count})" for kind, count in taken.most_common())
+        notes = [
+            Note(
+                f"{len(several)} sessions have several T1w images: {rule} and the {self.run} run are taken "
+                f"({counted}); --acquisition NAME and --run first or a number choose otherwise",
+                tuple(chosen[name].name for name in several[:3] if name in chosen),
+            )
+        ]
+        if len(taken) > 1:
+            notes.append(Note("images of several kinds are mixed: --acquisition NAME keeps one"))
+        missing = [name for name in sessions if name not in chosen]
+        return notes + (
+            [Note(f"{len(missing)} sessions have no such T1w image", tuple(missing[:3]))] if missing else []
+        )
+
+
+def _entities(path: Path) -> dict[str, str]:
+    return {key: value for part in path.name.split("_") if (pair := part.partition("-"))[1] for key, _, value in [pair]}
+
+
+def _kind(path: Path) -> str:
+    left_out = ("sub", "ses", "run")
+    return "_".join(f"{key}-{value}" for key, value in _entities(path).items() if key not in left_out)
+
+
+def _run(path: Path) -> int:
+    number = re.sub(r"\D", "", _entities(path).get("run", ""))
+    return int(number or 0)
+
+
+def session_images(root: Path, part: str, pattern: str) -> dict[str, list[Path]]:
+    """All images of a kind of every session, by the name of the session."""
+    images = {}
+    for subject in subfolders(root, "sub-"):
+        sessions = subfolders(subject, "ses-")
+        for folder, session in [(path, path.name) for path in sessions] or [(subject, "")]:
+            files = entries(folder / part) if (folder / part).is_dir() else []
+            found = [p for p in files if fnmatchcase(p.name.lower(), pattern) and p.suffix.lower() in (".nii", ".gz")]
+            if found:
+                images[f"{subject.name}_{session}" if session else subject.name] = found
+    return images
+
+
+def _with_sessions(root: Path, rows: list[Scan], asked: Asked) -> list[Scan]:
+    """BIDS: one row per session, what sub-*_sessions.tsv says (a blank says nothing) before participants.tsv."""
+    folders = {loose(path.name): path for path in subfolders(root, "sub-")}
+    out = []
+    for row in rows:
+        folder = folders.get(loose(row.subject), root / row.subject)
+        table = folder / f"{folder.name}_sessions.tsv"
+        sessions = [path.name for path in subfolders(folder, "ses-")]
+        if table.is_file():
+            known = {name.strip().lower() for name in column_names(table)}
+            roles = {role: name for role, name in (asked.columns or {}).items() if name.strip().lower() in known}
+            names = {name.lower(): name for name in row.row}
+            sessionwise = dataclasses.replace(asked, columns={**roles, "subject": "session_id"}, subject_pattern="(.+)")
+            told = sessionwise.rows(table)
+            about = [one for one in told.scans if not row.session or loose(one.subject) == loose(row.session)]
+            out += [] if about else [row]
+            for session in about:
+                given = {
+                    names.get(name.lower(), name): value
+                    for name, value in session.row.items()
+                    if name != "session_id" and value.strip().lower() not in BLANK
+                }
+                out.append(
+                    dataclasses.replace(
+                        row,
+                        session=session.subject if session.subject.startswith("ses-") else f"ses-{session.subject}",
+                        cdr=row.cdr if session.cdr is None else session.cdr,
+                        age=row.age if session.age is None else session.age,
+                        sex=session.sex or row.sex,
+                        covariates={**row.covariates, **session.covariates},
+                        row={**row.row, **given},
+                    )
+                )
+        elif sessions and not row.session:
+            out += [dataclasses.replace(row, session=name) for name in sessions]
+        else:
+            out.append(row)
+    return out

@@ -1,0 +1,211 @@
+"""From a folder on disk to Scan records, whatever the layout."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_cae.data.cohort.matching import match, nearest, other_formats
+from monai_cae.data.cohort.tasks import MISSING_CODES
+from monai_cae.data.images.planes import plane_axis
+from monai_cae.data.layouts.base import IMAGE_SUFFIXES, Asked, Images, Layout, walk
+from monai_cae.data.layouts.bids import Bids
+from monai_cae.data.layouts.caps import Caps
+from monai_cae.data.layouts.datalist import Datalist
+from monai_cae.data.layouts.folder import Folder
+from monai_cae.data.layouts.oasis1 import T88, Oasis1
+from monai_cae.data.layouts.table import TableAlone
+from monai_cae.data.scan import Note, Scan
+from monai_cae.errors import MonaiCaeError
+
+_OASIS1 = Oasis1()
+BUILT_IN: list[Layout] = [Datalist(), TableAlone(), _OASIS1, Bids(), Caps()]  # known by names; two at once are refused
+ANYWHERE: list[Layout] = [_OASIS1, Folder()]  # tried in turn where these find no images
+MOST_UNMATCHED = 0.1  # of the rows, or of the images: beyond it they are probably of two cohorts, or named otherwise
+NAMED = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a cohort folder holds.
+
+    Attributes:
+        layout: in words, e.g. "OASIS-1 discs".
+        scans: rows of the table that have an image (all rows where only a table was given).
+        left_out: why rows or images are not among them, and how many.
+        notes: what was guessed, and who was left out.
+    """
+
+    layout: str
+    scans: list[Scan]
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
+    notes: list[Note] = dataclasses.field(default_factory=list, compare=False)
+
+
+def read_scans(
+    dataset_dir: str | Path,
+    *,
+    layout: Layout | None = None,
+    table: str | Path | None = None,
+    plane: str = "axial",
+    columns: Mapping[str, str] | None = None,
+    subject_pattern: str = "",
+    missing_codes: Any = MISSING_CODES,
+    sex_codes: str = "",
+    acquisition: str = "",
+    run: str = "last",
+    allow_unmatched: bool = False,
+    allow_outside: bool = False,
+) -> Found:
+    """Recognise the layout of a cohort by what is there, and read it.
+
+    - OASIS-1 discs: `OAS1_*_t88_masked_gfc.hdr` at any depth;
+    - BIDS: `sub-*/[ses-*/]anat/*_T1w.nii[.gz]`, with participants.tsv and, where there are any, `sub-*_sessions.tsv`;
+    - Clinica CAPS: `subjects/sub-*/ses-*/t1_linear`, with a table named by `table`;
+    - a plain folder: a table that names the images, or images named ID.nii.gz in a subfolder named after the plane, or
+      beside the table;
+    - a table alone, or a MONAI datalist (.json): its items, all sets together.
+
+    A row and an image belong together where subject and session are the same, but for "sub-", "ses-", case and zeros
+    in front of numbers.
+
+    Args:
+        dataset_dir: folder, table or datalist.
+        layout: one's own; None recognises one of the above.
+        table: the table, where it is not in the folder.
+        plane: subfolder that a plain folder's images are looked for in first.
+        columns, subject_pattern, missing_codes, sex_codes: see `read_subjects`.
+        acquisition: of BIDS images, take those with this `acq-` alone, "none" for those without one; by default, where
+            a session has several T1w images, the kind that most sessions have.
+        run: of several runs of a kind, "last", "first", or a number.
+        allow_unmatched: go on where more than a tenth of the rows have no image, or of the images no row.
+        allow_outside: take images that the table or datalist names outside the folder, see `require_inside`.
+
+    Raises:
+        MonaiCaeError: nothing there, no table, no images, two images for one scan or two scans for one image, two
+            layouts in one folder, an unknown plane, rows and images that do not meet. A file that the table names need
+            not be there: see `find_bad`.
+    """
+    plane_axis(plane)
+    root = Path(dataset_dir)
+    asked = Asked(table, plane, columns, subject_pattern, missing_codes, sex_codes, acquisition, run, allow_outside)
+    if layout is not None:
+        _check(layout, root)
+    found, images = _recognised(root, asked) if layout is None else (layout, layout.images(root, asked))
+    read = found.rows(root, asked)
+    if images is None:
+        return Found(found.name, read.scans, notes=read.notes)
+    scans, notes = match(read.scans, images.by_name, root, allow_outside)
+    if not scans:
+        raise MonaiCaeError(_nothing_matches(root, plane, read.scans, images.by_name, layout))
+    _refuse_shared(scans)
+    notes = [*images.notes, *read.notes, *notes]
+    left_out = _unmatched(read.scans, scans, images.by_name, allow_unmatched, notes)
+    if images.further:
+        left_out["further images of a session"] = images.further
+    return Found(found.name, scans, left_out, notes)
+
+
+def _check(layout: Layout, root: Path) -> None:
+    if not isinstance(layout, Layout):
+        raise MonaiCaeError(
+            "layout must be an object with name, detect, images and rows, such as {_target_: my_package.MyLayout}, "
+            f"not {layout!r}"
+        )
+    if not layout.detect(root):
+        raise MonaiCaeError(f"{root} does not look like {layout.name}: check --dataset_dir and --layout")
+
+
+def _recognised(root: Path, asked: Asked) -> tuple[Layout, Images | None]:
+    """The layout whose names are there, else the first that finds images."""
+    named = [layout for layout in BUILT_IN if layout.detect(root)]
+    if len(named) > 1:
+        raise MonaiCaeError(f"{root} mixes {' and '.join(one.name for one in named)}: give each its own folder")
+    if not named and not root.is_dir():
+        raise MonaiCaeError(
+            f"{root} is not a folder: give the cohort's folder with --dataset_dir (or make a synthetic cohort: "
+            "monai-cae phantom OUT)"
+        )
+    for layout in dict.fromkeys([*named, *ANYWHERE]):
+        images = layout.images(root, asked)
+        if images is None or images.by_name:
+            return layout, images
+    return (named or ANYWHERE[-1:])[0], Images({})
+
+
+def _unmatched(
+    rows: Sequence[Scan], scans: Sequence[Scan], images: Mapping[str, Path], allowed: bool, notes: list[Note]
+) -> dict[str, int]:
+    """Count the rows and images that stay without a partner, name the first of them, and refuse too many."""
+    matched, used = {scan.name for scan in scans}, {scan.image for scan in scans}
+    alone = {
+        "rows without an image": [row.name for row in rows if row.name not in matched],
+        "images without a row in the table": [path.name for path in images.values() if path not in used],
+    }
+    files, asked = [path.name for path in images.values()], [row.name for row in rows]
+    allowed = allowed or any(row.file for row in rows)  # the table names its images: what else is there is not missed
+    for (what, names), total, partners in zip(alone.items(), (len(rows), len(images)), (files, asked), strict=True):
+        if len(names) > total * MOST_UNMATCHED and not allowed:
+            raise MonaiCaeError(
+                f"{len(names)} of {total} {what}, such as {nearest(names[0], partners)}: correct the names, name the "
+                "column of the persons with --subject-column, or go on without these with --allow-unmatched true"
+            )
+        notes += [Note(f"{len(names)} {what}", tuple(names[:NAMED]))] if names else []
+    return {what: len(names) for what, names in alone.items() if names}
+
+
+def find_images(path: str | Path) -> list[Path]:
+    """The image or images that a user points at for inference.
+
+    Args:
+        path: one .nii, .nii.gz, .img or .hdr file, or a folder; of OASIS-1 discs only the atlas-registered, masked
+            volumes.
+
+    Returns:
+        Image files in the order of their paths, the header for an Analyze pair.
+
+    Raises:
+        MonaiCaeError: nothing there, or no image.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = list(walk(path))
+        found = [file for file in files if T88.match(file.name)]
+        found = found or [file for file in files if file.name.lower().endswith(IMAGE_SUFFIXES)]
+        if not found:
+            raise MonaiCaeError(f"no .nii, .nii.gz or .hdr/.img image in {path}{other_formats(files)}")
+        return sorted(found)
+    if not path.is_file():
+        raise MonaiCaeError(f"no image at {path}: give a volume or a folder with --dataset_dir")
+    if path.suffix.lower() == ".img":
+        path = path.with_suffix(".hdr")
+    if not path.name.lower().endswith(IMAGE_SUFFIXES) or not path.is_file():
+        raise MonaiCaeError(f"{path} is not a .nii, .nii.gz or .hdr/.img image")
+    return [path]
+
+
+def _refuse_shared(scans: list[Scan]) -> None:
+    owner: dict[str, Scan] = {}
+    for scan in scans:
+        other = owner.setdefault(os.path.realpath(str(scan.image)), scan)
+        if other is not scan:
+            raise MonaiCaeError(f"{other.name} and {scan.name} have one image, {scan.image}: correct the table")
+
+
+def _nothing_matches(root: Path, plane: str, rows: list[Scan], images: Mapping[str, Path], own: Layout | None) -> str:
+    if not images and own is not None:
+        return f"no images in {root} where {own.name} would have them{other_formats(walk(root))}"
+    if not images:
+        return (
+            f"no images in {root}: neither OASIS-1's *_t88_masked_gfc.hdr, nor BIDS's sub-*/anat/*_T1w.nii.gz, nor "
+            f"Clinica's t1_linear, nor ID.nii.gz in {root} or {root / plane}, nor a column of the table that names them"
+            f"{other_formats(walk(root))}"
+        )
+    return (
+        f"no image in {root} is named after an ID of the table: the first ID is {rows[0].name}, "
+        f"the first image {next(iter(images.values())).name}: name the column that has these names, or the files, with "
+        "--image-column"
+    )

@@ -1,0 +1,169 @@
+"""What the simpler models look at: each class takes `n` items of a datalist and gives `(n, features)` numbers.
+
+The images of the items have the shape `(C, H, W)` and values in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.networks import IntensityHistogram, load_weights
+from monai_cae.training.engines.inferers import PrecisionInferer
+
+Item: TypeAlias = Mapping[str, Any]
+Table: TypeAlias = NDArray[np.float64] | pd.DataFrame
+Features: TypeAlias = Callable[[Sequence[Item]], Table]
+
+_SEX = {"F": 0.0, "M": 1.0}
+
+
+class TableColumns:
+    """Columns of the subjects' table as numbers; nan where a subject's value is not given.
+
+    Args:
+        columns: names as in the datalist, without regard to case, e.g. "age" (years), "sex" (F 0, M 1), "nWBV"; none
+            for a classifier that looks at the labels alone.
+    """
+
+    def __init__(self, columns: Sequence[str]) -> None:
+        self.columns = list(columns)
+
+    def __call__(self, items: Sequence[Item]) -> pd.DataFrame:
+        """Raises: MonaiCaeError: a value that is not a number."""
+        rows = [[_table_value(item, column) for column in self.columns] for item in items]
+        return pd.DataFrame(rows, columns=self.columns, index=range(len(items)), dtype=np.float64)
+
+    def empty(self, items: Sequence[Item]) -> list[str]:
+        """The columns that none of the items has, sorted."""
+        found = self(items)
+        return sorted(found.columns[found.isna().all()])
+
+
+class Pixels:
+    """The pixels of the image, one feature each.
+
+    Args:
+        pool: pixels are averaged in squares of `pool x pool` first; what is left over at the edges is dropped.
+
+    Raises:
+        MonaiCaeError: `pool` is not a whole number from 1.
+    """
+
+    def __init__(self, pool: int = 1) -> None:
+        if isinstance(pool, bool) or not isinstance(pool, int) or pool < 1:
+            raise MonaiCaeError(f"pool must be a whole number from 1, not {pool!r}")
+        self.pool = pool
+
+    def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:
+        """Raises: MonaiCaeError: images smaller than one square."""
+        images = _images(items)
+        if min(images.shape[2:]) < self.pool:
+            raise MonaiCaeError(
+                f"pool {self.pool} is above the images' size {tuple(images.shape[2:])}: make it smaller"
+            )
+        return functional.avg_pool2d(images, self.pool).flatten(1).numpy()
+
+
+class DarkPixels:
+    """The share of dark pixels, background included: what brain shrinkage leaves in a slice scaled to [0, 1].
+
+    Args:
+        below: a pixel under this intensity is dark.
+    """
+
+    def __init__(self, below: float = 0.3) -> None:
+        self.below = below
+
+    def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:
+        """One feature."""
+        return np.array([[(np.asarray(item["image"]) < self.below).mean()] for item in items], dtype=np.float64)
+
+
+class Histograms:
+    """The histogram of the brain's intensities, see `monai_cae.networks.IntensityHistogram`.
+
+    Args:
+        bins: how many features.
+    """
+
+    def __init__(self, bins: int = 16) -> None:
+        self.histogram = IntensityHistogram(bins)
+
+    def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:
+        """`bins` features."""
+        return torch.cat([self.histogram(_images([item])) for item in items]).double().numpy()
+
+
+class EncoderCodes:
+    """The code of an autoencoder's encoder, which is only evaluated, never trained here.
+
+    Args:
+        autoencoder: gets the checkpoint's weights when they are asked for.
+        checkpoint: of pretrain.json.
+        inferer: calls the encoder.
+        device: where it does.
+        size: every channel is averaged to `size x size` (adaptive average pooling).
+        batch_size: images per call.
+    """
+
+    def __init__(
+        self,
+        autoencoder: nn.Module,
+        checkpoint: str,
+        inferer: PrecisionInferer,
+        device: str | torch.device = "cpu",
+        size: int = 8,
+        batch_size: int = 32,
+    ) -> None:
+        self.autoencoder = autoencoder
+        self.checkpoint = Path(checkpoint)
+        self.inferer = inferer
+        self.device = device
+        self.size = size
+        self.batch_size = batch_size
+
+    def load(self) -> None:
+        """Read the weights.
+
+        Raises:
+            MonaiCaeError: no checkpoint, or one of another architecture.
+        """
+        load_weights(self.autoencoder, self.checkpoint)
+        self.autoencoder.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:
+        """Channels of the code times `size * size` features."""
+        codes = []
+        with torch.no_grad():
+            for images in _images(items, torch.float32).split(self.batch_size):
+                code = self.inferer(images.to(self.device), self.autoencoder.get_submodule("encoder"))
+                codes.append(functional.adaptive_avg_pool2d(code, self.size).flatten(1).cpu())
+        return torch.cat(codes).double().numpy()
+
+
+def _images(items: Sequence[Item], dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.stack([torch.as_tensor(item["image"], dtype=dtype) for item in items])
+
+
+def _table_value(item: Item, column: str) -> float:
+    value = {key.lower(): value for key, value in item.items()}.get(column.lower())
+    if value in (None, ""):
+        return np.nan
+    if column.lower() == "sex":
+        return _SEX.get(str(value)[:1].upper(), np.nan)
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise MonaiCaeError(
+            f"{column} of {item['subject']} is {value!r}, not a number: correct the datalist"
+        ) from error
