@@ -20,12 +20,13 @@ ALLOWED = {
     "folders": BASE,
     "data": BASE,
     "networks": BASE,
-    "evaluation": BASE,
+    "evaluation": BASE | {"templates"},
+    "templates": set(),
     "tracking": BASE,
     "targets": BASE | {"data", "evaluation"},
     "training": BASE | {"networks", "evaluation", "tracking", "folders", "targets"},
-    "experiment": BASE | {"training", "targets", "evaluation", "data", "tracking"},
-    "sharing": BASE | {"folders", "networks", "training", "evaluation", "data"},
+    "experiment": BASE | {"training", "targets", "evaluation", "data", "tracking", "templates"},
+    "sharing": BASE | {"folders", "networks", "training", "evaluation", "data", "templates"},
     "cli": BASE | {"data", "tracking", "evaluation", "networks", "experiment", "sharing", "folders"},
 }
 

@@ -76,8 +76,8 @@ class Target(ABC):
         """Metrics of the validation beside `val_loss`, each named `val_*`, on an output with `pred` and `label`."""
         return {}
 
-    def figures(self, labels: Numbers, predicted: Numbers, threshold: float, note: str) -> dict[str, Figure]:
-        """Figures of a test set by name; `note` is to stand in each."""
+    def figures(self) -> dict[str, Callable[[Numbers, Numbers, float, str], Figure]]:
+        """Figures of a test set by name: functions of labels, predictions, threshold, and a note to stand in it."""
         return {}
 
     def caveats(self, labels: Numbers, predicted: Numbers, threshold: float) -> list[str]:

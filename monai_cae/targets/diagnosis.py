@@ -49,11 +49,11 @@ class Diagnosis(PatientsAndControls, Target):
         """See `classification_metrics`."""
         return classification_metrics(labels, predicted, threshold=threshold)
 
-    def figures(self, labels: Numbers, predicted: Numbers, threshold: float, note: str) -> dict[str, Figure]:
+    def figures(self) -> dict[str, Callable[[Numbers, Numbers, float, str], Figure]]:
         """ROC curve and confusion matrix."""
         return {
-            "roc": figures.roc_curve(labels, predicted, note=note),
-            "confusion_matrix": figures.confusion_matrix(labels, predicted, threshold=threshold, note=note),
+            "roc": lambda labels, predicted, threshold, note: figures.roc_curve(labels, predicted, note),
+            "confusion_matrix": figures.confusion_matrix,
         }
 
     def caveats(self, labels: Numbers, predicted: Numbers, threshold: float) -> list[str]:

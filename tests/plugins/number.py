@@ -48,11 +48,15 @@ class BrainVolume(Target):
         errors = predicted - labels
         return {"mae": float(np.abs(errors).mean()), "bias": float(errors.mean())}
 
-    def figures(self, labels: np.ndarray, predicted: np.ndarray, threshold: float, note: str) -> dict[str, Figure]:
-        figure = Figure()
-        axes = figure.add_subplot(title=f"Predicted against true nWBV, {len(labels)} subjects {note}".strip())
-        axes.scatter(labels, predicted)
-        return {"predicted": figure}
+    def figures(self) -> dict[str, Callable[..., Figure]]:
+        return {"predicted": predicted_against_true}
+
+
+def predicted_against_true(labels: np.ndarray, predicted: np.ndarray, threshold: float, note: str) -> Figure:
+    figure = Figure()
+    axes = figure.add_subplot(title=f"Predicted against true nWBV, {len(labels)} subjects {note}".strip())
+    axes.scatter(labels, predicted)
+    return figure
 
 
 class ScaledError(nn.Module):
