@@ -19,10 +19,10 @@ from monai_cae.data import Extraction, make_task
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.pooled import pooled
+from monai_cae.evaluation.scores import LABELS
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import (
-    LABELS,
     difference_with_interval,
     is_number,
     p_value,

@@ -12,10 +12,10 @@ import pandas as pd
 from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.intervals import RESAMPLES
+from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.summary import COMPARED, compare, summarise
 from monai_cae.experiment.load_runs import SPLITS, Predictions
 from monai_cae.experiment.wording import (
-    LABELS,
     columns,
     difference_with_interval,
     markdown,

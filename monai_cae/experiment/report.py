@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,14 @@ import pandas as pd
 from monai_cae import DISCLAIMER
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.evaluation.figures import save_figure
-from monai_cae.evaluation.pooled import pooled
+from monai_cae.evaluation.scores import LABELS
 from monai_cae.experiment.card import experiment_card, write_card
 from monai_cae.experiment.earlier import TABLES
 from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.methods import LEGEND
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
-from monai_cae.experiment.wording import HEADLINE, LABELS, columns, markdown, p_value, readable, with_interval
+from monai_cae.experiment.wording import columns, markdown, mean_with_sd, p_value, readable, with_interval
 from monai_cae.files import replacing
 from monai_cae.terminal import duration, say, width
 from monai_cae.tracking import TrackedRun, program, where_to_see
@@ -72,7 +72,7 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
 def _fitting(results: Results, width: int) -> list[str]:
     """The table of the methods; on a narrow terminal without its third score."""
     wide = columns(_headline_rows(results))
-    return wide if max(map(len, wide)) <= width else columns(_headline_rows(results, HEADLINE[:2]), gap=2)
+    return wide if max(map(len, wide)) <= width else columns(_headline_rows(results, most=2), gap=2)
 
 
 def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Results, output: Path) -> None:
@@ -97,7 +97,7 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         metrics |= {f"{name}_mean": spread["mean"], f"{name}_sd": spread["sd"]}
     for score, row in results.scores.loc[NETWORK].iterrows():
         metrics |= {f"test_{score}_{part}": float(row[part]) for part in ("mean", "sd", "low", "high")}
-    for score in HEADLINE:  # MLflow draws what has one name before the slash side by side
+    for score in results.target.headline:  # MLflow draws what has one name before the slash side by side
         means = results.scores.xs(score, level="score")["mean"]
         metrics |= {f"{score}/{method}": float(means[method]) for method in results.methods}
     tracked.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)})
@@ -108,7 +108,8 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         path = output / "figures" / f"{name}.png"
         save_figure(figure, path)
         tracked.log_file(path, "figures")
-    tracked.log_file(write_card(output / "model_card.md", experiment_card(summary, results, output)))
+    if results.target.binary:
+        tracked.log_file(write_card(output / "model_card.md", experiment_card(summary, results, output)))
 
 
 def results_page(summary: Mapping[str, Any], results: Results) -> str:
@@ -137,7 +138,7 @@ def results_page(summary: Mapping[str, Any], results: Results) -> str:
         "Means over the test images. In the brain: pixels above 0.03 of the image's range. The code of the autoencoder "
         "is larger than the image: its PSNR is no measure of compression.",
         "## Abbreviations",
-        "\n".join(f"- {line}" for line in LEGEND),
+        "\n".join(f"- {line}" for line in (LEGEND if results.target.binary else LEGEND[-1:])),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -148,12 +149,14 @@ def _spaced(page: str) -> str:
 
 
 def _subjects(summary: Mapping[str, Any], results: Results) -> str:
-    ours = pooled(results.of(NETWORK))
-    patients = int(ours.labels.sum())
+    people = results.of(NETWORK).groupby("subject")["label"].first()
+    tested = f"{len(people)} tested"
+    if results.target.binary:
+        tested += f" ({people.sum()} AD, {len(people) - people.sum()} HC)"
     sets = ", ".join(f"{summary['subjects'][name]} {name}" for name in SETS)
     repeats, folds = summary["repeats"], summary["folds"]
     scheme = f"{repeats} x {folds} folds" if folds > 1 else f"{repeats} hold-out repeat{'s' * (repeats > 1)}"
-    return f"{len(ours.labels)} tested ({patients} AD, {len(ours.labels) - patients} HC), {scheme} of {sets}"
+    return f"{tested}, {scheme} of {sets}"
 
 
 def _reconstruction(summary: Mapping[str, Any]) -> dict[str, str]:
@@ -165,27 +168,34 @@ def _reconstruction(summary: Mapping[str, Any]) -> dict[str, str]:
     return told
 
 
-def _headline_rows(results: Results, shown: Sequence[str] = HEADLINE) -> list[list[str]]:
-    several = len(results.methods) > 1
-    rows = [["method", *(LABELS[name] for name in shown), *(["p acc.", "p AUC"] if several else [])]]
+def _headline_rows(results: Results, most: int | None = None) -> list[list[str]]:
+    target, several = results.target, not results.comparisons.empty
+    shown = target.headline[:most]
+    rows = [["method", *(target.score_names[name] for name in shown), *(["p acc.", "p AUC"] if several else [])]]
     for method in results.methods:
         scores = results.scores.loc[method]
-        row = [readable(method), *(with_interval(scores.loc[name]) for name in shown)]
+        row = [readable(method), *(_told(results, scores.loc[name]) for name in shown)]
         if several:
             row += [_p_value(results.comparisons, method, name) for name in ("accuracy", "auc")]
         rows.append(row)
     return rows
 
 
+def _told(results: Results, row: Mapping[str, Any]) -> str:
+    return with_interval(row) if results.target.binary else mean_with_sd(row)
+
+
 def _score_rows(results: Results) -> list[list[str]]:
-    ours = results.scores.loc[NETWORK]
-    rows = [[label, with_interval(ours.loc[name]), _number(ours.loc[name, "sd"])] for name, label in LABELS.items()]
+    ours, labels = results.scores.loc[NETWORK], results.target.score_names
+    rows = [[label, _told(results, ours.loc[name]), _number(ours.loc[name, "sd"])] for name, label in labels.items()]
+    if not results.target.binary:
+        return [["the network's", "mean ± SD over the repeats"], *(row[:2] for row in rows)]
     return [["the network's", "mean and 95 % interval", "SD over repeats"], *rows]
 
 
 def _means_section(results: Results) -> str:
     """Everybody's means, a line per method: a column per method would be wider than any page."""
-    if len(results.methods) == 1:
+    if len(results.methods) == 1 or not results.target.binary:
         return ""
     rows = [["method", *LABELS.values()]]
     for method in results.methods:
@@ -235,6 +245,8 @@ def _subgroup_section(results: Results) -> str:
 
 
 def _explained(results: Results) -> str:
+    if not results.target.binary:
+        return "mean ± SD over the repeats, of the test subjects of each"
     text = "95 % intervals over resampled subjects, Wilson's where they are few"
     if len(results.methods) == 1:
         return text + "; compare with simpler methods by with_baselines.yaml"

@@ -23,6 +23,7 @@ _PAPER = ("CDR > 0", "CDR == 0")
 _VERSIONS = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
 # of the bundle's own card; they hold for every run
 _SHARED_SECTIONS = ("Intended use", "Input and output", "Metrics", "Limits")
+_OF_CLASSES = ("Input and output", "Metrics")
 _SHOWN_SETTINGS = ("image_size", "channels", "seed", "threshold")
 
 
@@ -82,6 +83,8 @@ def run_metadata(run: Run, shipped: Mapping[str, Any], config: Mapping[str, Any]
     said = warning(run)
     extraction = evaluated(config, "extraction")
     metadata = _resized(_reworded(dict(shipped), run, extraction), shipped, config, extraction)
+    if run.number:
+        _of_number(metadata, run.number)
     number, before = str(shipped["version"]), shipped["changelog"]
     installed = {name: _public_version(package) for name, package in _VERSIONS.items()}
     required = {name: _public_version(name) for name in shipped["required_packages_version"]}
@@ -97,6 +100,19 @@ def run_metadata(run: Run, shipped: Mapping[str, Any], config: Mapping[str, Any]
         "caveats": [*data_caveats(run.results), *run.caveats],
         "intended_use": f"{said} {metadata['intended_use']}".strip(),
     }
+
+
+def _of_number(metadata: dict[str, Any], name: str) -> None:
+    """What the shipped metadata say of classes, said of a number."""
+    metadata |= {
+        "name": f"{name} from one brain MRI slice (CAE)",
+        "task": f"Predict {name} from one T1-weighted MRI slice",
+        "label_classes": f"a number: {name}",
+        "pred_classes": f"one channel; after post-processing {name}",
+    }
+    for side in ("outputs", "post_processed_outputs"):
+        told = {"type": "tuples", "format": "raw", "value_range": [], "channel_def": {"0": name}}
+        metadata["network_data_format"][side]["pred"] |= told
 
 
 def _public_version(package: str) -> str:
@@ -163,7 +179,7 @@ def model_card(
     said = warning(run)
     whole = f"\n\nThis is one run of an experiment: see {EXPERIMENT_CARD.name} for all of it." if experiment else ""
     parts = [
-        "# Model card: CAE and classifier on one brain MRI slice, weights of one run",
+        f"# Model card: CAE and {run.number or 'classifier'} on one brain MRI slice, weights of one run",
         f"**{said}**" if said else "",
         "**Research software, not a medical device.** Not for diagnosis, screening or any decision about a person.",
         f"## Model\n{_model(config, weights)}",
@@ -171,7 +187,11 @@ def model_card(
         f"## Leak audit\n{_audit(run)}",
         "\n".join(["## Caveats", *(f"- {caveat}" for caveat in run.caveats)]) if run.caveats else "",
         f"## Scores on the test set\n{_scores(run)}{whole}",
-        *(f"## {name}\n{sections[name].strip()}" for name in _SHARED_SECTIONS),
+        *(
+            f"## {name}\n{sections[name].strip()}"
+            for name in _SHARED_SECTIONS
+            if not (run.number and name in _OF_CLASSES)
+        ),
         f"## Run\n{_COMMANDS}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -209,14 +229,16 @@ def _data(run: Run, source: str) -> str:
     for name, one_set in run.audit["sets"].items():
         age = one_set["age"]
         years = f"{age['mean']:.1f} ({age['min']:.0f} to {age['max']:.0f})" if age else "not known"
-        classes = f"{one_set['classes']['1']} | {one_set['classes']['0']}"
+        classes = "" if run.number else f"{one_set['classes']['1']} | {one_set['classes']['0']} | "
         rows.append(
-            f"{name} | {one_set['n']} | {one_set['subjects']} | {classes} | {one_set['women']} / {one_set['men']} | "
+            f"{name} | {one_set['n']} | {one_set['subjects']} | {classes}{one_set['women']} / {one_set['men']} | "
             f"{years}"
         )
+    labels = f"Patients (label 1): `{run.positive}`. Controls (label 0): `{run.negative}`."
+    heads = f"set | scans | subjects | {'' if run.number else 'patients | controls | '}women / men | age, mean (range)"
     return (
-        f"Source: {source}. Patients (label 1): `{run.positive}`. Controls (label 0): `{run.negative}`.\n\n"
-        f"{_table('set | scans | subjects | patients | controls | women / men | age, mean (range)', *rows)}\n\n"
+        f"Source: {source}. {f'Label: {run.number}.' if run.number else labels}\n\n"
+        f"{_table(heads, *rows)}\n\n"
         "Images, subject IDs and the list of who was in which set are not part of this package."
         f"{' Terms: data_license.txt.' if run.oasis else ''}"
     )

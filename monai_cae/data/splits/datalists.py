@@ -92,6 +92,7 @@ def datalist_content(
     synthetic: bool,
     made_from: Mapping[str, Any],
     recipe: Mapping[str, Any] | None = None,
+    labels: str = "label 0 = control, 1 = patient, by the recorded rules",
 ) -> dict[str, Any]:
     """What a datalist has in it.
 
@@ -101,10 +102,11 @@ def datalist_content(
         synthetic: the images are a phantom's.
         made_from: settings that a run must share to use the file.
         recipe: how else it came about, for the record.
+        labels: what they mean.
     """
     content: dict[str, Any] = {
         "name": "synthetic cohort, not real MRI" if synthetic else root.resolve().name,
-        "description": "whole subjects per set; label 0 = control, 1 = patient, by the recorded rules",
+        "description": f"whole subjects per set; {labels}",
         "synthetic": synthetic,
         "made_from": dict(made_from),
         **({"recipe": dict(recipe)} if recipe else {}),
