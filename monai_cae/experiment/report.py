@@ -18,11 +18,11 @@ from monai_cae.evaluation.scores import LABELS
 from monai_cae.experiment.card import experiment_card, write_card
 from monai_cae.experiment.earlier import TABLES
 from monai_cae.experiment.figures import drawings
-from monai_cae.experiment.methods import LEGEND
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import columns, markdown, mean_with_sd, p_value, readable, with_interval
-from monai_cae.files import replacing
+from monai_cae.files import write_text
+from monai_cae.templates import render
 from monai_cae.terminal import duration, say, width
 from monai_cae.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.stages.run import data_kind
@@ -85,8 +85,7 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         output: the experiment's folder; results.md, model_card.md and the folder `figures` are written there.
     """
     page = results_page(summary, results)
-    with replacing(output / "results.md") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(output / "results.md", page)
     head = page[: page.index("## All scores")]  # MLflow cuts a description after 8,000 characters
     tracked.describe(
         f"{_spaced(head)}All scores: results.md.",
@@ -119,28 +118,26 @@ def results_page(summary: Mapping[str, Any], results: Results) -> str:
         summary: as in summary.json.
         results: the tables.
     """
-    parts = [
-        f"# Results on {data_kind(summary['synthetic'], summary['leaks'])}",
-        f"{_subjects(summary, results)}. {DISCLAIMER}",
-        "\n".join(f"- **{caveat.split(':')[0]}**:{caveat.partition(':')[2]}" for caveat in results.caveats),
-        "## Methods on the same test sets",
-        markdown(_headline_rows(results)),
-        _explained(results),
-        "## What the methods are",
-        "\n".join(f"- **{readable(method)}**: {summary['methods'][method]}" for method in results.methods),
-        "## All scores",
-        markdown(_score_rows(results)),
-        _means_section(results),
-        _comparison_section(results),
-        _subgroup_section(results),
-        "## Reconstruction of the test images",
-        markdown(_reconstruction_rows(results)),
-        "Means over the test images. In the brain: pixels above 0.03 of the image's range. The code of the autoencoder "
-        "is larger than the image: its PSNR is no measure of compression.",
-        "## Abbreviations",
-        "\n".join(f"- {line}" for line in (LEGEND if results.target.binary else LEGEND[-1:])),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    target = results.target
+    return render(
+        "results.md",
+        data=data_kind(summary["synthetic"], summary["leaks"]),
+        subjects=_subjects(summary, results),
+        disclaimer=DISCLAIMER,
+        summary=summary,
+        results=results,
+        target=target,
+        headline=markdown(_headline_rows(results)),
+        explained=_explained(results),
+        LABELS=LABELS,
+        NETWORK=NETWORK,
+        readable=readable,
+        with_interval=with_interval,
+        mean_with_sd=mean_with_sd,
+        p_value=p_value,
+        number=lambda value: f"{value:.3f}" if math.isfinite(value) else "-",
+        signed=lambda value: "-" if math.isnan(value) else f"{value:+.3f}",
+    )
 
 
 def _spaced(page: str) -> str:
@@ -185,65 +182,6 @@ def _told(results: Results, row: Mapping[str, Any]) -> str:
     return with_interval(row) if results.target.binary else mean_with_sd(row)
 
 
-def _score_rows(results: Results) -> list[list[str]]:
-    ours, labels = results.scores.loc[NETWORK], results.target.score_names
-    rows = [[label, _told(results, ours.loc[name]), _number(ours.loc[name, "sd"])] for name, label in labels.items()]
-    if not results.target.binary:
-        return [["the network's", "mean ± SD over the repeats"], *(row[:2] for row in rows)]
-    return [["the network's", "mean and 95 % interval", "SD over repeats"], *rows]
-
-
-def _means_section(results: Results) -> str:
-    """Everybody's means, a line per method: a column per method would be wider than any page."""
-    if len(results.methods) == 1 or not results.target.binary:
-        return ""
-    rows = [["method", *LABELS.values()]]
-    for method in results.methods:
-        rows.append([readable(method), *(_number(results.scores.loc[(method, name), "mean"]) for name in LABELS)])
-    return f"{markdown(rows)}\n\nMeans over the repeats; intervals and SD in scores.csv."
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if math.isfinite(value) else "-"
-
-
-def _reconstruction_rows(results: Results) -> list[list[str]]:
-    rows = [["code", "numbers in it", "per pixel", "PSNR", "PSNR in the brain", "SSIM", "SSIM in the brain"]]
-    for code, row in results.reconstruction.iterrows():
-        shown = {"psnr": "{:.2f} dB", "psnr_brain": "{:.2f} dB", "ssim": "{:.3f}", "ssim_brain": "{:.3f}"}
-        scores = [form.format(row[name]) if not math.isnan(row[name]) else "undefined" for name, form in shown.items()]
-        rows.append([str(code), f"{row['code_size']:,.0f}", f"{row['per_pixel']:.3g}", *scores])
-    return rows
-
-
-def _comparison_section(results: Results) -> str:
-    if results.comparisons.empty:
-        return ""
-    rows = [["against", "score", "difference", "95 % interval", "p, corrected t", "p, paired", "paired test"]]
-    for (method, score), row in results.comparisons.iterrows():  # type: ignore[misc]  # the index has two levels
-        interval = f"{_signed(row['low'])} to {_signed(row['high'])}"
-        tested = [p_value(row["p_corrected_t"]), p_value(row["p_paired"]), row["paired_test"]]
-        rows.append([readable(method), LABELS[score], _signed(row["difference"]), interval, *tested])
-    text = (
-        "Positive differences: the network is better. Corrected t: Nadeau and Bengio (2003) over the folds of all "
-        "repeats, training included. Paired: exact McNemar (accuracy) and DeLong (AUC) on each subject's mean "
-        "prediction, the trained networks as given. No correction for comparing with several methods."
-    )
-    return f"## Is the difference real?\n\n{markdown(rows)}\n\n{text}"
-
-
-def _subgroup_section(results: Results) -> str:
-    if results.subgroups.empty:
-        return ""
-    rows = [["group", "subjects", "AD", "score", "mean and 95 % interval"]]
-    for row in results.subgroups.to_dict("records"):
-        group = f"{row['by'].upper() if row['by'] == 'cdr' else row['by']} {row['group']}"
-        score = LABELS[row["score"]]
-        rows.append([group, str(row["subjects"]), str(row["patients"]), score, with_interval(row)])
-    text = "The network's. AUC of a CDR grade is against all of CDR 0. Small groups: read the interval, not the mean."
-    return f"## For whom\n\n{markdown(rows)}\n\n{text}"
-
-
 def _explained(results: Results) -> str:
     if not results.target.binary:
         return "mean ± SD over the repeats, of the test subjects of each"
@@ -263,7 +201,3 @@ def _p_value(comparisons: pd.DataFrame, method: str, score: str) -> str:
     if method == NETWORK:
         return ""
     return p_value(comparisons.loc[(method, score), "p_paired" if _by_paired_test(comparisons) else "p_corrected_t"])
-
-
-def _signed(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:+.3f}"
