@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from monai_cae.data.cohort.differences import compare_ages, compare_shares
 from monai_cae.data.cohort.persons import maybe_one_person, person, split_session
 from monai_cae.data.cohort.pseudonyms import hash_subject, names_of
+from monai_cae.data.cohort.selection import Labels, PatientsAndControls
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import frame_lines
 from monai_cae.data.images.readers import read_image
@@ -46,6 +47,7 @@ def audit_sets(
     name_files: bool = True,
     bad_scans: Sequence[BadScan] = (),
     progress: _Progress | None = None,
+    target: Labels | None = None,
 ) -> Audit:
     """Look for subjects, files and images that two sets share, and for sets that differ in class, age or sex.
 
@@ -55,7 +57,7 @@ def audit_sets(
     by a pixel. `NOT_CHECKED` says what passes unseen.
 
     Args:
-        training, validation, test: items with `image` (a path), `label` (0 or 1), `subject`, and where known
+        training, validation, test: items with `image` (a path), `label`, `subject`, and where known
             `session`, `age`, `sex`.
         extraction: what is compared of the images; near-duplicates are looked for in its first channel.
         pixels: read every slice, which takes most of the time; 9 KB of memory per image.
@@ -64,13 +66,15 @@ def audit_sets(
         name_files: name files that were found twice; their names contain the subjects' IDs.
         bad_scans: those that were left out, handed on.
         progress: wraps the iterable of images, e.g. tqdm.
+        target: what the labels are; by default classes, 0 and 1.
 
     Raises:
         MonaiCaeError: an item lacks its image, label or subject, an image is missing or broken, or pretrained_on has
             something else than hashes.
     """
+    target = target or PatientsAndControls()
     members = {
-        name: [_member(name, number, item) for number, item in enumerate(items)]
+        name: [_member(name, number, item, target) for number, item in enumerate(items)]
         for name, items in (("training", training), ("validation", validation), ("test", test))
     }
     everyone = [member for one_set in members.values() for member in one_set]
@@ -80,10 +84,11 @@ def audit_sets(
     _check_pretraining(report, members["test"], pretrained_on)
     _check_files(report, everyone, name_files)
     _check_pixels(report, everyone, extraction, pixels, progress)
-    _check_labels(report, everyone)
-    _check_balance(report, everyone)
+    if target.classes:
+        _check_labels(report, everyone)
+    _check_balance(report, everyone, target)
     return Audit(
-        sets={name: _summary(one_set) for name, one_set in members.items()},
+        sets={name: _summary(one_set, target) for name, one_set in members.items()},
         checks=report.checks,
         findings=report.findings,
         synthetic=synthetic,
@@ -99,7 +104,7 @@ class _Member:
     person: str
     session: str
     path: str
-    label: int
+    label: float
     age: float | None
     sex: str
 
@@ -108,12 +113,10 @@ class _Member:
         return f"{self.set}: {self.subject}/{self.session}" if self.session else f"{self.set}: {self.subject}"
 
 
-def _member(set_name: str, number: int, item: Mapping[str, Any]) -> _Member:
+def _member(set_name: str, number: int, item: Mapping[str, Any], target: Labels) -> _Member:
     image, label, subject, age = (item.get(key) for key in ("image", "label", "subject", "age"))
     if not (isinstance(image, (str, Path)) and isinstance(subject, str) and subject.strip()):
         raise MonaiCaeError(f"item {number + 1} of {set_name} has no image or no subject: both are needed")
-    if label not in (0, 1):
-        raise MonaiCaeError(f"the label of {subject} in {set_name} is {label!r}; it must be 0 (HC) or 1 (AD)")
     if not isinstance(age, (int, float, type(None))):
         raise MonaiCaeError(f"the age of {subject} in {set_name} is {age!r}; it must be a number of years, or left out")
     return _Member(
@@ -122,7 +125,7 @@ def _member(set_name: str, number: int, item: Mapping[str, Any]) -> _Member:
         person=person(subject),
         session=str(item.get("session") or ""),
         path=os.fspath(image),
-        label=int(label),
+        label=target.checked(label, f"the label of {subject} in {set_name}"),
         age=None if age is None or np.isnan(age) else float(age),
         sex=str(item.get("sex") or "")[:1].upper(),
     )
@@ -319,29 +322,33 @@ def _check_labels(report: Report, everyone: list[_Member]) -> None:
     )
 
 
-def _check_balance(report: Report, everyone: list[_Member]) -> None:
-    """Compare classes, ages and sexes, every subject once."""
+def _check_balance(report: Report, everyone: list[_Member], target: Labels) -> None:
+    """Compare labels, ages and sexes, every subject once."""
     people = list({member.person: member for member in everyone}.values())
+    named = {"label": "class" if target.classes else target.name}
     known = {
         "label": people,
         "age": [member for member in people if member.age is not None],
         "sex": [member for member in people if member.sex in ("F", "M")],
     }
     for name, what, by in (
-        ("Classes over the sets", "label", "set"),
+        ("Classes over the sets" if target.classes else f"{target.name} over the sets", "label", "set"),
         ("Age over the sets", "age", "set"),
         ("Age over the classes", "age", "label"),
         ("Sex over the sets", "sex", "set"),
         ("Sex over the classes", "sex", "label"),
     ):
+        if by == "label" and not target.classes:
+            continue
         groups: dict[Any, list[Any]] = defaultdict(list)
         for member in known[what]:
             groups[getattr(member, by)].append(getattr(member, what))
-        test, p = (compare_ages if what == "age" else compare_shares)(list(groups.values()))
+        numbers = what == "age" or (what == "label" and not target.classes)
+        test, p = (compare_ages if numbers else compare_shares)(list(groups.values()))
         differ = p is not None and p < WARN_P
         report.add(
             name,
-            f"a difference in {'class' if what == 'label' else what} that chance does not explain; a warning",
+            f"a difference in {named.get(what, what)} that chance does not explain; a warning",
             [(False, f"{name.lower()}: they differ ({test}, p = {p:.2g})", [])] if differ else [],
             threshold=f"{test}, p < {WARN_P}" + ("" if p is None else f"; found p = {p:.2g}"),
             compared=None if p is None else len(known[what]),
@@ -349,11 +356,11 @@ def _check_balance(report: Report, everyone: list[_Member]) -> None:
         )
 
 
-def _summary(members: list[_Member]) -> dict[str, Any]:
+def _summary(members: list[_Member], target: Labels) -> dict[str, Any]:
     return {
         "n": len(members),
         "subjects": len({member.person for member in members}),
-        "classes": {str(label): sum(member.label == label for member in members) for label in (0, 1)},
+        "classes": {f"{label:g}": sum(m.label == label for m in members) for label in sorted(target.classes)},
         "age": _age_summary([member.age for member in members if member.age is not None]),
         "women": sum(member.sex == "F" for member in members),
         "men": sum(member.sex == "M" for member in members),

@@ -37,7 +37,7 @@ class Outcome:
         dataset: items with `image`, shape `(channels, H, W)` or `(channels, X, Y, Z)`, `label` and more: the
             validation set, in evaluate the test set.
         training: the training set; None in evaluate.
-        predictions: in evaluate a row per item of `dataset`: `subject`, `label`, `probability`, `prediction`.
+        predictions: in evaluate a row per item of `dataset`: `subject`, `label`, and what the target predicts.
         threshold: a probability from here on is predicted as AD.
         history: metric -> [(epoch, value), ...], in pretrain and train.
         marks: epochs to mark, such as the best, by their label.
@@ -115,17 +115,6 @@ def training_curves(outcome: Outcome) -> Figure | None:
     if not any(epoch > 1 for points in outcome.history.values() for epoch, _ in points):
         return None
     return figures.training_curves(outcome.history, marks=outcome.marks, note=outcome.note)
-
-
-def roc(outcome: Outcome) -> Figure:
-    """Sensitivity and specificity of the classifier at every threshold."""
-    return figures.roc_curve(outcome.predictions["label"], outcome.predictions["probability"], note=outcome.note)
-
-
-def confusion_matrix(outcome: Outcome) -> Figure:
-    """Whom the classifier took for what."""
-    table = outcome.predictions
-    return figures.confusion_matrix(table["label"], table["probability"], outcome.threshold, note=outcome.note)
 
 
 def first_images(dataset: Dataset, network: nn.Module, most: int) -> torch.Tensor:
