@@ -1,4 +1,4 @@
-"""Which subjects take part, and how they compare with the paper's (Table I)."""
+"""Which subjects take part, and with which label."""
 
 from __future__ import annotations
 
