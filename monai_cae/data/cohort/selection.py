@@ -18,7 +18,7 @@ from monai_cae.data.cohort.persons import natural
 from monai_cae.data.cohort.tasks import MISSING_CODES, Task, make_task
 from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.scan_quality import LEFT_OUT, check_on_bad_scan, find_bad, refuse_bad
-from monai_cae.data.layouts import Found, read_scans
+from monai_cae.data.layouts import Found, Layout, read_scans
 from monai_cae.data.phantom import is_synthetic
 from monai_cae.data.scan import BadScan, Note, Scan
 from monai_cae.data.texts import shown
@@ -127,6 +127,10 @@ class PatientsAndControls:
 def load_cohort(
     dataset_dir: str | Path,
     *,
+    layout: Layout | None = None,
+    table: str | Path | None = None,
+    plane: str = "axial",
+    columns: Mapping[str, str] | None = None,
     task: str = "paper",
     positive: str = "",
     negative: str = "",
@@ -134,21 +138,39 @@ def load_cohort(
     missing_codes: Any = MISSING_CODES,
     controls: str = "oldest",
     sessions: str = "first",
-    **reading: Any,
+    subject_pattern: str = "",
+    sex_codes: str = "",
+    acquisition: str = "",
+    run: str = "last",
+    allow_unmatched: bool = False,
+    allow_outside: bool = False,
 ) -> Cohort:
     """Read a cohort in whatever layout, and select the scans that take part; no image is opened.
 
     Args:
-        dataset_dir: see `read_scans`.
+        dataset_dir, layout, table, plane, columns, subject_pattern, sex_codes, acquisition, run: see `read_scans`.
+        allow_unmatched, allow_outside: see `read_scans`.
         task, positive, negative, label_column, missing_codes: which scans are patients and which controls, see
             `make_task`.
         controls, sessions: see `select_cohort`.
-        **reading: the other options of `read_scans`.
 
     Raises:
         MonaiCaeError: what `read_scans`, `make_task` and `select_cohort` refuse.
     """
-    found = read_scans(dataset_dir, missing_codes=missing_codes, **reading)
+    found = read_scans(
+        dataset_dir,
+        layout=layout,
+        table=table,
+        plane=plane,
+        columns=columns,
+        subject_pattern=subject_pattern,
+        missing_codes=missing_codes,
+        sex_codes=sex_codes,
+        acquisition=acquisition,
+        run=run,
+        allow_unmatched=allow_unmatched,
+        allow_outside=allow_outside,
+    )
     chosen = make_task(task, positive, negative, label_column, missing_codes)
     cohort = select_cohort(found.scans, task=chosen, controls=controls, sessions=sessions)
     return _complete(cohort, found, dataset_dir)
