@@ -124,7 +124,7 @@ def compare(
     )
     truth = mine.labels == 1
     paired = {
-        "accuracy": ("McNemar", mcnemar(my_decisions == truth, their_decisions == truth).p_value),
+        "accuracy": ("McNemar", mcnemar(my_decisions == truth, their_decisions == truth)),
         "auc": ("DeLong", delong(mine.labels, my_probabilities, their_probabilities).p_value),
     }
     rows = {}
