@@ -52,8 +52,8 @@ def hash_subject(subject: str) -> str:
     """The first 16 hex digits of the SHA-256 of "monai-cae subject:" and the name, the same everywhere and always.
 
     The name is taken as `person` spells it: in lower case, without "sub-" and without a session at its end. The hash
-    identifies, it does not protect: anyone who can guess the names can hash them. The hash of a pseudonym starts with k,
-    because it can't be compared with that of a name.
+    identifies, it does not protect: anyone who can guess the names can hash them. The hash of a pseudonym starts with
+    k, because it can't be compared with that of a name.
     """
     digest = hashlib.sha256(f"monai-cae subject:{person(subject)}".encode()).hexdigest()[:16]
     return f"k{digest}" if is_pseudonym(subject) else digest
