@@ -49,6 +49,12 @@ def replacing(path: str | Path, advice: str = "choose another --output_dir") -> 
         raise MonaiCaeError(f"can't write {path} ({error.strerror or error}): {advice}") from error
 
 
+def write_text(path: str | Path, text: str, advice: str = "choose another --output_dir") -> None:
+    """Replace a file by a text in UTF-8; see `replacing`."""
+    with replacing(path, advice) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def only_writer(folder: str | Path) -> Iterator[None]:
     """Let no other process that asks for the same write to a folder during the block; leftovers of one that was killed

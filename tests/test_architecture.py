@@ -26,8 +26,9 @@ ALLOWED = {
     "evaluation": BASE | {"templates"},
     "templates": set(),
     "tracking": BASE,
-    "training": BASE | {"networks", "evaluation", "tracking", "folders"},
-    "experiment": BASE | {"training", "evaluation", "data", "tracking", "templates"},
+    "targets": BASE | {"data", "evaluation"},
+    "training": BASE | {"networks", "evaluation", "tracking", "folders", "targets"},
+    "experiment": BASE | {"training", "targets", "evaluation", "data", "tracking", "templates"},
     "sharing": BASE | {"folders", "networks", "training", "evaluation", "data", "templates"},
     "cli": BASE | {"data", "tracking", "evaluation", "networks", "experiment", "sharing", "folders"},
 }

@@ -32,7 +32,7 @@ def is_setting(name: str, config: dict[str, Any]) -> bool:
 def test_every_plain_value_at_the_top_has_a_remark(name: str) -> None:
     config = yaml.safe_load(MADE[name])
     plain = {key for key, value in config.items() if not isinstance(value, (dict, list)) and not key.startswith("_")}
-    items = {"bundle_root", "prepare_batch", "network", "autoencoder", "training", "run"}
+    items = {"bundle_root", "prepare_batch", "network", "autoencoder", "loss", "training", "run"}
     assert {key for key in plain - items if not is_setting(key, config)} == set()
 
 
@@ -44,9 +44,10 @@ def test_the_experiment_hands_on_the_settings_that_stages_share() -> None:
     experiment, pretrain = (yaml.safe_load(MADE[name]) for name in ("experiment.yaml", "pretrain.json"))
     shared = experiment["run"][0]["shared"]
     parts = {name for name in shared if experiment[name] is None or "_target_" in str(experiment[name])}
-    assert parts >= {"extraction", "layout"}
+    assert parts >= {"extraction", "layout", "target"}
     assert shared == {name: _handed_on(name, name in parts) for name in shared}
     assert {"dataset_dir", "cohort", "axes", "channels", "threads", "augment", "max_epochs", "device"} <= {*shared}
     assert {*shared} & {"seed", "output_dir", "checkpoint", "learning_rate"} == set()
     defaults = {name: experiment[name] for name in shared if name != "device"}  # the stages make a torch.device of it
+    assert pretrain["target"].pop("_desc_")
     assert defaults == {name: pretrain[name] for name in defaults}

@@ -40,7 +40,7 @@ def test_checkpoints_carry_what_they_were_trained_with(trained):
         "image_size": TINY["image_size"], "intensity": "ScaleIntensity minv 0 maxv 1", "frame": frame,
     }  # fmt: skip
     assert autoencoder == expected
-    assert classifier == {**expected, "covariates": {"age": [75, 8]}}
+    assert classifier == {**expected, "covariates": {"age": [75, 8]}, "target": "Diagnosis()"}
     for path in paths:
         assert trained_on(path)
         assert all(isinstance(value, torch.Tensor) for value in torch.load(path, weights_only=True).values())

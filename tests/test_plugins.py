@@ -21,6 +21,7 @@ from tiny import mistake, random_network, volume
 
 from monai_cae.cli import main
 from monai_cae.data import load_cohort, read_scans
+from monai_cae.experiment.load_runs import read_predictions
 from monai_cae.networks import reconstruction_of, trained_with
 from monai_cae.sharing import export_network
 
@@ -68,6 +69,56 @@ def test_an_autoencoder_with_two_outputs_and_its_own_loss(through):
     assert pretrained["loss"] == {"_target_": "plugins.two_outputs.ShrinkingLoss", "weight": 0.01}
     assert {path.name for path in (made / "figures").glob("pretrain_*.png")} >= {"pretrain_reconstructions.png"}
     assert_predicts_as_tested(made, predicted)
+
+
+def test_a_target_that_is_a_number(through, run_bundle, discs, capsys):
+    made, predicted = through("with_number.yaml")
+    told = capsys.readouterr().out
+    whole = made.parent
+    record = rows_of(whole / "predictions.csv")
+    assert list(record[0]) == ["method", "subject", "repeat", "fold", "label", "nwbv", "cdr", "age", "sex"]
+    errors = [float(row["nwbv"]) - float(row["label"]) for row in record]
+    mae = sum(map(abs, errors)) / len(errors)
+    assert len(record) == 8 and all(0.7 <= float(row["label"]) <= 0.76 for row in record) and 0 < mae < 1
+    summary = json.loads((whole / "summary.json").read_text())
+    assert math.isclose(summary["scores"]["network"]["mae"]["mean"], mae, rel_tol=1e-6)
+    assert math.isclose(summary["scores"]["network"]["bias"]["mean"], sum(errors) / len(errors), abs_tol=1e-6)
+    assert math.isclose(json.loads((made / "results_evaluate.json").read_text())["test_mae"], mae, rel_tol=1e-4)
+    page = (whole / "results.md").read_text()
+    assert f"| mean absolute error | {mae:.4g} |" in page and "AUC" not in page and "AD" not in page
+    assert "mean absolute error" in told and f"network   {mae:.4g}" in told and "AUC" not in told
+    assert {path.name for path in (whole / "figures").iterdir()} == {"target_predicted.png"}
+    assert (made / "figures" / "evaluate_predicted.png").is_file() and not (whole / "model_card.md").exists()
+    metadata = json.loads((whole.parent / "cae" / "configs" / "metadata.json").read_text())
+    assert metadata["network_data_format"]["post_processed_outputs"]["pred"]["channel_def"] == {"0": "nWBV"}
+    card = (whole.parent / "cae" / "docs" / "README.md").read_text()
+    assert "Label: nWBV." in card and "| mae |" in card and "patients" not in card
+    assert "has no column probability" in mistake(read_predictions, str(whole))  # `monai-cae compare` is for classes
+    assert "nWBV from 0." in told and list(predicted[0]) == ["subject", "file", "seen_in_training", "nwbv"]
+    tested = {row["subject"]: float(row["nwbv"]) for row in rows_of(made / "predictions.csv")}
+    both = [(float(row["nwbv"]), tested[row["subject"]]) for row in predicted if row["subject"] in tested]
+    assert both and all(abs(a - b) < 1e-4 for a, b in both)
+    assert len({round(value, 5) for value in tested.values()}) > 1
+    options = {"run_id": "run", "checkpoint": str(made / "models" / "model.pt")}
+    said = mistake(run_bundle, "inference.json", discs / "disc1", whole / "again", **options)
+    assert "was trained with target 'BrainVolume(centre=0.73, scale=0.02)', not Diagnosis(): take the target" in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stages#train#calibrate": True}, "train: calibrate is for two classes, and the target is nWBV: leave it out"),
+        ({"stages#train#learn": "linear_probe"}, "train: linear_probe is for two classes"),
+        ({"stages#evaluate#threshold": "youden"}, "evaluate: threshold is for two classes"),
+        ({"baselines": ["majority"]}, "baselines is for two classes"),
+        ({"cohort#controls": "all"}, "cohort#controls is about classes, and the target is nWBV: leave it out"),
+        ({"stages#classifier": {"covariates": {"nWBV": [0.7, 0.1]}}}, "nWBV is what the network is to find out"),
+    ],
+)
+def test_what_makes_no_sense_for_a_number_is_refused(run_bundle, discs, tmp_path, settings, message):
+    config = ["experiment.yaml", str(PLUGINS / "with_number.yaml")]
+    assert message in mistake(run_bundle, config, discs, tmp_path / "out", repeats=1, **settings)
+    assert not (tmp_path / "out" / "experiment.json").exists()
 
 
 def test_its_loss_is_what_it_was_trained_with():

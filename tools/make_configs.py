@@ -2,7 +2,8 @@
 
 MONAI's tools read one JSON alone, so each is complete in itself. What several have in common stands once, in
 common.yaml: each source is read behind it, so that it may use its anchors, and takes from it what its items refer to.
-experiment.yaml takes all settings of common.yaml, and hands them to the stages.
+experiment.yaml takes all settings of common.yaml, and hands them to the stages. A setting has a remark: `_NAME_` beside
+NAME, or, where it is a part with a `_target_`, `_desc_` in it.
 """
 
 from __future__ import annotations
@@ -53,24 +54,32 @@ def _stage(common: str, own: str) -> Config:
 def _experiment(common: str, own: str) -> Iterator[str]:
     shared: Config = yaml.safe_load(common)
     whole: Config = {**shared, **yaml.safe_load(own)}
-    settings = [name for name in whole if f"_{name}_" in whole and name != "run"]
+    remarks = {name: remark for name in whole if name != "run" and (remark := _remark(name, whole))}
     whole["run"][0]["shared"] = {
-        name: _handed_on(name, whole[name]) for name in settings if name in shared and name not in whole["_not_shared"]
+        name: _handed_on(name, whole[name]) for name in remarks if name in shared and name not in whole["_not_shared"]
     }
     unread = {*whole["_not_shared"]} - {*_REFERENCE.findall(json.dumps(whole["run"]))}
     yield f"# {whole['_desc_']}"
     yield f"# {whole['_run_']}"
     yield "# Made by `make configs` from src/experiment.yaml and src/common.yaml: change it there."
     yield from ("", *_dumped("imports", whole), *_dumped("bundle_root", whole), "")
-    for name in settings:
+    for name, remark in remarks.items():
         if name not in unread:
-            yield from _setting(name, whole[name], whole[f"_{name}_"])
+            yield from _setting(name, whole[name], remark)
     yield from ("", *(line for name in ("initialize", "run", "training") for line in _dumped(name, whole)))
+
+
+def _is_part(value: Any) -> bool:
+    return isinstance(value, dict) and "_target_" in value
+
+
+def _remark(name: str, whole: Config) -> Any:
+    return whole.get(f"_{name}_") or (_is_part(whole[name]) and whole[name].get("_desc_"))
 
 
 def _handed_on(name: str, value: Any) -> str:
     """A part, such as {_target_: ...}, is for the stages to make; `null` stands for one, too."""
-    part = value is None or (isinstance(value, dict) and "_target_" in value)
+    part = value is None or _is_part(value)
     return f"$monai_cae.training.unevaluated('{name}')" if part else f"@{name}"
 
 
@@ -80,6 +89,8 @@ def _setting(name: str, value: Any, remark: Any, indent: str = "") -> Iterator[s
         for member, text in remark.items():
             yield from _setting(member, value[member], text, "  ")
         return
+    if _is_part(value):
+        value = {key: one for key, one in value.items() if key != "_desc_"}
     line = indent + yaml.safe_dump({name: value}, default_flow_style=True, width=10**6, sort_keys=False).strip()[1:-1]
     if len(line) + 2 > 38 or 40 + len(remark) > _WIDTH:
         yield from textwrap.wrap(remark, _WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")

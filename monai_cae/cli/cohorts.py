@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from monai_cae import DISCLAIMER
 from monai_cae.cli.options import SLICE, cohort_options, extraction, own_options, progress, reading_options
 from monai_cae.errors import MonaiCaeError
-from monai_cae.files import replacing
+from monai_cae.files import write_text
 from monai_cae.folders import bundle_folder
 from monai_cae.terminal import say
 
@@ -202,8 +202,7 @@ def _write_audit(audit: Mapping[str, Any], folder: Path) -> None:
     from monai_cae.evaluation.audit_page import audit_page
 
     for name, text in (("audit.json", json.dumps(audit, indent=2) + "\n"), ("audit.html", audit_page(audit))):
-        with replacing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
 
 
 def check(options: argparse.Namespace) -> int:
@@ -235,8 +234,7 @@ def check(options: argparse.Namespace) -> int:
     )
     for number, page in enumerate(pages, start=1):
         figures.save_figure(page, options.out / f"slices_{number}.png")
-    with replacing(options.out / "check.json") as temporary:
-        temporary.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_text(options.out / "check.json", json.dumps(result.to_dict(), indent=2) + "\n")
     kind = "synthetic scans, not real MRI" if synthetic else "scans"
     print(f"{len(result.scans)} {kind}: {len(result.suspicious)} suspicious; see {options.out}/slices_*.png")
     for scan in result.suspicious:

@@ -140,8 +140,12 @@ def _settings() -> Iterator[dict[str, Any]]:
     found: dict[tuple[str, str, str], list[str]] = {}
     for stage in _STAGES:
         config = json.loads((bundle_folder() / "configs" / f"{stage}.json").read_text(encoding="utf-8"))
-        for name in [name for name in config if f"_{name}_" in config and name != "run"]:
-            remarks, value = config[f"_{name}_"], config[name]
+        for name, value in config.items():
+            part = isinstance(value, dict) and "_target_" in value
+            remarks = value.get("_desc_") if part else config.get(f"_{name}_")
+            if not remarks or name == "run":
+                continue
+            value = {key: one for key, one in value.items() if key != "_desc_"} if part else value
             members = (
                 {f"{name}#{key}": (text, value[key]) for key, text in remarks.items()}
                 if isinstance(remarks, dict)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.files import new_folder
 
 _Array = NDArray[Any]
 _Generator = np.random.Generator
@@ -83,25 +82,14 @@ def write_phantom(
         MonaiCaeError: out_dir is not empty or not writable, subjects or seed out of range, nilearn not installed.
     """
     out = Path(out_dir).expanduser().resolve()
-    _check(out, subjects, seed)
+    _check(subjects, seed)
     anatomy = _load_anatomy()
     people = _draw_people(subjects, seed)
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
+    with new_folder(out) as partial:
         for person in people if progress is None else progress(people):
             _write_volume(partial / person.folder, person, _render(anatomy, person.atrophy, person.generator))
         _write_table(partial / "oasis_cross-sectional.csv", people)
         _write_marker(partial / _MARKER, subjects, seed)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    except OSError as error:
-        raise MonaiCaeError(
-            f"cannot write the synthetic cohort to {out} ({error.strerror or error}): choose another out_dir"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return out
 
 
@@ -158,14 +146,12 @@ class _Anatomy:
     inside: _Array
 
 
-def _check(out: Path, subjects: int, seed: int) -> None:
+def _check(subjects: int, seed: int) -> None:
     most = _LAST_NUMBER - _FIRST_NUMBER + 1
     if not 4 <= subjects <= most:
         raise MonaiCaeError(f"subjects must be 4 to {most}, not {subjects}")
     if seed < 0:
         raise MonaiCaeError(f"seed must be 0 or greater, not {seed}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise MonaiCaeError(f"out_dir {out} exists and is not an empty folder: choose another or remove it")
 
 
 def _draw_people(subjects: int, seed: int) -> list[_Person]:

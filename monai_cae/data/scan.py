@@ -19,7 +19,8 @@ class Scan:
         subject: the subject's ID, the same for all scans of one person, e.g. "OAS1_0001".
         session: which of the subject's scans, e.g. "MR1"; "" where the cohort has one scan per subject.
         image: the image file (.hdr for Analyze pairs); None when only a table was read.
-        label: 1 = patient (AD), 0 = control (HC), None before the cohort is selected, or where the task says neither.
+        label: 1 = patient (AD), 0 = control (HC), or the number that a target makes of the row; None before the cohort
+            is selected, or where the scan takes no part.
         cdr: global Clinical Dementia Rating (0, 0.5, 1, 2, 3); None when the table leaves it blank.
         age: years; None when not given.
         sex: "F", "M" or "" when not given.
@@ -32,7 +33,7 @@ class Scan:
     subject: str
     session: str = ""
     image: Path | None = None
-    label: int | None = None
+    label: float | None = None
     cdr: float | None = None
     age: float | None = None
     sex: str = ""

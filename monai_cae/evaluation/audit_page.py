@@ -16,7 +16,7 @@ def audit_page(audit: Mapping[str, Any]) -> str:
     """Write the page.
 
     Args:
-        audit: what `monai_cae.data.splits.audit.Audit.to_dict` gives, or the same read from JSON.
+        audit: what `monai_cae.data.Audit.to_dict` gives, or the same read from JSON.
 
     Returns:
         A self-contained HTML document: inline style, no scripts, nothing loaded from elsewhere, all names escaped. It

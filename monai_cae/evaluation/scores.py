@@ -20,6 +20,21 @@ THRESHOLDED = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "f
 RANKED = ("auc", "average_precision")
 PROBABILISTIC = ("brier", "ece", "calibration_slope", "calibration_intercept")
 SCORES = (*THRESHOLDED, *RANKED, *PROBABILISTIC)
+LABELS = {  # as tables call them
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "f1": "F1 (AD)",
+    "mcc": "MCC",
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "brier": "Brier",
+    "ece": "ECE",
+    "calibration_slope": "calibration slope",
+    "calibration_intercept": "calibration intercept",
+}
+HEADLINE = ("accuracy", "auc", "f1")
 
 
 def classification_scores(

@@ -19,17 +19,17 @@ from monai_cae.data import Extraction, make_task
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.pooled import pooled
+from monai_cae.evaluation.scores import LABELS
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import (
-    LABELS,
     difference_with_interval,
     is_number,
     p_value,
     readable,
     with_interval,
 )
-from monai_cae.files import replacing
+from monai_cae.files import write_text
 from monai_cae.templates import render
 from monai_cae.training.stages.workflow import evaluated
 
@@ -269,8 +269,7 @@ def write_card(path: Path, card: str) -> Path:
         if f"<!-- {mark}" != _mark(text):
             print(f"{path} has been edited and stays: the new card is {path.stem}.new.md", flush=True)
             path = path.with_name(f"{path.stem}.new.md")
-    with replacing(path) as temporary:
-        temporary.write_text(f"{card}\n{_mark(card)}", encoding="utf-8")
+    write_text(path, f"{card}\n{_mark(card)}")
     return path
 
 

@@ -25,6 +25,7 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
             "@train#optimizer",
             "@train#dataset",
             "@validate#dataset",
+            "$@target.require_binary(linear_probe=@learn == 'linear_probe', calibrate=@calibrate)",
             "$monai_cae.training.check_linear_probe(@learn, @network, @penalty)",
         ],
         {"network": "$@network_def", "train#dataset#cache_num": 0, "validate#dataset#cache_num": 0},

@@ -12,17 +12,17 @@ import pandas as pd
 from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.intervals import RESAMPLES
+from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.summary import COMPARED, compare, summarise
 from monai_cae.experiment.load_runs import SPLITS, Predictions
 from monai_cae.experiment.wording import (
-    LABELS,
     columns,
     difference_with_interval,
     markdown,
     p_value,
     with_interval,
 )
-from monai_cae.files import replacing
+from monai_cae.files import replacing, write_text
 
 _ADVICE = "choose another --out"
 
@@ -148,8 +148,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     from monai_cae.evaluation.figures import save_figure
 
     paths = [folder / f"comparison.{suffix}" for suffix in ("md", "csv", "png")]
-    with replacing(paths[0], _ADVICE) as temporary:
-        temporary.write_text(_page(comparison), encoding="utf-8")
+    write_text(paths[0], _page(comparison), _ADVICE)
     with replacing(paths[1], _ADVICE) as temporary:
         _flat(comparison).to_csv(temporary, index=False, float_format="%.6g")
     bands = {one.name: roc_band(one.table, np.random.default_rng(0)) for one in comparison.compared}

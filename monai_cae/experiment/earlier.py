@@ -22,7 +22,8 @@ _PART = re.compile(r"(repeat_\d+)(/fold_\d+)?(/variants/[\w-]+)?")
 
 def told_in(output: Path) -> list[Path]:
     """Tables, figures and pages: what an experiment computes from its parts in the end."""
-    return [output / name for name in _TOLD if (output / name).is_file()]
+    own = sorted(output.glob("figures/target_*.png"))
+    return [*(output / name for name in _TOLD if (output / name).is_file()), *own]
 
 
 def left_in(output: Path) -> list[Path]:

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 
 from monai_cae.evaluation import figures, result_figures
 from monai_cae.evaluation.curves import roc_band
-from monai_cae.evaluation.pooled import pooled
+from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD, pooled
+from monai_cae.evaluation.scores import HEADLINE, LABELS
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
-from monai_cae.experiment.wording import HEADLINE, LABELS, readable
+from monai_cae.experiment.wording import readable
 from monai_cae.training.results.figures import SYNTHETIC_NOTE
 
 _PAPER = {"accuracy": 0.7466, "f1": 0.66}
@@ -29,13 +30,18 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
         results: the tables.
 
     Returns:
-        Figure by the name of its file: always `roc`, `calibration` and `methods`; `auc_by_cdr`, `learning_curve` and
-        `repeats` where there are grades, shares of the training subjects or several repeats.
+        Figure by the name of its file. Of a binary target always `roc`, `calibration` and `methods`; `auc_by_cdr`,
+        `learning_curve` and `repeats` where there are grades, shares of the training subjects or several repeats. Of
+        others those that the target has of a test set, of all repeats together.
     """
     note = SYNTHETIC_NOTE if summary["synthetic"] else ""
     note = f"LEAKY. {note}".strip() if summary["leaks"] else note
     paper = {} if summary["synthetic"] else _PAPER
     ours, scores = results.of(NETWORK), results.scores.loc[NETWORK]
+    if not results.target.binary:
+        labels, predicted = (ours[name].to_numpy() for name in ("label", results.target.column))
+        own = results.target.figures()
+        return {f"target_{name}": draw(labels, predicted, DEFAULT_THRESHOLD, note) for name, draw in own.items()}
     summaries = {readable(method): results.scores.loc[method] for method in results.methods}
     drawn = {
         "roc": result_figures.roc_with_band(roc_band(ours, np.random.default_rng(0)), scores, note=note),

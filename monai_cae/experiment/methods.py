@@ -9,21 +9,6 @@ from typing import Any
 from monai_cae.experiment.plan import BASELINES, CLASSIFIER, Plan, read_json
 from monai_cae.experiment.record import NETWORK
 
-LEGEND = (
-    "**AD**, **HC**: patients and controls, by the rule of the cohort. **CDR**: Clinical Dementia Rating, 0 none, 0.5 "
-    "very mild, 1 mild, 2 moderate dementia.",
-    "**Accuracy**: share of right answers. **Sensitivity**, **specificity**: of the patients, of the controls; "
-    "**balanced accuracy** is their mean. **F1**: harmonic mean of sensitivity and of the share of patients among "
-    "those taken for one. **MCC**: Matthews's correlation of answers and truth, 0 by chance.",
-    "**AUC**: area under the ROC curve, how often a patient has a higher probability than a control, 0.5 by chance. "
-    "**Average precision**: area under precision against sensitivity, the share of patients by chance.",
-    "**Brier**: mean squared error of the probabilities; **ECE**: expected calibration error, how far they lie from "
-    "the observed shares; both best at 0. **Calibration slope** and **intercept**: best at 1 and 0; a slope below 1 "
-    "says that probabilities are too extreme, an intercept below 0 that they are too high.",
-    "**PSNR**: peak signal-to-noise ratio of a reconstruction, in dB; **SSIM**: structural similarity, at most 1. "
-    "**PCA**: principal components. **SVM**: support vector machine; **RBF**: with a Gaussian kernel. **nWBV**: "
-    "normalised whole-brain volume.",
-)
 _LONGEST = 400  # of the settings of one method
 _STAGES = {CLASSIFIER: "train, evaluate"}  # the settings under this name are for both
 

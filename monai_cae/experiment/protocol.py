@@ -19,6 +19,7 @@ from monai_cae.experiment.results import compute
 from monai_cae.experiment.sets import check_parts, given_datalists
 from monai_cae.experiment.wording import readable
 from monai_cae.files import only_writer
+from monai_cae.targets import Target
 from monai_cae.terminal import Overall, duration, say
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.stages.earlier import check_asked, remove
@@ -36,6 +37,7 @@ def run_experiment(
     repeats: int,
     seed: int,
     shared: Mapping[str, Any],
+    target: Target,
     stages: Mapping[str, Mapping[str, Any]],
     variants: Mapping[str, Mapping[str, Mapping[str, Any]]],
     baselines: Sequence[str],
@@ -57,6 +59,7 @@ def run_experiment(
         repeats: how often (the paper: five times).
         seed: of the first repeat.
         shared: settings handed to every stage that has them: evaluate.json has no max_epochs, for instance.
+        target: what is predicted, as `shared` has it for the stages.
         stages: stage -> settings of that stage alone; those under "classifier" are for train and evaluate.
         variants: name -> stage -> settings that differ; the classifier is trained and tested with them on the same
             splits, from the same autoencoder unless the variant has settings for pretrain.
@@ -76,6 +79,7 @@ def run_experiment(
     """
     _check_types(shared["split"], stages, variants, baselines)
     _check_names(stages, variants, baselines)
+    target.require_binary(baselines=bool(baselines))
     check_asked(resume, overwrite)
     output, given = Path(output_dir).resolve(), given_datalists(datalist)
     if given:
@@ -93,7 +97,7 @@ def run_experiment(
                 print(f"the experiment is finished in {output}: nothing is left to do\n")
                 print(f"  page               {output / 'results.md'}\n  summary            {output / 'summary.json'}")
                 return finished
-        return _run_parts(plan, parts, seed, resume, overwrite)
+        return _run_parts(plan, parts, target, seed, resume, overwrite)
 
 
 def _refuse_other_settings(plan: Plan, parts: Sequence[Part]) -> None:
@@ -117,7 +121,9 @@ def _finished(plan: Plan, parts: Sequence[Part]) -> dict[str, Any]:
     return summary if told == asked else {}
 
 
-def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool, overwrite: bool) -> dict[str, Any]:
+def _run_parts(
+    plan: Plan, parts: Sequence[Part], target: Target, seed: int, resume: bool, overwrite: bool
+) -> dict[str, Any]:
     output, started = plan.output, time.perf_counter()
     say(_beginning(plan, parts))
     datalists = check_parts(plan, parts, overwrite)  # bad input ends here, before there is a run
@@ -146,8 +152,8 @@ def _run_parts(plan: Plan, parts: Sequence[Part], seed: int, resume: bool, overw
         summary = {"repeats": repeats, "folds": len(parts) // repeats, **_summary_of(results)}
         summary["methods"] = descriptions(plan)
         remove(told_in(output), output)  # of fewer repeats or other methods
-        record = pool(results, output)
-        computed = compute(record, results, output, seed=seed, seen_before=_seen_before(tracked, results))
+        record, seen = pool(results, output, target), _seen_before(tracked, results)
+        computed = compute(record, results, output, target=target, seed=seed, seen_before=seen)
         summary |= {**computed.summary, "seconds": time.perf_counter() - started}
         write_json(output / "summary.json", summary)
         log_results(tracked, summary, computed, output)

@@ -5,33 +5,40 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.files import replacing
 
+if TYPE_CHECKING:  # whoever compares finished runs needs no PyTorch
+    from monai_cae.targets import Target
+
 NETWORK = "network"
-COLUMNS = ("method", "subject", "repeat", "fold", "label", "probability", "threshold", "cdr", "age", "sex")
+_ABOUT = ("cdr", "age", "sex")
 
 
-def pool(results: Sequence[Mapping[str, Any]], output: Path) -> pd.DataFrame:
+def pool(results: Sequence[Mapping[str, Any]], output: Path, target: Target) -> pd.DataFrame:
     """Read the test predictions of all parts, and write them as one table, `output/predictions.csv`.
 
     Args:
         results: what the parts left, see `protocol`.
         output: the experiment's folder.
+        target: what is predicted.
 
     Returns:
-        A row per method and tested subject, see `COLUMNS` and `monai_cae.evaluation.pooled`. A subject with several
-        scans in a part has the mean of their probabilities.
+        A row per method and tested subject, with columns as in `monai_cae.evaluation.pooled`, but for what is
+        predicted, which the target names. A subject with several scans in a part has the mean of their predictions.
     """
     tables = [
         table.assign(method=method, repeat=part["repeat"], fold=part["fold"], threshold=threshold)
         for part in results
-        for method, table, threshold in _tables(part, output / part["folder"])
+        for method, table, threshold in _tables(part, output / part["folder"], target)
     ]
-    record = pd.concat(tables, ignore_index=True)[list(COLUMNS)]
+    decided = ["threshold"] if target.binary else []
+    columns = ["method", "subject", "repeat", "fold", "label", target.column, *decided, *_ABOUT]
+    record = pd.concat(tables, ignore_index=True)[columns]
     with replacing(output / "predictions.csv") as temporary:
         record.to_csv(temporary, index=False)
     return record
@@ -46,22 +53,22 @@ def read_sets(folder: Path, hash_ids: bool) -> dict[str, list[dict[str, Any]]]:
     return {name: with_pseudonyms(content[name]) if hash_ids else content[name] for name in SETS}
 
 
-def _tables(part: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, pd.DataFrame, float]]:
+def _tables(part: Mapping[str, Any], folder: Path, target: Target) -> Iterator[tuple[str, pd.DataFrame, float]]:
     items = read_sets(folder, part.get("hash_ids", False))["test"]
-    people = {item["subject"]: {key: item.get(key) for key in ("cdr", "age", "sex")} for item in items}
+    people = {item["subject"]: {key: item.get(key) for key in _ABOUT} for item in items}
     about = pd.DataFrame.from_dict(people, orient="index")
     for method in (NETWORK, *part["variants"]):
-        threshold = part["steps"][method]["results"]["evaluate"]["threshold"]
-        yield method, _read(folder / _place(method) / "predictions.csv", about), threshold
+        threshold = part["steps"][method]["results"]["evaluate"].get("threshold", DEFAULT_THRESHOLD)
+        yield method, _read(folder / _place(method) / "predictions.csv", about, target.column), threshold
     for method in part["baselines"]:
-        yield method, _read(folder / "baselines" / f"{method}.csv", about), 0.5
+        yield method, _read(folder / "baselines" / f"{method}.csv", about, target.column), DEFAULT_THRESHOLD
 
 
 def _place(method: str) -> str:
     return "" if method == NETWORK else f"variants/{method}"
 
 
-def _read(path: Path, about: pd.DataFrame) -> pd.DataFrame:
+def _read(path: Path, about: pd.DataFrame, column: str) -> pd.DataFrame:
     table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=False)
-    by_subject = table.groupby("subject", sort=False).agg(label=("label", "first"), probability=("probability", "mean"))
+    by_subject = table.groupby("subject", sort=False).agg({"label": "first", column: "mean"})
     return by_subject.join(about).reset_index(names="subject")

@@ -18,6 +18,7 @@ from monai_cae.evaluation.summary import compare, summarise
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.wording import readable
 from monai_cae.files import replacing
+from monai_cae.targets import Target
 
 ENOUGH_REPEATS = 5  # the paper's; an SD of four is off by a third, one time in three
 
@@ -27,6 +28,7 @@ class Results:
     """The tables of an experiment.
 
     Attributes:
+        target: what was predicted.
         record: see `record.pool`.
         scores: index (method, score), columns of `monai_cae.evaluation.summary.summarise`.
         comparisons: index (against, score), columns of `monai_cae.evaluation.summary.compare`: the network
@@ -39,6 +41,7 @@ class Results:
         summary: all of it as plain data, for summary.json.
     """
 
+    target: Target
     record: pd.DataFrame
     scores: pd.DataFrame
     comparisons: pd.DataFrame
@@ -60,7 +63,13 @@ class Results:
 
 
 def compute(
-    record: pd.DataFrame, results: Sequence[Mapping[str, Any]], output: Path, *, seed: int, seen_before: int | None
+    record: pd.DataFrame,
+    results: Sequence[Mapping[str, Any]],
+    output: Path,
+    *,
+    target: Target,
+    seed: int,
+    seen_before: int | None,
 ) -> Results:
     """Score and compare all methods, and write the tables beside the record.
 
@@ -68,33 +77,38 @@ def compute(
         record: see `record.pool`.
         results: what the parts left, see `protocol`.
         output: scores.csv, comparisons.csv, subgroups.csv and reconstruction.csv are written there.
+        target: what was predicted; methods are compared and subgroups told apart where it is binary.
         seed: of the bootstrap.
         seen_before: how many earlier experiments have scored the same test sets; None where that is not known.
     """
     by_method = {method: rows.drop(columns="method") for method, rows in record.groupby("method", sort=False)}
     ours = by_method[NETWORK]
-    scores = {method: summarise(rows, np.random.default_rng(seed)) for method, rows in by_method.items()}
+    scores = {
+        method: summarise(rows, np.random.default_rng(seed)) if target.binary else _means(rows, target)
+        for method, rows in by_method.items()
+    }
     n_train, n_test = (float(np.mean([part["subjects"][name] for part in results])) for name in ("training", "test"))
     if "fitted_loss" in results[0]["steps"][NETWORK]["results"]["train"]:  # learn linear_probe
         n_train += float(np.mean([part["subjects"]["validation"] for part in results]))
     comparisons = {
         method: compare(ours, rows, np.random.default_rng(seed), n_train, n_test)
         for method, rows in by_method.items()
-        if method != NETWORK
+        if method != NETWORK and target.binary
     }
     tables = {
         "scores": pd.concat(scores, names=["method"]),
         "comparisons": pd.concat(comparisons, names=["against"]) if comparisons else pd.DataFrame(),
-        "subgroups": _subgroups(ours, seed),
+        "subgroups": _subgroups(ours, seed) if target.binary else pd.DataFrame(),
         "reconstruction": _reconstruction(results, output),
     }
     for name, table in tables.items():
         if not table.empty:
             with replacing(output / f"{name}.csv") as temporary:
                 table.to_csv(temporary, float_format="%.5g", index=name != "subgroups")
-    caveats = _caveats(record, results, tables["scores"], tables["reconstruction"], seen_before)
+    caveats = _caveats(record, results, tables["scores"], tables["reconstruction"], seen_before, target)
     shares = results[0]["shares"]
     return Results(
+        target,
         record,
         **tables,
         training_subjects=n_train,
@@ -102,6 +116,16 @@ def compute(
         caveats=caveats,
         summary=_summary(tables, results, caveats),
     )
+
+
+def _means(rows: pd.DataFrame, target: Target) -> pd.DataFrame:
+    """The target's own scores, each repeat over all its folds together, as `summarise` has those of classes."""
+    numbers = ["label", target.column]
+    by_repeat = pd.DataFrame([target.scores(*one[numbers].to_numpy().T) for _, one in rows.groupby("repeat")])
+    found = pd.DataFrame([mean_and_sd(by_repeat[name]) for name in by_repeat], index=by_repeat.columns)
+    found = found.set_axis(["mean", "sd"], axis=1).rename_axis("score")
+    repeats = {"subjects": rows["subject"].nunique(), "repeats": len(by_repeat)}
+    return found.assign(low=np.nan, high=np.nan, **repeats, note="")
 
 
 def _subgroups(ours: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -123,10 +147,18 @@ def _caveats(
     scores: pd.DataFrame,
     reconstruction: pd.DataFrame,
     seen_before: int | None,
+    target: Target,
 ) -> list[str]:
+    return [
+        *_of_sets(results, record["repeat"].nunique(), seen_before),
+        *(_of_classifier(record, scores) if target.binary else ()),
+        *worse_than_mean_image(*reconstruction.loc[["autoencoder", "mean image"], "psnr"]),
+        *(_of_others(record) if target.binary else ()),
+    ]
+
+
+def _of_sets(results: Sequence[Mapping[str, Any]], repeats: int, seen_before: int | None) -> list[str]:
     leaks = sum(part["steps"][NETWORK]["results"]["evaluate"]["leaks"] for part in results)
-    repeats = record["repeat"].nunique()
-    ours = record[record["method"] == NETWORK]
     found = []
     if leaks:
         found.append(f"LEAKY: {leaks} leaks between the sets, the scores are worthless.")
@@ -152,18 +184,24 @@ def _caveats(
             "GIVEN SETS: every repeat has the same, so SD and corrected t tests tell what other weights do, not other "
             "splits."
         )
+    return found
+
+
+def _of_classifier(record: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
+    found = []
     for score in ("accuracy", "auc"):
         row = scores.loc[(NETWORK, score)]
         if row["note"]:
             found.append(f"{score}: {row['note']}.")
-    found += _dead(ours)
-    found += out_of_reach(scores.loc[(NETWORK, "calibration_slope"), "mean"])
-    found += worse_than_mean_image(*reconstruction.loc[["autoencoder", "mean image"], "psnr"])
+    found += _dead(record[record["method"] == NETWORK])
+    return found + out_of_reach(scores.loc[(NETWORK, "calibration_slope"), "mean"])
+
+
+def _of_others(record: pd.DataFrame) -> list[str]:
     dead = [method for method, rows in record.groupby("method", sort=False) if _one_class_only(rows)]
     others = [method for method in dead if method not in (NETWORK, "majority")]
-    if others:
-        found.append(f"Everybody in one class, in at least one test set: {', '.join(map(readable, others))}.")
-    return found
+    said = f"Everybody in one class, in at least one test set: {', '.join(map(readable, others))}."
+    return [said] if others else []
 
 
 def _dead(ours: pd.DataFrame) -> list[str]:

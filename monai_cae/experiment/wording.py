@@ -8,21 +8,6 @@ from typing import Any
 
 from monai_cae.evaluation.subgroups import TOO_FEW
 
-LABELS = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "f1": "F1 (AD)",
-    "mcc": "MCC",
-    "auc": "AUC",
-    "average_precision": "average precision",
-    "brier": "Brier",
-    "ece": "ECE",
-    "calibration_slope": "calibration slope",
-    "calibration_intercept": "calibration intercept",
-}
-HEADLINE = ("accuracy", "auc", "f1")
 _SPELT = {"svm": "SVM", "rbf": "RBF", "pca": "PCA", "cnn": "CNN"}
 
 
@@ -41,6 +26,13 @@ def with_interval(row: Mapping[str, Any]) -> str:
     if not is_number(row["mean"]):
         return TOO_FEW if row.get("note") == TOO_FEW else "undefined"
     return f"{row['mean']:.3f}" + (f" [{row['low']:.3f}, {row['high']:.3f}]" if is_number(row["low"]) else "")
+
+
+def mean_with_sd(row: Mapping[str, Any]) -> str:
+    """`mean`, and `sd` where there are several repeats: "4.21 ± 0.3"."""
+    if not is_number(row["mean"]):
+        return "undefined"
+    return f"{row['mean']:.4g}" + (f" ± {row['sd']:.2g}" if is_number(row["sd"]) else "")
 
 
 def difference_with_interval(row: Mapping[str, Any]) -> str:

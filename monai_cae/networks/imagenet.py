@@ -6,16 +6,14 @@ is not needed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from monai.networks.nets.resnet import ResNet, get_inplanes
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.networks.weights import _first_misfit, read_checkpoint
+from monai_cae.networks.weights import first_misfit, read_state
 
 # Of the RGB images in [0, 1] that torchvision's models were trained on.
 _MEAN = (0.485, 0.456, 0.406)
@@ -155,15 +153,11 @@ def _load_imagenet(encoder: nn.Module, path: str, ignored: str) -> None:
         raise MonaiCaeError(
             f"no ImageNet weights at {path}: check the path, or leave it empty to start from random weights"
         )
-    state: Any = read_checkpoint(file)
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise MonaiCaeError(f"{path} holds something else than one network's weights: name another file")
     ours = encoder.state_dict()
+    # torchvision's older files lack batch norm's counters, which nothing here reads
     counters = {name: value for name, value in ours.items() if name.endswith("num_batches_tracked")}
-    theirs = {**counters, **{name: value for name, value in state.items() if not name.startswith(ignored)}}
-    misfit = _first_misfit(
-        ours, theirs
-    )  # torchvision's older files lack batch norm's counters, which nothing here reads
+    theirs = {**counters, **{name: value for name, value in read_state(file).items() if not name.startswith(ignored)}}
+    misfit = first_misfit(ours, theirs)
     if misfit:
         raise MonaiCaeError(
             f"{path} does not hold torchvision's weights of the network in {type(encoder).__name__} ({misfit}): "

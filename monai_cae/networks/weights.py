@@ -84,6 +84,18 @@ def read_checkpoint(path: str | Path, advice: str = "name another file") -> Any:
         raise MonaiCaeError(f"{path} is not a PyTorch checkpoint of plain weights: {advice}") from error
 
 
+def read_state(path: str | Path) -> Mapping[str, torch.Tensor]:
+    """The tensors of one network, by their names.
+
+    Raises:
+        MonaiCaeError: the file has something else.
+    """
+    state = read_checkpoint(path)
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise MonaiCaeError(f"{path} holds something else than one network's weights: name another file")
+    return state
+
+
 def trained_on(path: str | Path) -> list[str]:
     """Hashed IDs of the subjects that a checkpoint has seen; empty if the file is missing or has none."""
     subjects = _ours(path).get("subjects")
@@ -139,13 +151,11 @@ def check_fit(network: nn.Module, path: str | Path, part: str = "") -> None:
 def _fitting(network: nn.Module, path: Path, part: str) -> Mapping[str, torch.Tensor]:
     if not path.is_file():
         raise MonaiCaeError(f"no checkpoint at {path}: check the path, or train one first")
-    state = read_checkpoint(path)
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise MonaiCaeError(f"{path} holds something else than one network's weights: name another file")
+    state = read_state(path)
     if part:
         prefix = f"{part}."
         state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    misfit = _first_misfit(network.state_dict(), state)
+    misfit = first_misfit(network.state_dict(), state)
     if misfit:
         raise MonaiCaeError(
             f"{path} holds the weights of another architecture than {type(network).__name__} ({misfit}): "
@@ -168,7 +178,8 @@ def _refuse_bomb(path: Path) -> None:
         )
 
 
-def _first_misfit(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> str:
+def first_misfit(ours: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]) -> str:
+    """What the second state dict has otherwise than the first, in words; "" for nothing."""
     for name, tensor in ours.items():
         if name not in theirs:
             return f"{name} is missing"

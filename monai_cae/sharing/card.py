@@ -15,15 +15,13 @@ from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.intervals import wilson_interval
 from monai_cae.sharing.runs import Run
+from monai_cae.templates import render
 from monai_cae.training.results.caveats import SYNTHETIC, data_caveats
 from monai_cae.training.stages.workflow import evaluated
 
 EXPERIMENT_CARD = Path("docs", "model_card_experiment.md")
 _PAPER = ("CDR > 0", "CDR == 0")
 _VERSIONS = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
-# of the bundle's own card; they hold for every run
-_SHARED_SECTIONS = ("Intended use", "Input and output", "Metrics", "Limits")
-_SHOWN_SETTINGS = ("image_size", "channels", "seed", "threshold")
 
 
 def warning(run: Run) -> str:
@@ -82,6 +80,8 @@ def run_metadata(run: Run, shipped: Mapping[str, Any], config: Mapping[str, Any]
     said = warning(run)
     extraction = evaluated(config, "extraction")
     metadata = _resized(_reworded(dict(shipped), run, extraction), shipped, config, extraction)
+    if run.number:
+        _of_number(metadata, run.number)
     number, before = str(shipped["version"]), shipped["changelog"]
     installed = {name: _public_version(package) for name, package in _VERSIONS.items()}
     required = {name: _public_version(name) for name in shipped["required_packages_version"]}
@@ -97,6 +97,19 @@ def run_metadata(run: Run, shipped: Mapping[str, Any], config: Mapping[str, Any]
         "caveats": [*data_caveats(run.results), *run.caveats],
         "intended_use": f"{said} {metadata['intended_use']}".strip(),
     }
+
+
+def _of_number(metadata: dict[str, Any], name: str) -> None:
+    """What the shipped metadata say of classes, said of a number."""
+    metadata |= {
+        "name": f"{name} from one brain MRI slice (CAE)",
+        "task": f"Predict {name} from one T1-weighted MRI slice",
+        "label_classes": f"a number: {name}",
+        "pred_classes": f"one channel; after post-processing {name}",
+    }
+    for side in ("outputs", "post_processed_outputs"):
+        told = {"type": "tuples", "format": "raw", "value_range": [], "channel_def": {"0": name}}
+        metadata["network_data_format"][side]["pred"] |= told
 
 
 def _public_version(package: str) -> str:
@@ -159,84 +172,18 @@ def model_card(
         weights: file -> numbers in it, bytes.
         experiment: the package carries the card of the run's experiment too.
     """
-    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", shipped, re.MULTILINE | re.DOTALL))
-    said = warning(run)
-    whole = f"\n\nThis is one run of an experiment: see {EXPERIMENT_CARD.name} for all of it." if experiment else ""
-    parts = [
-        "# Model card: CAE and classifier on one brain MRI slice, weights of one run",
-        f"**{said}**" if said else "",
-        "**Research software, not a medical device.** Not for diagnosis, screening or any decision about a person.",
-        f"## Model\n{_model(config, weights)}",
-        f"## Data\n{_data(run, source)}",
-        f"## Leak audit\n{_audit(run)}",
-        "\n".join(["## Caveats", *(f"- {caveat}" for caveat in run.caveats)]) if run.caveats else "",
-        f"## Scores on the test set\n{_scores(run)}{whole}",
-        *(f"## {name}\n{sections[name].strip()}" for name in _SHARED_SECTIONS),
-        f"## Run\n{_COMMANDS}",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-_COMMANDS = """```console
-pip install monai-cae
-python -m monai.bundle run --config_file configs/inference.json --dataset_dir SCAN.nii.gz
-python -m monai.bundle run --config_file configs/evaluate.json --dataset_dir COHORT
-sha256sum --check SHA256SUMS
-```
-Configs can hold code: run those of people you trust. The hashes show damage, not who made the package."""
-
-
-def _table(header: str, *rows: str) -> str:
-    return "\n".join([f"| {header} |", "|" + "---|" * (header.count("|") + 1), *(f"| {row} |" for row in rows)])
-
-
-def _model(config: Mapping[str, Any], weights: Mapping[Path, tuple[int, int]]) -> str:
-    files = (f"{path.as_posix()} | {numbers:,} | {size / 1e6:.1f} MB" for path, (numbers, size) in weights.items())
-    settings = [f"image | {evaluated(config, 'extraction').name}"]
-    settings += [f"{name} | {config[name]}" for name in _SHOWN_SETTINGS]
-    return (
-        f"Written by monai-cae {__version__}, after Yagis, Seco de Herrera and Citi. The configs hold all settings of "
-        "the run.\n\n"
-        f"{_table('weights | numbers, batch-norm statistics included | size', *files)}\n\n"
-        f"{_table('setting | value', *settings)}\n\n"
-        "The weights carry hashes of the subjects' IDs, so that `monai-cae audit` can tell who was in training. "
-        "Whoever knows an ID can find out the same."
+    test, accuracy = run.audit["sets"]["test"], run.scores.get("test_accuracy")
+    one_each = accuracy is not None and test["n"] == test["subjects"]
+    return render(
+        "package_card.md",
+        run=run,
+        said=warning(run),
+        version=__version__,
+        weights=weights,
+        image=evaluated(config, "extraction").name,
+        config=config,
+        source=source,
+        interval=wilson_interval(round(accuracy * test["n"]), test["n"]) if one_each else None,
+        experiment=EXPERIMENT_CARD.name if experiment else "",
+        sections=dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", shipped, re.MULTILINE | re.DOTALL)),
     )
-
-
-def _data(run: Run, source: str) -> str:
-    rows = []
-    for name, one_set in run.audit["sets"].items():
-        age = one_set["age"]
-        years = f"{age['mean']:.1f} ({age['min']:.0f} to {age['max']:.0f})" if age else "not known"
-        classes = f"{one_set['classes']['1']} | {one_set['classes']['0']}"
-        rows.append(
-            f"{name} | {one_set['n']} | {one_set['subjects']} | {classes} | {one_set['women']} / {one_set['men']} | "
-            f"{years}"
-        )
-    return (
-        f"Source: {source}. Patients (label 1): `{run.positive}`. Controls (label 0): `{run.negative}`.\n\n"
-        f"{_table('set | scans | subjects | patients | controls | women / men | age, mean (range)', *rows)}\n\n"
-        "Images, subject IDs and the list of who was in which set are not part of this package."
-        f"{' Terms: data_license.txt.' if run.oasis else ''}"
-    )
-
-
-def _audit(run: Run) -> str:
-    done = {True: "passed", False: "FOUND", None: "not done"}
-    rows = (f"{check['name']} | {check['looks_for']} | {done[check['passed']]}" for check in run.audit["checks"])
-    return f"{run.leaks} leaks between the sets.\n\n{_table('check | looks for | result', *rows)}"
-
-
-def _scores(run: Run) -> str:
-    rows = [f"{name.removeprefix('test_')} | {value:.4g}" for name, value in run.scores.items()]
-    test = run.audit["sets"]["test"]
-    accuracy = run.scores.get("test_accuracy")
-    interval = ""
-    if accuracy is not None and test["n"] == test["subjects"]:
-        low, high = wilson_interval(round(accuracy * test["n"]), test["n"])
-        interval = (
-            f"\n\nThe accuracy's 95 % interval is {low:.3f} to {high:.3f} (Wilson, {test['n']} subjects): "
-            "do not compare single runs within it."
-        )
-    return _table("score | value", *rows) + interval

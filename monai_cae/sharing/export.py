@@ -22,7 +22,7 @@ from monai.utils.type_conversion import convert_to_tensor
 
 from monai_cae.data import find_images
 from monai_cae.errors import MonaiCaeError
-from monai_cae.files import replacing, sha256_of
+from monai_cae.files import replacing, sha256_of, write_text
 from monai_cae.sharing.bundle import CHECKPOINTS, DEFINITIONS, Bundle, open_bundle
 from monai_cae.sharing.definitions import built, load_network
 from monai_cae.sharing.parity import TOLERANCES, Network, Parity, largest_differences, write_random_volumes
@@ -102,8 +102,7 @@ def export_network(
                 versions=_versions(out.suffix),
             )
             report = out.with_name(f"{out.name}.parity.json")
-            with replacing(report, _ADVICE) as temporary_report:
-                temporary_report.write_text(json.dumps(parity.to_dict(), indent=2) + "\n", encoding="utf-8")
+            write_text(report, json.dumps(parity.to_dict(), indent=2) + "\n", _ADVICE)
             if not parity.passed:
                 raise MonaiCaeError(
                     f"{out} is not written: it differs too much from PyTorch: {parity.summary()}; "

@@ -66,6 +66,11 @@ class Run:
         return data_kind(self.synthetic, self.leaks)
 
     @property
+    def number(self) -> str:
+        """What was predicted, where it is a number; "" for patients and controls."""
+        return "" if self.audit["sets"]["test"]["classes"] else str(self.results["target"])
+
+    @property
     def scores(self) -> dict[str, float]:
         """Measured on the test set, each named `test_*`."""
         return {k: v for k, v in self.results.items() if k.startswith("test_") and isinstance(v, (int, float))}
@@ -109,7 +114,7 @@ def inference_settings(output_dir: str | Path) -> dict[str, Any]:
     configs = bundle_folder() / "configs"
     shipped, inference = (json.loads((configs / f"{n}.json").read_text("utf-8")) for n in ("evaluate", "inference"))
     wanted = carried_over(inference, run.configs["evaluate"], shipped)
-    wanted["threshold"] = run.results["threshold"]
+    wanted["threshold"] = run.results.get("threshold", wanted["threshold"])
     changed = {place: value for place, value in changes(wanted, inference) if place[0] != "precision"}
     whole = {place[0] for place, value in changed.items() if value is ABSENT}  # a part of another class
     named = {"#".join(map(str, place)): value for place, value in changed.items() if place[0] not in whole}

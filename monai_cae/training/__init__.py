@@ -9,7 +9,7 @@ from monai_cae.training.engines.handlers import BestCheckpoint, BestWriting, Epo
 from monai_cae.training.engines.inferers import PrecisionInferer
 from monai_cae.training.engines.loaders import ResidentLoader
 from monai_cae.training.engines.loss_guard import LossWatch
-from monai_cae.training.engines.metrics import BrainPSNR, ClassificationScore, ImageMetric
+from monai_cae.training.engines.metrics import BrainPSNR, ImageMetric
 from monai_cae.training.engines.normalisation import BatchNormWarmup
 from monai_cae.training.engines.parallel import (
     ParallelInferer,
@@ -51,7 +51,6 @@ __all__ = [
     "BestWriting",
     "BrainPSNR",
     "Calibration",
-    "ClassificationScore",
     "DarkPixels",
     "EncodedDataset",
     "EncoderCodes",

@@ -178,7 +178,7 @@ def test_folder_in_use_is_refused(tmp_path):
 
 def test_unwritable_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(MonaiCaeError, match=r"cannot write the synthetic cohort to .*choose another out_dir"):
+    with pytest.raises(MonaiCaeError, match=r"can't write .*choose another folder"):
         write_phantom(tmp_path / "file" / "out", subjects=4)
 
 

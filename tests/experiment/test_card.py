@@ -18,6 +18,7 @@ from monai_cae.cli import main
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.card import experiment_card, write_card
 from monai_cae.experiment.results import compute
+from monai_cae.targets import Diagnosis
 
 OPTIONS = {"repeats": 2, "seed": 3, "max_epochs": 1, "experiment_name": "cards", "cohort#sessions": "first"}
 ALWAYS_OPEN = {1, 2, 3, 4, 5, 6, 11, 15, 16, 18, 21, 31, 33, 34, 39, 42, 43, 44}
@@ -77,7 +78,7 @@ def card_of(folder: Path, **changed: object) -> str:
     """The card of a finished experiment whose summary says something else."""
     summary = summary_of(folder) | changed
     record = pd.read_csv(folder / "predictions.csv", dtype={"subject": str})
-    computed = compute(record, summary["results"], folder, seed=3, seen_before=0)
+    computed = compute(record, summary["results"], folder, target=Diagnosis(), seed=3, seen_before=0)
     return experiment_card(summary, computed, folder)
 
 

@@ -19,6 +19,7 @@ from monai_cae.experiment.methods import descriptions
 from monai_cae.experiment.plan import Plan
 from monai_cae.experiment.record import pool
 from monai_cae.experiment.results import compute
+from monai_cae.targets import Diagnosis
 
 HEAD = {"network_def#pooling": 1, "network_def#hidden": []}
 VARIANTS = {
@@ -130,7 +131,7 @@ def test_a_part_of_a_network_is_told_by_its_class(tmp_path):
 
 def test_figures_show_the_numbers_of_the_tables(run):
     summary = json.loads((run / "summary.json").read_text())
-    drawn = drawings(summary, compute(record(run), summary["results"], run, seed=7, seen_before=0))
+    drawn = drawings(summary, compute(record(run), summary["results"], run, target=Diagnosis(), seed=7, seen_before=0))
     ours = record(run).query("method == 'network'")
     aucs = [roc_auc_score(rows["label"], rows["probability"]) for _, rows in ours.groupby("repeat")]
     dots = [line.get_ydata().tolist() for line in drawn["repeats"].axes[0].lines if line.get_marker() == "o"]
@@ -308,7 +309,7 @@ def test_leak_and_dead_classifier_are_doubts(tmp_path):
     evaluated = {"steps": {"network": {"results": {"evaluate": {"leaks": 2, "scans_left_out": 3}}}}}
     scores = pd.concat({"network": summarise(table, np.random.default_rng(0), resamples=50)}, names=["method"])
     coded = pd.DataFrame({"psnr": [8.69, 15.46]}, index=["autoencoder", "mean image"])
-    said = " ".join(_caveats(table, [evaluated], scores, coded, seen_before=3))
+    said = " ".join(_caveats(table, [evaluated], scores, coded, seen_before=3, target=Diagnosis()))
     assert "DEAD CLASSIFIER: everybody is taken for AD. So it is in 5 of 5 test sets." in said
     assert "NOTHING LEARNED" in said and "CALIBRATION OUT OF REACH: no finite slope" in said
     assert (
@@ -320,11 +321,13 @@ def test_leak_and_dead_classifier_are_doubts(tmp_path):
     assert "FEW REPEATS" not in said
     others = pd.concat([table, table.assign(method="image_only"), table.assign(method="linear_svm", probability=0.2)])
     assert "in at least one test set: image only, linear SVM." in " ".join(
-        _caveats(others, [evaluated], scores, coded, 0)
+        _caveats(others, [evaluated], scores, coded, 0, Diagnosis())
     )
-    said = " ".join(_caveats(table, [evaluated], scores, coded, seen_before=None))
+    said = " ".join(_caveats(table, [evaluated], scores, coded, seen_before=None, target=Diagnosis()))
     assert "whether earlier experiments scored the same test subjects is not known" in said
-    said = " ".join(_caveats(table, [evaluated], scores, coded.iloc[::-1].set_axis(coded.index), seen_before=0))
+    said = " ".join(
+        _caveats(table, [evaluated], scores, coded.iloc[::-1].set_axis(coded.index), seen_before=0, target=Diagnosis())
+    )
     assert "SEEN BEFORE" not in said and "MEAN IMAGE" not in said
 
 
@@ -337,7 +340,7 @@ def test_subjects_called_na_007_and_null_stay_in_the_record(tmp_path):
     (tmp_path / "part" / "predictions.csv").write_text("\n".join(["subject,label,probability,prediction", *rows]))
     steps = {"network": {"results": {"evaluate": {"threshold": 0.5}}}}
     part = {"folder": "part", "repeat": 1, "fold": 1, "variants": [], "baselines": [], "steps": steps}
-    found = pool([part], tmp_path)
+    found = pool([part], tmp_path, Diagnosis())
     assert list(found["subject"]) == names and list(found["age"]) == [70.0] * 5
     lines = (tmp_path / "predictions.csv").read_text().splitlines()[1:]
     assert [line.split(",")[1] for line in lines] == names

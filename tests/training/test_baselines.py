@@ -22,6 +22,7 @@ from sklearn.svm import SVC
 from tiny import CONFIGS, mistake, random_network, write_discs, write_pair
 
 from monai_cae.networks import save_weights
+from monai_cae.targets import Diagnosis
 from monai_cae.training import (
     Baselines,
     DarkPixels,
@@ -406,6 +407,7 @@ def test_a_broken_cell_of_a_datalist_and_a_missing_class_are_named(cohort, finis
             controls,
             controls,
             str(tmp_path),
+            Diagnosis(),
         )
 
 

@@ -12,6 +12,7 @@ from monai.engines import PrepareBatchExtraInput, SupervisedEvaluator
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.calibration import fitted_temperature
 from monai_cae.networks import ConvEncoder, EncoderClassifier, load_weights
+from monai_cae.targets import Diagnosis
 from monai_cae.training import BestCheckpoint, Calibration, learning_steps
 from monai_cae.training.engines.inferers import PrecisionInferer
 
@@ -39,7 +40,7 @@ def test_steps_by_word():
     regression, calibration = SimpleNamespace(run="r"), SimpleNamespace(run="c", enabled=False)
 
     def steps(learn: str) -> list[str]:
-        return learning_steps(learn, frozen, everything, best, regression, calibration)
+        return learning_steps(learn, frozen, everything, best, regression, calibration, Diagnosis())
 
     assert steps("two_stage") == ["f", "b restored", "e", "c"]
     assert steps("frozen") == ["f", "c"]

@@ -14,10 +14,10 @@ from mlflow import MlflowClient
 from monai.metrics import MSEMetric
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.targets import ClassificationScore, Diagnosis
 from monai_cae.training import (
     BestCheckpoint,
     BrainPSNR,
-    ClassificationScore,
     EpochTracking,
     ImageMetric,
     LossWatch,
@@ -182,7 +182,7 @@ def test_classification_scores_over_all_batches(name, value):
 def test_prediction_table_has_a_row_per_case(tmp_path):
     outputs = {"pred": torch.tensor([[0.5], [0.25]])}
     evaluator = Engine(lambda *_: outputs)
-    table = PredictionTable(tmp_path / "new" / "predictions.csv", ["subject", "label", "absent"])
+    table = PredictionTable(tmp_path / "new" / "predictions.csv", ["subject", "label", "absent"], Diagnosis())
     table.attach(evaluator)
     evaluator.run([{"subject": ["A, B", "Ünal"], "label": torch.tensor([[1.0], [0.0]])}])
     with (tmp_path / "new" / "predictions.csv").open(encoding="utf-8") as file:

@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Engine
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.targets import Diagnosis
 from monai_cae.training import PredictionProgress, PredictionTable, print_predictions
 
 BATCHES = [
@@ -36,7 +37,7 @@ def evaluator(*handlers, broken_at: int = 0) -> Engine:
 
 
 def test_table_holds_every_batch_and_a_second_run_starts_anew(tmp_path):
-    table = PredictionTable(tmp_path / "new" / "predictions.csv", ["file"])
+    table = PredictionTable(tmp_path / "new" / "predictions.csv", ["file"], Diagnosis())
     engine = evaluator(table)
     for _ in range(2):
         engine.run(BATCHES, max_epochs=1)
@@ -48,7 +49,7 @@ def test_table_holds_every_batch_and_a_second_run_starts_anew(tmp_path):
 
 @pytest.mark.parametrize(("threshold", "expected"), [(0.2, [1, 1, 1]), (0.5, [0, 1, 1]), (0.8, [0, 0, 0])])
 def test_threshold_itself_is_predicted_as_ad(tmp_path, threshold, expected):
-    table = PredictionTable(tmp_path / "p.csv", ["file"], threshold)
+    table = PredictionTable(tmp_path / "p.csv", ["file"], Diagnosis(), threshold)
     evaluator(table).run(BATCHES)
     assert table.column("prediction") == expected
 
@@ -57,20 +58,20 @@ def test_run_that_fails_leaves_the_older_table_and_no_half_one(tmp_path):
     path = tmp_path / "predictions.csv"
     path.write_text("older")
     with pytest.raises(RuntimeError, match="broken scan"):
-        evaluator(PredictionTable(path, ["file"]), PredictionProgress(3), broken_at=2).run(BATCHES)
+        evaluator(PredictionTable(path, ["file"], Diagnosis()), PredictionProgress(3), broken_at=2).run(BATCHES)
     assert path.read_text() == "older" and list(tmp_path.iterdir()) == [path]
 
 
 def test_place_that_can_not_be_written_is_told_before_the_first_batch(tmp_path):
     (tmp_path / "file").write_text("")
-    engine = evaluator(PredictionTable(tmp_path / "file" / "out" / "predictions.csv", ["file"]))
+    engine = evaluator(PredictionTable(tmp_path / "file" / "out" / "predictions.csv", ["file"], Diagnosis()))
     with pytest.raises(MonaiCaeError, match=r"predictions.csv .*file is no folder.*choose another --output_dir"):
         engine.run(BATCHES)
     assert engine.state.iteration == 0
 
 
 def test_summary_tells_scans_per_second(tmp_path, capsys):
-    table = PredictionTable(tmp_path / "p.csv", ["file"])
+    table = PredictionTable(tmp_path / "p.csv", ["file"], Diagnosis())
     evaluator(table).run(BATCHES)
     assert table.seconds > 0
     table.seconds = 0.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from monai_cae.data.cohort.persons import split_session, subject_of
+from monai_cae.data.cohort.selection import Labels, PatientsAndControls
 from monai_cae.data.cohort.subjects import row_of, seen_in_training
 from monai_cae.data.cohort.tables import read_table
 from monai_cae.data.scan import Scan
@@ -20,27 +21,28 @@ Scales = Mapping[str, Sequence[float]]
 _MALE = {"F": 0.0, "M": 1.0}
 _SQUARE = "^2"
 _LARGEST = 1e30  # beyond, a product of two has no float32
-_TELLS_THE_LABEL = ("cdr", "label")
 
 
-def with_covariates(items: Sequence[Item], covariates: Scales) -> list[Item]:
+def with_covariates(items: Sequence[Item], covariates: Scales, target: Labels | None = None) -> list[Item]:
     """Items of a datalist with their covariates as a list of numbers, `(value - centre) / scale`.
 
     Args:
         items: with the table's columns, as `load_sets` gives them; `sex` counts as 0 for F and 1 for M.
         covariates: name -> (centre, scale), both fixed, so nothing is fitted to any subject. A missing value
             counts as the centre. `NAME^2` is the square of the scaled value of the column NAME.
+        target: what is predicted; by default the diagnosis.
 
     Returns:
         The items, each with `covariates`; unchanged when there are none.
 
     Raises:
-        MonaiCaeError: an invalid centre or scale, CDR or the label, or a column that no item has.
+        MonaiCaeError: an invalid centre or scale, a column that gives the label, or a column that no item has.
     """
     if not isinstance(covariates, Mapping):
         raise MonaiCaeError(f"covariates must be name: [centre, scale], such as {{age: [75, 8]}}, not {covariates!r}")
+    tells = (target or PatientsAndControls()).tells
     for name, scale in covariates.items():
-        _check(name, scale)
+        _check(name, scale, tells)
         if items and all(_value(item, name) is None for item in items):
             known = sorted({key for item in items for key in item if _value(item, key) is not None})
             raise MonaiCaeError(
@@ -53,7 +55,12 @@ def with_covariates(items: Sequence[Item], covariates: Scales) -> list[Item]:
 
 
 def inference_items(
-    images: Sequence[Path], table: str, covariates: Scales, trained_on: Sequence[str] = (), sex_codes: str = ""
+    images: Sequence[Path],
+    table: str,
+    covariates: Scales,
+    trained_on: Sequence[str] = (),
+    sex_codes: str = "",
+    target: Labels | None = None,
 ) -> list[Item]:
     """Items for prediction: image, subject, whether the checkpoint saw the subject, and covariates if the network
     needs them.
@@ -65,6 +72,7 @@ def inference_items(
         covariates: see `with_covariates`.
         trained_on: hashed IDs of the subjects that the checkpoint saw.
         sex_codes: see `read_subjects`.
+        target: see `with_covariates`.
 
     Raises:
         MonaiCaeError: what `row_of`, `read_subjects` and `with_covariates` refuse.
@@ -85,10 +93,13 @@ def inference_items(
     if not table:
         print(f"no --table: {', '.join(covariates)} are taken to be average for everybody", flush=True)
         return [{**item, "covariates": np.zeros(len(covariates), np.float32)} for item in items]
-    known = [{**item, "age": row.age, "sex": row.sex, **row.covariates} for item, row in zip(items, rows, strict=True)]
+    known = [
+        {**item, "cdr": row.cdr, "age": row.age, "sex": row.sex, **row.covariates}
+        for item, row in zip(items, rows, strict=True)
+    ]
     return [
         {**item, "covariates": full["covariates"]}
-        for item, full in zip(items, with_covariates(known, covariates), strict=True)
+        for item, full in zip(items, with_covariates(known, covariates, target), strict=True)
     ]
 
 
@@ -105,8 +116,8 @@ def _rows(images: Sequence[Path], table: str, sex_codes: str) -> list[Scan]:
     return [row_of(path, split, table) for path in images]
 
 
-def _check(name: str, scale: Any) -> None:
-    if name.removesuffix(_SQUARE).lower() in _TELLS_THE_LABEL:
+def _check(name: str, scale: Any, tells: Collection[str]) -> None:
+    if name.removesuffix(_SQUARE).lower() in tells:
         raise MonaiCaeError(f"covariates: {name} is what the network is to find out; leave it out")
     numbers = isinstance(scale, (list, tuple)) and len(scale) == 2 and all(isinstance(v, (int, float)) for v in scale)
     if not numbers or scale[1] <= 0:

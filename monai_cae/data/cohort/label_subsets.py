@@ -9,42 +9,53 @@ from typing import Any
 
 import numpy as np
 
+from monai_cae.data.cohort.selection import Labels, PatientsAndControls
 from monai_cae.errors import MonaiCaeError
 
 Item = dict[str, Any]
 
 
 def labelled_items(
-    items: Sequence[Item], *, share: float = 1.0, permute_labels: bool = False, seed: int = 0
+    items: Sequence[Item],
+    *,
+    share: float = 1.0,
+    permute_labels: bool = False,
+    seed: int = 0,
+    target: Labels | None = None,
 ) -> list[Item]:
     """The items that a classifier learns from.
 
     Args:
         items: of a set, with `subject` and `label`.
-        share: keep this share of each class's subjects, at least one; a larger share includes every smaller one,
-            so a learning curve adds subjects and exchanges none.
+        share: keep this share of each class's (or stratum's) subjects, at least one; a larger share has everybody of a
+            smaller one, so that a learning curve adds subjects and exchanges none.
         permute_labels: permute the subjects' labels at random, with one constraint: patients and controls get label 1
             equally often, so the new labels can't resemble the true ones by chance. A score above chance is then luck,
             or a leak.
         seed: decides which subjects are kept and how labels are permuted.
+        target: what the labels are; by default classes.
 
     Raises:
         MonaiCaeError: a share outside (0, 1].
     """
     if not isinstance(share, (int, float)) or not 0 < share <= 1:
         raise MonaiCaeError(f"training_share must be above 0 and at most 1, not {share!r}")
+    target = target or PatientsAndControls()
     label = {item["subject"]: item["label"] for item in items}
+    strata = dict(zip(label, target.strata([*label.values()]), strict=True))
     order = np.random.default_rng(seed).permutation(sorted(label))
     kept = set()
-    for one_class in set(label.values()):
-        members = [str(subject) for subject in order if label[subject] == one_class]
+    for stratum in set(strata.values()):
+        members = [str(subject) for subject in order if strata[subject] == stratum]
         kept.update(members[: max(1, math.ceil(share * len(members)))])
-    if permute_labels:
+    if permute_labels and target.classes:
         label = _dealt_out(label, seed)
+    elif permute_labels:
+        label = dict(zip(order.tolist(), (label[subject] for subject in sorted(label)), strict=True))
     return [{**item, "label": label[item["subject"]]} for item in items if item["subject"] in kept]
 
 
-def _dealt_out(label: Mapping[str, int], seed: int) -> dict[str, int]:
+def _dealt_out(label: Mapping[str, float], seed: int) -> dict[str, float]:
     """As many labels of each kind as before, in equal shares among those who were of one kind."""
     rng = np.random.default_rng([seed, zlib.crc32("\n".join(sorted(label)).encode())])  # each fold has its own deal
     patients, controls = (rng.permutation(sorted(s for s in label if label[s] == kind)) for kind in (1, 0))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from scipy import optimize
@@ -21,10 +21,13 @@ from monai_cae.data.images.scan_quality import LEFT_OUT, check_on_bad_scan, find
 from monai_cae.data.layouts import Found, Layout, read_scans
 from monai_cae.data.phantom import is_synthetic
 from monai_cae.data.scan import BadScan, Note, Scan
+from monai_cae.data.texts import shown
 from monai_cae.errors import MonaiCaeError
 
 CONTROLS = ("oldest", "matched", "all")
 SESSIONS = ("first", "all")
+_RULES = ("task", "positive", "negative", "label_column", "controls")
+_FURTHER = "further scans of a subject"
 _OTHER_SEX_YEARS = 1000.0  # costs more than any difference in age
 
 
@@ -35,6 +38,7 @@ class Cohort:
     Attributes:
         patients: label 1.
         controls: label 0.
+        measured: scans with a number as label, if the target is not a class.
         layout: the kind of folder, in words.
         task: the rules of the two classes.
         left_out: reasons why scans do not take part, and counts.
@@ -51,11 +55,73 @@ class Cohort:
     synthetic: bool = False
     bad_scans: tuple[BadScan, ...] = ()
     notes: tuple[Note, ...] = ()
+    measured: list[Scan] = field(default_factory=list)
 
     @property
     def scans(self) -> list[Scan]:
-        """Patients and controls, in the order of their names."""
-        return sorted(self.patients + self.controls, key=lambda scan: scan.name)
+        """All of them, in the order of their names."""
+        return sorted(self.patients + self.controls + self.measured, key=lambda scan: scan.name)
+
+
+class Labels(Protocol):
+    """What the data need to know of a target, see `monai_cae.targets.Target`.
+
+    Attributes:
+        name: what is predicted; a datalist records it with its settings.
+        classes: label -> what somebody with it is called; none where the label is a number.
+        tells: columns that tell the label, and can't be covariates.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def classes(self) -> Mapping[float, str]: ...
+    @property
+    def tells(self) -> Collection[str]: ...
+
+    def select(self, scans: Sequence[Scan], *, sessions: str, missing_codes: Any, **rules: Any) -> Cohort:
+        """Who takes part, each with a label; `rules` are the cohort's settings that differ from their defaults."""
+
+    def checked(self, label: Any, what: str) -> float:
+        """A label of a given datalist; MonaiCaeError where it is none, which names it as `what`."""
+
+    def strata(self, labels: Sequence[float]) -> list[str]:
+        """What a split is stratified by. Every set has all first words; others may be joined where they are rare."""
+
+
+class PatientsAndControls:
+    """The labels 1 and 0."""
+
+    name = "diagnosis"
+    classes: Mapping[float, str] = {1: "patient", 0: "control"}
+    tells: Collection[str] = ("cdr", "label")
+
+    def select(
+        self,
+        scans: Sequence[Scan],
+        *,
+        sessions: str = "first",
+        missing_codes: Any = MISSING_CODES,
+        controls: str = "oldest",
+        **rules: str,
+    ) -> Cohort:
+        """See `select_cohort` and, for the rules, `make_task`."""
+        task = make_task(missing_codes=missing_codes, **rules)
+        return select_cohort(scans, task=task, controls=controls, sessions=sessions)
+
+    def checked(self, label: Any, what: str) -> int:
+        """A label of a given datalist.
+
+        Raises:
+            MonaiCaeError: it is neither 0 nor 1.
+        """
+        if label not in (0, 1):
+            raise MonaiCaeError(f"{what} is {shown(label)}; it must be 0 (HC) or 1 (AD)")
+        return int(label)
+
+    def strata(self, labels: Sequence[float]) -> list[str]:
+        """The classes."""
+        return [f"{label:g}" for label in labels]
 
 
 def load_cohort(
@@ -116,6 +182,7 @@ def load_usable_cohort(
     *,
     on_bad_scan: str,
     frame: Mapping[str, Any] | None = None,
+    target: Labels | None = None,
     **options: Any,
 ) -> Cohort:
     """`load_cohort`, with every selected scan read and usable.
@@ -128,21 +195,23 @@ def load_usable_cohort(
         extraction: what is read of the scans.
         on_bad_scan: "fail" names all selected bad scans; "skip" leaves them out.
         frame: `training` and `allow_other_frame` of `find_bad`.
+        target: gives a scan's label; by default patient or control.
         **options: the others of `load_cohort`.
 
     Raises:
         MonaiCaeError: what `load_cohort` refuses, bad scans, or a class of which none is left.
     """
     check_on_bad_scan(on_bad_scan)
-    full = {**_defaults(load_cohort), **options}
-    reading, labelling = (_defaults(function).keys() & full.keys() for function in (read_scans, make_task))
-    given = {name: full[name] for name in reading - {"dataset_dir", "plane"}}
+    usual = _defaults(load_cohort)
+    full = {**usual, **options}
+    given = {name: full[name] for name in _defaults(read_scans).keys() & full.keys() - {"dataset_dir", "plane"}}
     found = read_scans(dataset_dir, plane=extraction.plane, **given)
-    task = make_task(**{name: full[name] for name in labelling})
+    rules = {name: full[name] for name in _RULES if full[name] != usual[name]}
+    rules |= {name: full[name] for name in ("sessions", "missing_codes")}
     scans, bad = found.scans, list[BadScan]()
     while True:
         try:
-            cohort = select_cohort(scans, task=task, controls=full["controls"], sessions=full["sessions"])
+            cohort = (target or PatientsAndControls()).select(scans, **rules)
         except MonaiCaeError as error:
             if not bad:
                 raise
@@ -196,12 +265,10 @@ def select_cohort(
         MonaiCaeError: an unknown rule, a class without subjects, contradicting labels of one subject, or ages or sexes
             missing where they are needed.
     """
-    for name, value, known in (("controls", controls, CONTROLS), ("sessions", sessions, SESSIONS)):
-        if value not in known:
-            raise MonaiCaeError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    if controls not in CONTROLS:
+        raise MonaiCaeError(f"controls must be one of {', '.join(CONTROLS)}, not {controls!r}")
     task = task or Task()
-    ordered = sorted(scans, key=lambda scan: (scan.subject, natural(scan.session)))
-    kept = ordered if sessions == "all" else _first_scans(ordered)
+    kept = _of_sessions(scans, sessions)
     labels = task.labels((scan.row for scan in kept), (scan.name for scan in kept))
     labelled = [dataclasses.replace(scan, label=label) for scan, label in zip(kept, labels, strict=True)]
     _refuse_contradictions(labelled)
@@ -219,7 +286,7 @@ def select_cohort(
     chosen = [scan for scan in healthy if scan.subject in people]
     left_out = {
         "scans without a label (blank, or neither patient nor control)": sum(label is None for label in labels),
-        "further scans of a subject": len(ordered) - len(kept),
+        _FURTHER: len(scans) - len(kept),
         f"controls not chosen ({controls})": len(healthy) - len(chosen),
     }
     values = task.values([scan.row for scan in kept], labels)
@@ -230,6 +297,35 @@ def select_cohort(
         left_out={why: count for why, count in left_out.items() if count},
         notes=tuple(Note(line) for line in values),
     )
+
+
+def select_measured(
+    scans: Sequence[Scan], value: Callable[[Scan], float | None], *, name: str, sessions: str = "first"
+) -> Cohort:
+    """All scans that have a number.
+
+    Args:
+        scans: the scans to choose from.
+        value: the number of a scan; None leaves it out.
+        name: of the number.
+        sessions: see `select_cohort`.
+
+    Raises:
+        MonaiCaeError: an unknown word for the sessions, or nobody has the number.
+    """
+    kept = _of_sessions(scans, sessions)
+    measured = [dataclasses.replace(scan, label=number) for scan in kept if (number := value(scan)) is not None]
+    if not measured:
+        raise MonaiCaeError(f"no {name} among {len(kept)} scans: check the table, or choose another target")
+    left_out = {f"scans without {name}": len(kept) - len(measured), _FURTHER: len(scans) - len(kept)}
+    return Cohort([], [], left_out={why: count for why, count in left_out.items() if count}, measured=measured)
+
+
+def _of_sessions(scans: Sequence[Scan], sessions: str) -> list[Scan]:
+    if sessions not in SESSIONS:
+        raise MonaiCaeError(f"sessions must be one of {', '.join(SESSIONS)}, not {sessions!r}")
+    ordered = sorted(scans, key=lambda scan: (scan.subject, natural(scan.session)))
+    return ordered if sessions == "all" else _first_scans(ordered)
 
 
 def _first_scans(ordered: Sequence[Scan]) -> list[Scan]:

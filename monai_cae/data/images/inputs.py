@@ -18,13 +18,14 @@ _SHOWN = 200  # characters of a value
 
 
 class NetworkInput:
-    """What a network is fed with.
+    """What a network is fed with, and what it makes of it.
 
     Args:
         extraction: what of a volume it sees.
         image_size: pixels of a side.
         preprocessing: its intensity transforms are what scales the slices.
         covariates: name -> (centre, scale); None for a network that takes none.
+        target: what is predicted, whose `repr` tells its settings; None for a network that predicts nothing.
     """
 
     def __init__(
@@ -33,12 +34,15 @@ class NetworkInput:
         image_size: int,
         preprocessing: Callable[..., Any],
         covariates: Mapping[str, Sequence[float]] | None = None,
+        target: object = None,
     ) -> None:
         self.extraction = extraction
         self.settings = {**_plain(extraction.settings), "image_size": image_size}
         self.settings["intensity"] = ", ".join(_scaling(preprocessing))
         if covariates is not None:
             self.settings["covariates"] = {name: list(scale) for name, scale in covariates.items()}
+        if target is not None:
+            self.settings["target"] = repr(target)
 
     def record(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Plain values for a checkpoint: the settings, and the frame that most volumes of the training share.
@@ -77,7 +81,7 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _refusal(checkpoint: str, name: str, before: Any, now: Any) -> str:
     was = before if isinstance(before, str) and before.isidentifier() else shown(before, _SHOWN)
     told = f"{checkpoint} was trained with {name} {was}, not {now}: "
-    if name in ("intensity", "extraction"):
+    if name in ("intensity", "extraction", "target"):
         part = "preprocessing" if name == "intensity" else name
         return f"{told}take the {part} that it was trained with"
     given = f'"{was}"' if isinstance(before, Mapping) else was

@@ -6,7 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import combinations
 from operator import attrgetter
@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from monai_cae.data.cohort.differences import compare_ages, compare_shares
 from monai_cae.data.cohort.persons import maybe_one_person, person, split_session
 from monai_cae.data.cohort.pseudonyms import hash_subject, names_of
+from monai_cae.data.cohort.selection import Labels, PatientsAndControls
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import frame_lines
 from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.scan_quality import recorded
 from monai_cae.data.scan import BadScan
+from monai_cae.data.splits.findings import Audit, Report
 from monai_cae.data.splits.near_duplicates import THRESHOLD, WAVES, describe, near_duplicates
 from monai_cae.errors import MonaiCaeError
 
@@ -31,71 +33,6 @@ _Array = NDArray[Any]
 _Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 WARN_P = 0.01  # of chance differences between sets, one in a hundred is reported
-
-NOT_CHECKED = (
-    "slices of one person under two names, farther apart than neighbours: of those 2 mm apart one in seven passes "
-    "unseen, of those 3 mm apart nearly all",
-    "copies that were shifted by 2 pixels or rotated by 2 degrees or more, cropped, padded, transposed or inverted",
-    "a second visit of one person under another name, relatives, and whether subject names and labels are true",
-    "what a checkpoint has learned from these subjects before, unless its subjects are given",
-)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found.
-
-    Attributes:
-        check: the check's name.
-        leak: information passes between sets; otherwise a warning.
-        message: one sentence.
-        members: the items, as subject/session or file name, each after its set.
-    """
-
-    check: str
-    leak: bool
-    message: str
-    members: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What the sets are, what was looked for, and what was found.
-
-    Attributes:
-        sets: per set n, subjects, classes, age (n, mean, sd, min, max, or None), women, men.
-        checks: name, looks_for, threshold, compared (a number) of unit, findings (a number), passed (None: not done).
-        findings: leaks and warnings, in the order of the checks.
-        synthetic: the images are a phantom's, not real MRI.
-        bad_scans: those that can't be used and were left out: subject, image, reason, and the set they miss from.
-        notes: in a line each, how the volumes differ from those that the paper's slice is of.
-    """
-
-    sets: dict[str, dict[str, Any]]
-    checks: list[dict[str, Any]]
-    findings: list[Finding]
-    synthetic: bool = False
-    bad_scans: list[dict[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def leaks(self) -> list[Finding]:
-        """The findings that make a test result worthless."""
-        return [finding for finding in self.findings if finding.leak]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON and for `monai_cae.evaluation.audit_page`; adds the number of leaks and what was not checked."""
-        findings = [{**asdict(finding), "members": list(finding.members)} for finding in self.findings]
-        return {
-            "synthetic": self.synthetic,
-            "leaks": len(self.leaks),
-            "sets": self.sets,
-            "bad_scans": self.bad_scans,
-            "notes": self.notes,
-            "checks": self.checks,
-            "findings": findings,
-            "not_checked": list(NOT_CHECKED),
-        }
 
 
 def audit_sets(
@@ -110,6 +47,7 @@ def audit_sets(
     name_files: bool = True,
     bad_scans: Sequence[BadScan] = (),
     progress: _Progress | None = None,
+    target: Labels | None = None,
 ) -> Audit:
     """Look for subjects, files and images that two sets share, and for sets that differ in class, age or sex.
 
@@ -119,7 +57,7 @@ def audit_sets(
     by a pixel. `NOT_CHECKED` says what passes unseen.
 
     Args:
-        training, validation, test: items with `image` (a path), `label` (0 or 1), `subject`, and where known
+        training, validation, test: items with `image` (a path), `label`, `subject`, and where known
             `session`, `age`, `sex`.
         extraction: what is compared of the images; near-duplicates are looked for in its first channel.
         pixels: read every slice, which takes most of the time; 9 KB of memory per image.
@@ -128,26 +66,29 @@ def audit_sets(
         name_files: name files that were found twice; their names contain the subjects' IDs.
         bad_scans: those that were left out, handed on.
         progress: wraps the iterable of images, e.g. tqdm.
+        target: what the labels are; by default classes, 0 and 1.
 
     Raises:
         MonaiCaeError: an item lacks its image, label or subject, an image is missing or broken, or pretrained_on has
             something else than hashes.
     """
+    target = target or PatientsAndControls()
     members = {
-        name: [_member(name, number, item) for number, item in enumerate(items)]
+        name: [_member(name, number, item, target) for number, item in enumerate(items)]
         for name, items in (("training", training), ("validation", validation), ("test", test))
     }
     everyone = [member for one_set in members.values() for member in one_set]
     files = [member.path for member in everyone] if pixels else []
-    report = _Report()
+    report = Report()
     _check_subjects(report, everyone)
     _check_pretraining(report, members["test"], pretrained_on)
     _check_files(report, everyone, name_files)
     _check_pixels(report, everyone, extraction, pixels, progress)
-    _check_labels(report, everyone)
-    _check_balance(report, everyone)
+    if target.classes:
+        _check_labels(report, everyone)
+    _check_balance(report, everyone, target)
     return Audit(
-        sets={name: _summary(one_set) for name, one_set in members.items()},
+        sets={name: _summary(one_set, target) for name, one_set in members.items()},
         checks=report.checks,
         findings=report.findings,
         synthetic=synthetic,
@@ -163,7 +104,7 @@ class _Member:
     person: str
     session: str
     path: str
-    label: int
+    label: float
     age: float | None
     sex: str
 
@@ -172,12 +113,10 @@ class _Member:
         return f"{self.set}: {self.subject}/{self.session}" if self.session else f"{self.set}: {self.subject}"
 
 
-def _member(set_name: str, number: int, item: Mapping[str, Any]) -> _Member:
+def _member(set_name: str, number: int, item: Mapping[str, Any], target: Labels) -> _Member:
     image, label, subject, age = (item.get(key) for key in ("image", "label", "subject", "age"))
     if not (isinstance(image, (str, Path)) and isinstance(subject, str) and subject.strip()):
         raise MonaiCaeError(f"item {number + 1} of {set_name} has no image or no subject: both are needed")
-    if label not in (0, 1):
-        raise MonaiCaeError(f"the label of {subject} in {set_name} is {label!r}; it must be 0 (HC) or 1 (AD)")
     if not isinstance(age, (int, float, type(None))):
         raise MonaiCaeError(f"the age of {subject} in {set_name} is {age!r}; it must be a number of years, or left out")
     return _Member(
@@ -186,29 +125,10 @@ def _member(set_name: str, number: int, item: Mapping[str, Any]) -> _Member:
         person=person(subject),
         session=str(item.get("session") or ""),
         path=os.fspath(image),
-        label=int(label),
+        label=target.checked(label, f"the label of {subject} in {set_name}"),
         age=None if age is None or np.isnan(age) else float(age),
         sex=str(item.get("sex") or "")[:1].upper(),
     )
-
-
-_Found = Iterable[tuple[bool, str, Iterable[str]]]  # leak, message, members
-
-
-@dataclass
-class _Report:
-    checks: list[dict[str, Any]] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    def add(
-        self, name: str, looks_for: str, found: _Found, *, compared: int | None, unit: str, threshold: str = ""
-    ) -> None:
-        """Enter a check with its findings; without `compared` it was not done."""
-        findings = [Finding(name, leak, message, tuple(names)) for leak, message, names in found]
-        self.findings += findings
-        passed = None if compared is None else not findings
-        entry = {"name": name, "looks_for": looks_for, "threshold": threshold, "compared": compared or 0, "unit": unit}
-        self.checks.append({**entry, "findings": len(findings), "passed": passed})
 
 
 def _groups(members: Iterable[_Member], keys: Iterable[Hashable]) -> list[list[_Member]]:
@@ -227,7 +147,7 @@ def _sets_of(members: Iterable[_Member]) -> list[str]:
     return list(dict.fromkeys(member.set for member in members))
 
 
-def _check_subjects(report: _Report, everyone: list[_Member]) -> None:
+def _check_subjects(report: Report, everyone: list[_Member]) -> None:
     same: list[tuple[bool, str, list[str]]] = []
     rescans: list[tuple[bool, str, list[str]]] = []
     for group in _scans_of_one(everyone):
@@ -269,7 +189,7 @@ def _scan(member: _Member) -> str:
     return (member.session or split_session(member.subject)[1]).casefold()
 
 
-def _check_pretraining(report: _Report, test: list[_Member], pretrained_on: Sequence[str]) -> None:
+def _check_pretraining(report: Report, test: list[_Member], pretrained_on: Sequence[str]) -> None:
     seen = set(pretrained_on)
     for digest in seen:
         if not (isinstance(digest, str) and re.fullmatch(r"k?[0-9a-f]{16}", digest)):
@@ -293,7 +213,7 @@ def _check_pretraining(report: _Report, test: list[_Member], pretrained_on: Sequ
     )
 
 
-def _check_files(report: _Report, everyone: list[_Member], name_files: bool) -> None:
+def _check_files(report: Report, everyone: list[_Member], name_files: bool) -> None:
     found = []
     for group in _groups(everyone, (_file_identity(member.path) for member in everyone)):
         names = _sets_of(group)
@@ -323,7 +243,7 @@ def _file_identity(path: str) -> Hashable:
 
 
 def _check_pixels(
-    report: _Report, everyone: list[_Member], extraction: Extraction, wanted: bool, progress: _Progress | None
+    report: Report, everyone: list[_Member], extraction: Extraction, wanted: bool, progress: _Progress | None
 ) -> None:
     digests: list[Hashable] = []
     described = np.zeros((len(everyone) if wanted else 0, 4, WAVES**2 // 4), np.float32)
@@ -388,7 +308,7 @@ def _near_duplicates(
             yield True, message, [everyone[number].name for number in (b, best, *others)]
 
 
-def _check_labels(report: _Report, everyone: list[_Member]) -> None:
+def _check_labels(report: Report, everyone: list[_Member]) -> None:
     report.add(
         "Contradicting labels",
         "one subject with label 0 and label 1; a warning",
@@ -402,29 +322,33 @@ def _check_labels(report: _Report, everyone: list[_Member]) -> None:
     )
 
 
-def _check_balance(report: _Report, everyone: list[_Member]) -> None:
-    """Compare classes, ages and sexes, every subject once."""
+def _check_balance(report: Report, everyone: list[_Member], target: Labels) -> None:
+    """Compare labels, ages and sexes, every subject once."""
     people = list({member.person: member for member in everyone}.values())
+    named = {"label": "class" if target.classes else target.name}
     known = {
         "label": people,
         "age": [member for member in people if member.age is not None],
         "sex": [member for member in people if member.sex in ("F", "M")],
     }
     for name, what, by in (
-        ("Classes over the sets", "label", "set"),
+        ("Classes over the sets" if target.classes else f"{target.name} over the sets", "label", "set"),
         ("Age over the sets", "age", "set"),
         ("Age over the classes", "age", "label"),
         ("Sex over the sets", "sex", "set"),
         ("Sex over the classes", "sex", "label"),
     ):
+        if by == "label" and not target.classes:
+            continue
         groups: dict[Any, list[Any]] = defaultdict(list)
         for member in known[what]:
             groups[getattr(member, by)].append(getattr(member, what))
-        test, p = (compare_ages if what == "age" else compare_shares)(list(groups.values()))
+        numbers = what == "age" or (what == "label" and not target.classes)
+        test, p = (compare_ages if numbers else compare_shares)(list(groups.values()))
         differ = p is not None and p < WARN_P
         report.add(
             name,
-            f"a difference in {'class' if what == 'label' else what} that chance does not explain; a warning",
+            f"a difference in {named.get(what, what)} that chance does not explain; a warning",
             [(False, f"{name.lower()}: they differ ({test}, p = {p:.2g})", [])] if differ else [],
             threshold=f"{test}, p < {WARN_P}" + ("" if p is None else f"; found p = {p:.2g}"),
             compared=None if p is None else len(known[what]),
@@ -432,11 +356,11 @@ def _check_balance(report: _Report, everyone: list[_Member]) -> None:
         )
 
 
-def _summary(members: list[_Member]) -> dict[str, Any]:
+def _summary(members: list[_Member], target: Labels) -> dict[str, Any]:
     return {
         "n": len(members),
         "subjects": len({member.person for member in members}),
-        "classes": {str(label): sum(member.label == label for member in members) for label in (0, 1)},
+        "classes": {f"{label:g}": sum(m.label == label for m in members) for label in sorted(target.classes)},
         "age": _age_summary([member.age for member in members if member.age is not None]),
         "women": sum(member.sex == "F" for member in members),
         "men": sum(member.sex == "M" for member in members),

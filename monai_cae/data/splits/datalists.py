@@ -11,7 +11,7 @@ from typing import Any
 from monai_cae.data.scan import Scan
 from monai_cae.data.texts import one_line, require_plain, shown
 from monai_cae.errors import MonaiCaeError
-from monai_cae.files import replacing
+from monai_cae.files import write_text
 
 SETS = ("training", "validation", "test")
 MAX_BYTES = 64 << 20  # 100,000 items are about half of it
@@ -92,6 +92,7 @@ def datalist_content(
     synthetic: bool,
     made_from: Mapping[str, Any],
     recipe: Mapping[str, Any] | None = None,
+    labels: str = "label 0 = control, 1 = patient, by the recorded rules",
 ) -> dict[str, Any]:
     """What a datalist has in it.
 
@@ -101,10 +102,11 @@ def datalist_content(
         synthetic: the images are a phantom's.
         made_from: settings that a run must share to use the file.
         recipe: how else it came about, for the record.
+        labels: what they mean.
     """
     content: dict[str, Any] = {
         "name": "synthetic cohort, not real MRI" if synthetic else root.resolve().name,
-        "description": "whole subjects per set; label 0 = control, 1 = patient, by the recorded rules",
+        "description": f"whole subjects per set; {labels}",
         "synthetic": synthetic,
         "made_from": dict(made_from),
         **({"recipe": dict(recipe)} if recipe else {}),
@@ -117,8 +119,7 @@ def datalist_content(
 
 def write_content(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a datalist's content, atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def folder_of(dataset_dir: Path) -> Path:

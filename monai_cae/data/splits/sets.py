@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae.data.cohort.pseudonyms import hidden, pseudonym, with_pseudonyms
-from monai_cae.data.cohort.selection import Cohort, load_cohort, load_usable_cohort
+from monai_cae.data.cohort.selection import (
+    Cohort,
+    Labels,
+    PatientsAndControls,
+    load_cohort,
+    load_usable_cohort,
+)
 from monai_cae.data.cohort.tables import ROLES
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import Frame
@@ -40,7 +46,7 @@ _ANEW = "delete it to have it made anew"
 
 @dataclass(frozen=True)
 class Sets:
-    """The items of a datalist: `image` (absolute path), `label` (0 HC, 1 AD), `subject`, and the table's columns.
+    """The items of a datalist: `image` (absolute path), `label` (0 HC, 1 AD, or a number), `subject`, and columns.
 
     Attributes:
         training, validation, test: the three sets, whole subjects each.
@@ -88,6 +94,7 @@ def load_sets(
     on_bad_scan: str = "fail",
     write: bool = True,
     given: bool = False,
+    target: Labels | None = None,
 ) -> Sets:
     """The three sets, read from the datalist; where there is none yet, it is made from the cohort first.
 
@@ -107,18 +114,21 @@ def load_sets(
             `load_usable_cohort`, and from the sets of a datalist that is there.
         write: write a new datalist at once; without, `Sets.write` does it when everything else has been checked.
         given: a datalist that is there was made elsewhere, and is taken whatever cohort, split and seed it records.
+        target: what the labels are; by default patients and controls.
 
     Raises:
         MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, bad scans, a set or class
             of which none is left, or what `load_usable_cohort` and `split_cohort` refuse.
     """
     cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane", "layout", "allow_outside"})
-    split_options = _known_options("split", split, split_cohort, without={"seed"})
+    split_options = _known_options("split", split, split_cohort, without={"seed", "target"})
+    target = target or PatientsAndControls()
     root, datalist = Path(dataset_dir), Path(datalist)
     if cohort_options["table"]:
         cohort_options["table"] = str(cohort_options["table"])
     folder = folder_of(root).resolve()
     made_from = {"dataset_dir": str(folder), **cohort_options, **split_options, "seed": seed}
+    made_from["target"] = target.name
     made_from["layout"] = layout.name if layout else ""
     made_from["datalist"] = str(root.resolve()) if root.is_file() else ""  # whose subjects are split anew
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
@@ -129,20 +139,21 @@ def load_sets(
     if not datalist.exists():
         also: dict[str, Any] = {"layout": layout, "allow_outside": allow_outside, "on_bad_scan": on_bad_scan}
         try:
-            chosen = load_usable_cohort(root, extraction, frame=frame, **also, **cohort_options)
-            sets = split_cohort(chosen, seed=seed, **split_options)
+            chosen = load_usable_cohort(root, extraction, frame=frame, target=target, **also, **cohort_options)
+            sets = split_cohort(chosen, seed=seed, target=target, **split_options)
         except MonaiCaeError as error:
             raise MonaiCaeError(_in_groups(str(error), cohort_options.keys())) from error
         for note in chosen.notes:
             say(f"note: {note.line(names=not hash_ids)}")
-        recipe = {**extraction.settings, **recipe_of(chosen, root)}
-        unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, made_from=made_from, recipe=recipe)
+        about: dict[str, Any] = {"made_from": made_from, "recipe": {**extraction.settings, **recipe_of(chosen, root)}}
+        about |= {} if target.classes else {"labels": f"label = {target.name}"}
+        unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, **about)
         check_record(unwritten, datalist)
     content = unwritten or read_content(datalist, _ANEW)
-    allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside}
-    known = {"dataset_dir": made_from["dataset_dir"]} if given else made_from
+    allowed: dict[str, Any] = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "target": target}
+    known = {name: made_from[name] for name in ("dataset_dir", "target")} if given else made_from
     found = _sets_of(content, datalist, root, made_from=known, hash_ids=hash_ids, **allowed)
-    found = usable_sets(found, datalist, extraction, on_bad_scan=on_bad_scan, frame=frame)
+    found = usable_sets(found, datalist, extraction, on_bad_scan=on_bad_scan, frame=frame, target=target)
     if write and unwritten:
         write_content(datalist, unwritten)
         return found
@@ -163,6 +174,7 @@ def usable_sets(
     *,
     on_bad_scan: str,
     frame: Mapping[str, Any] | None = None,
+    target: Labels | None = None,
 ) -> Sets:
     """The sets of a datalist that is there, with every scan read and found usable.
 
@@ -172,6 +184,7 @@ def usable_sets(
         extraction: what is read of them.
         on_bad_scan: "fail" names all bad scans; "skip" leaves them out, in memory.
         frame: `training` and `allow_other_frame` of `find_bad`.
+        target: see `load_sets`.
 
     Raises:
         MonaiCaeError: bad scans, or a class of which none is left in a set.
@@ -191,11 +204,13 @@ def usable_sets(
         for item in members
         if item["image"] in broken
     ]
+    classes = (target or PatientsAndControls()).classes
     for name, members in items.items():
         kept = [item for item in members if item["image"] not in broken]
+        classes = (target or PatientsAndControls()).classes
         gone = {item["label"] for item in members} - {item["label"] for item in kept}
-        if gone:
-            what = "control" if 0 in gone else "patient"
+        if gone and (classes or not kept):
+            what = classes.get(min(gone), "scan")
             raise MonaiCaeError(
                 f"no usable {what} is left in the {name} set of {datalist}: {len(bad)} of {len(images)} scans can't be "
                 f"used, the first: {bad[0].reason}"
@@ -243,6 +258,7 @@ def read_datalist(
     allow_leaks: bool = False,
     allow_outside: bool = False,
     hash_ids: bool = False,
+    target: Labels | None = None,
 ) -> Sets:
     """Read a datalist and check that it can be trusted.
 
@@ -251,14 +267,15 @@ def read_datalist(
         dataset_dir: what its image paths are relative to.
         made_from: the settings of this run; a datalist that records other ones is refused.
         allow_leaks: accept a subject in two sets.
-        allow_outside, hash_ids: see `load_sets`.
+        allow_outside, hash_ids, target: see `load_sets`.
 
     Raises:
-        MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label other than 0 and 1, or
+        MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label that is none, or
             an image outside dataset_dir. The images are not looked at.
     """
     checked = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "hash_ids": hash_ids}
-    return _sets_of(read_content(Path(path), _ANEW), Path(path), Path(dataset_dir), made_from=made_from, **checked)
+    content, target = read_content(Path(path), _ANEW), target or PatientsAndControls()
+    return _sets_of(content, Path(path), Path(dataset_dir), made_from=made_from, target=target, **checked)
 
 
 def _sets_of(
@@ -270,6 +287,7 @@ def _sets_of(
     allow_leaks: bool,
     allow_outside: bool,
     hash_ids: bool,
+    target: Labels,
 ) -> Sets:
     missing = [name for name in SETS if not isinstance(content.get(name), list) or not content[name]]
     if missing:
@@ -284,7 +302,7 @@ def _sets_of(
             )
     # not load_decathlon_datalist: it makes a path of every value that happens to name a file, of subject IDs too
     root = folder_of(dataset_dir).absolute()
-    sets = {name: [_located(item, root, name, path, allow_outside) for item in content[name]] for name in SETS}
+    sets = {name: [_located(item, root, name, path, allow_outside, target) for item in content[name]] for name in SETS}
     owner: dict[str, str] = {}
     for name, items in sets.items():
         for item in items:
@@ -317,10 +335,8 @@ def _shown(value: Any) -> str:
     return "none" if value in ("", None) else shown(value, MAX_NAME).strip("'")
 
 
-def _located(item: Any, root: Path, name: str, path: Path, allow_outside: bool) -> Item:
+def _located(item: Any, root: Path, name: str, path: Path, allow_outside: bool, target: Labels) -> Item:
     item = checked_item(item, f"{path}: an item of {name}")
-    label = item.get("label")
-    if label not in (0, 1):
-        raise MonaiCaeError(f"{path}: the label of {item['subject']} is {shown(label)}; it must be 0 (HC) or 1 (AD)")
+    label = target.checked(item.get("label"), f"{path}: the label of {item['subject']}")
     require_inside(item["image"], root, f"{path}: the item of {item['subject']} in {name}", allow_outside)
-    return {**item, "image": str(root / item["image"]), "label": int(label)}
+    return {**item, "image": str(root / item["image"]), "label": label}

@@ -1,4 +1,4 @@
-"""Whole subjects of a cohort into training, validation and test, stratified by class."""
+"""Whole subjects of a cohort into training, validation and test, stratified by what is predicted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from monai_cae.data.cohort.selection import Cohort
+from monai_cae.data.cohort.selection import Cohort, Labels, PatientsAndControls
 from monai_cae.data.scan import Scan
 from monai_cae.errors import MonaiCaeError
 
@@ -27,6 +27,7 @@ def split_cohort(
     val_fraction: float = 0.2,
     stratify: str = "class",
     seed: int = 0,
+    target: Labels | None = None,
 ) -> dict[str, list[Scan]]:
     """Split whole subjects, stratified by class: of the paper's 200 subjects 112, 28 and 60 (section III-B).
 
@@ -40,18 +41,21 @@ def split_cohort(
         stratify: "class", or with "+age" (tertiles) and "+sex" appended, e.g. "class+age+sex"; strata too small to
             divide are joined with others of their class.
         seed: decides the split, alone.
+        target: what the labels are; by default classes.
 
     Raises:
         MonaiCaeError: an unknown kind, a fraction outside (0, 1), no such fold or seed, or too few subjects for both
             classes in every set.
     """
     check_split(kind, folds, fold, test_fraction, val_fraction, stratify, seed)
-    label = {scan.subject: scan.label for scan in cohort.scans}
-    strata = _strata(cohort, stratify)
-    subjects = sorted(label)
+    target = target or PatientsAndControls()
+    strata = _strata(cohort, target, stratify)
+    kinds = {subject: _kind(stratum) for subject, stratum in strata.items()}
+    needed = {*map(_kind, target.strata([*target.classes]))} or {*kinds.values()}
+    subjects = sorted(strata)
     try:
         if kind == "kfold":
-            if min(Counter(label.values()).values()) < folds:
+            if min(Counter(kinds.values()).values()) < folds:
                 raise ValueError("a fold would lack a class")  # scikit-learn only warns
             parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
             joined = _joined([strata[subject] for subject in subjects], smallest=folds, most=len(subjects))
@@ -61,11 +65,11 @@ def split_cohort(
             rest, test = _divide(subjects, strata, test_fraction, seed)
         training, validation = _divide(rest, strata, val_fraction, seed)
     except ValueError as error:
-        raise MonaiCaeError(_too_few(cohort)) from error
+        raise MonaiCaeError(_too_few(cohort, target)) from error
     sets: dict[str, list[Scan]] = {}
     for name, members in (("training", training), ("validation", validation), ("test", test)):
-        if {label[subject] for subject in members} != {0, 1}:
-            raise MonaiCaeError(_too_few(cohort))
+        if {kinds[subject] for subject in members} != needed:
+            raise MonaiCaeError(_too_few(cohort, target))
         within = set(members)
         sets[name] = [scan for scan in cohort.scans if scan.subject in within]
     return sets
@@ -96,27 +100,33 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _strata(cohort: Cohort, stratify: str) -> dict[str, str]:
+def _strata(cohort: Cohort, labels: Labels, stratify: str) -> dict[str, str]:
     first = {scan.subject: scan for scan in reversed(cohort.scans)}
+    found = labels.strata([scan.label for scan in first.values() if scan.label is not None])
     ages = [scan.age for scan in first.values() if scan.age is not None]
     edges = np.quantile(ages, [1 / 3, 2 / 3]) if ages and "age" in stratify else np.array([])
     strata = {}
-    for subject, scan in first.items():
+    for (subject, scan), stratum in zip(first.items(), found, strict=True):
         age = np.searchsorted(edges, scan.age) if "age" in stratify and scan.age is not None else ""
-        strata[subject] = f"{scan.label} {age} {scan.sex if 'sex' in stratify else ''}"
+        strata[subject] = f"{stratum} {age} {scan.sex if 'sex' in stratify else ''}"
     return strata
 
 
+def _kind(stratum: str) -> str:
+    """Its first word, of which every set needs somebody."""
+    return stratum.partition(" ")[0]
+
+
 def _joined(strata: list[str], smallest: int, most: int) -> list[str]:
-    """The rarest stratum joined with the next of its class, until each has `smallest` members and they are `most`."""
+    """The rarest stratum joined with the next of its kind, until each has `smallest` members and they are `most`."""
     while True:
         sizes = Counter(strata)
-        classes = Counter(stratum[0] for stratum in sizes)
-        rarest = sorted((size, stratum) for stratum, size in sizes.items() if classes[stratum[0]] > 1)
+        kinds = Counter(map(_kind, sizes))
+        rarest = sorted((size, stratum) for stratum, size in sizes.items() if kinds[_kind(stratum)] > 1)
         if not rarest or (rarest[0][0] >= smallest and len(sizes) <= most):
             return strata
         rare = rarest[0][1]
-        other = next(stratum for _, stratum in rarest[1:] if stratum[0] == rare[0])
+        other = next(stratum for _, stratum in rarest[1:] if _kind(stratum) == _kind(rare))
         strata = [other if stratum == rare else stratum for stratum in strata]
 
 
@@ -127,9 +137,11 @@ def _divide(subjects: list[str], strata: Mapping[str, str], fraction: float, see
     return train_test_split(subjects, test_size=second, stratify=labels, random_state=seed)
 
 
-def _too_few(cohort: Cohort) -> str:
-    patients, controls = (len({scan.subject for scan in group}) for group in (cohort.patients, cohort.controls))
+def _too_few(cohort: Cohort, target: Labels) -> str:
+    sizes = Counter({scan.subject: scan.label for scan in cohort.scans}.values())
+    found = " and ".join(f"{sizes[label]} {name}s" for label, name in target.classes.items())
+    give = "do not give both classes in" if found else "are not enough for"
     return (
-        f"too few subjects to split: {patients} patients and {controls} controls do not give both "
-        "classes in training, validation and test; add subjects, or change the split's fractions or folds"
+        f"too few subjects to split: {found or sizes.total()} {give} training, validation and test; add subjects, or "
+        "change the split's fractions or folds"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from monai_cae.data.cohort.selection import Labels
 from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.splits.audit import audit_sets
 from monai_cae.data.splits.sets import Sets
@@ -17,6 +18,7 @@ def audit_training(
     *,
     pretrained_on: Sequence[str] = (),
     allow_leaks: bool = False,
+    target: Labels | None = None,
 ) -> dict[str, Any]:
     """Audit the sets of a run, and refuse to go on with a leak.
 
@@ -25,6 +27,7 @@ def audit_training(
         extraction: what is compared of the images.
         pretrained_on: hashed IDs of the subjects that the checkpoints in use have seen.
         allow_leaks: go on in spite of leaks.
+        target: what the labels are; by default classes.
 
     Returns:
         The audit as plain data: `Audit.to_dict()`.
@@ -41,6 +44,7 @@ def audit_training(
         pretrained_on=pretrained_on,
         name_files=not sets.hashed,
         bad_scans=sets.bad_scans,
+        target=target,
     )
     if audit.leaks and not allow_leaks:
         more = f" (and {len(audit.leaks) - 1} more)" if len(audit.leaks) > 1 else ""

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from ignite.metrics import EpochMetric
 from monai.handlers import IgniteMetricHandler
 from monai.metrics.regression import RegressionMetric
-from monai.utils import evenly_divisible_all_gather
 
-from monai_cae.evaluation import BRAIN_THRESHOLD, classification_metrics
+from monai_cae.evaluation import BRAIN_THRESHOLD
 
 
 class ImageMetric(IgniteMetricHandler):
@@ -49,28 +45,3 @@ class BrainPSNR(RegressionMetric):
         dims = tuple(range(1, y.ndim))
         mse = ((y_pred - y).square() * brain).sum(dims) / brain.sum(dims)
         return (10 * torch.log10(self.max_val**2 / mse)).unsqueeze(1)
-
-
-class ClassificationScore(EpochMetric):
-    """One of `monai_cae.evaluation.classification_metrics` over all cases of an evaluation; nan where a logit is.
-
-    Args:
-        name: its key, e.g. "accuracy", "f1" or "auc".
-        output_transform: engine output -> (logits, labels), each of shape `(N, 1)` or `(N,)`.
-    """
-
-    def __init__(self, name: str, output_transform: Callable[[Any], tuple[torch.Tensor, torch.Tensor]]) -> None:
-        def compute(logits: torch.Tensor, labels: torch.Tensor) -> float:
-            probabilities = torch.sigmoid(logits.float()).cpu().numpy()
-            if np.isnan(probabilities).any():
-                return math.nan  # for LossWatch to tell, which knows the epoch
-            return classification_metrics(labels.cpu().numpy().astype(int), probabilities)[name]
-
-        super().__init__(compute, output_transform=output_transform, check_compute_fn=False)
-
-    def compute(self) -> float:
-        """The score; the cases of all processes together, which may have different numbers of them."""
-        gathered = [
-            evenly_divisible_all_gather(torch.cat(parts), concat=True) for parts in (self._predictions, self._targets)
-        ]
-        return self.compute_fn(*gathered)

@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import classification_metrics, predicted_classes
 from monai_cae.files import replacing
+from monai_cae.targets import Target
 from monai_cae.terminal import progress_bar
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.models.features import EncoderCodes, Features, Item, Table, TableColumns
@@ -96,6 +97,7 @@ class Baselines:
         fitting: items with `image`, `label`, `subject` and the table's columns, see `fitting_items`.
         test: items of the test subjects.
         output_dir: its subfolder `baselines` gets a table per model: subject, label, probability, prediction.
+        target: with two classes.
 
     Attributes:
         models: those that are run.
@@ -103,7 +105,7 @@ class Baselines:
 
     Raises:
         MonaiCaeError: an unknown or impossible model, no checkpoint for a model of the encoder's code, a table's column
-            that nobody has, or one class only.
+            that nobody has, one class only, or a target without classes.
     """
 
     def __init__(
@@ -113,7 +115,9 @@ class Baselines:
         fitting: Dataset,
         test: Dataset,
         output_dir: str,
+        target: Target,
     ) -> None:
+        target.require_binary(baselines=True)
         self.fitting, self.test = _items(fitting), _items(test)
         self.models = check_models(models, only, self.fitting)
         self.folder = Path(output_dir, "baselines")

@@ -37,7 +37,7 @@ class Outcome:
         dataset: items with `image`, shape `(channels, H, W)` or `(channels, X, Y, Z)`, `label` and more: the
             validation set, in evaluate the test set.
         training: the training set; None in evaluate.
-        predictions: in evaluate a row per item of `dataset`: `subject`, `label`, `probability`, `prediction`.
+        predictions: in evaluate a row per item of `dataset`: `subject`, `label`, and what the target predicts.
         threshold: a probability from here on is predicted as AD.
         history: metric -> [(epoch, value), ...], in pretrain and train.
         marks: epochs to mark, such as the best, by their label.
@@ -117,17 +117,6 @@ def training_curves(outcome: Outcome) -> Figure | None:
     return figures.training_curves(outcome.history, marks=outcome.marks, note=outcome.note)
 
 
-def roc(outcome: Outcome) -> Figure:
-    """Sensitivity and specificity of the classifier at every threshold."""
-    return figures.roc_curve(outcome.predictions["label"], outcome.predictions["probability"], note=outcome.note)
-
-
-def confusion_matrix(outcome: Outcome) -> Figure:
-    """Whom the classifier took for what."""
-    table = outcome.predictions
-    return figures.confusion_matrix(table["label"], table["probability"], outcome.threshold, note=outcome.note)
-
-
 def first_images(dataset: Dataset, network: nn.Module, most: int) -> torch.Tensor:
     """The first images of a dataset on a network's device."""
     device = next(network.parameters()).device
@@ -136,11 +125,10 @@ def first_images(dataset: Dataset, network: nn.Module, most: int) -> torch.Tenso
 
 
 def planes(images: torch.Tensor, flat: Flat | None = None) -> np.ndarray:
-    """The channels of each image side by side, in full or as they are drawn."""
+    """The channels of each image, in full or as they are drawn, the first on top of the others."""
     channels = images.detach().float().cpu().numpy().swapaxes(0, 1)
-    return np.concatenate(
-        [np.stack([flat(one) for one in channel]) if flat else channel for channel in channels], axis=1
-    )
+    drawn = [np.stack([flat(one) for one in channel]) if flat else channel for channel in channels[::-1]]
+    return np.concatenate(drawn, axis=2)
 
 
 def _activations(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:

@@ -17,23 +17,26 @@ from tqdm import tqdm
 
 from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation import CLASS_NAMES, CRITERIA, threshold_for
+from monai_cae.evaluation import CRITERIA, threshold_for
+from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.files import replacing
+from monai_cae.targets import Target
 
 
 class PredictionTable:
-    """Collect the probability of every case, and write them as a table when the evaluator has completed.
+    """Collect what is predicted of every case, and write it as a table when the evaluator has completed.
 
-    Expects `engine.state.output["pred"]` as probabilities, shape `(N, 1)`. A run that does not complete writes nothing;
-    a place that can't be written is refused before the first batch.
+    Expects `engine.state.output["pred"]` after the target's activation, shape `(N, 1)`. A run that does not complete
+    writes nothing; a place that can't be written is refused before the first batch.
 
     Args:
         path: csv file, written atomically.
-        keys: items of the batch that become columns, before `probability` and `prediction`; one that a batch does not
-            have is left out.
+        keys: items of the batch that become columns, before those of the target; one that a batch does not have is left
+            out.
+        target: says what columns there are.
         threshold: a probability from here on is predicted as AD; or "youden", "accuracy" or "f1", which choose it by
             `monai_cae.evaluation.threshold_for`.
-        classes: add the columns `class`, AD or HC, and `threshold`.
+        classes: add the columns `class`, AD or HC, and `threshold`, where the target has classes.
         validation: has the predictions on which a threshold is chosen; the validation set's, never the test set's.
 
     Attributes:
@@ -42,22 +45,25 @@ class PredictionTable:
         seconds: from the start of the evaluator to its end, reading included.
 
     Raises:
-        MonaiCaeError: a threshold that is none.
+        MonaiCaeError: a threshold that is none, or for a target that has none.
     """
 
     def __init__(
         self,
         path: str | Path,
         keys: Sequence[str],
-        threshold: float | Literal["youden", "accuracy", "f1"] = 0.5,
+        target: Target,
+        threshold: float | Literal["youden", "accuracy", "f1"] = DEFAULT_THRESHOLD,
         validation: PredictionTable | None = None,
         classes: bool = False,
     ) -> None:
         if not (threshold in CRITERIA if isinstance(threshold, str) else 0 <= threshold <= 1):
             raise MonaiCaeError(f"threshold must be from 0 to 1, or one of {', '.join(CRITERIA)}, not {threshold!r}")
+        target.require_binary(threshold=threshold != DEFAULT_THRESHOLD)
         self.path = Path(path)
         self.keys = keys
-        self.threshold = 0.5 if isinstance(threshold, str) else threshold
+        self.target = target
+        self.threshold = DEFAULT_THRESHOLD if isinstance(threshold, str) else threshold
         self.chosen_by = threshold if isinstance(threshold, str) else None
         self.validation = validation
         self.classes = classes
@@ -83,13 +89,9 @@ class PredictionTable:
         """Add the rows of one batch."""
         output: Any = engine.state.output
         batch: Any = engine.state.batch
-        probabilities = torch.as_tensor(output["pred"]).detach().flatten().tolist()
+        predicted = torch.as_tensor(output["pred"]).detach().flatten().tolist()
         found = {key: _column(batch[key]) for key in self.keys if key in batch}
-        found["probability"] = probabilities
-        found["prediction"] = [int(probability >= self.threshold) for probability in probabilities]
-        if self.classes:
-            found["class"] = [CLASS_NAMES[prediction] for prediction in found["prediction"]]
-            found["threshold"] = [self.threshold] * len(probabilities)
+        found |= self.target.columns(predicted, self.threshold, self.classes)
         for name, values in found.items():
             self.columns.setdefault(name, []).extend(values)
 
@@ -99,7 +101,8 @@ class PredictionTable:
 
     def _write(self, engine: Engine) -> None:
         self.seconds = time.perf_counter() - self._started
-        texts = {**self.columns, "probability": [f"{value:.6f}" for value in self.columns["probability"]]}
+        name = self.target.column
+        texts = {**self.columns, name: [f"{value:.6f}" for value in self.columns[name]]}
         with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(texts)
@@ -166,12 +169,10 @@ def print_predictions(
             csv.writer(file).writerows([("file", "reason"), *left_out.items()])
     else:
         beside.unlink(missing_ok=True)
-    predicted = table.column("prediction")
-    scans, positive = len(predicted), sum(predicted)
-    control, patient = CLASS_NAMES
+    scans = len(table.column(table.target.column))
     print(
         f"\n{scans} {'scan' if scans == 1 else 'scans'} in {table.seconds:.1f} s ({scans / table.seconds:.1f} per "
-        f"second): {positive} predicted as {patient}, {scans - positive} as {control} (threshold {table.threshold:g})"
+        f"second): {table.target.told(table.columns, table.threshold)}"
     )
     print("".join(f"  ! {line}\n" for line in (*_seen(table), *caveats)), end="")
     if left_out:
@@ -201,5 +202,5 @@ def _check_place(path: Path) -> None:
 
 def _column(values: Any) -> list[Any]:
     if isinstance(values, torch.Tensor):
-        return [int(value) if float(value).is_integer() else value for value in values.flatten().tolist()]
+        return [int(value) if float(value).is_integer() else round(value, 6) for value in values.flatten().tolist()]
     return list(values)

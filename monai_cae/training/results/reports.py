@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 from ignite.engine import Engine
+from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import Dataset
 
-from monai_cae.evaluation import classification_metrics
-from monai_cae.evaluation.caveats import dead_classifier, out_of_reach, worse_than_mean_image
+from monai_cae.evaluation.caveats import worse_than_mean_image
 from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.reconstruction_baselines import (
     Reconstruction,
@@ -22,7 +22,6 @@ from monai_cae.evaluation.reconstruction_baselines import (
     reconstruction_table,
     trivial_codecs,
 )
-from monai_cae.evaluation.scores import classification_scores
 from monai_cae.files import replacing
 from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
@@ -127,11 +126,11 @@ def report_test(
     output_dir: str,
     synthetic: bool,
 ) -> dict[str, Any]:
-    """Test metrics of the classifier and the autoencoder, and the figures.
+    """Test metrics of the classifier, as its target has them, and of the autoencoder, and the figures.
 
     Args:
         run: open; gets metrics, figures and the predictions.
-        table: has collected the classifier's predictions, with the columns `label` and `probability`.
+        table: has collected the classifier's predictions, with the column `label`.
         reconstruction: evaluator of the autoencoder, has run; its metrics are named `test_*`.
         codecs: gives the table of `compare_codecs`, which is written as reconstruction.csv.
         network, dataset, inferer: the classifier, the test images, and what calls it.
@@ -141,25 +140,27 @@ def report_test(
         synthetic: said in the figures.
 
     Returns:
-        The metrics, each named `test_*`, the `threshold` that the classes were decided by, and `caveats`: what has to
-        be known before a metric is quoted, one sentence each.
+        The name of the `target`, the metrics, each named `test_*`, the `threshold` that classes were decided by, and
+        `caveats`: what has to be known before a metric is quoted, one sentence each.
     """
-    labels, probabilities = np.array(table.column("label")), np.array(table.column("probability"))
-    scores = classification_metrics(labels, probabilities, threshold=table.threshold)
+    target = table.target
+    tested = np.array(table.column("label")), np.array(table.column(target.column)), table.threshold
+    scores = target.scores(*tested)
     coded = codecs()
     similar = {f"test_{name}": float(coded.loc["autoencoder", name]) for name in ("ssim", "ssim_brain")}
     metrics = {**reconstruction.state.metrics, **similar, **{f"test_{name}": value for name, value in scores.items()}}
-    metrics["threshold"] = table.threshold
+    metrics |= {"threshold": table.threshold} if target.binary else {}
     run.log_metrics(metrics)
     run.log_file(table.path)
     with replacing(Path(output_dir, "reconstruction.csv")) as temporary:
         coded.to_csv(temporary, float_format="%.5g")
     run.log_file(Path(output_dir, "reconstruction.csv"))
     told = {"predictions": pd.DataFrame(table.columns), "threshold": table.threshold, "synthetic": synthetic}
-    draw(figures, Outcome("evaluate", network.eval(), inferer, flat, dataset, **told), run, output_dir)
-    caveats = dead_classifier(labels, probabilities, table.threshold)
-    caveats += out_of_reach(
-        classification_scores(labels, probabilities, names=["calibration_slope"])["calibration_slope"]
-    )
-    caveats += worse_than_mean_image(*coded.loc[["autoencoder", "mean image"], "psnr"])
-    return {**metrics, "caveats": caveats}
+    own = {name: _of_test(function, *tested) for name, function in target.figures().items()}
+    draw({**own, **figures}, Outcome("evaluate", network.eval(), inferer, flat, dataset, **told), run, output_dir)
+    caveats = target.caveats(*tested) + worse_than_mean_image(*coded.loc[["autoencoder", "mean image"], "psnr"])
+    return {"target": target.name, **metrics, "caveats": caveats}
+
+
+def _of_test(function: Callable[..., Figure], *tested: Any) -> Draw:
+    return lambda outcome: function(*tested, outcome.note)

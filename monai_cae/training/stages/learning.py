@@ -8,6 +8,7 @@ from typing import Any
 from ignite.engine import Engine
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.targets import Target
 from monai_cae.training.engines.handlers import BestCheckpoint
 from monai_cae.training.models.calibration import Calibration
 from monai_cae.training.models.linear_probe import LinearProbe
@@ -23,6 +24,7 @@ def learning_steps(
     best: BestCheckpoint,
     linear_probe: LinearProbe,
     calibration: Calibration,
+    target: Target,
 ) -> list[Callable[[], Any]]:
     """The steps of a classifier's training, in order.
 
@@ -35,11 +37,14 @@ def learning_steps(
         best: keeps the weights.
         linear_probe: fits the one layer.
         calibration: comes last.
+        target: what is learned.
 
     Raises:
-        MonaiCaeError: another word, or a calibration on subjects that the linear probe is fitted to.
+        MonaiCaeError: another word, a calibration on subjects that the linear probe is fitted to, or what is for two
+            classes and the target has none.
     """
     check_learn(learn)
+    target.require_binary(linear_probe=learn == "linear_probe", calibrate=calibration.enabled)
     steps: dict[str, list[Callable[[], Any]]] = {
         "two_stage": [frozen.run, best.restore, finetuning.run],
         "frozen": [frozen.run],

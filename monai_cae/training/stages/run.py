@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.audit_page import audit_page
-from monai_cae.files import only_writer, replacing, sha256_of
+from monai_cae.files import only_writer, sha256_of, write_text
 from monai_cae.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.engines.parallel import is_first
 from monai_cae.training.stages.checkpointing import Resuming, refuse_other_config
@@ -237,16 +237,14 @@ def data_kind(synthetic: bool, leaks: int = 0) -> str:
 
 def _write_audit(run: TrackedRun, output: Path, audit: Mapping[str, Any]) -> None:
     write_json(output / "audit.json", audit)
-    with replacing(output / "audit.html") as temporary:
-        temporary.write_text(audit_page(audit), encoding="utf-8")
+    write_text(output / "audit.html", audit_page(audit))
     for name in ("audit.json", "audit.html"):
         run.log_file(output / name)
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; numbers that are not finite become null, as JSON has none."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(_finite(content), indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(_finite(content), indent=2) + "\n")
 
 
 def _finite(content: Any) -> Any:
