@@ -27,8 +27,8 @@ def labelled_items(
 
     Args:
         items: of a set, with `subject` and `label`.
-        share: keep this share of each class's (or stratum's) subjects, at least one; a larger share has everybody of a
-            smaller one, so that a learning curve adds subjects and exchanges none.
+        share: keep this share of each class's (or stratum's) subjects, at least one; a larger share includes every
+            smaller one, so a learning curve adds subjects and exchanges none.
         permute_labels: permute the subjects' labels at random, with one constraint: patients and controls get label 1
             equally often, so the new labels can't resemble the true ones by chance. A score above chance is then luck,
             or a leak.
