@@ -1,4 +1,4 @@
-"""The one place that knows what is predicted: from a row of the table to the figures of the test."""
+"""The interface of a target: everything that depends on what is predicted."""
 
 from __future__ import annotations
 

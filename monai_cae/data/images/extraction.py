@@ -1,4 +1,4 @@
-"""What of a volume the network sees: which slices are read, and the image that is made of them."""
+"""Extractions: which slices of a volume are read, and the image made from them."""
 
 from __future__ import annotations
 

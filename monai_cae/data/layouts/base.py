@@ -1,4 +1,4 @@
-"""What a layout is, and what layouts need to look through a folder."""
+"""The interface of a layout, and tools for searching a folder."""
 
 from __future__ import annotations
 

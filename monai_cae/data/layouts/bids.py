@@ -1,4 +1,4 @@
-"""BIDS: sub-*/[ses-*/]anat/*_T1w.nii[.gz]; one image of every session, and a row for it."""
+"""BIDS: sub-*/[ses-*/]anat/*_T1w.nii[.gz]; one image and one row for every session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a folder on disk to Scan records, whatever the layout."""
+"""From a folder on disk to Scan records, in any layout."""
 
 from __future__ import annotations
 

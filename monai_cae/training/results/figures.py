@@ -1,4 +1,4 @@
-"""The figures of a stage, each by its name in the config item `figures`: a function of the stage's outcome."""
+"""The figures of a stage, by name in the config item `figures`: each is a function of the stage's outcome."""
 
 from __future__ import annotations
 
