@@ -1,4 +1,4 @@
-"""How the classes of a cohort compare, beside the paper's Table I."""
+"""Age and sex of patients and controls, compared with the paper's Table I."""
 
 from __future__ import annotations
 
