@@ -492,6 +492,7 @@ def test_shared_settings_have_the_same_default_everywhere():
         ("pretrain.json", {"learning_rate": -1.0}, "learning_rate must be a number above 0, not -1.0"),
         ("pretrain.json", {"seed": "abc"}, "seed must be a whole number from 0, not 'abc'"),
         ("train.json", {"pretrained": "/data/#1"}, "pretrained has a # in it (/data/#1)"),
+        ("train.json", {"output_dir": "/data/50%"}, "output_dir has a % in it (/data/50%)"),
         ("pretrain.json", {"device": "gpu7"}, "device must be cpu, cuda or cuda:N, not 'gpu7'"),
         ("pretrain.json", {"precision": "half"}, "precision must be one of auto, bfloat16, float32, not 'half'"),
         ("pretrain.json", {"plane": "axail"}, "plane must be axial, coronal or sagittal, not 'axail'"),
@@ -514,7 +515,7 @@ def test_shared_settings_have_the_same_default_everywhere():
     ],
 )  # fmt: skip
 def test_wrong_settings_end_in_one_line(run_bundle, discs, tmp_path, config, options, message):
-    found = mistake(lambda: run_bundle(config, discs, tmp_path / "out", **options))
+    found = mistake(lambda: run_bundle(config, discs, **{"output_dir": tmp_path / "out", **options}))
     assert re.search(message, found) or message in found, found
     assert not (tmp_path / "out" / "models").exists()
 

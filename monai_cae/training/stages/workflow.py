@@ -231,6 +231,8 @@ def _check_value(name: str, value: Any) -> None:
         raise MonaiCaeError(
             f"{name} has a # in it ({given}), which MONAI reads as a separator: link or rename the path"
         )
+    if name == "output_dir" and "%" in str(value):
+        raise MonaiCaeError(f"output_dir has a % in it ({value}), which MLflow's databases can't have: choose another")
     whole = isinstance(value, int) and not isinstance(value, bool)
     if name in _POSITIVE_INTEGERS and not (whole and value > 0):
         raise MonaiCaeError(f"{name} must be a whole number above 0, not {value!r}")
