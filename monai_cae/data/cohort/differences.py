@@ -1,21 +1,17 @@
-"""Patients beside controls, as in the paper's Table I, and how likely groups differ by chance in class, age or sex.
+"""How likely groups differ by chance in class, age or sex: one test for each, wherever its p is shown.
 
-There is one test for each, wherever its p is shown. They are the paper's (section IV-A): Student's t and the chi-square
-test without correction. Over more than two groups Student's t is the analysis of variance.
+They are the paper's (section IV-A): Student's t and the chi-square test without correction. Over more than two groups
+Student's t is the analysis of variance.
 """
 
 from __future__ import annotations
 
-import statistics
 import warnings
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
-
-from monai_cae.data.cohort.selection import Cohort
-from monai_cae.data.scan import Scan
 
 
 class Difference(NamedTuple):
@@ -51,42 +47,3 @@ def compare_shares(groups: Sequence[Sequence[Hashable]]) -> Difference:
         return Difference("chi-square test", None)
     table = [[list(group).count(kind) for kind in kinds] for group in groups]
     return Difference("chi-square test", float(stats.chi2_contingency(table, correction=False).pvalue))
-
-
-PAPER_TABLE_1 = {
-    "Number of subjects": ("100", "100"),
-    "Age (range, years)": ("62-96", "59-94"),
-    "Age (mean ± SD, years)": ("76.70 ± 7.10", "75.50 ± 9.10"),
-    "Sex (women/men)": ("59/41", "73/27"),
-}
-
-
-def table_1(cohort: Cohort) -> dict[str, tuple[str, str]]:
-    """The rows of the paper's Table I for a cohort: row name -> (patients, controls)."""
-    columns = [_demographics(cohort.patients), _demographics(cohort.controls)]
-    return {row: (columns[0][index], columns[1][index]) for index, row in enumerate(PAPER_TABLE_1)}
-
-
-def balance(cohort: Cohort) -> dict[str, float]:
-    """How likely differences of age and sex between the classes are by chance, tested as in the audit, every subject
-    once.
-
-    Returns:
-        "age" and "sex" -> p of `compare_ages` and `compare_shares`; nan where not given.
-    """
-    groups = [list({scan.subject: scan for scan in group}.values()) for group in (cohort.patients, cohort.controls)]
-    ages = compare_ages([[scan.age for scan in group if scan.age is not None] for group in groups])
-    sexes = compare_shares([[scan.sex for scan in group if scan.sex] for group in groups])
-    return {name: float("nan") if one.p is None else one.p for name, one in (("age", ages), ("sex", sexes))}
-
-
-def _demographics(scans: list[Scan]) -> list[str]:
-    ages = [scan.age for scan in scans if scan.age is not None]
-    women, men = (sum(scan.sex == sex for scan in scans) for sex in "FM")
-    spread = f"{statistics.mean(ages):.2f} ± {statistics.stdev(ages):.2f}" if len(ages) > 1 else "not given"
-    return [
-        str(len({scan.subject for scan in scans})),
-        f"{min(ages):g}-{max(ages):g}" if ages else "not given",
-        spread,
-        f"{women}/{men}" if women + men else "not given",
-    ]
