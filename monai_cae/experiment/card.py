@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae import DISCLAIMER
-from monai_cae.data import Extraction, make_task
+from monai_cae.data import Extraction, recorded_rules
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.pooled import pooled
@@ -92,11 +92,7 @@ class Facts:
     @property
     def rules(self) -> tuple[str, str]:
         """Rules of label 1 and label 0; "" where a datalist was given."""
-        names = ("task", "positive", "negative", "label_column")
-        if not all(name in self.recorded for name in names):
-            return "", ""
-        task = make_task(**{name: self.recorded[name] for name in names})
-        return task.positive, task.negative or f"not ({task.positive})"
+        return recorded_rules(self.recorded)
 
     @cached_property
     def tested(self) -> tuple[int, int]:
