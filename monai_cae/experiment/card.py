@@ -31,6 +31,7 @@ from monai_cae.experiment.wording import (
 )
 from monai_cae.files import write_text
 from monai_cae.templates import render
+from monai_cae.training.results.caveats import data_caveats
 from monai_cae.training.stages.workflow import evaluated
 
 CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
@@ -79,10 +80,7 @@ class Facts:
     @property
     def said(self) -> str:
         """What has to be said first; "" for real data without a leak."""
-        leaks = self.summary["leaks"]
-        synthetic = "SYNTHETIC DATA, NOT REAL MRI: nothing about people follows from it." if self.synthetic else ""
-        leaky = f"LEAKY: {leaks} found between the sets, the scores are worthless." if leaks else ""
-        return f"{synthetic} {leaky}".strip()
+        return " ".join(data_caveats(self.summary))
 
     @property
     def synthetic(self) -> bool:
