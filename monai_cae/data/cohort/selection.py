@@ -1,4 +1,4 @@
-"""Which subjects take part."""
+"""Which subjects take part, and with which label."""
 
 from __future__ import annotations
 
