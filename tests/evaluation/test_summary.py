@@ -201,7 +201,7 @@ def test_compare_is_the_three_tests():
     means = [rows.groupby("subject")["probability"].mean().to_numpy() for rows in (ours, other)]
     labels = ours.groupby("subject")["label"].first().to_numpy()
     paired = {
-        "accuracy": ("McNemar", mcnemar(*[(mean >= 0.5) == labels for mean in means]).p_value),
+        "accuracy": ("McNemar", mcnemar(*[(mean >= 0.5) == labels for mean in means])),
         "auc": ("DeLong", delong(labels, *means).p_value),
     }
     for score, gains in by_fold.items():
