@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 from monai.bundle import ConfigParser
 from plugins.numbered_scans import NumberedScans
 from plugins.two_outputs import ShrinkingAutoencoder, ShrinkingLoss
@@ -84,6 +85,47 @@ def test_its_loss_is_what_it_was_trained_with():
 def test_an_output_without_an_image_is_one_line():
     network = random_network("autoencoder")
     assert "ConvAutoencoder returns str: give it a method reconstruction_of" in mistake(reconstruction_of, network, "x")
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory):
+    """24 persons, whose scans have other numbers than their rows, and a scan of nobody."""
+    root = tmp_path_factory.mktemp("numbered")
+    rows = ["ID;CDR;age;number"]
+    for index in range(24):
+        rows.append(f"person {index};{(0, 0.5)[index % 2]};{60 + index};{100 - index}")
+        path = root / "scans" / str(100 - index) / "brain.nii.gz"
+        path.parent.mkdir(parents=True)
+        nib.Nifti1Image(volume(index, index % 2), np.eye(4)).to_filename(path)
+    (root / "who.txt").write_text("\n".join(rows))
+    (root / "scans" / "7").mkdir()
+    (root / "scans" / "7" / "brain.nii.gz").touch()
+    return root
+
+
+def test_a_layout_of_ones_own(through, numbered):
+    made, predicted = through("with_numbered_scans.yaml", numbered, "scans/95")
+    content = json.loads((made / "datalist.json").read_text())
+    items = [item for name in ("training", "validation", "test") for item in content[name]]
+    # of person 5 the CDR is 0.5 and the scan is 95
+    assert {item["subject"]: (item["image"], item["label"]) for item in items} == {
+        f"person {index}": (f"scans/{100 - index}/brain.nii.gz", index % 2) for index in range(24)
+    }
+    assert content["recipe"]["layout"] == content["made_from"]["layout"] == "numbered scans"
+    assert content["recipe"]["left_out"] == {"images without a row in the table": 1}
+    results = json.loads((made / "results_evaluate.json").read_text())
+    assert 0 < results["test_psnr"] < 60 and 0 <= results["test_auc"] <= 1
+    assert len(predicted) == 1 and 0 <= float(predicted[0]["probability"]) <= 1
+
+
+def test_a_layout_of_ones_own_that_does_not_fit_is_one_line(numbered, discs, tmp_path):
+    said = mistake(load_cohort, discs, layout=NumberedScans())
+    assert said == f"{discs} does not look like numbered scans: check --dataset_dir and --layout"
+    (tmp_path / "who.txt").write_text("ID;CDR;number\nperson 1;0;1\n")
+    said = mistake(load_cohort, tmp_path, layout=NumberedScans())
+    assert said.startswith(f"no images in {tmp_path} where numbered scans would have them")
+    assert "layout must be an object with name, detect, images and rows" in mistake(read_scans, discs, layout="mine")
+    assert read_scans(numbered, layout=NumberedScans()).layout == "numbered scans"
 
 
 def given_to_the_network(made: Path, subject: str) -> np.ndarray:
@@ -170,42 +212,20 @@ def test_a_network_of_volumes(through, run_bundle, discs, tmp_path):
         assert parity.image_shape == (1, 24, 24, 24) and parity.passed
 
 
-@pytest.fixture(scope="module")
-def numbered(tmp_path_factory):
-    """24 persons, whose scans have other numbers than their rows, and a scan of nobody."""
-    root = tmp_path_factory.mktemp("numbered")
-    rows = ["ID;CDR;age;number"]
-    for index in range(24):
-        rows.append(f"person {index};{(0, 0.5)[index % 2]};{60 + index};{100 - index}")
-        path = root / "scans" / str(100 - index) / "brain.nii.gz"
-        path.parent.mkdir(parents=True)
-        nib.Nifti1Image(volume(index, index % 2), np.eye(4)).to_filename(path)
-    (root / "who.txt").write_text("\n".join(rows))
-    (root / "scans" / "7").mkdir()
-    (root / "scans" / "7" / "brain.nii.gz").touch()
-    return root
-
-
-def test_a_layout_of_ones_own(through, numbered):
-    made, predicted = through("with_numbered_scans.yaml", numbered, "scans/95")
-    content = json.loads((made / "datalist.json").read_text())
-    items = [item for name in ("training", "validation", "test") for item in content[name]]
-    # of person 5 the CDR is 0.5 and the scan is 95
-    assert {item["subject"]: (item["image"], item["label"]) for item in items} == {
-        f"person {index}": (f"scans/{100 - index}/brain.nii.gz", index % 2) for index in range(24)
-    }
-    assert content["recipe"]["layout"] == content["made_from"]["layout"] == "numbered scans"
-    assert content["recipe"]["left_out"] == {"images without a row in the table": 1}
+def test_a_figure_of_ones_own_and_one_with_a_mistake(through, tracking_uri, capfd):
+    made, predicted = through("with_code_map.yaml")
+    drawn = {path.name for path in (made / "figures").glob("evaluate_*.png")}
+    assert drawn == {"evaluate_roc.png", "evaluate_code_map.png"}
+    line = "the figure broken could not be drawn (KeyError: 'no such column\\nin the table')"
+    assert capfd.readouterr().err.count(line) == 1
     results = json.loads((made / "results_evaluate.json").read_text())
-    assert 0 < results["test_psnr"] < 60 and 0 <= results["test_auc"] <= 1
-    assert len(predicted) == 1 and 0 <= float(predicted[0]["probability"]) <= 1
+    client = MlflowClient(tracking_uri)
+    assert {Path(one.path).name for one in client.list_artifacts(results["run_id"], "figures")} == drawn
+    assert client.get_run(results["run_id"]).info.status == "FINISHED"
+    assert len(predicted) == 12
 
 
-def test_a_layout_of_ones_own_that_does_not_fit_is_one_line(numbered, discs, tmp_path):
-    said = mistake(load_cohort, discs, layout=NumberedScans())
-    assert said == f"{discs} does not look like numbered scans: check --dataset_dir and --layout"
-    (tmp_path / "who.txt").write_text("ID;CDR;number\nperson 1;0;1\n")
-    said = mistake(load_cohort, tmp_path, layout=NumberedScans())
-    assert said.startswith(f"no images in {tmp_path} where numbered scans would have them")
-    assert "layout must be an object with name, detect, images and rows" in mistake(read_scans, discs, layout="mine")
-    assert read_scans(numbered, layout=NumberedScans()).layout == "numbered scans"
+def test_a_figure_that_is_not_there_ends_an_experiment_before_its_first_training(run_bundle, discs, tmp_path):
+    given = {"evaluate": {"figures#mine": {"_target_": "plugins.code_map.CodeMap"}}}
+    said = mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", repeats=1, stages=given)
+    assert said.startswith("evaluate: ") and "most" in said and not list((tmp_path / "out").glob("repeat_*"))

@@ -16,10 +16,11 @@ from monai_cae.training.stages.workflow import executed_config, find_mistake
 
 # Per stage: items that are evaluated, and what is set so that none of them reads an image or needs a trained network.
 _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
-    "pretrain": (["@resuming", "@train#inferer", "@train#optimizer"], {}),
+    "pretrain": (["@resuming", "@train#inferer", "@train#optimizer", "@figures"], {}),
     "train": (
         [
             "@resuming",
+            "@figures",
             "@train#inferer",
             "@train#optimizer",
             "@train#dataset",
@@ -29,7 +30,15 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
         {"network": "$@network_def", "train#dataset#cache_num": 0, "validate#dataset#cache_num": 0},
     ),
     "evaluate": (
-        ["@network_def", "@autoencoder_def", "@inferer", "@dataset", "@validation#dataset", "@prediction_table"],
+        [
+            "@figures",
+            "@network_def",
+            "@autoencoder_def",
+            "@inferer",
+            "@dataset",
+            "@validation#dataset",
+            "@prediction_table",
+        ],
         {"dataset#cache_num": 0, "validation#dataset#cache_num": 0},
     ),
     BASELINES: (

@@ -15,7 +15,7 @@ from monai_cae.evaluation.pooled import pooled
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import HEADLINE, LABELS, readable
-from monai_cae.training.results.reports import SYNTHETIC_NOTE
+from monai_cae.training.results.figures import SYNTHETIC_NOTE
 
 _PAPER = {"accuracy": 0.7466, "f1": 0.66}
 _OF_THE_PAPER = "paper, other subjects"

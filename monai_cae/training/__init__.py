@@ -31,7 +31,9 @@ from monai_cae.training.models.baselines import (
 from monai_cae.training.models.calibration import Calibration
 from monai_cae.training.models.features import DarkPixels, EncoderCodes, Histograms, Pixels, TableColumns
 from monai_cae.training.models.linear_probe import LinearProbe, check_linear_probe
+from monai_cae.training.results import figures
 from monai_cae.training.results.caveats import checkpoint_caveats
+from monai_cae.training.results.figures import Outcome
 from monai_cae.training.results.predictions import PredictionProgress, PredictionTable, print_predictions
 from monai_cae.training.results.reports import compare_codecs, report_autoencoder, report_classifier, report_test
 from monai_cae.training.stages.checkpointing import ResumePoints, Resuming
@@ -61,6 +63,7 @@ __all__ = [
     "InnerFolds",
     "LinearProbe",
     "LossWatch",
+    "Outcome",
     "ParallelInferer",
     "Pixels",
     "PrecisionInferer",
@@ -82,6 +85,7 @@ __all__ = [
     "checkpoint_caveats",
     "compare_codecs",
     "default_tracking_uri",
+    "figures",
     "fitting_items",
     "is_first",
     "join_processes",

@@ -127,11 +127,9 @@ def load_sets(
     check_split(**split_options, seed=seed)
     unwritten: dict[str, Any] = {}
     if not datalist.exists():
-        place: dict[str, Any] = {"frame": frame, "on_bad_scan": on_bad_scan}
+        also: dict[str, Any] = {"layout": layout, "allow_outside": allow_outside, "on_bad_scan": on_bad_scan}
         try:
-            chosen = load_usable_cohort(
-                root, extraction, layout=layout, allow_outside=allow_outside, **place, **cohort_options
-            )
+            chosen = load_usable_cohort(root, extraction, frame=frame, **also, **cohort_options)
             sets = split_cohort(chosen, seed=seed, **split_options)
         except MonaiCaeError as error:
             raise MonaiCaeError(_in_groups(str(error), cohort_options.keys())) from error

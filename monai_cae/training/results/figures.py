@@ -1,0 +1,162 @@
+"""The figures of a stage, each by its name in the config item `figures`: a function of the stage's outcome."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+from torch.utils.data import Dataset
+
+from monai_cae.evaluation import figures
+from monai_cae.networks import reconstruction_of
+from monai_cae.tracking import TrackedRun
+
+SYNTHETIC_NOTE = "Synthetic data, not real MRI"
+Infer = Callable[[torch.Tensor, nn.Module], Any]
+Flat = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a figure can show: a stage that has run.
+
+    Attributes:
+        stage: "pretrain", "train" or "evaluate".
+        network: with the best weights, in evaluation mode, on its device; the autoencoder in pretrain, else the
+            classifier.
+        infer: `infer(images, network)` calls it, or a part of it, as the stage does.
+        flat: a channel of an image, in two or three dimensions -> what is drawn of it, in two.
+        dataset: items with `image`, shape `(channels, H, W)` or `(channels, X, Y, Z)`, `label` and more: the
+            validation set, in evaluate the test set.
+        training: the training set; None in evaluate.
+        predictions: in evaluate a row per item of `dataset`: `subject`, `label`, `probability`, `prediction`.
+        threshold: a probability from here on is predicted as AD.
+        history: metric -> [(epoch, value), ...], in pretrain and train.
+        marks: epochs to mark, such as the best, by their label.
+        synthetic: the images are a phantom's.
+    """
+
+    stage: str
+    network: nn.Module
+    infer: Infer
+    flat: Flat
+    dataset: Dataset
+    training: Dataset | None = None
+    predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    threshold: float = 0.5
+    history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    marks: Mapping[str, int] = field(default_factory=dict)
+    synthetic: bool = False
+
+    @property
+    def note(self) -> str:
+        """What has to stand in every figure."""
+        return SYNTHETIC_NOTE if self.synthetic else ""
+
+    def images(self, most: int) -> torch.Tensor:
+        """The first images of the dataset, on the network's device."""
+        return first_images(self.dataset, self.network, most)
+
+
+Draw = Callable[[Outcome], Figure | None]
+
+
+def draw(wanted: Mapping[str, Draw | None], outcome: Outcome, run: TrackedRun, output_dir: str) -> None:
+    """Draw what the config names into `output_dir/figures`, as STAGE_NAME.png, and log it in MLflow.
+
+    A figure that fails is named in one line, and the others are drawn: the stage has its results all the same.
+
+    Args:
+        wanted: name -> function that gives the figure, or None where there is nothing to show; null for none.
+        outcome: of the stage.
+        run: open.
+        output_dir: the stage's.
+    """
+    for name, function in wanted.items():
+        path = Path(output_dir, "figures", f"{outcome.stage}_{name}.png")
+        try:
+            figure = function(outcome) if function is not None else None
+            if figure is not None:
+                figures.save_figure(figure, path)
+        except Exception as error:  # whatever a user's figure raises
+            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+            print(f"the figure {name} could not be drawn ({reason})", file=sys.stderr, flush=True)
+        else:
+            if figure is not None:
+                run.log_file(path, "figures")
+
+
+def reconstructions(outcome: Outcome) -> Figure:
+    """The paper's figure 4: validation images and what the autoencoder makes of them."""
+    images = outcome.images(figures.MAX_COLUMNS)
+    with torch.no_grad():
+        outputs = reconstruction_of(outcome.network, outcome.infer(images, outcome.network))
+    shown, made = (planes(stack, outcome.flat) for stack in (images, outputs))
+    return figures.reconstructions(shown, made, note=outcome.note)
+
+
+def feature_maps(outcome: Outcome) -> Figure:
+    """The paper's figure 3: what the encoder's layers see in the first validation image."""
+    maps = _activations(outcome.network.get_submodule("encoder"), outcome.images(1))
+    drawn = {name: np.stack([outcome.flat(channel) for channel in channels]) for name, channels in maps.items()}
+    return figures.feature_maps(drawn, note=outcome.note)
+
+
+def training_curves(outcome: Outcome) -> Figure | None:
+    """Losses and scores by epoch; None where there was one epoch alone."""
+    if not any(epoch > 1 for points in outcome.history.values() for epoch, _ in points):
+        return None
+    return figures.training_curves(outcome.history, marks=outcome.marks, note=outcome.note)
+
+
+def roc(outcome: Outcome) -> Figure:
+    """Sensitivity and specificity of the classifier at every threshold."""
+    return figures.roc_curve(outcome.predictions["label"], outcome.predictions["probability"], note=outcome.note)
+
+
+def confusion_matrix(outcome: Outcome) -> Figure:
+    """Whom the classifier took for what."""
+    table = outcome.predictions
+    return figures.confusion_matrix(table["label"], table["probability"], outcome.threshold, note=outcome.note)
+
+
+def first_images(dataset: Dataset, network: nn.Module, most: int) -> torch.Tensor:
+    """The first images of a dataset on a network's device."""
+    device = next(network.parameters()).device
+    chosen = range(min(most, len(dataset)))  # type: ignore[arg-type]  # map-style datasets have a length
+    return torch.stack([torch.as_tensor(dataset[index]["image"]) for index in chosen]).to(device)
+
+
+def planes(images: torch.Tensor, flat: Flat | None = None) -> np.ndarray:
+    """The channels of each image, in full or as they are drawn, the first on top of the others."""
+    channels = images.detach().float().cpu().numpy().swapaxes(0, 1)
+    drawn = [np.stack([flat(one) for one in channel]) if flat else channel for channel in channels[::-1]]
+    return np.concatenate(drawn, axis=2)
+
+
+def _activations(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:
+    activations = [module for module in encoder.modules() if isinstance(module, nn.ReLU)]
+    maps: dict[str, np.ndarray] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, Sequence[torch.Tensor], torch.Tensor], None]:
+        def hook(module: nn.Module, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
+            maps[name] = output[0].detach().float().cpu().numpy().copy()
+
+        return hook
+
+    hooks = [module.register_forward_hook(keep(f"convolution {i}")) for i, module in enumerate(activations, start=1)]
+    try:
+        with torch.no_grad():
+            encoder(image)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return maps

@@ -1,0 +1,29 @@
+"""Figures of one's own: where the encoder's code is large, and one with a mistake."""
+
+from __future__ import annotations
+
+import torch
+from matplotlib.figure import Figure
+
+from monai_cae.training import Outcome
+
+
+class CodeMap:
+    """The mean code of some test subjects, its size by place; one panel per class."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def __call__(self, outcome: Outcome) -> Figure:
+        with torch.no_grad():
+            code = outcome.infer(outcome.images(self.most), outcome.network.encoder)
+        labels = outcome.predictions["label"][: len(code)].to_numpy()
+        figure = Figure()
+        for label, axis in enumerate(figure.subplots(1, 2)):
+            axis.imshow(code.float().abs().mean(dim=1).cpu().numpy()[labels == label].mean(axis=0))
+            axis.set_title(f"{(labels == label).sum()} {('HC', 'AD')[label]}")
+        return figure
+
+
+def broken(outcome: Outcome) -> Figure:
+    raise KeyError("no such column\nin the table")
