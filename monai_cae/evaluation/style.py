@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
@@ -23,14 +24,27 @@ WORDS |= {name: name.upper() for name in ("mse", "psnr", "f1", "auc", "mcc", "ec
 
 
 def empty_figure(
-    width: float, height: float, note: str, layout: Literal["constrained"] | None = "constrained"
+    width: float, height: float, note: str, title: str = "", layout: Literal["constrained"] | None = "constrained"
 ) -> Figure:
-    """Return an empty white figure, in inches, with the note at its foot."""
-    figure = Figure(figsize=(width, height), facecolor="white", layout=layout)
+    """Return an empty white figure, in inches and with room for its title, with the note at its foot.
+
+    The title says what is shown and, in lines of their own, on whom.
+    """
+    lines = [line for line in title.splitlines() if line]
+    title = "\n".join(fill(line, int(13 * width)) for line in lines)
+    figure = Figure(figsize=(width, height + title_height(title)), facecolor="white", layout=layout)
+    if title:
+        place = {} if layout else {"y": 1 - 0.08 / figure.get_figheight()}
+        figure.suptitle(title, **HEADING, **place)
     if note:
         # unlike a plain text, a common x label has its own space in the layout
         figure.supxlabel(note, x=0.1 / width, ha="left", **SMALL)
     return figure
+
+
+def title_height(title: str) -> float:
+    """Inches that a title takes."""
+    return 0.17 * (title.count("\n") + 1) + 0.05 if title else 0.0
 
 
 def readable(name: str) -> str:

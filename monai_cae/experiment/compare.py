@@ -153,7 +153,8 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     with replacing(paths[1], _ADVICE) as temporary:
         _flat(comparison).to_csv(temporary, index=False, float_format="%.6g")
     bands = {one.name: roc_band(one.table, np.random.default_rng(0)) for one in comparison.compared}
-    save_figure(comparison_figure(bands, comparison.scores, comparison.differences, comparison.said), paths[2])
+    tables = (bands, comparison.scores, comparison.differences)
+    save_figure(comparison_figure(*tables, comparison.said, f"Compared on {comparison.subjects}"), paths[2])
     return paths
 
 

@@ -61,6 +61,11 @@ class Outcome:
         """What has to stand in every figure."""
         return SYNTHETIC_NOTE if self.synthetic else ""
 
+    @property
+    def about(self) -> str:
+        """Whom it is about, for a title: "28 validation scans"."""
+        return f"{_size(self.dataset)} {'test' if self.stage == 'evaluate' else 'validation'} scans"
+
     def images(self, most: int) -> torch.Tensor:
         """The first images of the dataset, on the network's device."""
         return first_images(self.dataset, self.network, most)
@@ -100,38 +105,48 @@ def reconstructions(outcome: Outcome) -> Figure:
     with torch.no_grad():
         outputs = reconstruction_of(outcome.network, outcome.infer(images, outcome.network))
     shown, made = (planes(stack, outcome.flat) for stack in (images, outputs))
-    return figures.reconstructions(shown, made, note=outcome.note)
+    return figures.reconstructions(shown, made, outcome.note, f"{len(shown)} of {outcome.about}")
 
 
 def feature_maps(outcome: Outcome) -> Figure:
     """The paper's figure 3: what the encoder's layers see in the first validation image."""
     maps = _activations(outcome.network.get_submodule("encoder"), outcome.images(1))
     drawn = {name: np.stack([outcome.flat(channel) for channel in channels]) for name, channels in maps.items()}
-    return figures.feature_maps(drawn, note=outcome.note)
+    return figures.feature_maps(drawn, outcome.note, f"the first of {outcome.about}")
 
 
 def training_curves(outcome: Outcome) -> Figure | None:
     """Losses and scores by epoch; None where there was one epoch alone."""
     if not any(epoch > 1 for points in outcome.history.values() for epoch, _ in points):
         return None
-    return figures.training_curves(outcome.history, marks=outcome.marks, note=outcome.note)
+    network = "Autoencoder" if outcome.stage == "pretrain" else "Classifier"
+    known = f"{_size(outcome.training)} training and " if outcome.training is not None else ""
+    about = f"{network}, {known}{outcome.about}"
+    return figures.training_curves(outcome.history, outcome.note, outcome.marks, about)
 
 
 def roc(outcome: Outcome) -> Figure:
     """Sensitivity and specificity of the classifier at every threshold."""
-    return figures.roc_curve(outcome.predictions["label"], outcome.predictions["probability"], note=outcome.note)
+    table = outcome.predictions
+    return figures.roc_curve(table["label"], table["probability"], outcome.threshold, outcome.note, outcome.about)
 
 
 def confusion_matrix(outcome: Outcome) -> Figure:
     """Whom the classifier took for what."""
     table = outcome.predictions
-    return figures.confusion_matrix(table["label"], table["probability"], outcome.threshold, note=outcome.note)
+    return figures.confusion_matrix(
+        table["label"], table["probability"], outcome.threshold, outcome.note, outcome.about
+    )
+
+
+def _size(dataset: Dataset) -> int:
+    return len(dataset)  # type: ignore[arg-type]  # map-style datasets have a length
 
 
 def first_images(dataset: Dataset, network: nn.Module, most: int) -> torch.Tensor:
     """The first images of a dataset on a network's device."""
     device = next(network.parameters()).device
-    chosen = range(min(most, len(dataset)))  # type: ignore[arg-type]  # map-style datasets have a length
+    chosen = range(min(most, _size(dataset)))
     return torch.stack([torch.as_tensor(dataset[index]["image"]) for index in chosen]).to(device)
 
 
