@@ -209,7 +209,8 @@ def _write_audit(audit: Mapping[str, Any], folder: Path) -> None:
 def check(options: argparse.Namespace) -> int:
     from monai_cae.data import check_cohort, find_images, is_synthetic, read_scans
     from monai_cae.data.cohort.pseudonyms import pseudonym
-    from monai_cae.evaluation import contact_sheets, figures
+    from monai_cae.evaluation import contact_sheets
+    from monai_cae.evaluation.style import save_figure
 
     try:
         allowed = {"allow_unmatched": True, "allow_outside": options.allow_outside}
@@ -238,7 +239,7 @@ def check(options: argparse.Namespace) -> int:
     footer = "Synthetic data, not real MRI" if synthetic else ""
     pages = contact_sheets.contact_sheet(tiles, footer, extraction(options).name)
     for number, page in enumerate(pages, start=1):
-        figures.save_figure(page, options.out / f"slices_{number}.png")
+        save_figure(page, options.out / f"slices_{number}.png")
     with replacing(options.out / "check.json") as temporary:
         temporary.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
     kind = "synthetic scans, not real MRI" if synthetic else "scans"
@@ -274,14 +275,15 @@ def leakage(options: argparse.Namespace) -> None:
 
 def _show_leakage(path: Path, options: argparse.Namespace) -> None:
     from monai_cae.data import is_synthetic, leakage_demo
-    from monai_cae.evaluation import contact_sheets, figures
+    from monai_cae.evaluation import contact_sheets
+    from monai_cae.evaluation.style import save_figure
 
     demo = leakage_demo(path, extraction=extraction(options), progress=progress("read", "scan", None))
     synthetic = is_synthetic(path)
     note = "Synthetic data, not real MRI" if synthetic else ""
     about = f"accuracy of the nearest neighbour, {demo.subjects} subjects, {demo.slices} slices"
     figure = contact_sheets.leakage_figure(demo.by_image, demo.by_subject, demo.chance, note, about)
-    figures.save_figure(figure, options.out)
+    save_figure(figure, options.out)
     data = " on SYNTHETIC data, not real MRI" if synthetic else ""
     print(f"nearest-neighbour accuracy{data}: {demo.subjects} subjects, {demo.slices} slices")
     print(f"  split by image    {demo.by_image:.3f}   (neighbouring slices of one subject on both sides: a leak)")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +47,6 @@ from monai_cae.evaluation.style import (
     readable,
     tidy,
 )
-from monai_cae.files import replacing
 
 MAX_COLUMNS = 8
 
@@ -318,27 +316,6 @@ def repeats(
     axis.grid(axis="y", color=FAINT, linewidth=0.8)
     axis.tick_params(axis="x", length=0, labelsize=BODY["fontsize"])
     return figure
-
-
-def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> Path:
-    """Write a figure so that the file is there whole or not at all; the folder is made if missing.
-
-    Args:
-        figure: What to write.
-        path: File to write or replace; its suffix sets the format (`.png`, `.pdf`, `.svg` ...).
-        dpi: Pixels per inch, for pixel formats.
-
-    Returns:
-        The path written.
-
-    Raises:
-        MonaiCaeError: The folder or the file can't be written.
-        ValueError: For a suffix that matplotlib does not know.
-    """
-    target = Path(path)
-    with replacing(target) as temporary:
-        figure.savefig(temporary, dpi=dpi, format=target.suffix.lstrip(".") or "png")
-    return target
 
 
 def _image_grid(

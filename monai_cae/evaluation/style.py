@@ -1,12 +1,15 @@
-"""The house style of the figures: colours, text sizes, plain axes."""
+"""The house style of the figures: colours, text sizes, titles, plain axes, whole files."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from monai_cae.files import replacing
 
 # Okabe and Ito's palette, distinct under the common colour vision deficiencies
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -65,3 +68,24 @@ def tidy(axis: Axes, xlabel: str = "", ylabel: str = "") -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color(MUTED)
     axis.tick_params(which="both", labelsize=SMALL["fontsize"], color=MUTED, labelcolor=INK, length=3)
+
+
+def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> Path:
+    """Write a figure so that the file is there whole or not at all; the folder is made if missing.
+
+    Args:
+        figure: What to write.
+        path: File to write or replace; its suffix sets the format (`.png`, `.pdf`, `.svg` ...).
+        dpi: Pixels per inch, for pixel formats.
+
+    Returns:
+        The path written.
+
+    Raises:
+        MonaiCaeError: The folder or the file can't be written.
+        ValueError: For a suffix that matplotlib does not know.
+    """
+    target = Path(path)
+    with replacing(target) as temporary:
+        figure.savefig(temporary, dpi=dpi, format=target.suffix.lstrip(".") or "png")
+    return target

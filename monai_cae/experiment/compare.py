@@ -145,7 +145,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     """
     from monai_cae.evaluation.comparison_figure import comparison_figure
     from monai_cae.evaluation.curves import roc_band
-    from monai_cae.evaluation.figures import save_figure
+    from monai_cae.evaluation.style import save_figure
 
     paths = [folder / f"comparison.{suffix}" for suffix in ("md", "csv", "png")]
     with replacing(paths[0], _ADVICE) as temporary:

@@ -13,8 +13,8 @@ import pandas as pd
 
 from monai_cae import DISCLAIMER
 from monai_cae.data.splits.datalists import SETS
-from monai_cae.evaluation.figures import save_figure
 from monai_cae.evaluation.pooled import pooled
+from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.card import experiment_card, write_card
 from monai_cae.experiment.earlier import TABLES
 from monai_cae.experiment.figures import drawings

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation import figures
+from monai_cae.evaluation import figures, style
 
 LABELS = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
 PROBABILITIES = [0.9, 0.8, 0.6, 0.3, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1]
@@ -333,7 +333,7 @@ def test_save_figure_writes_one_file(tmp_path: Any, suffix: Any, start: Any) -> 
     path = tmp_path / "new" / f"figure{suffix}"
     path.parent.mkdir()
     path.write_bytes(b"old")
-    assert figures.save_figure(Figure((1, 1)), path) == path
+    assert style.save_figure(Figure((1, 1)), path) == path
     assert path.read_bytes().startswith(start)
     assert list(path.parent.iterdir()) == [path]
 
@@ -342,13 +342,13 @@ def test_save_figure_replaces_and_does_not_overwrite(tmp_path: Path) -> None:
     path, link = tmp_path / "figure.png", tmp_path / "link.png"
     path.write_bytes(b"old")
     link.hardlink_to(path)
-    figures.save_figure(Figure((1, 1)), path)
+    style.save_figure(Figure((1, 1)), path)
     assert link.read_bytes() == b"old", "whoever reads the old file meanwhile reads it whole"
     assert path.read_bytes() != b"old"
 
 
 def test_save_figure_makes_the_folder_and_takes_the_resolution(tmp_path: Any) -> None:
-    path = figures.save_figure(Figure((2, 1)), tmp_path / "a" / "b" / "figure.png", dpi=50)
+    path = style.save_figure(Figure((2, 1)), tmp_path / "a" / "b" / "figure.png", dpi=50)
     # width and height stand at bytes 16 to 24 of a PNG
     assert np.frombuffer(path.read_bytes()[16:24], ">u4").tolist() == [100, 50]
 
@@ -363,6 +363,6 @@ def test_save_figure_that_fails_keeps_the_old_file(tmp_path: Any, monkeypatch: A
 
     monkeypatch.setattr(Figure, "savefig", break_off)
     with pytest.raises(MonaiCaeError, match="disk full"):
-        figures.save_figure(Figure(), path)
+        style.save_figure(Figure(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from monai_cae.evaluation import figures
+from monai_cae.evaluation.style import save_figure
 from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 
@@ -90,7 +91,7 @@ def draw(wanted: Mapping[str, Draw | None], outcome: Outcome, run: TrackedRun, o
         try:
             figure = function(outcome) if function is not None else None
             if figure is not None:
-                figures.save_figure(figure, path)
+                save_figure(figure, path)
         except Exception as error:  # whatever a user's figure raises
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             print(f"the figure {name} could not be drawn ({reason})", file=sys.stderr, flush=True)
