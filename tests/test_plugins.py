@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import monai.bundle
 import nibabel as nib
@@ -13,13 +14,15 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
+from monai.bundle import ConfigParser
 from plugins.numbered_scans import NumberedScans
 from plugins.two_outputs import ShrinkingAutoencoder, ShrinkingLoss
 from tiny import mistake, random_network, volume
 
 from monai_cae.cli import main
 from monai_cae.data import load_cohort, read_scans
-from monai_cae.networks import reconstruction_of
+from monai_cae.networks import reconstruction_of, trained_with
+from monai_cae.sharing import export_network
 
 PLUGINS = Path(__file__).parent / "plugins"
 
@@ -28,9 +31,11 @@ PLUGINS = Path(__file__).parent / "plugins"
 def through(run_bundle, discs, tmp_path_factory):
     """through(overlay): the run's folder and what its package predicts of the scans of disc1, or another cohort's."""
 
-    def run(overlay: str, cohort: Path = discs, scans: str = "disc1") -> tuple[Path, list[dict[str, str]]]:
+    def run(
+        overlay: str, cohort: Path = discs, scans: str = "disc1", **settings: Any
+    ) -> tuple[Path, list[dict[str, str]]]:
         folder = tmp_path_factory.mktemp(overlay)
-        run_bundle(["experiment.yaml", str(PLUGINS / overlay)], cohort, folder / "out", repeats=1)
+        run_bundle(["experiment.yaml", str(PLUGINS / overlay)], cohort, folder / "out", repeats=1, **settings)
         made, package = folder / "out" / "repeat_1", folder / "cae.zip"
         assert main(["package", str(package), "--output-dir", str(made)]) == 0
         assert main(["bundle", str(folder / "cae"), "--from", str(package)]) == 1  # nobody's code runs unasked
@@ -47,6 +52,13 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def assert_predicts_as_tested(made: Path, predicted: list[dict[str, str]]) -> None:
+    assert len(predicted) == 12 and all(0 <= float(row["probability"]) <= 1 for row in predicted)
+    tested = {row["subject"]: row for row in rows_of(made / "predictions.csv")}
+    both = [(row, tested[row["subject"]]) for row in predicted if row["subject"] in tested]
+    assert both and all(abs(float(a["probability"]) - float(b["probability"])) < 1e-5 for a, b in both)
+
+
 def test_an_autoencoder_with_two_outputs_and_its_own_loss(through):
     made, predicted = through("with_two_outputs.yaml")
     results = json.loads((made / "results_evaluate.json").read_text())
@@ -55,10 +67,7 @@ def test_an_autoencoder_with_two_outputs_and_its_own_loss(through):
     assert pretrained["network_def"]["_target_"] == "plugins.two_outputs.ShrinkingAutoencoder"
     assert pretrained["loss"] == {"_target_": "plugins.two_outputs.ShrinkingLoss", "weight": 0.01}
     assert {path.name for path in (made / "figures").glob("pretrain_*.png")} >= {"pretrain_reconstructions.png"}
-    assert len(predicted) == 12 and all(0 <= float(row["probability"]) <= 1 for row in predicted)
-    tested = {row["subject"]: row for row in rows_of(made / "predictions.csv")}
-    both = [(row, tested[row["subject"]]) for row in predicted if row["subject"] in tested]
-    assert both and all(abs(float(a["probability"]) - float(b["probability"])) < 1e-5 for a, b in both)
+    assert_predicts_as_tested(made, predicted)
 
 
 def test_its_loss_is_what_it_was_trained_with():
@@ -117,6 +126,90 @@ def test_a_layout_of_ones_own_that_does_not_fit_is_one_line(numbered, discs, tmp
     assert said.startswith(f"no images in {tmp_path} where numbered scans would have them")
     assert "layout must be an object with name, detect, images and rows" in mistake(read_scans, discs, layout="mine")
     assert read_scans(numbered, layout=NumberedScans()).layout == "numbered scans"
+
+
+def given_to_the_network(made: Path, subject: str) -> np.ndarray:
+    """The preprocessed image of a subject, by the configs of the run."""
+    config = ConfigParser(json.loads((made / "config_pretrain.json").read_text().replace("::", "#")))
+    sets = config.get_parsed_content("sets")
+    (item,) = [item for item in sets.training + sets.validation + sets.test if item["subject"] == subject]
+    return config.get_parsed_content("train#preprocessing")(item)["image"].numpy()
+
+
+def written(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text())
+
+
+def scaled(image: np.ndarray) -> np.ndarray:
+    return (image - image.min()) / (image.max() - image.min())
+
+
+def looked_for(made: Path) -> str:
+    return " ".join(check["looks_for"] for check in written(made, "audit.json")["checks"])
+
+
+def assert_tells_what_it_sees(made: Path, seen: str, channels: int, classifier: list[int], decoded: list[int]) -> None:
+    metadata = written(made.parents[1] / "cae" / "configs", "metadata.json")
+    assert f"Classify T1-weighted MRI, of which it sees {seen}, as Alzheimer" in metadata["task"]
+    for network, shape in (("network", classifier), ("autoencoder", decoded)):
+        image = metadata[f"{network}_data_format"]["inputs"]["image"]
+        assert (image["num_channels"], image["spatial_shape"]) == (channels, shape)
+        assert list(image["channel_def"]) == [str(channel) for channel in range(channels)]
+    assert metadata["autoencoder_data_format"]["outputs"]["pred"]["spatial_shape"] == decoded
+    assert f"| image | {seen} |" in (made.parents[1] / "cae" / "docs" / "README.md").read_text()
+
+
+def test_two_slices_as_channels(through, run_bundle, discs, tmp_path):
+    made, predicted = through("with_two_slices.yaml", baselines=["linear_svm", "code_logistic"])
+    assert_predicts_as_tested(made, predicted)
+    brain = volume(1, 1).astype(float)[2:18, 4:20]
+    expected = scaled(np.stack([brain[..., 7], brain[..., 10]]))
+    np.testing.assert_allclose(given_to_the_network(made, "OAS1_0002"), expected, atol=1e-6)
+    checkpoint = str(made / "models" / "autoencoder.pt")
+    weights = torch.load(checkpoint, weights_only=True)
+    assert (
+        weights["encoder.blocks.0.0.weight"].shape == (32, 2, 3, 3) and weights["decoder.output.0.weight"].shape[0] == 2
+    )
+    recorded = trained_with(checkpoint)[checkpoint]
+    assert {name: recorded[name] for name in ("extraction", "slice_index", "apart", "plane", "axes")} == {
+        "extraction": "TwoSlices", "slice_index": 11, "apart": 3, "plane": "axial", "axes": "anatomical"
+    }  # fmt: skip
+    assert "the same values in axial slices 8 and 11 of two subjects" in looked_for(made)
+    assert {row["method"] for row in rows_of(made.parent / "predictions.csv")} >= {"linear_svm", "code_logistic"}
+    assert "sees axial slices 8 and 11 of a volume" in (made.parent / "model_card.md").read_text()
+    assert_tells_what_it_sees(made, "axial slices 8 and 11", 2, [16, 16, 1], [16, 16])
+    # a run's folder predicts as its package does, and an autoencoder of other slices is refused
+    assert main(["predict", str(made), str(discs / "disc1"), str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert [row["probability"] for row in rows_of(tmp_path / "out" / "predictions.csv")] == [
+        row["probability"] for row in predicted
+    ]
+    other = {"_target_": "plugins.two_slices.TwoSlices", "plane": "@plane", "slice_index": "@slice_index", "apart": 2}
+    given = {"pretrained": checkpoint, "extraction": other, "max_epochs": 1}
+    said = mistake(run_bundle, "train.json", discs, tmp_path / "other", **given)
+    assert "was trained with extraction#apart 3, not 2: give --extraction#apart 3, or another checkpoint" in said
+
+
+def test_a_network_of_volumes(through, run_bundle, discs, tmp_path):
+    made, predicted = through("with_whole_volume.yaml", image_size=24, baselines=["linear_svm", "code_logistic"])
+    assert_predicts_as_tested(made, predicted)
+    brain = np.pad(volume(1, 1).astype(float), [(2, 2), (0, 0), (2, 2)])
+    np.testing.assert_allclose(given_to_the_network(made, "OAS1_0002"), scaled(brain)[None], atol=1e-6)
+    weights = torch.load(made / "models" / "autoencoder.pt", weights_only=True)
+    assert weights["encoder.blocks.0.0.weight"].shape == (8, 1, 3, 3, 3)
+    assert weights["decoder.output.0.weight"].shape == (1, 8, 3, 3, 3)
+    assert "the same values in the whole volume of two subjects" in looked_for(made)
+    assert {row["method"] for row in rows_of(made.parent / "predictions.csv")} >= {"linear_svm", "code_logistic"}
+    assert {path.name for path in (made / "figures").glob("pretrain_*.png")} >= {
+        "pretrain_reconstructions.png", "pretrain_feature_maps.png"
+    }  # fmt: skip
+    given = {"extraction": {"_target_": "plugins.whole_volume.WholeVolume"}, "image_size": 24, "augment": True}
+    said = mistake(run_bundle, "pretrain.json", discs, tmp_path / "other", channels=[8, 16], **given)
+    assert "augmentation changes slices, not images of 3 dimensions: set augment to false" in said
+    assert_tells_what_it_sees(made, "the whole volume", 1, [24, 24, 24], [24, 24, 24])
+    package = made.parents[1] / "cae"
+    for network in ("classifier", "autoencoder"):
+        parity = export_network(package, tmp_path / f"{network}.ts", network=network, trust=True)
+        assert parity.image_shape == (1, 24, 24, 24) and parity.passed
 
 
 def test_a_figure_of_ones_own_and_one_with_a_mistake(through, tracking_uri, capfd):

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation.intervals import LEVEL, Interval, checked_level
+from monai_cae.evaluation.intervals import TAILS, Interval
 from monai_cae.evaluation.metrics import checked_scores
 
 
@@ -70,7 +70,7 @@ def mcnemar(ours_right: ArrayLike, other_right: ArrayLike) -> McNemar:
     return McNemar(ours_only, other_only, p_value)
 
 
-def delong(labels: ArrayLike, ours: ArrayLike, other: ArrayLike, level: float = LEVEL) -> DeLong:
+def delong(labels: ArrayLike, ours: ArrayLike, other: ArrayLike) -> DeLong:
     """Compare two AUCs on the same subjects (DeLong et al. 1988, Biometrics 44:837).
 
     The structural components are taken from midranks, which needs no pair of subjects to be looked at (Sun & Xu 2014,
@@ -80,19 +80,18 @@ def delong(labels: ArrayLike, ours: ArrayLike, other: ArrayLike, level: float = 
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
         ours: Our probabilities of AD, shape `(n,)`, one per subject.
         other: The other classifier's.
-        level: Confidence of the interval.
 
     Returns:
-        The AUCs, and their difference with standard error, interval and two-sided p value. Equal components (such as
-        the same ranking twice) have a standard error of 0: p is 1 without a difference, nan with one. With a single
+        The AUCs, and their difference with standard error, 95 % interval and two-sided p value. Equal components (such
+        as the same ranking twice) have a standard error of 0: p is 1 without a difference, nan with one. With a single
         subject in a class there is no standard error, without any no AUC: nan.
 
     Raises:
-        MonaiCaeError: For input that `classification_metrics` refuses, or a level that is none.
+        MonaiCaeError: For input that `classification_metrics` refuses.
     """
     truth, our_scores = checked_scores(labels, ours)
     _, other_scores = checked_scores(labels, other)
-    quantile = float(stats.norm.ppf((1 + checked_level(level)) / 2))
+    quantile = float(stats.norm.ppf(TAILS[1]))
     patients = truth == 1
     if patients.all() or not patients.any():
         return DeLong(math.nan, math.nan, math.nan, math.nan, Interval(math.nan, math.nan), math.nan)
@@ -108,7 +107,7 @@ def delong(labels: ArrayLike, ours: ArrayLike, other: ArrayLike, level: float = 
     return DeLong(ours_auc, other_auc, difference, error, interval, _two_sided(difference, error, stats.norm))
 
 
-def corrected_resampled_t(differences: ArrayLike, n_train: float, n_test: float, level: float = LEVEL) -> CorrectedT:
+def corrected_resampled_t(differences: ArrayLike, n_train: float, n_test: float) -> CorrectedT:
     """Nadeau and Bengio's corrected resampled t test (2003, Mach Learn 52:239).
 
     Training sets of repeated splits overlap, so the differences of the folds are not independent and a plain t test
@@ -119,10 +118,9 @@ def corrected_resampled_t(differences: ArrayLike, n_train: float, n_test: float,
         differences: Our score minus the other's on each test set, shape `(J,)`; both trained on the same subjects.
         n_train: Subjects that each training set had.
         n_test: Subjects that each test set had.
-        level: Confidence of the interval.
 
     Returns:
-        Mean difference, its standard error, J - 1 degrees of freedom, interval and two-sided p value. A single
+        Mean difference, its standard error, J - 1 degrees of freedom, 95 % interval and two-sided p value. A single
         difference, or one that is nan, leaves all but the first and the third nan; differences that are all equal
         have a p value of 1 if they are 0, else nan.
 
@@ -134,11 +132,11 @@ def corrected_resampled_t(differences: ArrayLike, n_train: float, n_test: float,
         raise MonaiCaeError(f"differences must be one value per test set, not of shape {values.shape}.")
     if not (n_train > 0 and n_test > 0):
         raise MonaiCaeError(f"n_train and n_test must be numbers of subjects, 1 or more, not {n_train} and {n_test}.")
-    tail, degrees, mean = (1 + checked_level(level)) / 2, values.size - 1, float(values.mean())
+    degrees, mean = values.size - 1, float(values.mean())
     if not degrees or math.isnan(mean):
         return CorrectedT(mean, math.nan, degrees, Interval(math.nan, math.nan), math.nan)
     error = math.sqrt((1 / values.size + n_test / n_train) * _variance(values))
-    reach = float(stats.t.ppf(tail, degrees)) * error
+    reach = float(stats.t.ppf(TAILS[1], degrees)) * error
     p_value = _two_sided(mean, error, stats.t(degrees))
     return CorrectedT(mean, error, degrees, Interval(mean - reach, mean + reach), p_value)
 

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.intervals import (
     LARGEST_UNDEFINED_SHARE,
-    LEVEL,
     RESAMPLES,
+    TAILS,
     bootstrap_counts,
-    checked_level,
 )
 from monai_cae.evaluation.pooled import Pooled, pooled
 from monai_cae.evaluation.scores import class_counts
@@ -35,16 +34,13 @@ class RocBand(NamedTuple):
     repeats: NDArray[np.float64]
 
 
-def roc_band(
-    predictions: pd.DataFrame, rng: np.random.Generator, *, resamples: int = RESAMPLES, level: float = LEVEL
-) -> RocBand:
-    """Average the ROC curves of the repeats vertically (Fawcett 2006), with a pointwise band over subjects.
+def roc_band(predictions: pd.DataFrame, rng: np.random.Generator, *, resamples: int = RESAMPLES) -> RocBand:
+    """Average the ROC curves of the repeats vertically (Fawcett 2006), with a pointwise 95 % band over subjects.
 
     Args:
         predictions: Table as described in `pooled`.
         rng: Source of the resamples.
         resamples: How many bootstrap resamples of the subjects, within their class, 1 or more.
-        level: Confidence of the band at each false positive rate.
 
     Returns:
         The mean curve, its band and the curve of each repeat, in the corner and at 201 false positive rates from 0 to
@@ -53,7 +49,6 @@ def roc_band(
     Raises:
         MonaiCaeError: For predictions that `pooled` refuses, or a repeat that lacks a class.
     """
-    tail = (1 - checked_level(level)) / 2
     record = pooled(predictions)
     for name, each in record.repeats.items():
         if np.unique(each.labels).size < 2:
@@ -64,7 +59,7 @@ def roc_band(
     defined = resampled[~np.isnan(resampled[:, 0])]
     low = high = np.full(POINTS, np.nan)
     if len(defined) >= (1 - LARGEST_UNDEFINED_SHARE) * resamples:
-        low, high = np.quantile(defined, (tail, 1 - tail), axis=0)
+        low, high = np.quantile(defined, TAILS, axis=0)
     return RocBand(
         *(np.insert(curve, 0, 0, axis=-1) for curve in (rates, by_repeat.mean(axis=0), low, high, by_repeat))
     )

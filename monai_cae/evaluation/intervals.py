@@ -13,6 +13,7 @@ from monai_cae.errors import MonaiCaeError
 
 RESAMPLES = 2000
 LEVEL = 0.95
+TAILS = ((1 - LEVEL) / 2, 1 - (1 - LEVEL) / 2)
 LARGEST_UNDEFINED_SHARE = 0.05  # of the resamples; beyond it an interval would describe the lucky ones only
 
 
@@ -23,8 +24,8 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson_interval(successes: int, trials: int, level: float = LEVEL) -> Interval:
-    """Score interval of a proportion such as an accuracy on one test set (Wilson 1927, JASA 22:209).
+def wilson_interval(successes: int, trials: int) -> Interval:
+    """95 % score interval of a proportion such as an accuracy on one test set (Wilson 1927, JASA 22:209).
 
     Unlike the textbook's `p ± 1.96 sqrt(p (1 - p) / n)` it stays inside [0, 1] and is right for small n. The paper's
     accuracy of 74.66 %, were it 45 of 60 subjects, would lie between 62.8 and 84.2 %.
@@ -32,19 +33,18 @@ def wilson_interval(successes: int, trials: int, level: float = LEVEL) -> Interv
     Args:
         successes: How many were right, a whole number from 0 to `trials`.
         trials: How many there were, 1 or more.
-        level: Confidence, between 0 and 1.
 
     Returns:
         Both ends, between 0 and 1.
 
     Raises:
-        MonaiCaeError: For counts that are no counts, or a level that is none.
+        MonaiCaeError: For counts that are no counts.
     """
     if not (float(trials).is_integer() and trials >= 1):
         raise MonaiCaeError(f"trials must be a whole number, 1 or more, not {trials}.")
     if not (float(successes).is_integer() and 0 <= successes <= trials):
         raise MonaiCaeError(f"successes must be a whole number from 0 to {trials}, not {successes}.")
-    low, high = binomtest(int(successes), int(trials)).proportion_ci(checked_level(level), method="wilson")
+    low, high = binomtest(int(successes), int(trials)).proportion_ci(LEVEL, method="wilson")
     return Interval(float(low), float(high))
 
 
@@ -81,31 +81,23 @@ def bootstrap_counts(labels: ArrayLike, resamples: int, rng: np.random.Generator
     return counts
 
 
-def percentile_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
-    """Interval between two percentiles of a score's resamples (Efron & Tibshirani 1993, chapter 13).
+def percentile_interval(values: ArrayLike) -> Interval:
+    """95 % interval between two percentiles of a score's resamples (Efron & Tibshirani 1993, chapter 13).
 
     Args:
         values: The score in each resample, shape `(resamples,)`; nan where it is undefined.
-        level: Share of the resamples to lie inside.
 
     Returns:
         Both ends; nan if the score is undefined in more than 5 % of the resamples.
 
     Raises:
-        MonaiCaeError: If there is no value, or for a level that is none.
+        MonaiCaeError: If there is no value.
     """
-    resampled, tail = np.asarray(values, dtype=np.float64), (1 - checked_level(level)) / 2
+    resampled = np.asarray(values, dtype=np.float64)
     if not resampled.size:
         raise MonaiCaeError("values must hold at least one resample, not none.")
     defined = resampled[~np.isnan(resampled)]
     if defined.size < (1 - LARGEST_UNDEFINED_SHARE) * resampled.size:
         return Interval(math.nan, math.nan)
-    low, high = np.quantile(defined, (tail, 1 - tail))
+    low, high = np.quantile(defined, TAILS)
     return Interval(float(low), float(high))
-
-
-def checked_level(level: float) -> float:
-    """Return a confidence level, or raise MonaiCaeError."""
-    if not 0 < level < 1:
-        raise MonaiCaeError(f"level must be a share between 0 and 1, such as 0.95, not {level}.")
-    return level

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation.intervals import LEVEL, RESAMPLES
+from monai_cae.evaluation.intervals import RESAMPLES
 from monai_cae.evaluation.pooled import pooled
 from monai_cae.evaluation.summary import summarise
 
@@ -24,7 +24,6 @@ def subgroup_table(
     *,
     by: Sequence[str] = ("cdr", "age", "sex"),
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> pd.DataFrame:
     """Score the subjects of each CDR grade, age tertile and sex.
 
@@ -36,7 +35,6 @@ def subgroup_table(
         rng: Source of the resamples.
         by: Which groups, of `cdr`, `age` and `sex`.
         resamples: How many bootstrap resamples of each group, 1 or more.
-        level: Confidence of the percentile interval.
 
     Returns:
         A row per group and score: `by`, `group` (such as `0.5`, `62-74` or `F`; `unknown` for a blank), how many
@@ -64,7 +62,7 @@ def subgroup_table(
                 nothing = dict.fromkeys(("mean", "sd", "low", "high"), np.nan)
                 scored = pd.DataFrame([{"score": scores[-1], **nothing, "note": TOO_FEW}])
             else:
-                scored = summarise(rows, rng, scores=scores, resamples=resamples, level=level).reset_index()
+                scored = summarise(rows, rng, scores=scores, resamples=resamples).reset_index()
             head = {"by": name, "group": group, "patients": int(subjects.loc[members, "label"].sum())}
             tables.append(scored.assign(**head, subjects=len(members)))
     columns = ["by", "group", "subjects", "patients", "score", "mean", "sd", "low", "high", "note"]

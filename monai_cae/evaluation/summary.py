@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.comparison import corrected_resampled_t, delong, mcnemar
 from monai_cae.evaluation.intervals import (
-    LEVEL,
     RESAMPLES,
     Interval,
     bootstrap_counts,
@@ -36,7 +35,6 @@ def summarise(
     *,
     scores: Sequence[str] = SCORES,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> pd.DataFrame:
     """Score pooled out-of-fold predictions.
 
@@ -50,15 +48,14 @@ def summarise(
         rng: Source of the resamples.
         scores: Which of `scores.SCORES`, see `scores.classification_scores`.
         resamples: How many bootstrap resamples, 1 or more.
-        level: Confidence of the percentile interval.
 
     Returns:
-        A row per score with its `mean` and standard deviation `sd` over the repeats (nan for one repeat), the interval
-        `low` to `high`, numbers of `subjects` and `repeats`, and a `note`, empty unless something is undefined, a
-        class has less than 10 subjects, or the score is the same in every resample. In the latter two cases accuracy,
-        sensitivity and specificity have Wilson's interval of as many subjects as there are, whatever the repeats; a
-        score that is no proportion and does not vary has none. The interval of `ece` lies too high, see
-        `calibration.expected_calibration_error`.
+        A row per score with its `mean` and standard deviation `sd` over the repeats (nan for one repeat), the 95 %
+        interval `low` to `high`, numbers of `subjects` and `repeats`, and a `note`, empty unless something is
+        undefined, a class has less than 10 subjects, or the score is the same in every resample. In the latter
+        two cases accuracy, sensitivity and specificity have Wilson's interval of as many subjects as there are,
+        whatever the repeats; a score that is no proportion and does not vary has none. The interval of `ece`
+        lies too high, see `calibration.expected_calibration_error`.
 
     Raises:
         MonaiCaeError: For predictions that `pooled` refuses, or an unknown score.
@@ -69,7 +66,7 @@ def summarise(
     rows = {}
     for name in scores:
         mean, sd = mean_and_sd(by_repeat[name][:, 0])
-        interval, note = _interval(record, name, by_repeat[name][:, 0], resampled[name].mean(axis=0), level)
+        interval, note = _interval(record, name, by_repeat[name][:, 0], resampled[name].mean(axis=0))
         rows[name] = {
             "mean": mean,
             "sd": sd,
@@ -90,7 +87,6 @@ def compare(
     n_test: float,
     *,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> pd.DataFrame:
     """Compare two classifiers that were trained and tested on the same splits, by accuracy and AUC.
 
@@ -106,7 +102,6 @@ def compare(
         n_train: Subjects that each network was trained on.
         n_test: Subjects in each test fold.
         resamples: How many bootstrap resamples, 1 or more.
-        level: Confidence of the percentile interval.
 
     Returns:
         Rows `accuracy` and `auc` with the means over the repeats of `ours` and `other`, their `difference` (ours minus
@@ -138,7 +133,7 @@ def compare(
         means = [scores[name].mean() for scores in observed]
         differences = (resampled[0][name] - resampled[1][name]).mean(axis=0)
         undefined = math.isnan(means[0])
-        interval = Interval(math.nan, math.nan) if undefined else percentile_interval(differences, level)
+        interval = Interval(math.nan, math.nan) if undefined else percentile_interval(differences)
         notes = [_note(mine, observed[0][name][:, 0], differences), _trials_note(gains)]
         rows[name] = {
             "ours": means[0],
@@ -185,18 +180,18 @@ def _check_same_splits(ours: Pooled, other: Pooled) -> None:
 
 
 def _interval(
-    record: Pooled, name: str, by_repeat: NDArray[np.float64], resampled: NDArray[np.float64], level: float
+    record: Pooled, name: str, by_repeat: NDArray[np.float64], resampled: NDArray[np.float64]
 ) -> tuple[Interval, str]:
     """Of a score's mean over the repeats, with what has to be known of it."""
     none, note, mean = Interval(math.nan, math.nan), _note(record, by_repeat, resampled), float(by_repeat.mean())
     if math.isnan(mean):
         return none, note
-    interval = percentile_interval(resampled, level)
+    interval = percentile_interval(resampled)
     constant = interval.high - interval.low < SAME
     why = "the same in every resample" if constant else note.replace(f"{TOO_NARROW}, ", "")
     if name in PROPORTIONS and (constant or TOO_NARROW in note):
         subjects = int(np.isin(record.labels, PROPORTIONS[name]).sum())
-        return wilson_interval(round(mean * subjects), subjects, level), f"Wilson's interval, {why}"
+        return wilson_interval(round(mean * subjects), subjects), f"Wilson's interval, {why}"
     return (none, f"no interval, {why}") if constant else (interval, note)
 
 

@@ -19,19 +19,18 @@ from monai_cae.data import Extraction, make_task
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.pooled import pooled
-from monai_cae.experiment.claim import OPEN, claim_rows
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import (
     LABELS,
     difference_with_interval,
     is_number,
-    markdown,
     p_value,
     readable,
     with_interval,
 )
 from monai_cae.files import replacing
+from monai_cae.templates import render
 from monai_cae.training.stages.workflow import evaluated
 
 CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
@@ -41,14 +40,6 @@ _SETTINGS = (
     "precision", "augment", "learn", "keep", "training_share", "permute_labels", "calibrate", "covariates", "threshold",
 )  # fmt: skip
 _PACKAGES = ("monai-cae", "monai", "torch", "pytorch-ignite", "scikit-learn", "numpy", "nibabel")
-_ADDRESS = "https://doi.org/10.1148/ryai.240300"
-TRIPOD = (
-    "TRIPOD+AI (Collins et al. 2024, BMJ 385:e078378): as far as a run can know them, this card covers the items 6b "
-    "(eligibility), 8a (the rule of the outcome), 12a (use of the data, partitions), 12c (model, building, internal "
-    "validation), 12e (measures of performance), 15 (output and threshold), 20a (flow of participants), 20b "
-    "(characteristics), 21 (numbers in each analysis), 23a (performance with intervals, also of subgroups), and parts "
-    "of 7 (preparation of the data), 11 (missing data) and 26 (limitations). All others are the author's."
-)
 
 
 @dataclass(frozen=True)
@@ -162,9 +153,57 @@ class Facts:
         return f"encoder from {Path(weights).name}, the rest random" if weights else "random"
 
     @property
+    def version(self) -> str:
+        """Of this package."""
+        return version("monai-cae")
+
+    @property
     def software(self) -> str:
         """Packages with their versions."""
         return ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+
+    @property
+    def seen(self) -> str:
+        """What of a volume the network sees."""
+        return self.extraction.name
+
+    @property
+    def size(self) -> str:
+        """Of what it sees, in pixels or voxels."""
+        return " x ".join([str(self.setting("image_size"))] * self.extraction.spatial_dims)
+
+    @property
+    def settings(self) -> list[tuple[str, list[str]]]:
+        """Names, and values in each stage; "" where it has none."""
+        found = [(name, [config.get(name) for config in self.configs.values()]) for name in _SETTINGS]
+        return [
+            (name, ["" if value is None else str(value) for value in values])
+            for name, values in found
+            if any(value is not None for value in values)
+        ]
+
+    @property
+    def sets(self) -> dict[str, Any]:
+        """What the audit counts in each set of the first part."""
+        return {name: self.audit["sets"][name] for name in SETS}
+
+    @property
+    def sessions(self) -> str:
+        """Which of a subject's scans take part."""
+        words = {"first": "the first scan of a subject", "all": "all scans of a subject"}
+        return words.get(str(self.recorded.get("sessions")), "scans as the datalist has them")
+
+    @property
+    def unlabelled(self) -> int:
+        """Scans that were left out because they have no label."""
+        left_out = self.recorded.get("left_out") or {}
+        return next((count for why, count in left_out.items() if why.startswith("scans without a label")), 0)
+
+    @property
+    def transforms(self) -> list[str]:
+        """Classes of the preprocessing."""
+        listed = (self.configs["evaluate"].get("preprocessing") or {}).get("transforms") or []
+        return [_class(one) for one in listed if isinstance(one, dict)]
 
 
 def experiment_card(summary: Mapping[str, Any], results: Results, output: Path) -> str:
@@ -179,30 +218,40 @@ def experiment_card(summary: Mapping[str, Any], results: Results, output: Path) 
         MonaiCaeError: a file of the first part is missing or broken.
     """
     facts = Facts(summary, results, output / summary["results"][0]["folder"])
-    answers = claim_rows(facts)
-    still_open = sum(row[2].startswith(OPEN) for row in answers)
-    sections = {
-        "": f"**{facts.said}**" if facts.said else "",
-        "# Model card of an experiment": f"**{DISCLAIMER}** Written by monai-cae "
-        f"{version('monai-cae')} from what the run has left; what it can't know is marked *open*.",
-        "## Intended use": "Research on representation learning and on classifying single MRI slices; a baseline that "
-        "other methods are compared with on the same subjects.",
-        "## Not intended": "Diagnosis, prognosis, screening, choice of a treatment, or any other decision about a "
-        "person; scans of other sources than those below without testing on them first.",
-        "## Model and settings": _model(facts),
-        "## Data": _data(facts),
-        "## Scores of the network": _scores(facts),
-        "## Calibration": _calibration(facts),
-        "## Subgroups": _subgroups(facts),
-        "## Against other methods": _comparisons(facts),
-        "## Caveats": "\n".join(f"- {caveat}" for caveat in results.caveats) or "None were found by the run.",
-        "## Limits": _limits(facts),
-        "## CLAIM 2024": f"Checklist for Artificial Intelligence in Medical Imaging, 2024 update (Tejani et al., "
-        f"{_ADDRESS}), items in our own short words. {44 - still_open} of 44 are answered from the run; {still_open} "
-        f"are open, for the author.\n\n{markdown([['item', 'asks for', 'answer'], *answers])}",
-        "## TRIPOD+AI": TRIPOD,
+    positive, negative = facts.rules
+    others = len(results.methods) - 1
+    known: dict[str, Any] = {
+        "facts": facts,
+        "summary": summary,
+        "recorded": {"layout": "", "kind": "", **facts.recorded},
+        "left_out": facts.recorded.get("left_out"),
+        "positive": positive,
+        "negative": negative,
     }
-    return "\n\n".join(f"{title}\n\n{text}".strip() for title, text in sections.items() if text) + "\n"
+    looked = [f"SD over {facts.scheme}"] * (summary["parts"] > 1) + ["subgroups"] * (not results.subgroups.empty)
+    looked += [f"{others} other methods"] * (others > 0)
+    seen_before = any(caveat.startswith("TEST SETS SEEN BEFORE") for caveat in results.caveats)
+    claim = render("claim.md", **known, others=others, looked=looked, seen_before=seen_before).strip().splitlines()
+    return render(
+        "experiment_card.md",
+        **known,
+        disclaimer=DISCLAIMER,
+        flow=flow(facts),
+        labels=LABELS,
+        calibration=CALIBRATION,
+        scores=results.scores,
+        NETWORK=NETWORK,
+        subgroups=results.subgroups.to_dict("records"),
+        comparisons=list(results.comparisons.iterrows()),
+        caveats=results.caveats,
+        claim=[line.split(" :: ", 1) for line in claim],
+        still_open=sum(" :: open:" in line for line in claim),
+        is_number=is_number,
+        with_interval=with_interval,
+        difference_with_interval=difference_with_interval,
+        readable=readable,
+        p_value=p_value,
+    )
 
 
 def write_card(path: Path, card: str) -> Path:
@@ -246,43 +295,6 @@ def _is_simple(value: Any) -> bool:
     return not isinstance(value, dict) and not str(value).startswith(("$", "@"))
 
 
-def _model(facts: Facts) -> str:
-    rows = [["setting", *_STAGES]]
-    for name in _SETTINGS:
-        values = [facts.configs[stage].get(name) for stage in _STAGES]
-        if any(value is not None for value in values):
-            rows.append([name, *("" if value is None else str(value) for value in values)])
-    return (
-        f"A convolutional autoencoder on one slice per scan; a classifier, {facts.network}. Weights before its "
-        f"training: {facts.start}. After Yagis, Seco de Herrera and Citi. Of the first part, of seed "
-        f"{facts.summary['results'][0]['seed']}; all settings are in its executed configs.\n\n{markdown(rows)}\n\n"
-        f"Software: {facts.software}."
-    )
-
-
-def _data(facts: Facts) -> str:
-    positive, negative = facts.rules
-    rules = (
-        f"Patients (AD, label 1): `{positive}`. Controls (HC, label 0): `{negative}`."
-        if positive
-        else "Labels are those of a given datalist, whose rule is not recorded."
-    )
-    rows = [["set", "scans", "subjects", "AD", "HC", "women / men", "age, mean (SD), range"]]
-    for name in SETS:
-        one = facts.audit["sets"][name]
-        age = one["age"]
-        sd = f" ({age['sd']:.1f})" if age and is_number(age["sd"]) else ""
-        years = f"{age['mean']:.1f}{sd}, {age['min']:.0f} to {age['max']:.0f}" if age else "not known"
-        numbers = [str(value) for value in (one["n"], one["subjects"], one["classes"]["1"], one["classes"]["0"])]
-        rows.append([name, *numbers, f"{one['women']} / {one['men']}", years])
-    done = {True: "passed", False: "FOUND", None: "not done"}
-    checks = "; ".join(f"{check['name']}: {done[check['passed']]}" for check in facts.audit["checks"])
-    return (
-        f"{rules}\n\n```text\n{flow(facts)}\n```\n\nSets of the first part:\n\n{markdown(rows)}\n\n"
-        f"Leak audit, {facts.summary['leaks']} leaks over all parts. Of the first part: {checks}."
-    )
-
-
 def flow(facts: Facts) -> str:
     """Who was found, left out and why, and put into which set: CONSORT's diagram in letters."""
     listed = [item for name in SETS for item in facts.datalist[name]]
@@ -313,62 +325,3 @@ def flow(facts: Facts) -> str:
         lines.append(f" +--> {name:<10} {known}")
     tested = f"{sum(facts.tested)} subjects tested ({facts.tested[0]} AD, {facts.tested[1]} HC)"
     return "\n".join([*lines, " v", f"{tested} in {facts.scheme}; the sets above are of the first"])
-
-
-def _scores(facts: Facts) -> str:
-    rows = [["score", "mean, 95 % interval", "SD over repeats"]]
-    for name, label in LABELS.items():
-        if name not in CALIBRATION:
-            sd = facts.results.scores.loc[(NETWORK, name), "sd"]
-            rows.append([label, facts.score(name), f"{sd:.3f}" if is_number(sd) else "-"])
-    reconstructed = facts.summary["metrics"]["test_psnr"]
-    psnr = f"{reconstructed['mean']:.2f} dB" if is_number(reconstructed["mean"]) else "not known"
-    return (
-        f"{markdown(rows)}\n\nOn {sum(facts.tested)} test subjects ({facts.tested[0]} AD, {facts.tested[1]} HC), "
-        f"{facts.scheme}. Intervals: what other subjects would do to the mean, by bootstrap over subjects. SD: what "
-        f"other splits and weights do. PSNR of the test images: {psnr}."
-    )
-
-
-def _calibration(facts: Facts) -> str:
-    rows = [["score", "mean, 95 % interval"], *([LABELS[name], facts.score(name)] for name in CALIBRATION)]
-    return (
-        f"{markdown(rows)}\n\nA calibrated classifier has slope 1 and intercept 0; the interval of ECE lies too high. "
-        "Diagram: figures/calibration.png."
-    )
-
-
-def _subgroups(facts: Facts) -> str:
-    if facts.results.subgroups.empty:
-        return "Neither age, sex nor CDR is known of the tested subjects."
-    rows = [["group", "n", "AD", "score", "mean, 95 % interval"]]
-    for row in facts.results.subgroups.to_dict("records"):
-        group = f"{row['by'].upper() if row['by'] == 'cdr' else row['by']} {row['group']}"
-        rows.append([group, str(row["subjects"]), str(row["patients"]), LABELS[row["score"]], with_interval(row)])
-    return markdown(rows)
-
-
-def _comparisons(facts: Facts) -> str:
-    if facts.results.comparisons.empty:
-        return "None ran on the same splits: with_baselines.yaml adds simpler ones."
-    rows = [["method", "score", "its score", "network minus it, 95 % interval", "p, paired", "p, corrected t"]]
-    for (method, score), row in facts.results.comparisons.iterrows():  # type: ignore[misc]  # two levels
-        theirs = with_interval(facts.results.scores.loc[(method, score)])
-        tested = [f"{p_value(row['p_paired'])} ({row['paired_test']})", p_value(row["p_corrected_t"])]
-        rows.append([readable(str(method)), LABELS[score], theirs, difference_with_interval(row), *tested])
-    return f"{markdown(rows)}\n\nOn the same subjects and splits; no correction for comparing with several methods."
-
-
-def _limits(facts: Facts) -> str:
-    beside = f" and {', '.join(facts.covariates)}" if facts.covariates else ""
-    seen = f"{facts.extraction.name} of a volume{beside}"
-    lines = [
-        f"The network sees {seen}, nothing else; orientation is taken as the file stores it.",
-        f"{sum(facts.tested)} test subjects: read the intervals, not the means.",
-        "Test and training subjects are of one cohort: other scanners, centres and populations were not tested.",
-        "A label is what the rule above makes of the table; how well that tells the disease is not measured here.",
-        "Subgroups were not planned by the run, and are not corrected for their number.",
-    ]
-    if facts.synthetic:
-        lines.insert(0, "The images are synthetic: no score says anything about people, or about real MRI.")
-    return "\n".join(f"- {line}" for line in lines)

@@ -15,7 +15,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.files import sha256_of
 from monai_cae.folders import bundle_folder
 from monai_cae.sharing.bundle import CHECKPOINTS
-from monai_cae.sharing.executed import as_written, carried_over, changes
+from monai_cae.sharing.executed import ABSENT, as_written, carried_over, changes
 from monai_cae.training.stages.run import data_kind
 
 _SETTING = {"classifier": "checkpoint", "autoencoder": "pretrained"}  # of evaluate.json, by network
@@ -111,9 +111,9 @@ def inference_settings(output_dir: str | Path) -> dict[str, Any]:
     wanted = carried_over(inference, run.configs["evaluate"], shipped)
     wanted["threshold"] = run.results["threshold"]
     changed = {place: value for place, value in changes(wanted, inference) if place[0] != "precision"}
-    whole = {place[0] for place in changed if place[0] == "extraction"}  # another kind has other settings
+    whole = {place[0] for place, value in changed.items() if value is ABSENT}  # a part of another class
     named = {"#".join(map(str, place)): value for place, value in changed.items() if place[0] not in whole}
-    named |= {name: wanted[name] for name in whole}
+    named |= {name: wanted[name] for name in sorted(whole)}
     return {"checkpoint": str(run.folder / CHECKPOINTS["classifier"]), **named}
 
 

@@ -110,8 +110,6 @@ def test_delong_without_a_standard_error(labels, ours, other, difference, p_valu
 def test_delong_refuses():
     with pytest.raises(MonaiCaeError, match="probabilities must be between"):
         delong([0, 1], [0.1, 0.2], [3.0, 0.2])
-    with pytest.raises(MonaiCaeError, match="level must be"):
-        delong([0, 1], [0.1, 0.2], [0.3, 0.2], level=95)
 
 
 def test_corrected_t_by_hand():

@@ -19,26 +19,25 @@ def test_wilson_interval_of_the_papers_accuracy():
 def test_wilson_interval_solves_its_equation(successes, trials):
     # its ends are the proportions p that lie z standard errors of p itself from the observed one
     share = successes / trials
-    for end in wilson_interval(successes, trials, level=0.9):
+    for end in wilson_interval(successes, trials):
         distance = abs(share - end)
         assert 0 <= end <= 1
-        assert distance == pytest.approx(norm.ppf(0.95) * math.sqrt(end * (1 - end) / trials))
+        assert distance == pytest.approx(norm.ppf(0.975) * math.sqrt(end * (1 - end) / trials))
 
 
 @pytest.mark.parametrize(
-    ("successes", "trials", "level", "message"),
+    ("successes", "trials", "message"),
     [
-        (1, 0, 0.95, "trials must be .*, not 0"),
-        (1, 2.5, 0.95, "trials must be .*, not 2.5"),
-        (5, 4, 0.95, "successes must be .* from 0 to 4, not 5"),
-        (-1, 4, 0.95, "successes must be .*, not -1"),
-        (44.8, 60, 0.95, "successes must be a whole number .*, not 44.8"),
-        (1, 4, 95, "level must be a share .*, not 95"),
+        (1, 0, "trials must be .*, not 0"),
+        (1, 2.5, "trials must be .*, not 2.5"),
+        (5, 4, "successes must be .* from 0 to 4, not 5"),
+        (-1, 4, "successes must be .*, not -1"),
+        (44.8, 60, "successes must be a whole number .*, not 44.8"),
     ],
 )
-def test_wilson_interval_refuses(successes, trials, level, message):
+def test_wilson_interval_refuses(successes, trials, message):
     with pytest.raises(MonaiCaeError, match=message):
-        wilson_interval(successes, trials, level)
+        wilson_interval(successes, trials)
 
 
 def test_bootstrap_draws_within_the_classes():
@@ -67,15 +66,13 @@ def test_bootstrap_refuses(labels, resamples):
 
 def test_percentile_interval():
     values = np.random.default_rng(0).permutation(101) / 100
-    assert percentile_interval(values, level=0.9) == pytest.approx((0.05, 0.95))
+    assert percentile_interval(values) == pytest.approx((0.025, 0.975))
     values[:5] = math.nan
     assert not np.isnan(percentile_interval(values)).any()
     values[:6] = math.nan
     assert np.isnan(percentile_interval(values)).all()
     with pytest.raises(MonaiCaeError, match="at least one resample"):
         percentile_interval([])
-    with pytest.raises(MonaiCaeError, match="level must be"):
-        percentile_interval(values, level=1.0)
 
 
 def test_bootstrap_interval_covers_the_true_auc():

@@ -44,9 +44,8 @@ def wheel(tmp_path_factory) -> Path:
     """Built from the source distribution, which so has all that is needed; weights in the checkout stay there."""
     folder = tmp_path_factory.mktemp("build")
     source = folder / "checkout"
-    ignored = shutil.ignore_patterns("__pycache__", "models", "output")
-    for name in ("monai_cae", "bundle"):
-        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name, ignored in (("monai_cae", ["__pycache__"]), ("bundle", ["models", "output"])):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns(*ignored))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / name, source / name)
     (source / "bundle" / "models").mkdir()

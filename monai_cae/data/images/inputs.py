@@ -9,7 +9,7 @@ from typing import Any
 from monai.transforms import Compose
 from monai.transforms.intensity import array as intensity
 
-from monai_cae.data.images.extraction import Extraction
+from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import Frame, common_frame, frames_of, from_record
 from monai_cae.data.texts import shown
 from monai_cae.errors import MonaiCaeError
@@ -64,7 +64,8 @@ class NetworkInput:
             for name, now in self.settings.items():
                 before = recorded.get(name, now)
                 if before != now:
-                    raise MonaiCaeError(_refusal(checkpoint, name, before, now))
+                    own = name in self.extraction.settings.keys() - PAPER_SLICE.settings.keys()
+                    raise MonaiCaeError(_refusal(checkpoint, f"extraction#{name}" if own else name, before, now))
             frames.append(from_record(recorded.get("frame")))
         return next((frame for frame in frames if frame is not None), None)
 

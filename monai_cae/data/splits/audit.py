@@ -6,7 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import combinations
 from operator import attrgetter
@@ -24,6 +24,7 @@ from monai_cae.data.images.frames import frame_lines
 from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.scan_quality import recorded
 from monai_cae.data.scan import BadScan
+from monai_cae.data.splits.findings import Audit, Report
 from monai_cae.data.splits.near_duplicates import THRESHOLD, WAVES, describe, near_duplicates
 from monai_cae.errors import MonaiCaeError
 
@@ -31,71 +32,6 @@ _Array = NDArray[Any]
 _Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 WARN_P = 0.01  # of chance differences between sets, one in a hundred is reported
-
-NOT_CHECKED = (
-    "slices of one person under two names, farther apart than neighbours: of those 2 mm apart one in seven passes "
-    "unseen, of those 3 mm apart nearly all",
-    "copies that were shifted by 2 pixels or rotated by 2 degrees or more, cropped, padded, transposed or inverted",
-    "a second visit of one person under another name, relatives, and whether subject names and labels are true",
-    "what a checkpoint has learned from these subjects before, unless its subjects are given",
-)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found.
-
-    Attributes:
-        check: the check's name.
-        leak: information passes between sets; otherwise a warning.
-        message: one sentence.
-        members: the items, as subject/session or file name, each after its set.
-    """
-
-    check: str
-    leak: bool
-    message: str
-    members: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What the sets are, what was looked for, and what was found.
-
-    Attributes:
-        sets: per set n, subjects, classes, age (n, mean, sd, min, max, or None), women, men.
-        checks: name, looks_for, threshold, compared (a number) of unit, findings (a number), passed (None: not done).
-        findings: leaks and warnings, in the order of the checks.
-        synthetic: the images are a phantom's, not real MRI.
-        bad_scans: those that can't be used and were left out: subject, image, reason, and the set they miss from.
-        notes: in a line each, how the volumes differ from those that the paper's slice is of.
-    """
-
-    sets: dict[str, dict[str, Any]]
-    checks: list[dict[str, Any]]
-    findings: list[Finding]
-    synthetic: bool = False
-    bad_scans: list[dict[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def leaks(self) -> list[Finding]:
-        """The findings that make a test result worthless."""
-        return [finding for finding in self.findings if finding.leak]
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON and for `monai_cae.evaluation.audit_page`; adds the number of leaks and what was not checked."""
-        findings = [{**asdict(finding), "members": list(finding.members)} for finding in self.findings]
-        return {
-            "synthetic": self.synthetic,
-            "leaks": len(self.leaks),
-            "sets": self.sets,
-            "bad_scans": self.bad_scans,
-            "notes": self.notes,
-            "checks": self.checks,
-            "findings": findings,
-            "not_checked": list(NOT_CHECKED),
-        }
 
 
 def audit_sets(
@@ -139,7 +75,7 @@ def audit_sets(
     }
     everyone = [member for one_set in members.values() for member in one_set]
     files = [member.path for member in everyone] if pixels else []
-    report = _Report()
+    report = Report()
     _check_subjects(report, everyone)
     _check_pretraining(report, members["test"], pretrained_on)
     _check_files(report, everyone, name_files)
@@ -192,25 +128,6 @@ def _member(set_name: str, number: int, item: Mapping[str, Any]) -> _Member:
     )
 
 
-_Found = Iterable[tuple[bool, str, Iterable[str]]]  # leak, message, members
-
-
-@dataclass
-class _Report:
-    checks: list[dict[str, Any]] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-
-    def add(
-        self, name: str, looks_for: str, found: _Found, *, compared: int | None, unit: str, threshold: str = ""
-    ) -> None:
-        """Enter a check with its findings; without `compared` it was not done."""
-        findings = [Finding(name, leak, message, tuple(names)) for leak, message, names in found]
-        self.findings += findings
-        passed = None if compared is None else not findings
-        entry = {"name": name, "looks_for": looks_for, "threshold": threshold, "compared": compared or 0, "unit": unit}
-        self.checks.append({**entry, "findings": len(findings), "passed": passed})
-
-
 def _groups(members: Iterable[_Member], keys: Iterable[Hashable]) -> list[list[_Member]]:
     """Those that share a key, where more than one does."""
     groups = defaultdict(list)
@@ -227,7 +144,7 @@ def _sets_of(members: Iterable[_Member]) -> list[str]:
     return list(dict.fromkeys(member.set for member in members))
 
 
-def _check_subjects(report: _Report, everyone: list[_Member]) -> None:
+def _check_subjects(report: Report, everyone: list[_Member]) -> None:
     same: list[tuple[bool, str, list[str]]] = []
     rescans: list[tuple[bool, str, list[str]]] = []
     for group in _scans_of_one(everyone):
@@ -269,7 +186,7 @@ def _scan(member: _Member) -> str:
     return (member.session or split_session(member.subject)[1]).casefold()
 
 
-def _check_pretraining(report: _Report, test: list[_Member], pretrained_on: Sequence[str]) -> None:
+def _check_pretraining(report: Report, test: list[_Member], pretrained_on: Sequence[str]) -> None:
     seen = set(pretrained_on)
     for digest in seen:
         if not (isinstance(digest, str) and re.fullmatch(r"k?[0-9a-f]{16}", digest)):
@@ -293,7 +210,7 @@ def _check_pretraining(report: _Report, test: list[_Member], pretrained_on: Sequ
     )
 
 
-def _check_files(report: _Report, everyone: list[_Member], name_files: bool) -> None:
+def _check_files(report: Report, everyone: list[_Member], name_files: bool) -> None:
     found = []
     for group in _groups(everyone, (_file_identity(member.path) for member in everyone)):
         names = _sets_of(group)
@@ -323,7 +240,7 @@ def _file_identity(path: str) -> Hashable:
 
 
 def _check_pixels(
-    report: _Report, everyone: list[_Member], extraction: Extraction, wanted: bool, progress: _Progress | None
+    report: Report, everyone: list[_Member], extraction: Extraction, wanted: bool, progress: _Progress | None
 ) -> None:
     digests: list[Hashable] = []
     described = np.zeros((len(everyone) if wanted else 0, 4, WAVES**2 // 4), np.float32)
@@ -388,7 +305,7 @@ def _near_duplicates(
             yield True, message, [everyone[number].name for number in (b, best, *others)]
 
 
-def _check_labels(report: _Report, everyone: list[_Member]) -> None:
+def _check_labels(report: Report, everyone: list[_Member]) -> None:
     report.add(
         "Contradicting labels",
         "one subject with label 0 and label 1; a warning",
@@ -402,7 +319,7 @@ def _check_labels(report: _Report, everyone: list[_Member]) -> None:
     )
 
 
-def _check_balance(report: _Report, everyone: list[_Member]) -> None:
+def _check_balance(report: Report, everyone: list[_Member]) -> None:
     """Compare classes, ages and sexes, every subject once."""
     people = list({member.person: member for member in everyone}.values())
     known = {

@@ -1,6 +1,6 @@
 """What the simpler models look at: each class takes `n` items of a datalist and gives `(n, features)` numbers.
 
-The images of the items have the shape `(C, H, W)` and values in [0, 1].
+The images of the items have the shape `(C, H, W[, D])` and values in [0, 1].
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 import torch
+from monai.networks.layers.factories import Pool
 from numpy.typing import NDArray
 from torch import nn
-from torch.nn import functional
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.networks import IntensityHistogram, load_weights
+from monai_cae.networks import IntensityHistogram, load_weights, on_device
 from monai_cae.training.engines.inferers import PrecisionInferer
 
 Item: TypeAlias = Mapping[str, Any]
@@ -53,7 +53,7 @@ class Pixels:
     """The pixels of the image, one feature each.
 
     Args:
-        pool: pixels are averaged in squares of `pool x pool` first; what is left over at the edges is dropped.
+        pool: pixels are averaged in squares or cubes of `pool` a side first; what is left over at the edges is dropped.
 
     Raises:
         MonaiCaeError: `pool` is not a whole number from 1.
@@ -71,7 +71,7 @@ class Pixels:
             raise MonaiCaeError(
                 f"pool {self.pool} is above the images' size {tuple(images.shape[2:])}: make it smaller"
             )
-        return functional.avg_pool2d(images, self.pool).flatten(1).numpy()
+        return Pool["avg", images.ndim - 2](self.pool)(images).flatten(1).numpy()
 
 
 class DarkPixels:
@@ -112,7 +112,7 @@ class EncoderCodes:
         checkpoint: of pretrain.json.
         inferer: calls the encoder.
         device: where it does.
-        size: every channel is averaged to `size x size` (adaptive average pooling).
+        size: every channel is averaged to `size` places a side (adaptive average pooling).
         batch_size: images per call.
     """
 
@@ -139,15 +139,15 @@ class EncoderCodes:
             MonaiCaeError: no checkpoint, or one of another architecture.
         """
         load_weights(self.autoencoder, self.checkpoint)
-        self.autoencoder.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        on_device(self.autoencoder, self.device).eval()
 
     def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:
-        """Channels of the code times `size * size` features."""
+        """Channels of the code times `size` to the power of its dimensions."""
         codes = []
         with torch.no_grad():
             for images in _images(items, torch.float32).split(self.batch_size):
                 code = self.inferer(images.to(self.device), self.autoencoder.get_submodule("encoder"))
-                codes.append(functional.adaptive_avg_pool2d(code, self.size).flatten(1).cpu())
+                codes.append(Pool["adaptiveavg", code.ndim - 2](self.size)(code).flatten(1).cpu())
         return torch.cat(codes).double().numpy()
 
 

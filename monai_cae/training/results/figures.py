@@ -152,11 +152,10 @@ def first_images(dataset: Dataset, network: nn.Module, most: int) -> torch.Tenso
 
 
 def planes(images: torch.Tensor, flat: Flat | None = None) -> np.ndarray:
-    """The channels of each image side by side, in full or as they are drawn."""
+    """The channels of each image, in full or as they are drawn, the first on top of the others."""
     channels = images.detach().float().cpu().numpy().swapaxes(0, 1)
-    return np.concatenate(
-        [np.stack([flat(one) for one in channel]) if flat else channel for channel in channels], axis=1
-    )
+    drawn = [np.stack([flat(one) for one in channel]) if flat else channel for channel in channels[::-1]]
+    return np.concatenate(drawn, axis=2)
 
 
 def _activations(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:
