@@ -100,6 +100,9 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
     for score in HEADLINE:  # MLflow draws what has one name before the slash side by side
         means = results.scores.xs(score, level="score")["mean"]
         metrics |= {f"{score}/{method}": float(means[method]) for method in results.methods}
+    # short names, which MLflow's columns begin with
+    metrics |= {score: metrics[f"{score}/{NETWORK}"] for score in HEADLINE}
+    metrics["psnr"] = summary["metrics"]["test_psnr"]["mean"]
     tracked.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)})
     for path in (output / name for name in ("summary.json", "results.md", *(f"{table}.csv" for table in TABLES))):
         if path.is_file():
