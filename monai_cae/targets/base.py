@@ -77,7 +77,7 @@ class Target(ABC):
         return {}
 
     def figures(self) -> dict[str, Callable[[Numbers, Numbers, float, str, str], Figure]]:
-        """Figures of a test set by name: functions of labels, predictions, threshold, the note and whom they are about."""
+        """Figures of a test set by name: functions of labels, predictions, threshold, note and whom they show."""
         return {}
 
     def caveats(self, labels: Numbers, predicted: Numbers, threshold: float) -> list[str]:
