@@ -1,4 +1,4 @@
-"""Which subjects, which slice; knows nothing of networks or training."""
+"""Which subjects, which slice; independent of networks and training."""
 
 from monai_cae.data.cohort.covariates import inference_items, with_covariates
 from monai_cae.data.cohort.demographics import PAPER_TABLE_1, balance, table_1

@@ -1,6 +1,6 @@
-"""Whether a probability of 0.8 means 8 of 10: calibration of predicted probabilities.
+"""Calibration: whether a predicted probability of 0.8 means 8 of 10.
 
-What can be resampled takes `counts`, how often each subject was drawn, and scores all resamples at once.
+Functions with `counts` (how often each subject was drawn) score all resamples at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STEPS = 100
 class ReliabilityBins(NamedTuple):
     """Predictions sorted by their probability into bins of equal width; each of shape `(bins,)`.
 
-    `subjects` tells how many different ones the predictions are of.
+    `subjects` counts the different subjects of the predictions.
     """
 
     predictions: NDArray[np.int64]
@@ -44,14 +44,14 @@ def reliability_bins(
 ) -> ReliabilityBins:
     """Compare the mean predicted probability with the observed share of AD, bin by bin.
 
-    Bins have equal width and include their upper edge, as scikit-learn's `calibration_curve`, which leaves out empty
-    ones and does not tell the counts.
+    Bins have equal width and include their upper edge, as in scikit-learn's `calibration_curve`, which omits empty
+    bins and has no counts.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
         probabilities: Predicted probability of AD, shape `(n,)`.
         bins: How many, 1 or more.
-        subjects: Whose each prediction is, shape `(n,)`; without it each is another's.
+        subjects: The subject of each prediction, shape `(n,)`; default: all different.
 
     Returns:
         Numbers of predictions and of subjects, mean probability and share of AD of each bin; the latter two nan for an
@@ -75,8 +75,8 @@ def expected_calibration_error(
 ) -> NDArray[np.float64]:
     """Mean distance between predicted probability and observed share of AD over equal-width bins (Naeini 2015, AAAI).
 
-    It is never negative, so with few subjects even perfect probabilities have an error above 0, and a resample a
-    larger one than the sample: an interval from resamples lies too high.
+    It is never negative, so with few subjects even perfect probabilities have an error above 0. Resamples have a larger
+    error than the sample, so an interval from resamples lies too high.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
@@ -85,7 +85,7 @@ def expected_calibration_error(
         bins: How many, 1 or more.
 
     Returns:
-        Between 0 and 1, shape `(resamples,)`; nan where nobody counts.
+        Between 0 and 1, shape `(resamples,)`; nan if no subject counts.
 
     Raises:
         MonaiCaeError: If there is no bin.
@@ -103,7 +103,7 @@ def calibration_line(
 
     The slope is that of a logistic regression of the class on the predicted log-odds: below 1 the probabilities are
     too extreme, as overfitting makes them. The intercept is fitted with the slope held at 1 (calibration in the
-    large): below 0 the probabilities of AD are too high on the whole.
+    large): below 0 the probabilities of AD are too high overall.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
@@ -131,14 +131,14 @@ def calibration_line(
 
 
 def fitted_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Find the number that logits should be divided by, by the smallest log loss (Guo et al. 2017).
+    """Find the temperature: the divisor of the logits with the smallest log loss (Guo et al. 2017).
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD, of subjects that the network was not trained on.
         logits: Predicted log-odds of AD, shape `(n,)`.
 
     Returns:
-        Temperature between 0.05 and 20; the latter for logits that say nothing about the labels.
+        Temperature between 0.05 and 20; 20 for logits that say nothing about the labels.
     """
     truth, odds = np.asarray(labels, dtype=np.float64), np.asarray(logits, dtype=np.float64)
 

@@ -24,12 +24,12 @@ class Difference(NamedTuple):
 def mcnemar(ours_right: ArrayLike, other_right: ArrayLike) -> float:
     """Exact McNemar test of two accuracies on the same subjects (McNemar 1947, Psychometrika 12:153).
 
-    Only subjects on which the two disagree tell them apart; without a difference each is a fair coin. The p value is
-    the two-sided binomial one, not the chi-squared approximation, which is wrong for few disagreements.
+    Only subjects on which the two disagree count; if the accuracies are equal, each is a fair coin. The p value is
+    two-sided binomial, not the chi-squared approximation, which is wrong for few disagreements.
 
     Args:
         ours_right: Whether our classifier got each subject right, shape `(n,)`.
-        other_right: The same of the other classifier.
+        other_right: The same for the other classifier.
 
     Returns:
         The p value; 1 if they never disagree.
@@ -50,7 +50,7 @@ def mcnemar(ours_right: ArrayLike, other_right: ArrayLike) -> float:
 def delong(labels: ArrayLike, ours: ArrayLike, other: ArrayLike) -> Difference:
     """Compare two AUCs on the same subjects (DeLong et al. 1988, Biometrics 44:837).
 
-    The structural components are taken from midranks, which needs no pair of subjects to be looked at (Sun & Xu 2014,
+    The structural components come from midranks, without comparing pairs of subjects (Sun & Xu 2014,
     IEEE Signal Process Lett 21:1389).
 
     Args:
@@ -84,7 +84,7 @@ def corrected_resampled_t(differences: ArrayLike, n_train: float, n_test: float)
     """Nadeau and Bengio's corrected resampled t test (2003, Mach Learn 52:239).
 
     Training sets of repeated splits overlap, so the differences of the folds are not independent and a plain t test
-    finds differences that are none. The variance of their mean is taken as `(1 / J + n_test / n_train) s^2` instead of
+    finds false differences. The variance of their mean is taken as `(1 / J + n_test / n_train) s^2` instead of
     `s^2 / J`; for k folds x r repeats J = k r (Bouckaert & Frank 2004).
 
     Args:

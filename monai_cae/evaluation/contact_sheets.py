@@ -1,4 +1,4 @@
-"""Pictures for looking at data: all slices of a cohort on a few pages, and what a leaky split pretends."""
+"""Contact sheets of a cohort's slices, and a figure of what a leaky split pretends."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def contact_sheet(
     note: str = "",
     columns: int = COLUMNS,
 ) -> list[Figure]:
-    """Show every slice of a cohort, those to look at first and in a coloured frame.
+    """Show every slice of a cohort; those to check come first, in a coloured frame.
 
     Args:
         thumbnails: Images of shape `(h, w)`, stored as (left-right, posterior-anterior), or None where there is none;
             each has its own grey scale, from its minimum to its maximum, as the network gets it.
-        titles: One per image; lines after the first say what is wrong with it, and are shortened to fit.
+        titles: One per image; lines after the first say what is wrong, and are shortened to fit.
         marked: Whether to frame the image.
         note: Footer line.
         columns: Images in a row.
@@ -127,7 +127,7 @@ def _wrap(title: str) -> list[str]:
 
 
 def leakage_figure(by_image: float, by_subject: float, chance: float, note: str = "") -> Figure:
-    """Show for a talk what splitting by image pretends: two bars, one classifier.
+    """Show what splitting by image pretends, for a talk: two bars, one classifier.
 
     Args:
         by_image: Accuracy with slices split at random.

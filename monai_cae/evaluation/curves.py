@@ -1,4 +1,4 @@
-"""The ROC curve of several repeats, with what other subjects would have made of it."""
+"""The mean ROC curve of several repeats, with a band over subjects."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The paper's figures and those of the experiment: arrays in, matplotlib `Figure` out.
 
-Figures are built without pyplot: none stays in memory after its last reference, and none needs a display. Each takes
+Figures are built without pyplot, so they need no display and are freed with their last reference. Each takes
 a `note`, a small line at the foot such as "Synthetic data, not real MRI". Images are stored as (left-right,
 posterior-anterior) and shown with anterior up.
 """
@@ -59,7 +59,7 @@ PANELS = {
 
 
 def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str = "") -> Figure:
-    """Show originals above their reconstructions (the paper's Fig. 4), and where they differ.
+    """Show originals, their reconstructions below (the paper's Fig. 4), and their differences.
 
     Args:
         originals: One to eight images of shape `(n, H, W)`, scaled to [0, 1].
@@ -105,7 +105,7 @@ def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str 
 def feature_maps(maps: Mapping[str, ArrayLike], note: str = "") -> Figure:
     """Show what each layer responds to (the paper's Fig. 3): its 16 most active channels, most active first.
 
-    Activity is the standard deviation over the pixels: behind batch normalisation a dead channel is constant, but not
+    Activity is the standard deviation over the pixels: after batch normalisation a dead channel is constant, but not
     zero. Each channel has its own grey scale, over 99 % of its pixels; a constant one is shown black.
 
     Args:
@@ -142,7 +142,7 @@ def feature_maps(maps: Mapping[str, ArrayLike], note: str = "") -> Figure:
 def training_curves(
     history: Mapping[str, Sequence[tuple[float, float]]], note: str = "", marks: Mapping[str, int] | None = None
 ) -> Figure:
-    """Show how the training went: one panel each for losses, PSNR, scores, and any metric of another kind.
+    """Show the course of training: one panel each for losses, PSNR, scores, and any other kind of metric.
 
     Args:
         history: Points `(epoch, value)` by metric name, such as `train_loss`, `val_psnr` or `val_auc`.
@@ -184,7 +184,7 @@ def training_curves(
 
 
 def roc_curve(labels: ArrayLike, probabilities: ArrayLike, note: str = "") -> Figure:
-    """Show sensitivity against 1 - specificity over all thresholds, and where the threshold 0.5 lies.
+    """Show sensitivity against 1 - specificity over all thresholds, and mark the threshold 0.5.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
@@ -222,7 +222,7 @@ def roc_curve(labels: ArrayLike, probabilities: ArrayLike, note: str = "") -> Fi
 
 
 def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5, note: str = "") -> Figure:
-    """Show how many subjects of each true class (row) were taken for which (column), with the row's percentages.
+    """Show how many subjects of each true class (row) were predicted as which class (column), with row percentages.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
@@ -259,7 +259,7 @@ def repeats(
     reference: Mapping[str, float] | None = None,
     reference_name: str = "reference",
 ) -> Figure:
-    """Show a score per repeat of the experiment as dots, beside them their mean and standard deviation.
+    """Show each repeat's score as a dot, with their mean and standard deviation.
 
     Args:
         values: One value per repeat by metric name, such as `{"accuracy": [0.74, ...]}`; one axis serves all.
@@ -302,7 +302,7 @@ def repeats(
 
 
 def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> Path:
-    """Write a figure so that the file is there whole or not at all; the folder is made if missing.
+    """Write a figure atomically; the folder is made if missing.
 
     Args:
         figure: What to write.

@@ -1,4 +1,4 @@
-"""Figures of how sure results are: calibration, ROC with a band, clinical grades, learning curves, models side by side.
+"""Figures of results: calibration, ROC with a band, clinical grades, learning curves, methods side by side.
 
 Like `figures`: tables and arrays in, matplotlib `Figure` out, each with a `note` at the foot.
 """
@@ -44,7 +44,7 @@ LINE = ("slope", "intercept")
 
 
 def reliability_diagram(predictions: pd.DataFrame, summary: pd.DataFrame, note: str = "", bins: int = BINS) -> Figure:
-    """Show what became of subjects with a given predicted probability, and how many there are.
+    """Show the observed share of AD for each predicted probability, and the number of subjects.
 
     Args:
         predictions: Table as described in `pooled`; those of all repeats are sorted into bins together.
@@ -133,7 +133,7 @@ def roc_with_band(band: RocBand, summary: pd.DataFrame, note: str = "") -> Figur
 
 
 def auc_by_grade(subgroups: pd.DataFrame, note: str = "") -> Figure:
-    """Show how well each grade of CDR above 0 is told from CDR 0.
+    """Show how well each CDR grade above 0 is distinguished from CDR 0.
 
     Args:
         subgroups: From `subgroups.subgroup_table`, with the groups of `cdr`.
@@ -181,7 +181,7 @@ def learning_curve(
     reference: float | None = None,
     reference_name: str = "reference",
 ) -> Figure:
-    """Show what more training subjects would bring.
+    """Show the score against the number of training subjects.
 
     Args:
         curves: Table by name of the model, a row per size of the training set: `subjects`, and `mean`, `low` and
@@ -221,7 +221,7 @@ def forest_plot(
     reference: Mapping[str, float] | None = None,
     reference_name: str = "reference",
 ) -> Figure:
-    """Show several models under one another, a panel per score: dot, interval and the numbers.
+    """Show several models below one another, a panel per score: dot, interval and numbers.
 
     Args:
         summaries: Table by name of the model, from `summary.summarise`; the first stands out.

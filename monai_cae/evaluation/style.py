@@ -1,4 +1,4 @@
-"""The house style of the figures: colours, text sizes, plain axes."""
+"""The common style of the figures: colours, text sizes, plain axes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORDS |= {name: name.upper() for name in ("mse", "psnr", "f1", "auc", "mcc", "ec
 def empty_figure(
     width: float, height: float, note: str, layout: Literal["constrained"] | None = "constrained"
 ) -> Figure:
-    """Return an empty white figure, in inches, with the note at its foot."""
+    """Return an empty white figure, sized in inches, with the note at its foot."""
     figure = Figure(figsize=(width, height), facecolor="white", layout=layout)
     if note:
         # unlike a plain text, a common x label has its own space in the layout
@@ -45,7 +45,7 @@ def capital(words: str) -> str:
 
 
 def tidy(axis: Axes, xlabel: str = "", ylabel: str = "") -> None:
-    """Label axes, and leave of their frame what is needed."""
+    """Label axes and remove unneeded parts of their frame."""
     axis.set_xlabel(xlabel, **BODY)
     axis.set_ylabel(ylabel, **BODY)
     axis.spines[["top", "right"]].set_visible(False)

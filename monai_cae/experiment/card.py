@@ -1,4 +1,4 @@
-"""The model card of an experiment: what was done, with whom, what came out, and what it leaves to its author.
+"""The model card of an experiment: methods, subjects, results, and what its author must add.
 
 Everything in it is counts, settings and scores; no subject is named, so that the card can be shared.
 """

@@ -1,4 +1,4 @@
-"""Finished runs side by side, on the same subjects in the same splits."""
+"""Compare finished runs on the same subjects in the same splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The experiment's figures: each shows the numbers of the results' tables."""
+"""The experiment's figures, each drawn from the results' tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a finished run has predicted: found in MLflow, a folder or a file, and checked row by row."""
+"""Load the predictions of a finished run from MLflow, a folder or a file, checked row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an experiment consists of: parts (a repeat, or a fold of one), and the steps of each with their settings."""
+"""The plan of an experiment: parts (a repeat, or a fold of one), and the steps of each with their settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every repeat and fold through the stages' own configs, step by step: an end in between loses one step."""
+"""Run every repeat and fold through the stages' own configs, step by step; an interruption loses one step."""
 
 from __future__ import annotations
 

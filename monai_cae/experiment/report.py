@@ -1,4 +1,4 @@
-"""How an experiment is told: on the terminal, as a page in Markdown, in MLflow."""
+"""The report of an experiment: on the terminal, as a Markdown page, in MLflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the table says of a subject beside the image, as numbers for a network."""
+"""Covariates: numbers from the table for a network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def with_covariates(items: Sequence[Item], covariates: Scales, target: Labels | 
 
     Args:
         items: with the table's columns, as `load_sets` gives them; `sex` counts as 0 for F and 1 for M.
-        covariates: name -> (centre, scale), both fixed, so that nothing is fitted to anybody. A value that is missing
+        covariates: name -> (centre, scale), both fixed, so nothing is fitted to any subject. A missing value
             counts as the centre. `NAME^2` is the square of the scaled value of the column NAME.
         target: what is predicted; by default the diagnosis.
 
@@ -36,7 +36,7 @@ def with_covariates(items: Sequence[Item], covariates: Scales, target: Labels | 
         The items, each with `covariates`; unchanged when there are none.
 
     Raises:
-        MonaiCaeError: a centre and scale that are none, a column that tells the label, or a column that no item has.
+        MonaiCaeError: an invalid centre or scale, a column that gives the label, or a column that no item has.
     """
     if not isinstance(covariates, Mapping):
         raise MonaiCaeError(f"covariates must be name: [centre, scale], such as {{age: [75, 8]}}, not {covariates!r}")
@@ -62,8 +62,8 @@ def inference_items(
     sex_codes: str = "",
     target: Labels | None = None,
 ) -> list[Item]:
-    """Items for prediction: image, subject, whether the checkpoint saw it, and the table's covariates where a network
-    takes some.
+    """Items for prediction: image, subject, whether the checkpoint saw the subject, and covariates if the network
+    needs them.
 
     Args:
         images: paths.

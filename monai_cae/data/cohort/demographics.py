@@ -1,4 +1,4 @@
-"""How the classes of a cohort compare, beside the paper's Table I."""
+"""Age and sex of patients and controls, compared with the paper's Table I."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ def table_1(cohort: Cohort) -> dict[str, tuple[str, str]]:
 
 
 def balance(cohort: Cohort) -> dict[str, float]:
-    """How likely differences of age and sex between the classes are by chance, tested as in the audit, every subject
-    once.
+    """P values of the differences in age and sex between the classes, tested as in the audit, each subject once.
 
     Returns:
         "age" and "sex" -> p of `differences.compare_ages` and `compare_shares`; nan where not given.

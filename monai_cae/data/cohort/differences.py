@@ -1,4 +1,4 @@
-"""How likely groups differ by chance in class, age or sex: one test for each, wherever its p is shown.
+"""Tests of differences between groups in class, age or sex; one test for each, used everywhere.
 
 They are the paper's (section IV-A): Student's t and the chi-square test without correction. Over more than two groups
 Student's t is the analysis of variance.
@@ -15,7 +15,7 @@ from scipy import stats
 
 
 class Difference(NamedTuple):
-    """The test's name, and its p; None where there is nothing to compare."""
+    """The test's name and its p; None if there is nothing to compare."""
 
     test: str
     p: float | None

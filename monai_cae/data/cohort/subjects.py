@@ -1,4 +1,4 @@
-"""Whose scan is predicted: the table's row of a file, and whether the checkpoint saw the subject."""
+"""The subject of a scan to predict: its row in the table, and whether the checkpoint saw the subject."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SHOWN = 5
 
 
 def row_of(path: Path, scans: Sequence[Scan], table: str) -> Scan:
-    """The row of a table that a file belongs to: the one whose whole ID its name begins with.
+    """Find a file's row in a table: the row whose whole ID begins the file's name.
 
-    A row of the file's session comes first; a row of another one is never taken. sub- and ses-, zeros in front of a
-    number and upper or lower case make no difference, unless two rows differ in nothing else.
+    A row of the file's session comes first; a row of another session is never used. sub- and ses-, leading zeros and
+    case are ignored, unless two rows differ only in these.
 
     Args:
         path: the file.
@@ -50,13 +50,13 @@ def row_of(path: Path, scans: Sequence[Scan], table: str) -> Scan:
 
 
 def seen_in_training(subject: str, trained_on: Collection[str], sure: bool = False) -> str:
-    """ "yes", "no", or "unknown" where the checkpoint names nobody, or by pseudonyms (`--hash_ids`), or the subject may
-    be no ID at all.
+    """ "yes", "no", or "unknown": if the checkpoint names no subjects, or uses pseudonyms (`--hash_ids`), or if the
+    name may not be an ID.
 
     Args:
         subject: of a table or, by `subject_of`, of a file.
         trained_on: hashed IDs, as `monai_cae.networks.trained_on` reads them.
-        sure: it is an ID, whatever form it has.
+        sure: it is an ID, whatever its form.
     """
     if any(hash_subject(name) in trained_on for name in names_of(subject)):
         return "yes"

@@ -1,4 +1,4 @@
-"""Which scans are patients and which are controls: a rule on the columns of the table for each side."""
+"""Which scans are of patients and which of controls: one rule for each class, on the table's columns."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ MOST_VALUES = 8  # of a column, that are counted one by one
 
 @dataclass(frozen=True)
 class Task:
-    """Two rules; a scan that meets neither, or whose columns are blank, has no label and takes no part.
+    """Two rules; a scan that meets neither, or has blanks in their columns, has no label and does not take part.
 
     Attributes:
         positive: rule of label 1, e.g. "CDR > 0".
-        negative: rule of label 0; "" means: known not to be positive.
+        negative: rule of label 0; if "", all rows known not to be positive.
         missing: numbers that mean "not given".
     """
 
@@ -65,7 +65,7 @@ class Task:
             names: what to call the rows in errors, one each.
 
         Raises:
-            MonaiCaeError: a rule that is none or names no column, or a row that meets both.
+            MonaiCaeError: an invalid rule, one that names no column, or a row that meets both.
         """
         rows = list(rows)
         if not rows:
@@ -82,7 +82,7 @@ class Task:
         return labels
 
     def values(self, rows: Sequence[Row], labels: Sequence[int | None]) -> list[str]:
-        """In words, which values of the rules' columns made patients, controls and nobody.
+        """A sentence on which values of the rules' columns made patients, controls and neither.
 
         Args:
             rows: column -> text.
@@ -150,12 +150,12 @@ def make_task(
     label_column: str = "",
     missing_codes: Any = MISSING_CODES,
 ) -> Task:
-    """The task that a user asks for.
+    """Make the task that a user asks for.
 
     Args:
         task: one of `TASKS`; used when nothing else is given.
         positive: rule of label 1.
-        negative: rule of label 0; without it, every row that is known not to be positive.
+        negative: rule of label 0; without it, all rows known not to be positive.
         label_column: column that holds 1 and 0; short for `positive="COLUMN == 1"`, `negative="COLUMN == 0"`.
         missing_codes: see `read_codes`.
 
@@ -186,21 +186,20 @@ def recorded_rules(recorded: Mapping[str, Any]) -> tuple[str, str]:
 class Rule:
     """A comparison on columns, such as "CDR >= 1", "Age > 60 and `M/F` == 'F'" or "DX in ('AD', 'MCI')".
 
-    Known are <, <=, >, >=, ==, !=, in, not in, and, or, not, numbers, texts and column names; a name that is no
-    identifier stands in backticks. Nothing else is evaluated. Texts are compared without regard to case. A cell that is
-    blank, a missing code, a text beside a number or a number beside a text makes its comparison unknown, and unknown is
-    neither true nor false.
+    Known are <, <=, >, >=, ==, !=, in, not in, and, or, not, numbers, texts and column names; names that are
+    not identifiers need backticks. Nothing else is evaluated. Texts are compared without regard to case. A blank cell,
+    a missing code, or a text compared with a number makes the comparison unknown, which is neither true nor false.
 
     Args:
         text: the rule.
-        columns: the table's column names; matched without regard to case where no name fits exactly.
+        columns: the table's column names; matched without regard to case if no name fits exactly.
         missing: numbers that mean "not given".
 
     Attributes:
         used: the columns that it compares.
 
     Raises:
-        MonaiCaeError: not such a comparison, a text that is to be less or more than another, or a name that is no
+        MonaiCaeError: not such a comparison, texts compared by < or >, or a name that is not a
             column.
     """
 
@@ -224,7 +223,7 @@ class Rule:
         self._evaluate = self._compile(tree, quoted)
 
     def __call__(self, row: Row) -> bool | None:
-        """True, False, or None where a blank cell leaves it open."""
+        """True, False, or None if it is unknown."""
         return self._evaluate(row)
 
     def _wrong(self, why: str) -> MonaiCaeError:
@@ -286,8 +285,7 @@ class Rule:
 
 
 def parse(text: str, missing: frozenset[float] = frozenset()) -> Value:
-    """A cell as a number where it is one, else as text; None where it is blank ("N/A" and the like) or a missing
-    code."""
+    """A cell as a number if possible, else as text; None if it is blank ("N/A" and similar) or a missing code."""
     stripped = str(text).strip()
     if stripped.lower() in BLANK:
         return None

@@ -1,4 +1,4 @@
-"""A look at every scan of a cohort before training: goes on after a broken file, and says what differs from the rest.
+"""Check every scan of a cohort before training: continues after a broken file, and says what is unusual.
 
 What is usual is the cohort's own median, so no scan needs to be known as good. Left and right can't be told from a
 single axial or coronal slice, and are not judged.

@@ -1,4 +1,4 @@
-"""What a layout is, and what layouts need to look through a folder."""
+"""The interface of a layout, and tools for searching a folder."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Images:
 
     Attributes:
         by_name: name of the scan -> file.
-        further: how many were passed over for another of the same session.
-        notes: how these were chosen.
+        further: number skipped for another image of the same session.
+        notes: how the images were chosen.
     """
 
     by_name: dict[str, Path]
@@ -33,7 +33,7 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """How a user wants a cohort to be read; see `read_scans`."""
+    """The user's options for reading a cohort; see `read_scans`."""
 
     table: str | Path | None = None
     plane: str = "axial"
@@ -46,7 +46,7 @@ class Asked:
     allow_outside: bool = False
 
     def table_in(self, root: Path) -> Path:
-        """The table that is named, else the one of the folder."""
+        """The named table, else the one in the folder."""
         return Path(self.table) if self.table else find_table(root)
 
     def rows(self, table: Path) -> Table:
@@ -62,7 +62,7 @@ class Asked:
 
 @runtime_checkable
 class Layout(Protocol):
-    """Where a cohort has its images and its rows, one per scan; `read_scans` brings the two together by their names.
+    """Where a cohort has its images and its rows, one per scan; `read_scans` matches them by name.
 
     Attributes:
         name: in words, e.g. "OASIS-1 discs".
@@ -72,17 +72,17 @@ class Layout(Protocol):
     def name(self) -> str: ...
 
     def detect(self, root: Path) -> bool:
-        """Whether the names at the top of a folder, or of the file, are those of this layout."""
+        """Whether the names at the top of a folder, or the file's name, fit this layout."""
 
     def images(self, root: Path, asked: Asked) -> Images | None:
-        """The images by the name of their scan; None where the rows have theirs, or are all there is."""
+        """The images by the name of their scan; None if the rows name the images, or there are none."""
 
     def rows(self, root: Path, asked: Asked) -> Table:
-        """The scans, each with its subject (one ID for all scans of a person), and what was guessed."""
+        """The scans, each with its subject (one ID for all scans of a subject), and what was guessed."""
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """All files below a folder in a fixed order; links are followed, but never back to where the walk has been.
+    """All files below a folder in a fixed order; links are followed, but no folder is visited twice.
 
     Raises:
         MonaiCaeError: a folder that can't be read.
@@ -100,7 +100,7 @@ def walk(root: Path) -> Iterator[Path]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a folder holds, by name, without hidden files: macOS leaves "._NAME" beside NAME on foreign disks.
+    """The content of a folder, by name, without hidden files: macOS leaves "._NAME" next to NAME on other disks.
 
     Raises:
         MonaiCaeError: it can't be read.

@@ -1,4 +1,4 @@
-"""BIDS: sub-*/[ses-*/]anat/*_T1w.nii[.gz]; one image of every session, and a row for it."""
+"""BIDS: sub-*/[ses-*/]anat/*_T1w.nii[.gz]; one image and one row for every session."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monai_cae.errors import MonaiCaeError
 
 
 class Bids:
-    """T1w images, participants.tsv and, where there are any, sub-*_sessions.tsv."""
+    """T1w images, participants.tsv and, if present, sub-*_sessions.tsv."""
 
     name = "BIDS"
 
@@ -31,7 +31,7 @@ class Bids:
         return T1w(asked.acquisition, asked.run)(session_images(root, "anat", "*_t1w.nii*"))
 
     def rows(self, root: Path, asked: Asked) -> Table:
-        """One row per session, what sub-*_sessions.tsv says before participants.tsv."""
+        """One row per session; sub-*_sessions.tsv takes precedence over participants.tsv."""
         table = asked.table_in(root)
         if not (asked.columns or {}).get("subject") and "participant_id" in column_names(table):
             asked = dataclasses.replace(asked, columns={**(asked.columns or {}), "subject": "participant_id"})
@@ -41,14 +41,14 @@ class Bids:
 
 @dataclasses.dataclass(frozen=True)
 class T1w:
-    """The rule that takes one image of every BIDS session.
+    """The rule that chooses one image of every BIDS session.
 
-    The kind of an image is its entities but for subject, session and run: acquisition, reconstruction, contrast agent
-    ... Of a session the kind is taken that most sessions of the cohort have, and of several runs the last, which is
-    often the repetition of one that went wrong.
+    The kind of an image is its entities except subject, session and run: acquisition, reconstruction, contrast agent
+    ... Each session gives the kind that most sessions of the cohort have, and the last of several runs, which often
+    repeats one that went wrong.
 
     Attributes:
-        acquisition: take images with this `acq-` alone, "none" for those without; "" for any.
+        acquisition: only images with this `acq-`, "none" for those without; "" for any.
         run: "last", "first", or the number of a run.
     """
 
@@ -125,7 +125,7 @@ def _run(path: Path) -> int:
 
 
 def session_images(root: Path, part: str, pattern: str) -> dict[str, list[Path]]:
-    """All images of a kind of every session, by the name of the session."""
+    """All images of one kind, by the name of the session."""
     images = {}
     for subject in subfolders(root, "sub-"):
         sessions = subfolders(subject, "ses-")

@@ -1,4 +1,4 @@
-"""What Clinica has registered: subjects/sub-*/ses-*/t1_linear."""
+"""Clinica CAPS, registered images: subjects/sub-*/ses-*/t1_linear."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _IMAGE = "*_space-mni152nlin2009csym{crop}_res-1x1x1_t1w.nii*"
 
 
 class Caps:
-    """Clinica's t1-linear pipeline; the table lies elsewhere."""
+    """Clinica's t1-linear pipeline; the table is elsewhere."""
 
     name = "Clinica CAPS"
 

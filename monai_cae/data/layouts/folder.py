@@ -9,7 +9,7 @@ from monai_cae.data.layouts.base import IMAGE_SUFFIXES, Asked, Images, add_image
 
 
 class Folder:
-    """ID.nii.gz in a subfolder named after the plane, or beside the table; or wherever the table says."""
+    """ID.nii.gz in a subfolder named after the plane or next to the table, or images named by the table."""
 
     name = "plain folder"
 

@@ -1,4 +1,4 @@
-"""From a folder on disk to Scan records, whatever the layout."""
+"""From a folder on disk to Scan records, in any layout."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ NAMED = 10
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a cohort folder holds.
+    """The content of a cohort folder.
 
     Attributes:
         layout: in words, e.g. "OASIS-1 discs".
-        scans: rows of the table that have an image (all rows where only a table was given).
-        left_out: why rows or images are not among them, and how many.
-        notes: what was guessed, and who was left out.
+        scans: rows of the table that have an image (all rows if only a table was given).
+        left_out: reasons why rows or images are not among them, and counts.
+        notes: what was guessed, and what was left out.
     """
 
     layout: str
@@ -60,34 +60,33 @@ def read_scans(
     allow_unmatched: bool = False,
     allow_outside: bool = False,
 ) -> Found:
-    """Recognise the layout of a cohort by what is there, and read it.
+    """Recognise the layout of a cohort, and read it.
 
     - OASIS-1 discs: `OAS1_*_t88_masked_gfc.hdr` at any depth;
-    - BIDS: `sub-*/[ses-*/]anat/*_T1w.nii[.gz]`, with participants.tsv and, where there are any, `sub-*_sessions.tsv`;
+    - BIDS: `sub-*/[ses-*/]anat/*_T1w.nii[.gz]`, with participants.tsv and, if present, `sub-*_sessions.tsv`;
     - Clinica CAPS: `subjects/sub-*/ses-*/t1_linear`, with a table named by `table`;
     - a plain folder: a table that names the images, or images named ID.nii.gz in a subfolder named after the plane, or
       beside the table;
     - a table alone, or a MONAI datalist (.json): its items, all sets together.
 
-    A row and an image belong together where subject and session are the same, but for "sub-", "ses-", case and zeros
-    in front of numbers.
+    A row and an image match if subject and session are the same, ignoring "sub-", "ses-", case and leading zeros.
 
     Args:
         dataset_dir: folder, table or datalist.
-        layout: one's own; None recognises one of the above.
-        table: the table, where it is not in the folder.
-        plane: subfolder that a plain folder's images are looked for in first.
+        layout: your own; None recognises one of the above.
+        table: the table, if it is not in the folder.
+        plane: subfolder where a plain folder's images are looked for first.
         columns, subject_pattern, missing_codes, sex_codes: see `read_subjects`.
-        acquisition: of BIDS images, take those with this `acq-` alone, "none" for those without one; by default, where
-            a session has several T1w images, the kind that most sessions have.
+        acquisition: only BIDS images with this `acq-`, "none" for those without one; by default, if a session has
+            several T1w images, the kind that most sessions have.
         run: of several runs of a kind, "last", "first", or a number.
-        allow_unmatched: go on where more than a tenth of the rows have no image, or of the images no row.
-        allow_outside: take images that the table or datalist names outside the folder, see `require_inside`.
+        allow_unmatched: continue if more than a tenth of the rows have no image, or of the images no row.
+        allow_outside: accept images outside the folder that the table or datalist names, see `require_inside`.
 
     Raises:
         MonaiCaeError: nothing there, no table, no images, two images for one scan or two scans for one image, two
-            layouts in one folder, an unknown plane, rows and images that do not meet. A file that the table names need
-            not be there: see `find_bad`.
+            layouts in one folder, an unknown plane, rows and images that do not match. A file that the table names may
+            be missing: see `find_bad`.
     """
     plane_axis(plane)
     root = Path(dataset_dir)
@@ -158,7 +157,7 @@ def _unmatched(
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """The image or images that a user points at for inference.
+    """The images at a path that a user gives for inference.
 
     Args:
         path: one .nii, .nii.gz, .img or .hdr file, or a folder; of OASIS-1 discs only the atlas-registered, masked

@@ -1,4 +1,4 @@
-"""The audit at the start of every training: refuse a leak, unless told so."""
+"""The audit at the start of every training: refuses leaks unless they are allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classifier's last layer as a penalised logistic regression: for few subjects there is one best answer."""
+"""The linear probe: the classifier's last layer as a penalised logistic regression, with a unique solution."""
 
 from __future__ import annotations
 

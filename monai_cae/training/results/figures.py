@@ -1,4 +1,4 @@
-"""The figures of a stage, each by its name in the config item `figures`: a function of the stage's outcome."""
+"""The figures of a stage, by name in the config item `figures`: each is a function of the stage's outcome."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ Flat = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a figure can show: a stage that has run.
+    """The outcome of a stage, for figures.
 
     Attributes:
         stage: "pretrain", "train" or "evaluate".
         network: with the best weights, in evaluation mode, on its device; the autoencoder in pretrain, else the
             classifier.
-        infer: `infer(images, network)` calls it, or a part of it, as the stage does.
-        flat: a channel of an image, in two or three dimensions -> what is drawn of it, in two.
+        infer: `infer(images, network)` calls the network, or a part of it, as the stage does.
+        flat: a channel of an image, 2D or 3D -> the 2D picture to draw.
         dataset: items with `image`, shape `(channels, H, W)` or `(channels, X, Y, Z)`, `label` and more: the
             validation set, in evaluate the test set.
         training: the training set; None in evaluate.
-        predictions: in evaluate a row per item of `dataset`: `subject`, `label`, and what the target predicts.
-        threshold: a probability from here on is predicted as AD.
+        predictions: in evaluate, a row per item of `dataset`: `subject`, `label`, and what the target predicts.
+        threshold: probabilities of this or more are predicted as AD.
         history: metric -> [(epoch, value), ...], in pretrain and train.
         marks: epochs to mark, such as the best, by their label.
         synthetic: the images are a phantom's.
@@ -58,7 +58,7 @@ class Outcome:
 
     @property
     def note(self) -> str:
-        """What has to stand in every figure."""
+        """The note that every figure must show."""
         return SYNTHETIC_NOTE if self.synthetic else ""
 
     def images(self, most: int) -> torch.Tensor:
@@ -72,10 +72,10 @@ Draw = Callable[[Outcome], Figure | None]
 def draw(wanted: Mapping[str, Draw | None], outcome: Outcome, run: TrackedRun, output_dir: str) -> None:
     """Draw what the config names into `output_dir/figures`, as STAGE_NAME.png, and log it in MLflow.
 
-    A figure that fails is named in one line, and the others are drawn: the stage has its results all the same.
+    A figure that fails is named in one line, and the others are drawn; the stage keeps its results.
 
     Args:
-        wanted: name -> function that gives the figure, or None where there is nothing to show; null for none.
+        wanted: name -> function that returns the figure, or None if there is nothing to show; null for none.
         outcome: of the stage.
         run: open.
         output_dir: the stage's.

@@ -1,4 +1,4 @@
-"""What a stage leaves behind when its engines have run: the best weights restored, figures, test metrics."""
+"""What a stage leaves after its engines have run: the best weights restored, figures, test metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a stage: everything inside one MLflow run, and a summary that says what to do next."""
+"""Running a stage: everything inside one MLflow run, and a summary with the next command."""
 
 from __future__ import annotations
 
