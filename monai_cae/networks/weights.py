@@ -116,7 +116,13 @@ def _ours(path: str | Path) -> Mapping[str, Any]:
 
 
 def on_device(network: Network, device: str | torch.device) -> Network:
-    """The network there, the weights of 2D convolutions in channels-last order, as `PrecisionInferer` calls it."""
+    """The network there, the weights of 2D convolutions in channels-last order, as `PrecisionInferer` calls it.
+
+    Raises:
+        MonaiCaeError: it has no encoder.
+    """
+    if not isinstance(getattr(network, "encoder", None), nn.Module):
+        raise MonaiCaeError(f"{type(network).__name__} has no encoder: a network's module of this name makes the code")
     flat = all(weight.ndim < 5 for weight in network.parameters())
     network.to(device, memory_format=torch.channels_last if flat else torch.preserve_format)  # type: ignore[call-overload]
     return network
