@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from scipy import optimize
@@ -61,6 +61,7 @@ class Cohort:
         return sorted(self.patients + self.controls + self.measured, key=lambda scan: scan.name)
 
 
+@runtime_checkable
 class Labels(Protocol):
     """What the data need to know of a target, see `monai_cae.targets.Target`.
 
@@ -315,6 +316,8 @@ def select_measured(
     measured = [dataclasses.replace(scan, label=number) for scan in kept if (number := value(scan)) is not None]
     if not measured:
         raise MonaiCaeError(f"no {name} among {len(kept)} scans: check the table, or choose another target")
+    if len({scan.label for scan in measured}) == 1:
+        raise MonaiCaeError(f"{name} is {measured[0].label} for all of {len(measured)} scans: nothing is to be learned")
     left_out = {f"scans without {name}": len(kept) - len(measured), _FURTHER: len(scans) - len(kept)}
     return Cohort([], [], left_out={why: count for why, count in left_out.items() if count}, measured=measured)
 

@@ -76,6 +76,22 @@ class Extraction:
         """
         return slices if self.spatial_dims == 2 else np.moveaxis(slices, 0, self.axis)[None]
 
+    def seen(self, slices: NDArray[Any]) -> NDArray[Any]:
+        """`image`, looked at.
+
+        Raises:
+            MonaiCaeError: an image of another shape than is announced, or with values that are not finite.
+        """
+        image = self.image(slices)
+        if image.ndim != 1 + self.spatial_dims or len(image) != self.channels:
+            announced = f"channels is {self.channels} and spatial_dims {self.spatial_dims}"
+            raise MonaiCaeError(f"{type(self).__name__} makes an image of shape {image.shape}, and its {announced}")
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            raise MonaiCaeError(
+                f"{type(self).__name__} makes an image with values that are not finite (NaN or infinite)"
+            )
+        return image
+
     def flat(self, channel: NDArray[Any]) -> NDArray[Any]:
         """The picture that people, `monai-cae check` and the search for near-duplicates see.
 
@@ -101,6 +117,8 @@ class Extraction:
         """
         count = shape[self.axis]
         indices = self.indices(count)
+        if not len(indices):
+            raise MonaiCaeError(f"{self.name} asks for no slice of {where}")
         if count == 1 and len(indices) == 1:
             return [0]
         for index in indices:

@@ -111,7 +111,7 @@ def read_image(extraction: Extraction, name: str) -> NDArray[Any]:
     Raises:
         MonaiCaeError: see `ExtractionReader`.
     """
-    return extraction.image(np.moveaxis(read_part(extraction, name)[0], extraction.axis, 0))
+    return extraction.seen(np.moveaxis(read_part(extraction, name)[0], extraction.axis, 0))
 
 
 def read_part(extraction: Extraction, name: str) -> tuple[np.ndarray, np.ndarray, bool]:

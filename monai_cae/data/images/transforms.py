@@ -69,7 +69,7 @@ class Extract(Transform):
             array = np.stack([_turned(part, view, axis) for part in parts])
             check_part(extraction, array, 1 + axis, positions, where)
             affine, first = view.affine, positions[0]
-        images = [extraction.image(np.moveaxis(channel, axis, 0)) for channel in array]
+        images = [extraction.seen(np.moveaxis(channel, axis, 0)) for channel in array]
         out, *_ = convert_to_dst_type(images[0] if len(images) == 1 else np.concatenate(images), img)
         if isinstance(out, MetaTensor):
             out.affine = torch.as_tensor(self._affine(affine, first), dtype=out.affine.dtype)

@@ -123,6 +123,14 @@ def load_sets(
     cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane", "layout", "allow_outside"})
     split_options = _known_options("split", split, split_cohort, without={"seed", "target"})
     target = target or PatientsAndControls()
+    for name, part, kind in (
+        ("layout", layout, Layout),
+        ("extraction", extraction, Extraction),
+        ("target", target, Labels),
+    ):
+        if part is not None and not isinstance(part, kind):
+            wanted = f"must be of the kind {kind.__name__}, such as {{_target_: my_package.MyClass}}"
+            raise MonaiCaeError(f"{name} {wanted}, not {part!r}")
     root, datalist = Path(dataset_dir), Path(datalist)
     if cohort_options["table"]:
         cohort_options["table"] = str(cohort_options["table"])
@@ -273,7 +281,11 @@ def read_datalist(
             an image outside dataset_dir. The images are not looked at.
     """
     checked = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "hash_ids": hash_ids}
-    content, target = read_content(Path(path), _ANEW), target or PatientsAndControls()
+    content = read_content(Path(path), _ANEW)
+    recorded = (content.get("made_from") or {}).get("target", PatientsAndControls.name)
+    if target is None and recorded != PatientsAndControls.name:
+        raise MonaiCaeError(f"the labels of {path} are {recorded}, and this is for patients and controls")
+    target = target or PatientsAndControls()
     return _sets_of(content, Path(path), Path(dataset_dir), made_from=made_from, target=target, **checked)
 
 
