@@ -11,7 +11,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from monai_cae import DISCLAIMER
-from monai_cae.cli.options import SLICE, cohort_options, extraction, own_options, progress, reading_options
+from monai_cae.cli.options import SLICE, cohort_settings, extraction, own_options, progress
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import write_text
 from monai_cae.folders import bundle_folder
@@ -37,8 +37,7 @@ def phantom(options: argparse.Namespace) -> None:
 def cohort(options: argparse.Namespace) -> None:
     from monai_cae.data import load_cohort
 
-    allowed = {"allow_outside": options.allow_outside}
-    cohort = load_cohort(options.path, plane=options.plane, **allowed, **cohort_options(options))
+    cohort = load_cohort(options.path, **cohort_settings(options))
     _print_cohort(cohort, options.path)
     _print_frame(cohort, options)
 
@@ -79,10 +78,10 @@ def datalist(options: argparse.Namespace) -> int:
     from monai_cae.data import load_usable_cohort, recipe_of, skipped_lines, split_cohort, write_datalist
     from monai_cae.data.splits.datalists import folder_of
 
-    rules = cohort_options(options)
-    seen, frame = extraction(options), {"allow_other_frame": options.allow_other_frame}
-    allowed = {"allow_outside": options.allow_outside, "frame": frame}
-    cohort = load_usable_cohort(options.path, seen, on_bad_scan=options.on_bad_scan, **allowed, **rules)
+    seen, rules = extraction(options), cohort_settings(options)
+    del rules["plane"]
+    frame = {"allow_other_frame": options.allow_other_frame}
+    cohort = load_usable_cohort(options.path, seen, on_bad_scan=options.on_bad_scan, frame=frame, **rules)
     _print_cohort(cohort, options.path, names=not options.hash_ids)
     _print_frame(cohort, options)
     if cohort.bad_scans:
@@ -211,8 +210,7 @@ def check(options: argparse.Namespace) -> int:
     from monai_cae.evaluation import contact_sheets, figures
 
     try:
-        allowed = {"allow_unmatched": True, "allow_outside": options.allow_outside}
-        found = read_scans(options.path, plane=options.plane, **allowed, **reading_options(options))
+        found = read_scans(options.path, **cohort_settings(options, allow_unmatched=True))
         for note in found.notes:
             say(f"note: {note.line(names=not options.hash_ids)}")
         images = [(scan.name, scan.image) for scan in found.scans if scan.image is not None]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from monai_cae.data import SliceExtraction
 
+ROLES = ("subject", "session", "image", "age", "sex")
 SLICE = {"plane": "axial", "slice_index": 106}
 _OF_A_TRAINING = ("on_bad_scan", "allow_leaks", "allow_outside")
 LAYOUTS = "cohort folder (OASIS-1 discs, BIDS, Clinica CAPS, a folder with a table), or a datalist (.json)"
@@ -63,7 +65,7 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """How a cohort is read, before anybody is selected."""
     parser.add_argument("--table", type=Path, help="the table, where it is not in the folder")
-    for role in ("subject", "session", "image", "age", "sex"):
+    for role in ROLES:
         none = "" if role == "subject" else "; none: go without"
         parser.add_argument(f"--{role}-column", default="", help=f"the table's column of the {role}{none}")
     parser.add_argument(
@@ -79,18 +81,15 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", default="last", help="of several runs: last, first or a number (default: last)")
 
 
-def reading_options(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("subject_pattern", "missing_codes", "sex_codes", "acquisition", "run")
-    roles = ("subject", "session", "image", "age", "sex")
-    columns = {role: column for role in roles if (column := getattr(options, f"{role}_column"))}
-    table = str(options.table) if options.table else ""
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
-    return {**given, "table": table, "columns": columns}
+def cohort_settings(options: argparse.Namespace, **others: Any) -> dict[str, Any]:
+    """Those fields of `CohortSettings` that the command has an option for."""
+    from monai_cae.data.cohort.selection import CohortSettings
 
-
-def cohort_options(options: argparse.Namespace) -> dict[str, Any]:
-    names = ("task", "positive", "negative", "label_column", "controls", "sessions", "allow_unmatched")
-    return {**reading_options(options), **{name: getattr(options, name) for name in names}}
+    known = {field.name for field in fields(CohortSettings)}
+    given = {name: value for name, value in vars(options).items() if name in known and value is not None}
+    given["columns"] = {role: column for role in ROLES if (column := getattr(options, f"{role}_column"))}
+    given["table"] = str(options.table or "")
+    return {**given, **others}
 
 
 def extraction(options: argparse.Namespace) -> SliceExtraction:

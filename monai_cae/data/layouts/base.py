@@ -33,8 +33,21 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """How a user wants a cohort to be read; see `read_scans`."""
+    """How a user wants a cohort to be read.
 
+    Attributes:
+        layout: one's own; None recognises one of those that `read_scans` knows.
+        table: the table, where it is not in the folder.
+        plane: subfolder that a plain folder's images are looked for in first.
+        columns, subject_pattern, missing_codes, sex_codes: see `read_subjects`.
+        acquisition: of BIDS images, take those with this `acq-` alone, "none" for those without one; by default, where
+            a session has several T1w images, the kind that most sessions have.
+        run: of several runs of a kind, "last", "first", or a number.
+        allow_unmatched: go on where more than a tenth of the rows have no image, or of the images no row.
+        allow_outside: take images that the table or datalist names outside the folder, see `require_inside`.
+    """
+
+    layout: Layout | None = None
     table: str | Path | None = None
     plane: str = "axial"
     columns: Mapping[str, str] | None = None
@@ -43,6 +56,7 @@ class Asked:
     sex_codes: str = ""
     acquisition: str = ""
     run: str = "last"
+    allow_unmatched: bool = False
     allow_outside: bool = False
 
     def table_in(self, root: Path) -> Path:
@@ -51,13 +65,8 @@ class Asked:
 
     def rows(self, table: Path) -> Table:
         """Read a table, see `read_subjects`."""
-        return read_subjects(
-            table,
-            self.columns,
-            subject_pattern=self.subject_pattern,
-            missing_codes=self.missing_codes,
-            sex_codes=self.sex_codes,
-        )
+        names = ("subject_pattern", "missing_codes", "sex_codes")
+        return read_subjects(table, self.columns, **{name: getattr(self, name) for name in names})
 
 
 @runtime_checkable
@@ -118,11 +127,7 @@ def subfolders(root: Path, prefix: str = "") -> list[Path]:
 
 
 def add_image(images: dict[str, Path], name: str, path: Path) -> None:
-    """Give a scan its image.
-
-    Raises:
-        MonaiCaeError: it has one.
-    """
+    """Give a scan its image; MonaiCaeError where it has one."""
     if name in images:
         raise MonaiCaeError(f"two images for {name}: {images[name]} and {path}: remove one")
     images[name] = path

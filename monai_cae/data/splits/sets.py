@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from monai_cae.data.cohort.pseudonyms import hidden, pseudonym, with_pseudonyms
-from monai_cae.data.cohort.selection import (
-    Cohort,
-    Labels,
-    PatientsAndControls,
-    load_cohort,
-    load_usable_cohort,
-)
+from monai_cae.data.cohort.selection import Cohort, CohortSettings, Labels, PatientsAndControls, load_usable_cohort
 from monai_cae.data.cohort.tables import ROLES
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import Frame
@@ -36,7 +29,7 @@ from monai_cae.data.splits.datalists import (
     read_content,
     write_content,
 )
-from monai_cae.data.splits.splitting import check_split, split_cohort
+from monai_cae.data.splits.splitting import Split, split_cohort
 from monai_cae.data.texts import MAX_NAME, shown
 from monai_cae.errors import MonaiCaeError
 from monai_cae.terminal import say
@@ -65,14 +58,7 @@ class Sets:
     unwritten: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def write(self, datalist: str | Path) -> None:
-        """Write the datalist, atomically, unless these sets come from one that is on the disk.
-
-        Args:
-            datalist: the file.
-
-        Raises:
-            MonaiCaeError: it can't be written.
-        """
+        """Write the datalist, atomically, unless these sets come from one that is on the disk."""
         if self.unwritten:
             write_content(datalist, self.unwritten)
 
@@ -101,11 +87,11 @@ def load_sets(
     Args:
         dataset_dir: cohort folder; the datalist's image paths are relative to it.
         datalist: JSON file, written atomically when it does not exist.
-        layout: see `read_scans`.
-        cohort: options of `load_cohort`.
-        split: options of `split_cohort`.
+        layout: see `Asked`.
+        cohort: fields of `CohortSettings`.
+        split: fields of `Split`.
         extraction: every image must have its slices.
-        seed: see `split_cohort`.
+        seed: see `Split`.
         allow_leaks: accept a given datalist with a subject in two sets.
         allow_outside: accept images outside dataset_dir, see `monai_cae.data.path_safety.require_inside`.
         allow_other_frame, training: see `find_bad`.
@@ -120,8 +106,8 @@ def load_sets(
         MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, bad scans, a set or class
             of which none is left, or what `load_usable_cohort` and `split_cohort` refuse.
     """
-    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane", "layout", "allow_outside"})
-    split_options = _known_options("split", split, split_cohort, without={"seed", "target"})
+    cohort_options = _known_options("cohort", cohort, CohortSettings, without={"plane", "layout", "allow_outside"})
+    split_options = _known_options("split", split, Split, without={"seed"})
     target = target or PatientsAndControls()
     root, datalist = Path(dataset_dir), Path(datalist)
     if cohort_options["table"]:
@@ -134,7 +120,7 @@ def load_sets(
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
     made_from["plane"] = extraction.plane if (root / extraction.plane).is_dir() else ""
     frame = {"training": training, "allow_other_frame": allow_other_frame}
-    check_split(**split_options, seed=seed)
+    Split(**split_options, seed=seed)
     unwritten: dict[str, Any] = {}
     if not datalist.exists():
         also: dict[str, Any] = {"layout": layout, "allow_outside": allow_outside, "on_bad_scan": on_bad_scan}
@@ -176,12 +162,10 @@ def usable_sets(
     frame: Mapping[str, Any] | None = None,
     target: Labels | None = None,
 ) -> Sets:
-    """The sets of a datalist that is there, with every scan read and found usable.
+    """The sets of a datalist that is there (named in errors), with every scan read and found usable.
 
     Args:
-        sets: as read.
-        datalist: names them in an error.
-        extraction: what is read of them.
+        sets, extraction: what was read, and what is wanted of its images.
         on_bad_scan: "fail" names all bad scans; "skip" leaves them out, in memory.
         frame: `training` and `allow_other_frame` of `find_bad`.
         target: see `load_sets`.
@@ -222,13 +206,9 @@ def usable_sets(
 
 
 def _known_options(
-    what: str, given: Mapping[str, Any] | None, function: Callable[..., Any], without: set[str]
+    what: str, given: Mapping[str, Any] | None, settings: type[Any], without: set[str]
 ) -> dict[str, Any]:
-    known = {
-        name: parameter.default
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in without
-    }
+    known = {field.name: field.default for field in dataclasses.fields(settings) if field.name not in without}
     for name in given or {}:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -266,8 +246,7 @@ def read_datalist(
         path: MONAI datalist JSON with "training", "validation" and "test".
         dataset_dir: what its image paths are relative to.
         made_from: the settings of this run; a datalist that records other ones is refused.
-        allow_leaks: accept a subject in two sets.
-        allow_outside, hash_ids, target: see `load_sets`.
+        allow_leaks, allow_outside, hash_ids, target: see `load_sets`.
 
     Raises:
         MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label that is none, or
