@@ -8,16 +8,10 @@ from monai_cae.errors import MonaiCaeError
 
 
 def require_inside(image: str | PurePath, folder: Path, what: str, allow_outside: bool) -> None:
-    """Refuse a path that leads out of a folder: with `..`, or absolute and elsewhere.
+    """Refuse a path that leads out of a folder, with `..`, or absolute and elsewhere, unless the user allows it.
 
     Symbolic links in the folder are followed: whoever has made them wanted the images there, and neither a table nor a
-    datalist can make one.
-
-    Args:
-        image: as it is named, relative to `folder` or absolute.
-        folder: of the images.
-        what: which item of which file names it, for the error.
-        allow_outside: the user wants it all the same.
+    datalist can make one. Errors name the item as `what`.
 
     Raises:
         MonaiCaeError: it leads out.

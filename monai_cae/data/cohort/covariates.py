@@ -24,16 +24,13 @@ _LARGEST = 1e30  # beyond, a product of two has no float32
 
 
 def with_covariates(items: Sequence[Item], covariates: Scales, target: Labels | None = None) -> list[Item]:
-    """Items of a datalist with their covariates as a list of numbers, `(value - centre) / scale`.
+    """Items of a datalist with their `covariates` as a list of numbers, `(value - centre) / scale`; unchanged without.
 
     Args:
         items: with the table's columns, as `load_sets` gives them; `sex` counts as 0 for F and 1 for M.
         covariates: name -> (centre, scale), both fixed, so that nothing is fitted to anybody. A value that is missing
             counts as the centre. `NAME^2` is the square of the scaled value of the column NAME.
         target: what is predicted; by default the diagnosis.
-
-    Returns:
-        The items, each with `covariates`; unchanged when there are none.
 
     Raises:
         MonaiCaeError: a centre and scale that are none, a column that tells the label, or a column that no item has.
@@ -69,10 +66,9 @@ def inference_items(
         images: paths.
         table: a subjects' table, see `row_of`; "" for none, and then everybody is taken to be average where the network
             takes covariates, which is said.
-        covariates: see `with_covariates`.
+        covariates, target: see `with_covariates`.
         trained_on: hashed IDs of the subjects that the checkpoint saw.
         sex_codes: see `read_subjects`.
-        target: see `with_covariates`.
 
     Raises:
         MonaiCaeError: what `row_of`, `read_subjects` and `with_covariates` refuse.

@@ -23,12 +23,7 @@ def table_1(cohort: Cohort) -> dict[str, tuple[str, str]]:
 
 
 def balance(cohort: Cohort) -> dict[str, float]:
-    """How likely differences of age and sex between the classes are by chance, tested as in the audit, every subject
-    once.
-
-    Returns:
-        "age" and "sex" -> p of `differences.compare_ages` and `compare_shares`; nan where not given.
-    """
+    """p of the differences of age and sex between the classes, tested as in the audit, every subject once; else nan."""
     groups = [list({scan.subject: scan for scan in group}.values()) for group in (cohort.patients, cohort.controls)]
     ages = compare_ages([[scan.age for scan in group if scan.age is not None] for group in groups])
     sexes = compare_shares([[scan.sex for scan in group if scan.sex] for group in groups])

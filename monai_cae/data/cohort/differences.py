@@ -22,10 +22,7 @@ class Difference(NamedTuple):
 
 
 def compare_ages(groups: Sequence[Sequence[float]]) -> Difference:
-    """
-    Args:
-        groups: ages of different people; groups of fewer than two are passed over.
-    """
+    """Of different people; groups of fewer than two are passed over."""
     groups = [group for group in groups if len(group) > 1]
     name = "Student's t test" if len(groups) == 2 else "analysis of variance"
     if len(groups) < 2:
@@ -37,10 +34,7 @@ def compare_ages(groups: Sequence[Sequence[float]]) -> Difference:
 
 
 def compare_shares(groups: Sequence[Sequence[Hashable]]) -> Difference:
-    """
-    Args:
-        groups: class or sex of different people; empty groups are passed over.
-    """
+    """Class or sex of different people; empty groups are passed over."""
     groups = [group for group in groups if group]
     kinds = {value for group in groups for value in group}
     if len(groups) < 2 or len(kinds) < 2:

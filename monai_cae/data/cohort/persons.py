@@ -98,10 +98,8 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def subject_of(path: str | Path) -> tuple[str, str]:
-    """Subject and session of an image by its file's name, as BIDS or OASIS write them; else the name without suffix.
-
-    The session is "" where the name tells none.
-    """
+    """Subject and session of an image by its file's name, as BIDS or OASIS write them; else the name without suffix,
+    and "" for the session."""
     name = Path(path).name
     suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
     name = name[: len(name) - len(suffix)]
@@ -151,17 +149,11 @@ def name_persons(
 
 
 def maybe_one_person(sexes: Mapping[str, str]) -> list[list[str]]:
-    """Names that are different as written, and may be one person all the same.
+    """Groups of names that are different as written, and may be one person all the same; each comes with its sex.
 
     They differ in case, punctuation and zeros only, or in an end that may be a visit's. The latter is ruled out for all
     of them where a stem has both sexes or more names than a person has visits, or where fewer than three persons would
     be left: then the stem is a site's or a group's.
-
-    Args:
-        sexes: name -> "F", "M" or "".
-
-    Returns:
-        Groups of two names or more.
     """
     alike = defaultdict(list)
     for name in sexes:

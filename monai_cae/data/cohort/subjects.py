@@ -16,15 +16,10 @@ _SHOWN = 5
 
 
 def row_of(path: Path, scans: Sequence[Scan], table: str) -> Scan:
-    """The row of a table that a file belongs to: the one whose whole ID its name begins with.
+    """The row of a table (named in errors) that a file belongs to: the one whose whole ID its name begins with.
 
     A row of the file's session comes first; a row of another one is never taken. sub- and ses-, zeros in front of a
     number and upper or lower case make no difference, unless two rows differ in nothing else.
-
-    Args:
-        path: the file.
-        scans: the rows.
-        table: names them in errors.
 
     Raises:
         MonaiCaeError: no row, rows of other sessions alone, or several.

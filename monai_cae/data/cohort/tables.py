@@ -111,8 +111,7 @@ def read_subjects(
         path: the table.
         columns: which column is what, where the names do not say: role (see `ROLES`) -> column name; "none" goes
             without a column that the names would find.
-        subject_pattern: see `persons.name_persons`.
-        missing_codes: numbers that mean "not given", see `tasks.read_codes`.
+        subject_pattern, missing_codes: see `persons.name_persons` and `tasks.read_codes`.
         sex_codes: what the values of the sex column mean, "F=2,M=1"; "none" passes over the column.
 
     Raises:
@@ -144,11 +143,7 @@ def read_subjects(
 
 
 def column_names(path: Path) -> list[str]:
-    """The names in a table's header.
-
-    Raises:
-        MonaiCaeError: no such file, or not a table.
-    """
+    """The names in a table's header; MonaiCaeError where there is no such file, or it is no table."""
     return read_cells(_there(path)).columns
 
 

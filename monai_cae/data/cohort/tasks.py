@@ -58,11 +58,7 @@ class Task:
     missing: frozenset[float] = field(default_factory=lambda: read_codes(MISSING_CODES))
 
     def labels(self, rows: Iterable[Row], names: Iterable[str]) -> list[int | None]:
-        """The label of every row.
-
-        Args:
-            rows: column -> text.
-            names: what to call the rows in errors, one each.
+        """The label of every row (column -> text); errors call the rows by these names.
 
         Raises:
             MonaiCaeError: a rule that is none or names no column, or a row that meets both.
@@ -82,12 +78,7 @@ class Task:
         return labels
 
     def values(self, rows: Sequence[Row], labels: Sequence[int | None]) -> list[str]:
-        """In words, which values of the rules' columns made patients, controls and nobody.
-
-        Args:
-            rows: column -> text.
-            labels: as `labels` gives them.
-        """
+        """In words, which values of the rules' columns made patients, controls and nobody, by what `labels` gave."""
         if not rows:
             return []
         columns = list(dict.fromkeys(column for row in rows for column in row))
@@ -128,10 +119,7 @@ def _counted(cells: Iterable[str]) -> str:
 
 
 def read_codes(codes: Any) -> frozenset[float]:
-    """Numbers that mean "not given".
-
-    Args:
-        codes: "-4, -9", one number, or a list of them; "" for none.
+    """Numbers that mean "not given", of a text such as "-4, -9", one number, or a list of them; "" for none.
 
     Raises:
         MonaiCaeError: something else.
@@ -178,17 +166,9 @@ class Rule:
     """A comparison on columns, such as "CDR >= 1", "Age > 60 and `M/F` == 'F'" or "DX in ('AD', 'MCI')".
 
     Known are <, <=, >, >=, ==, !=, in, not in, and, or, not, numbers, texts and column names; a name that is no
-    identifier stands in backticks. Nothing else is evaluated. Texts are compared without regard to case. A cell that is
-    blank, a missing code, a text beside a number or a number beside a text makes its comparison unknown, and unknown is
-    neither true nor false.
-
-    Args:
-        text: the rule.
-        columns: the table's column names; matched without regard to case where no name fits exactly.
-        missing: numbers that mean "not given".
-
-    Attributes:
-        used: the columns that it compares.
+    identifier stands in backticks. Nothing else is evaluated. Texts are compared without regard to case, columns by it
+    where one fits exactly. A cell that is blank, a missing code, a text beside a number or a number beside a text makes
+    its comparison unknown, and unknown is neither true nor false. `used` has the columns that it compares.
 
     Raises:
         MonaiCaeError: not such a comparison, a text that is to be less or more than another, or a name that is no

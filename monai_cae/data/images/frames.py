@@ -141,10 +141,7 @@ def frame_lines(images: Iterable[str], extraction: Extraction, *, training: Fram
     Args:
         images: files; one whose header can't be read is passed over.
         extraction: what of a volume is looked at.
-        training: what the checkpoint records; None for the template, OASIS-1's T88 volumes.
-
-    Returns:
-        A line for each kind of difference; none for OASIS-1 itself.
+        training: what the checkpoint records; None for the template, OASIS-1's T88 volumes, of which no line is true.
     """
     images = list(images)
     frames = frames_of(images, extraction)

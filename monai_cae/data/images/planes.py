@@ -53,12 +53,7 @@ class View(NamedTuple):
 
 
 def closest_view(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> View | None:
-    """A volume as `nibabel.as_closest_canonical` turns it; None where the affine gives no orientation.
-
-    Args:
-        shape: of the volume as it is stored.
-        affine: of its voxels, to RAS+ coordinates in mm.
-    """
+    """A volume as `nibabel.as_closest_canonical` turns it; None where its affine, to RAS+, gives no orientation."""
     with np.errstate(all="ignore"):
         directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
         if not np.isfinite(affine).all() or not abs(np.linalg.det(directions)) > _LEAST_VOLUME:  # NaN is not above it

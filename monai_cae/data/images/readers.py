@@ -58,14 +58,10 @@ class ExtractionReader(NibabelReader):
         return tuple(str(name) for name in ensure_tuple(data))
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[Any, Any]]:
-        """Read the slices.
+        """The slices of the files that `read` gives, and the metadata of the first.
 
-        Args:
-            img: file names, as `read` gives them.
-
-        Returns:
-            The slices, three-dimensional with as many along the plane's axis (several files are stacked in a last,
-            channel, dimension), and the metadata of the first file.
+        One file's are three-dimensional with as many along the plane's axis as there are slices; those of several files
+        are stacked in a last, channel, dimension.
         """
         read = [read_part(self.extraction, str(path)) for path in img]
         array, affine, oriented = read[0]
@@ -138,14 +134,7 @@ def read_part(extraction: Extraction, name: str) -> tuple[np.ndarray, np.ndarray
 
 
 def check_part(extraction: Extraction, array: np.ndarray, axis: int, positions: Sequence[int], where: str) -> None:
-    """Look at every slice, of a volume at all of them together.
-
-    Args:
-        extraction: what they are for.
-        array: the slices, along `axis`.
-        axis: of the array.
-        positions: of the slices, counted from 0.
-        where: names the volume.
+    """Look at every slice along `axis`, or at a volume's all together; errors name them by position and `where`.
 
     Raises:
         MonaiCaeError: see `check_slice`.

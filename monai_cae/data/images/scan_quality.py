@@ -119,8 +119,7 @@ def usable_images(
     """Check images before any is predicted from; their shapes may differ.
 
     Args:
-        images: files.
-        extraction: what is wanted of them.
+        images, extraction: files, and what is wanted of them.
         on_bad_scan: "fail" names all bad images; "skip" leaves them out, and prints which.
         training, allow_other_frame: see `find_bad`; what else of the volumes differs from the training's is printed.
 
@@ -155,9 +154,7 @@ def check_on_bad_scan(on_bad_scan: str) -> None:
 def recorded(bad: Sequence[BadScan], root: Path | None = None) -> list[dict[str, str]]:
     """For JSON: subject, set, image and reason.
 
-    Args:
-        bad: the scans.
-        root: images below it are named relative to it, as in a datalist; without it the files' names alone are given.
+    An image below `root` is named relative to it, as in a datalist; without a root the files' names alone are given.
     """
     return [
         {

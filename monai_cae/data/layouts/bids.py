@@ -56,10 +56,7 @@ class T1w:
     run: str = "last"
 
     def __call__(self, sessions: Mapping[str, Sequence[Path]]) -> Images:
-        """Choose.
-
-        Args:
-            sessions: name of the scan -> its images, one or more.
+        """Choose from name of the scan -> its images, one or more.
 
         Raises:
             MonaiCaeError: an unknown run, or an acquisition that no image has.

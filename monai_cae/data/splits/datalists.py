@@ -21,11 +21,7 @@ Item = dict[str, Any]
 
 
 def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[str, Any]:
-    """What is in the file, checked but for its items.
-
-    Args:
-        path: the datalist.
-        hint: what to do where it is none.
+    """What is in the file, checked but for its items; an error says the hint where it is none.
 
     Raises:
         MonaiCaeError: no file, too large, not JSON in UTF-8, or a record of how it was made that is none.
@@ -76,11 +72,8 @@ def write_datalist(path: Path, sets: Mapping[str, Sequence[Scan]], **about: Any)
     """Write the sets as a MONAI datalist JSON (`monai.data.load_decathlon_datalist` reads it), atomically.
 
     Args:
-        path: the file.
+        path: the file; MonaiCaeError where it can't be written.
         sets, about: see `datalist_content`.
-
-    Raises:
-        MonaiCaeError: the folder can't be written.
     """
     write_content(path, datalist_content(sets, **about))
 
@@ -100,8 +93,7 @@ def datalist_content(
         sets: "training", "validation", "test" -> scans.
         root: the image paths are relative to it.
         synthetic: the images are a phantom's.
-        made_from: settings that a run must share to use the file.
-        recipe: how else it came about, for the record.
+        made_from, recipe: settings that a run must share to use the file, and how else it came about, for the record.
         labels: what they mean.
     """
     content: dict[str, Any] = {
@@ -143,11 +135,7 @@ def _item(scan: Scan, folder: Path) -> Item:
 
 
 def checked_item(item: Any, what: str) -> dict[str, Any]:
-    """An item with its names as texts; some write the subject 7 as a number.
-
-    Args:
-        item: of a set.
-        what: names it in an error: file and set.
+    """An item with its names as texts; some write the subject 7 as a number. Errors name it as `what`: file and set.
 
     Raises:
         MonaiCaeError: no image or subject, or another value than a datalist has: a name that is no text, an age or CDR

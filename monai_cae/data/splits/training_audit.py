@@ -20,17 +20,12 @@ def audit_training(
     allow_leaks: bool = False,
     target: Labels | None = None,
 ) -> dict[str, Any]:
-    """Audit the sets of a run, and refuse to go on with a leak.
+    """Audit the sets of a run, and refuse to go on with a leak, unless it is allowed; the audit as plain data.
 
     Args:
         sets: as read from the datalist.
-        extraction: what is compared of the images.
-        pretrained_on: hashed IDs of the subjects that the checkpoints in use have seen.
+        extraction, pretrained_on, target: see `audit_sets`.
         allow_leaks: go on in spite of leaks.
-        target: what the labels are; by default classes.
-
-    Returns:
-        The audit as plain data: `Audit.to_dict()`.
 
     Raises:
         MonaiCaeError: a leak that is not allowed.
