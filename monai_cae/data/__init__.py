@@ -17,10 +17,9 @@ from monai_cae.data.images.transforms import Extract, Extractd, SelectSlice, Sel
 from monai_cae.data.layouts import Found, find_images, read_scans
 from monai_cae.data.phantom import is_synthetic, write_phantom
 from monai_cae.data.scan import BadScan, Scan
-from monai_cae.data.splits.audit import audit_sets
+from monai_cae.data.splits.audit import audit_sets, audit_training
 from monai_cae.data.splits.datalists import write_datalist
 from monai_cae.data.splits.findings import Audit, Finding
 from monai_cae.data.splits.leakage import LeakageDemo, leakage_demo
 from monai_cae.data.splits.sets import Sets, load_sets, read_datalist, recipe_of, shareable, usable_sets
 from monai_cae.data.splits.splitting import split_cohort
-from monai_cae.data.splits.training_audit import audit_training

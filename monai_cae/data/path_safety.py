@@ -26,3 +26,9 @@ def require_inside(image: str | PurePath, folder: Path, what: str, allow_outside
             f"{what} names {str(image)!a}, outside {folder}: correct it, or allow it with --allow_outside true if you "
             "trust whoever wrote the file"
         )
+
+
+def below(image: Path, folder: Path) -> str:
+    """An image's path as a datalist names it: relative to a folder that it is in."""
+    image, folder = image.absolute(), folder.absolute()
+    return str(image.relative_to(folder) if image.is_relative_to(folder) else image)

@@ -14,7 +14,7 @@ from scipy import optimize
 from monai_cae.data.cohort.persons import natural
 from monai_cae.data.cohort.tasks import MISSING_CODES, Task, make_task
 from monai_cae.data.images.extraction import Extraction
-from monai_cae.data.images.scan_quality import LEFT_OUT, check_on_bad_scan, find_bad, refuse_bad
+from monai_cae.data.images.scan_quality import LEFT_OUT, bad_scans
 from monai_cae.data.layouts import Asked, Found, read_scans
 from monai_cae.data.phantom import is_synthetic
 from monai_cae.data.scan import BadScan, Note, Scan
@@ -184,7 +184,6 @@ def load_usable_cohort(
     Raises:
         MonaiCaeError: what `load_cohort` refuses, bad scans, or a class of which none is left.
     """
-    check_on_bad_scan(on_bad_scan)
     asked = CohortSettings(plane=extraction.plane, **settings)
     found = read_scans(dataset_dir, asked)
     scans, bad = found.scans, list[BadScan]()
@@ -198,9 +197,7 @@ def load_usable_cohort(
         images = [(scan.name, scan.image) for scan in cohort.scans if scan.image is not None]
         if not images:
             raise MonaiCaeError("dataset_dir is a table alone: training needs the folder with the images")
-        worse = find_bad(images, extraction, **(frame or {}))
-        if on_bad_scan == "fail":
-            refuse_bad(worse, len(images))
+        worse = bad_scans(images, extraction, on_bad_scan, **(frame or {}))
         if not worse:
             return _complete(cohort, found, dataset_dir, bad)
         bad += worse

@@ -90,6 +90,14 @@ class Layout(Protocol):
         """The scans, each with its subject (one ID for all scans of a person), and what was guessed."""
 
 
+class WithTable:
+    """A layout whose rows are those of the table."""
+
+    def rows(self, root: Path, asked: Asked) -> Table:
+        """The table's."""
+        return asked.rows(asked.table_in(root))
+
+
 def walk(root: Path) -> Iterator[Path]:
     """All files below a folder in a fixed order; links are followed, but never back to where the walk has been.
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cae.data.path_safety import below
 from monai_cae.data.scan import Scan
 from monai_cae.data.texts import one_line, require_plain, shown
 from monai_cae.errors import MonaiCaeError
@@ -103,10 +104,7 @@ def datalist_content(
         "made_from": dict(made_from),
         **({"recipe": dict(recipe)} if recipe else {}),
     }
-    folder = folder_of(root).absolute()
-    for name in SETS:
-        content[name] = [_item(scan, folder) for scan in sets[name]]
-    return content
+    return content | {name: [_item(scan, folder_of(root)) for scan in sets[name]] for name in SETS}
 
 
 def write_content(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -125,9 +123,8 @@ def _item(scan: Scan, folder: Path) -> Item:
     if scan.image is None or scan.label is None:
         raise MonaiCaeError(f"{scan.name} has no image or no CDR: a table alone can't be split for training")
     given = {"session": scan.session, "cdr": scan.cdr, "age": scan.age, "sex": scan.sex, **scan.covariates}
-    image = scan.image.absolute()
     return {
-        "image": str(image.relative_to(folder) if image.is_relative_to(folder) else image),
+        "image": below(scan.image, folder),
         "label": scan.label,
         "subject": scan.subject,
         **{k: v for k, v in given.items() if v not in (None, "")},

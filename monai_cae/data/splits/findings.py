@@ -72,7 +72,7 @@ class Audit:
         }
 
 
-Found = Iterable[tuple[bool, str, Iterable[str]]]  # leak, message, members
+Found = tuple[bool, str, Iterable[object]]  # leak, message, members
 
 
 @dataclass
@@ -83,10 +83,10 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
     def add(
-        self, name: str, looks_for: str, found: Found, *, compared: int | None, unit: str, threshold: str = ""
+        self, name: str, looks_for: str, found: Iterable[Found], *, compared: int | None, unit: str, threshold: str = ""
     ) -> None:
         """Enter a check with its findings; without `compared` it was not done."""
-        findings = [Finding(name, leak, message, tuple(names)) for leak, message, names in found]
+        findings = [Finding(name, leak, message, tuple(map(str, names))) for leak, message, names in found]
         self.findings += findings
         passed = None if compared is None else not findings
         entry = {"name": name, "looks_for": looks_for, "threshold": threshold, "compared": compared or 0, "unit": unit}

@@ -15,7 +15,7 @@ from monai_cae.data.cohort.selection import Cohort, CohortSettings, Labels, Pati
 from monai_cae.data.cohort.tables import ROLES
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import Frame
-from monai_cae.data.images.scan_quality import check_on_bad_scan, find_bad, from_record, recorded, refuse_bad
+from monai_cae.data.images.scan_quality import bad_scans, from_record, recorded
 from monai_cae.data.layouts import Layout
 from monai_cae.data.path_safety import require_inside
 from monai_cae.data.scan import BadScan
@@ -33,8 +33,6 @@ from monai_cae.data.splits.splitting import Split, split_cohort
 from monai_cae.data.texts import MAX_NAME, shown
 from monai_cae.errors import MonaiCaeError
 from monai_cae.terminal import say
-
-_ANEW = "delete it to have it made anew"
 
 
 @dataclass(frozen=True)
@@ -135,10 +133,9 @@ def load_sets(
         about |= {} if target.classes else {"labels": f"label = {target.name}"}
         unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, **about)
         check_record(unwritten, datalist)
-    content = unwritten or read_content(datalist, _ANEW)
-    allowed: dict[str, Any] = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "target": target}
+    allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "hash_ids": hash_ids}
     known = {name: made_from[name] for name in ("dataset_dir", "target")} if given else made_from
-    found = _sets_of(content, datalist, root, made_from=known, hash_ids=hash_ids, **allowed)
+    found = read_datalist(datalist, root, content=unwritten, made_from=known, target=target, **allowed)
     found = usable_sets(found, datalist, extraction, on_bad_scan=on_bad_scan, frame=frame, target=target)
     if write and unwritten:
         write_content(datalist, unwritten)
@@ -173,12 +170,9 @@ def usable_sets(
     Raises:
         MonaiCaeError: bad scans, or a class of which none is left in a set.
     """
-    check_on_bad_scan(on_bad_scan)
     items = {name: getattr(sets, name) for name in SETS}
     images = [(item["subject"], item["image"]) for members in items.values() for item in members]
-    bad = find_bad(images, extraction, **(frame or {}))
-    if on_bad_scan == "fail":
-        refuse_bad(bad, len(images))
+    bad = bad_scans(images, extraction, on_bad_scan, **(frame or {}))
     if not bad:
         return sets
     broken = {scan.image: scan for scan in bad}
@@ -191,7 +185,6 @@ def usable_sets(
     classes = (target or PatientsAndControls()).classes
     for name, members in items.items():
         kept = [item for item in members if item["image"] not in broken]
-        classes = (target or PatientsAndControls()).classes
         gone = {item["label"] for item in members} - {item["label"] for item in kept}
         if gone and (classes or not kept):
             what = classes.get(min(gone), "scan")
@@ -234,6 +227,7 @@ def read_datalist(
     path: str | Path,
     dataset_dir: str | Path,
     *,
+    content: Mapping[str, Any] | None = None,
     made_from: Mapping[str, Any] | None = None,
     allow_leaks: bool = False,
     allow_outside: bool = False,
@@ -245,6 +239,7 @@ def read_datalist(
     Args:
         path: MONAI datalist JSON with "training", "validation" and "test".
         dataset_dir: what its image paths are relative to.
+        content: what will be in the file; by default it is read.
         made_from: the settings of this run; a datalist that records other ones is refused.
         allow_leaks, allow_outside, hash_ids, target: see `load_sets`.
 
@@ -252,22 +247,8 @@ def read_datalist(
         MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label that is none, or
             an image outside dataset_dir. The images are not looked at.
     """
-    checked = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "hash_ids": hash_ids}
-    content, target = read_content(Path(path), _ANEW), target or PatientsAndControls()
-    return _sets_of(content, Path(path), Path(dataset_dir), made_from=made_from, target=target, **checked)
-
-
-def _sets_of(
-    content: Mapping[str, Any],
-    path: Path,
-    dataset_dir: Path,
-    *,
-    made_from: Mapping[str, Any] | None,
-    allow_leaks: bool,
-    allow_outside: bool,
-    hash_ids: bool,
-    target: Labels,
-) -> Sets:
+    path, target = Path(path), target or PatientsAndControls()
+    content = content or read_content(path, "delete it to have it made anew")
     missing = [name for name in SETS if not isinstance(content.get(name), list) or not content[name]]
     if missing:
         raise MonaiCaeError(f"{path} is no datalist for this: it has no {', '.join(missing)} set")
@@ -280,7 +261,7 @@ def _sets_of(
                 "--output_dir, or delete the file"
             )
     # not load_decathlon_datalist: it makes a path of every value that happens to name a file, of subject IDs too
-    root = folder_of(dataset_dir).absolute()
+    root = folder_of(Path(dataset_dir)).absolute()
     sets = {name: [_located(item, root, name, path, allow_outside, target) for item in content[name]] for name in SETS}
     owner: dict[str, str] = {}
     for name, items in sets.items():
