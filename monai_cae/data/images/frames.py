@@ -78,7 +78,7 @@ def frames_of(images: Iterable[str], extraction: Extraction) -> list[Frame]:
 
 def common_frame(frames: Sequence[Frame]) -> Frame:
     """What most of the frames have; with a place if more than half of the headers agree on it."""
-    usual = _usual([(frame.shape, frame.spacing) for frame in frames])
+    usual = Counter((frame.shape, frame.spacing) for frame in frames).most_common(1)[0][0]
     alike = [frame for frame in frames if (frame.shape, frame.spacing) == usual]
     codes = {frame.codes for frame in frames}
     common = alike[0]._replace(codes=codes.pop() if len(codes) == 1 else MIXED, centre=None, normal=None)
@@ -154,9 +154,11 @@ def frame_lines(images: Iterable[str], extraction: Extraction, *, training: Fram
     if not _same_voxels(usual, wanted):
         stored = f" (stored as {usual.codes})" if usual.codes not in ("", MIXED) else ""
         whose, where = ("those of the training", "its space") if training else ("the template's", "a template")
+        alike = sum(frame[1:3] == usual[1:3] for frame in frames)
+        have = "the volumes have" if alike == len(frames) else f"{alike} of {len(frames)} volumes have"
         lies = f"lies {usual.above_middle:+.3g} mm from the middle, there {wanted.above_middle:+.3g} mm: "
         lines.append(
-            f"{_how_many(frames, usual)} {_voxels(usual)}{stored}, {whose} {_voxels(wanted)}; "
+            f"{have} {_voxels(usual)}{stored}, {whose} {_voxels(wanted)}; "
             f"{'' if usual.shape[extraction.axis] == 1 else f'{extraction.name} {lies}'}register the scans to {where}"
             f"{'' if training else ', or choose another --slice_index'}"
         )
@@ -233,30 +235,18 @@ def _above_middle(shape: Sequence[int], spacing: Sequence[float], extraction: Ex
 
 def _same_voxels(frame: Frame, wanted: Frame) -> bool:
     """A single slice was cut by somebody else: its size alone can be compared."""
-    alike = [
-        ours == theirs or 1 in (ours[0], theirs[0])
-        for ours, theirs in zip(zip(*frame[1:3], strict=True), zip(*wanted[1:3], strict=True), strict=True)
-    ]
-    return all(alike)
+    pairs = zip(zip(*frame[1:3], strict=True), zip(*wanted[1:3], strict=True), strict=True)
+    return all(ours == theirs or 1 in (ours[0], theirs[0]) for ours, theirs in pairs)
 
 
 def _in_order(codes: str) -> bool:
     return all(code in pair for code, pair in zip(codes, ("LR", "PA", "IS"), strict=True))
 
 
-def _how_many(frames: Sequence[Frame], usual: Frame) -> str:
-    alike = sum((frame.shape, frame.spacing) == (usual.shape, usual.spacing) for frame in frames)
-    return "the volumes have" if alike == len(frames) else f"{alike} of {len(frames)} volumes have"
-
-
 def _voxels(frame: Frame) -> str:
     sizes = sorted(set(frame.spacing))
     spacing = f"{sizes[0]:g}" if len(sizes) == 1 else " x ".join(f"{size:g}" for size in frame.spacing)
     return f"{' x '.join(map(str, frame.shape))} voxels of {spacing} mm"
-
-
-def _usual(values: Iterable[Any]) -> Any:
-    return Counter(values).most_common(1)[0][0]
 
 
 def _point(values: NDArray[np.float64]) -> _Point:

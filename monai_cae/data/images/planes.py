@@ -69,19 +69,13 @@ def closest_view(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Vi
 
 
 def plane_axis(plane: str) -> int:
-    """
-    Raises:
-        MonaiCaeError: an unknown plane.
-    """
+    """0, 1 or 2; MonaiCaeError where the plane is unknown."""
     if plane not in PLANES:
         raise MonaiCaeError(f"plane must be axial, coronal or sagittal, not {plane!r}")
     return PLANES[plane]
 
 
 def check_axes(axes: str) -> None:
-    """
-    Raises:
-        MonaiCaeError: neither anatomical nor stored.
-    """
+    """MonaiCaeError unless they are anatomical or stored."""
     if axes not in AXES:
         raise MonaiCaeError(f"axes must be anatomical or stored, not {axes!r}")

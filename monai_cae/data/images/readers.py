@@ -102,21 +102,13 @@ class SliceReader(ExtractionReader):
 
 
 def read_image(extraction: Extraction, name: str) -> NDArray[Any]:
-    """What the network sees of a file, before it is resized and scaled: shape `(channels, ...)`.
-
-    Raises:
-        MonaiCaeError: see `ExtractionReader`.
-    """
+    """What the network sees of a file, before it is resized and scaled; errors: see `ExtractionReader`."""
     return extraction.image(np.moveaxis(read_part(extraction, name)[0], extraction.axis, 0))
 
 
 def read_part(extraction: Extraction, name: str) -> tuple[np.ndarray, np.ndarray, bool]:
     """The slices of a file that an extraction needs, three-dimensional, with their affine, and whether the header
-    records an orientation.
-
-    Raises:
-        MonaiCaeError: see `ExtractionReader`.
-    """
+    records an orientation. Errors: see `ExtractionReader`."""
     volume, axis = find_volume(name), extraction.axis
     view = volume.layout.view(extraction.axes)
     positions = extraction.positions(view.shape, name)
@@ -134,11 +126,7 @@ def read_part(extraction: Extraction, name: str) -> tuple[np.ndarray, np.ndarray
 
 
 def check_part(extraction: Extraction, array: np.ndarray, axis: int, positions: Sequence[int], where: str) -> None:
-    """Look at every slice along `axis`, or at a volume's all together; errors name them by position and `where`.
-
-    Raises:
-        MonaiCaeError: see `check_slice`.
-    """
+    """Look at every slice along `axis`, or at a volume's all together; errors, which name them, are `check_slice`'s."""
     if extraction.spatial_dims == 3:
         check_slice(array, f"{extraction.name} of {where}")
         return
@@ -147,10 +135,7 @@ def check_part(extraction: Extraction, array: np.ndarray, axis: int, positions: 
 
 
 def check_slice(array: np.ndarray, where: str) -> None:
-    """
-    Raises:
-        MonaiCaeError: the slice has values that are not finite or that no scan has, or is zero everywhere.
-    """
+    """MonaiCaeError where a slice has values that are not finite or that no scan has, or is zero everywhere."""
     if array.dtype.kind in "iu":
         array = array.view(array.dtype.newbyteorder("="))  # zero in any byte order; native numbers need no conversion
         largest = 1.0 if array.any() else 0.0

@@ -164,11 +164,7 @@ def recorded(bad: Sequence[BadScan], root: Path | None = None) -> list[dict[str,
 
 
 def from_record(records: Any) -> list[BadScan]:
-    """What `recorded` wrote.
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """What `recorded` wrote; ValueError where it is something else."""
     try:
         bad = [BadScan(*(str(one[name]) for name in ("subject", "image", "reason"))) for one in records]
     except (TypeError, KeyError, AttributeError) as error:

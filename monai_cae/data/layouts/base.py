@@ -99,11 +99,7 @@ class WithTable:
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """All files below a folder in a fixed order; links are followed, but never back to where the walk has been.
-
-    Raises:
-        MonaiCaeError: a folder that can't be read.
-    """
+    """All files below a folder in a fixed order; links are followed, but never back to where the walk has been."""
 
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse_unreadable):
@@ -117,11 +113,7 @@ def walk(root: Path) -> Iterator[Path]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a folder holds, by name, without hidden files: macOS leaves "._NAME" beside NAME on foreign disks.
-
-    Raises:
-        MonaiCaeError: it can't be read.
-    """
+    """What a folder holds, by name, without hidden files: macOS leaves "._NAME" beside NAME on foreign disks."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:

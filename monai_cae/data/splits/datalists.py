@@ -46,11 +46,7 @@ def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[s
 
 
 def recorded_folder(path: Path) -> Path:
-    """What a datalist's image paths are relative to: the folder that it records, else its own.
-
-    Raises:
-        MonaiCaeError: what `read_content` refuses.
-    """
+    """What a datalist's image paths are relative to: the folder that it records, else its own."""
     return Path((read_content(path).get("made_from") or {}).get("dataset_dir") or path.parent)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +44,6 @@ class LeakageDemo:
     same_subject: float
     subjects: int
     slices: int
-
-    def to_dict(self) -> dict[str, float | int]:
-        """The same for a JSON file."""
-        return asdict(self)
 
 
 def leakage_demo(
