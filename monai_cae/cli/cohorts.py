@@ -154,32 +154,18 @@ def _seen_by(checkpoints: Iterable[Path]) -> list[str]:
 
 
 def _run_audit(
-    path: Path,
-    dataset_dir: Path,
-    folder: Path,
-    options: argparse.Namespace,
-    seen: Sequence[str] = (),
-    pixels: bool = True,
+    path: Path, root: Path, folder: Path, options: argparse.Namespace, seen: Sequence[str] = (), pixels: bool = True
 ) -> Audit:
-    from monai_cae.data import audit_sets, read_datalist, usable_sets
+    from monai_cae.data import audit_datalist, read_datalist, usable_sets
     from monai_cae.evaluation.audit_page import audit_page
 
     allowed = {name: getattr(options, name) for name in ("allow_outside", "hash_ids")}
-    sets = read_datalist(path, dataset_dir, allow_leaks=True, **allowed)
+    sets = read_datalist(path, root, allow_leaks=True, **allowed)
     if pixels:
         frame = {"allow_other_frame": options.allow_other_frame}
         sets = usable_sets(sets, path, extraction(options), on_bad_scan="fail", frame=frame)
-    three = (sets.training, sets.validation, sets.test)
-    audit = audit_sets(
-        *three,
-        extraction=extraction(options),
-        pixels=pixels,
-        synthetic=sets.synthetic,
-        pretrained_on=seen,
-        name_files=not options.hash_ids,
-        bad_scans=sets.bad_scans,
-        progress=progress("audit", "image", sum(map(len, three))),
-    )
+    looked = progress("audit", "image", len(sets.training) + len(sets.validation) + len(sets.test))
+    audit = audit_datalist(sets, extraction(options), pixels=pixels, pretrained_on=seen, progress=looked)
     content = audit.to_dict()
     for name, text in (("audit.json", json.dumps(content, indent=2) + "\n"), ("audit.html", audit_page(content))):
         write_text(folder / name, text)

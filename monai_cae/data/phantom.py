@@ -90,7 +90,11 @@ def write_phantom(
     people = _draw_people(subjects, seed)
     with new_folder(out) as partial:
         for person in people if progress is None else progress(people):
-            _write_volume(partial / person.folder, person, _render(anatomy, person))
+            _write_volume(
+                partial / person.folder,
+                person,
+                _render(anatomy, person.ventricle_mm, person.cortex_mm, person.generator),
+            )
         with (partial / "oasis_cross-sectional.csv").open("w", encoding="utf-8-sig", newline="") as file:
             table = csv.DictWriter(file, people[0].row)
             table.writeheader()
@@ -241,16 +245,15 @@ def _brain_mask(brain: _Array, origin: _Array) -> _Array:
     return np.asarray(ndimage.distance_transform_edt(dilated) > closing_mm + tight_mm)
 
 
-def _render(anatomy: _Anatomy, person: _Person) -> _Array:
+def _render(anatomy: _Anatomy, ventricle_mm: float, cortex_mm: float, rng: _Generator) -> _Array:
     """Simulate one masked T1 volume: int16 (176, 208, 176), 0 outside the brain mask."""
-    rng = person.generator
     box = ndimage.find_objects(anatomy.inside.astype(np.int8))[0]
     inside = anatomy.inside[box]
     warp_mm, (folding, bias) = _draw_fields(inside, rng)
     source = _to_template(np.argwhere(inside).T + [[axis.start] for axis in box], anatomy.origin, rng) + warp_mm
-    _widen_ventricles(source, anatomy, person.ventricle_mm)
+    _widen_ventricles(source, anatomy, ventricle_mm)
     brightness = _sample(anatomy.brightness, source)
-    excess_mm = _sample(anatomy.depth, source) - (_CORTEX_MM - person.cortex_mm) - 0.6 * folding
+    excess_mm = _sample(anatomy.depth, source) - (_CORTEX_MM - cortex_mm) - 0.6 * folding
     brightness -= np.clip(excess_mm / 1.2 + 0.5, 0, 1) * np.maximum(brightness - _CSF, 0)
     volume = np.zeros(_SHAPE, dtype=np.int16)
     volume[box][inside] = _acquire(brightness, bias, rng)

@@ -127,7 +127,11 @@ def name_persons(
     Raises:
         MonaiCaeError: a pattern that does not fit, or names that may be one person or several.
     """
-    read = re.compile(_checked(pattern)) if pattern else None
+    try:
+        read = re.compile(pattern) if pattern else None
+    except re.error as error:
+        wrong = f"subject_pattern {shown(pattern)} is not a regular expression ({error}): correct it"
+        raise MonaiCaeError(wrong) from error
     split = [split_session(scan.subject) if read is None else _found(read, scan.subject, where) for scan in scans]
     keys = [folded(subject) if pattern else person(subject) for subject, _ in split]
     spelling: dict[str, str] = {}
@@ -180,16 +184,6 @@ def _visits(sexes: Mapping[str, str], numbers: bool) -> list[list[str]]:
 def _are_sites(groups: Sequence[Sequence[str]], sexes: Mapping[str, str]) -> bool:
     both = sum({"F", "M"} <= {sexes[name] for name in group} for group in groups)
     return both > _MISTAKES * len(groups) or any(len(group) > _MOST_VISITS for group in groups)
-
-
-def _checked(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise MonaiCaeError(
-            f"subject_pattern {shown(pattern)} is not a regular expression ({error}): correct it"
-        ) from error
-    return pattern
 
 
 def _found(pattern: re.Pattern[str], name: str, where: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import optimize
 
 from monai_cae.data.cohort.persons import natural
-from monai_cae.data.cohort.tasks import MISSING_CODES, Task, make_task
+from monai_cae.data.cohort.tasks import Task, make_task
 from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.scan_quality import LEFT_OUT, bad_scans
 from monai_cae.data.layouts import Asked, Found, read_scans
@@ -61,20 +61,14 @@ class Cohort:
 
 
 class Labels(Protocol):
-    """What the data need to know of a target, see `monai_cae.targets.Target`.
-
-    Attributes:
-        name: what is predicted; a datalist records it with its settings.
-        classes: label -> what somebody with it is called; none where the label is a number.
-        tells: columns that tell the label, and can't be covariates.
-    """
+    """What the data need to know of a target, see `monai_cae.targets.Target`; `classes` are none for numbers."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str: ...  # what is predicted; a datalist records it with its settings
     @property
-    def classes(self) -> Mapping[float, str]: ...
+    def classes(self) -> Mapping[float, str]: ...  # label -> what somebody with it is called
     @property
-    def tells(self) -> Collection[str]: ...
+    def tells(self) -> Collection[str]: ...  # columns that tell the label, and can't be covariates
 
     def select(self, scans: Sequence[Scan], *, sessions: str, missing_codes: Any, **rules: Any) -> Cohort:
         """Who takes part, each with a label; `rules` are the cohort's settings that differ from their defaults."""
@@ -94,24 +88,14 @@ class PatientsAndControls:
     tells: Collection[str] = ("cdr", "label")
 
     def select(
-        self,
-        scans: Sequence[Scan],
-        *,
-        sessions: str = "first",
-        missing_codes: Any = MISSING_CODES,
-        controls: str = "oldest",
-        **rules: str,
+        self, scans: Sequence[Scan], *, sessions: str, missing_codes: Any, controls: str = "oldest", **rules: str
     ) -> Cohort:
         """See `select_cohort` and, for the rules, `make_task`."""
         task = make_task(missing_codes=missing_codes, **rules)
         return select_cohort(scans, task=task, controls=controls, sessions=sessions)
 
     def checked(self, label: Any, what: str) -> int:
-        """A label of a given datalist.
-
-        Raises:
-            MonaiCaeError: it is neither 0 nor 1.
-        """
+        """A label of a given datalist; MonaiCaeError where it is neither 0 nor 1, which names it as `what`."""
         if label not in (0, 1):
             raise MonaiCaeError(f"{what} is {shown(label)}; it must be 0 (HC) or 1 (AD)")
         return int(label)
@@ -240,7 +224,9 @@ def select_cohort(
         raise MonaiCaeError(f"controls must be one of {', '.join(CONTROLS)}, not {controls!r}")
     task = task or Task()
     kept = _of_sessions(scans, sessions)
-    labels = task.labels((scan.row for scan in kept), (scan.name for scan in kept))
+    rows = [scan.row for scan in kept]
+    labels = task.labels(rows, (scan.name for scan in kept))
+    values = task.values(rows, labels)
     labelled = [dataclasses.replace(scan, label=label) for scan, label in zip(kept, labels, strict=True)]
     _refuse_contradictions(labelled)
     patients = [scan for scan in labelled if scan.label == 1]
@@ -248,10 +234,9 @@ def select_cohort(
     negative = task.negative or f"not {task.positive}"
     for found, rule in ((patients, f"patient ({task.positive})"), (healthy, f"control ({negative})")):
         if not found:
-            told = "; ".join(task.values([scan.row for scan in kept], labels))
+            told = f" ({'; '.join(values)})" if values else ""
             raise MonaiCaeError(
-                f"no {rule} among {len(kept)} scans{f' ({told})' if told else ''}: two classes are needed; check the "
-                "table and the task"
+                f"no {rule} among {len(kept)} scans{told}: two classes are needed; check the table and the task"
             )
     people = {scan.subject for scan in _choose(_first_scans(healthy), _first_scans(patients), controls)}
     chosen = [scan for scan in healthy if scan.subject in people]
@@ -260,7 +245,6 @@ def select_cohort(
         _FURTHER: len(scans) - len(kept),
         f"controls not chosen ({controls})": len(healthy) - len(chosen),
     }
-    values = task.values([scan.row for scan in kept], labels)
     return Cohort(
         patients,
         chosen,

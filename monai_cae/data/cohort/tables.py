@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +130,12 @@ def read_subjects(
     scans = [reading.scan(row, f"{path}, row {number}") for number, row in cells.rows]
     _note_ages(rows, roles, notes)
     scans, guessed = name_persons(scans, subject_pattern, str(path))
-    _refuse_duplicates(scans, path)
+    for name, count in Counter(scan.name for scan in scans).items():
+        if count > 1:
+            raise MonaiCaeError(
+                f"{path} has {name} twice: delete one of its rows, or name the column that tells the scans of a person "
+                "apart with --session-column"
+            )
     return Table(scans, [*notes, *guessed])
 
 
@@ -326,14 +332,3 @@ def _number(text: str, column: str, where: str) -> float | None:
     if not math.isfinite(value):
         raise MonaiCaeError(f"{where}: {column} is {shown(text)}, not a number: correct it or leave it blank")
     return value
-
-
-def _refuse_duplicates(scans: list[Scan], path: Path) -> None:
-    seen: set[str] = set()
-    for scan in scans:
-        if scan.name in seen:
-            raise MonaiCaeError(
-                f"{path} has {scan.name} twice: delete one of its rows, or name the column that tells the scans of a "
-                "person apart with --session-column"
-            )
-        seen.add(scan.name)

@@ -6,6 +6,7 @@ paper's template have is compared with what each header says; headers are all th
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -189,7 +190,7 @@ def _orientation_lines(frames: Sequence[Frame], axes: str, training: Frame | Non
     lines = []
     counts = Counter(frame.codes for frame in frames if frame.codes)
     found = ", ".join(f"{codes} {count}" for codes, count in counts.most_common())
-    if axes == "stored" and any(not _in_order(codes) for codes in counts):
+    if axes == "stored" and not all(re.fullmatch("[LR][PA][IS]", codes) for codes in counts):
         lines.append(
             f"the scans are stored as {found}, and with axes stored the planes are not those of the body: give --axes "
             "anatomical"
@@ -237,10 +238,6 @@ def _same_voxels(frame: Frame, wanted: Frame) -> bool:
     """A single slice was cut by somebody else: its size alone can be compared."""
     pairs = zip(zip(*frame[1:3], strict=True), zip(*wanted[1:3], strict=True), strict=True)
     return all(ours == theirs or 1 in (ours[0], theirs[0]) for ours, theirs in pairs)
-
-
-def _in_order(codes: str) -> bool:
-    return all(code in pair for code, pair in zip(codes, ("LR", "PA", "IS"), strict=True))
 
 
 def _voxels(frame: Frame) -> str:

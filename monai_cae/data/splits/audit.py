@@ -97,6 +97,12 @@ def audit_sets(
     )
 
 
+def audit_datalist(sets: Sets, extraction: Extraction, **options: Any) -> Audit:
+    """`audit_sets`, which has the options, of what was read from a datalist."""
+    known: dict[str, Any] = {"synthetic": sets.synthetic, "name_files": not sets.hashed, "bad_scans": sets.bad_scans}
+    return audit_sets(sets.training, sets.validation, sets.test, extraction=extraction, **known, **options)
+
+
 def audit_training(
     sets: Sets,
     extraction: Extraction,
@@ -115,17 +121,7 @@ def audit_training(
     Raises:
         MonaiCaeError: a leak that is not allowed.
     """
-    audit = audit_sets(
-        sets.training,
-        sets.validation,
-        sets.test,
-        extraction=extraction,
-        synthetic=sets.synthetic,
-        pretrained_on=pretrained_on,
-        name_files=not sets.hashed,
-        bad_scans=sets.bad_scans,
-        target=target,
-    )
+    audit = audit_datalist(sets, extraction, pretrained_on=pretrained_on, target=target)
     if audit.leaks and not allow_leaks:
         more = f" (and {len(audit.leaks) - 1} more)" if len(audit.leaks) > 1 else ""
         raise MonaiCaeError(
