@@ -90,11 +90,8 @@ def write_phantom(
     people = _draw_people(subjects, seed)
     with new_folder(out) as partial:
         for person in people if progress is None else progress(people):
-            _write_volume(
-                partial / person.folder,
-                person,
-                _render(anatomy, person.ventricle_mm, person.cortex_mm, person.generator),
-            )
+            volume = _render(anatomy, person.ventricle_mm, person.cortex_mm, person.generator)
+            _write_volume(partial / person.folder, person, volume)
         with (partial / "oasis_cross-sectional.csv").open("w", encoding="utf-8-sig", newline="") as file:
             table = csv.DictWriter(file, people[0].row)
             table.writeheader()
@@ -133,23 +130,14 @@ class _Person:
 
 @dataclass(frozen=True)
 class _Anatomy:
-    """What all subjects share: float32 maps (153, 189, 159) on the template's 1 mm grid, and the T88 brain mask.
+    """What all subjects share: float32 maps (153, 189, 159) on the template's 1 mm grid, and the T88 brain mask."""
 
-    Attributes:
-        brightness: T1 relative to white matter.
-        depth: mm from the white matter into the cortex and beyond; 0 in deep nuclei.
-        ventricle: mm from the walls of the lateral ventricles, negative inside.
-        outward: gradient of `ventricle`, (3, 153, 189, 159).
-        origin: the anterior commissure's voxel on the template's grid.
-        inside: brain mask (176, 208, 176).
-    """
-
-    brightness: _Array
-    depth: _Array
-    ventricle: _Array
-    outward: _Array
-    origin: _Array
-    inside: _Array
+    brightness: _Array  # T1 relative to white matter
+    depth: _Array  # mm from the white matter into the cortex and beyond; 0 in deep nuclei
+    ventricle: _Array  # mm from the walls of the lateral ventricles, negative inside
+    outward: _Array  # gradient of `ventricle`, (3, 153, 189, 159)
+    origin: _Array  # the anterior commissure's voxel on the template's grid
+    inside: _Array  # brain mask (176, 208, 176)
 
 
 def _draw_people(subjects: int, seed: int) -> list[_Person]:

@@ -69,14 +69,9 @@ def find_table(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Table:
-    """What a table says of its scans.
+    """What a table says of its scans, and what of that was guessed."""
 
-    Attributes:
-        scans: one per row; images are not looked for.
-        notes: what was guessed.
-    """
-
-    scans: list[Scan]
+    scans: list[Scan]  # one per row; images are not looked for
     notes: list[Note]
 
 

@@ -105,15 +105,10 @@ def bad_lines(bad: Sequence[BadScan]) -> list[str]:
 
 
 class UsableImages(NamedTuple):
-    """Images to predict from.
+    """Images to predict from."""
 
-    Attributes:
-        images: those that can be used.
-        left_out: files that can't be used, and why.
-    """
-
-    images: list[Path]
-    left_out: dict[str, str]
+    images: list[Path]  # those that can be used
+    left_out: dict[str, str]  # files that can't be used, and why
 
 
 def usable_images(

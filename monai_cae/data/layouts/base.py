@@ -18,17 +18,11 @@ IMAGE_SUFFIXES = (".nii.gz", ".nii", ".hdr")
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """The images of a cohort.
-
-    Attributes:
-        by_name: name of the scan -> file.
-        further: how many were passed over for another of the same session.
-        notes: how these were chosen.
-    """
+    """The images of a cohort, by the name of their scan."""
 
     by_name: dict[str, Path]
-    further: int = 0
-    notes: list[Note] = dataclasses.field(default_factory=list)
+    further: int = 0  # how many were passed over for another of the same session
+    notes: list[Note] = dataclasses.field(default_factory=list)  # how these were chosen
 
 
 @dataclasses.dataclass(frozen=True)
