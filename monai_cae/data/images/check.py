@@ -66,23 +66,14 @@ _LIES: tuple[tuple[str, str, _Turn], ...] = (
 
 @dataclass
 class ScanCheck:
-    """What is known of one scan; what could not be read keeps its default.
-
-    Attributes:
-        name: the scan's name.
-        path: its image file.
-        problems: one sentence each, "kind: what was measured, what is usual".
-        frame, affine: how the volume lies.
-        thumbnail: the wanted slice, averaged to at most 104 pixels, in the file's units; None where it can't be read.
-        measures, digest: of the wanted slice's pixels.
-    """
+    """What is known of one scan; what could not be read keeps its default."""
 
     name: str
     path: Path
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # a sentence each, "kind: what was measured, what is usual"
     frame: Frame | None = None
     affine: NDArray[np.float64] | None = None
-    thumbnail: _Array | None = None
+    thumbnail: _Array | None = None  # the wanted slice, averaged to at most 104 pixels, in the file's units
     measures: dict[str, float] = field(default_factory=dict)
     digest: bytes = b""
 
@@ -94,19 +85,12 @@ class ScanCheck:
 
 @dataclass(frozen=True)
 class CohortCheck:
-    """What is usual in a cohort, and which scans differ.
+    """What is usual in a cohort, and which scans differ."""
 
-    Attributes:
-        scans: every scan, in the order given.
-        shape: the usual shape of a volume; None where no volume can be opened.
-        spacing: the usual voxel size in mm; None as well.
-        notes: what could not be judged, and why.
-    """
-
-    scans: list[ScanCheck]
-    shape: tuple[int, int, int] | None
-    spacing: tuple[float, float, float] | None
-    notes: tuple[str, ...] = ()
+    scans: list[ScanCheck]  # every scan, in the order given
+    shape: tuple[int, int, int] | None  # the usual one; None where no volume can be opened, like spacing
+    spacing: tuple[float, float, float] | None  # mm
+    notes: tuple[str, ...] = ()  # what could not be judged, and why
 
     @property
     def suspicious(self) -> list[ScanCheck]:

@@ -27,23 +27,14 @@ _Point = tuple[float, float, float]
 
 
 class Frame(NamedTuple):
-    """How a volume, or most of a cohort's, lies.
+    """How a volume, or most of a cohort's, lies; shape and spacing are those of the volume as it is read."""
 
-    Attributes:
-        codes: directions of the stored axes, such as "PSR"; "" where the header records none; "mixed" of several.
-        shape: of the volume as it is read.
-        spacing: of its voxels as it is read, in mm.
-        above_middle: mm from the volume's middle to the slice.
-        centre: of the slice in mm; None where it is not recorded, or where headers do not agree.
-        normal: unit vector across the slice; None likewise.
-    """
-
-    codes: str
+    codes: str  # directions of the stored axes, such as "PSR"; "" where the header records none; "mixed" of several
     shape: tuple[int, int, int]
-    spacing: _Point
-    above_middle: float
-    centre: _Point | None = None
-    normal: _Point | None = None
+    spacing: _Point  # mm
+    above_middle: float  # mm from the volume's middle to the slice
+    centre: _Point | None = None  # of the slice in mm; None where it is not recorded, or where headers do not agree
+    normal: _Point | None = None  # unit vector across the slice; None likewise
 
     @property
     def tilt(self) -> float:

@@ -10,29 +10,18 @@ from numpy.typing import NDArray
 
 from monai_cae.errors import MonaiCaeError
 
-PLANES = {
-    "sagittal": 0,
-    "coronal": 1,
-    "axial": 2,
-}  # axes to the right, to the front, upwards
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # axes to the right, to the front, upwards
 AXES = ("anatomical", "stored")
 _LEAST_VOLUME = 1e-6  # of the unit cube under an affine without its scales: below, its axes lie in one plane
 
 
 class View(NamedTuple):
-    """The axes of a volume as they are counted: those of the file, or turned into the closest RAS+.
-
-    Attributes:
-        shape: three sizes.
-        affine: shape (4, 4); copy it before you change it.
-        order: which stored axis each of the axes is.
-        flipped: which of the axes run against the stored ones.
-    """
+    """The axes of a volume as they are counted: those of the file, or turned into the closest RAS+."""
 
     shape: tuple[int, int, int]
-    affine: NDArray[np.float64]
-    order: tuple[int, int, int] = (0, 1, 2)
-    flipped: tuple[bool, bool, bool] = (False, False, False)
+    affine: NDArray[np.float64]  # shape (4, 4); copy it before you change it
+    order: tuple[int, int, int] = (0, 1, 2)  # which stored axis each of the axes is
+    flipped: tuple[bool, bool, bool] = (False, False, False)  # which of the axes run against the stored ones
 
     @property
     def as_stored(self) -> bool:

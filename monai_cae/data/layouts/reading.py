@@ -29,19 +29,12 @@ NAMED = 10
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a cohort folder holds.
+    """What a cohort folder holds."""
 
-    Attributes:
-        layout: in words, e.g. "OASIS-1 discs".
-        scans: rows of the table that have an image (all rows where only a table was given).
-        left_out: why rows or images are not among them, and how many.
-        notes: what was guessed, and who was left out.
-    """
-
-    layout: str
-    scans: list[Scan]
-    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
-    notes: list[Note] = dataclasses.field(default_factory=list, compare=False)
+    layout: str  # in words, e.g. "OASIS-1 discs"
+    scans: list[Scan]  # rows of the table that have an image (all rows where only a table was given)
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)  # why rows or images are not among them
+    notes: list[Note] = dataclasses.field(default_factory=list, compare=False)  # what was guessed, who was left out
 
 
 def read_scans(dataset_dir: str | Path, asked: Asked | None = None, **options: Any) -> Found:

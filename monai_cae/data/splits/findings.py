@@ -17,19 +17,12 @@ NOT_CHECKED = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """What one check found."""
 
-    Attributes:
-        check: the check's name.
-        leak: information passes between sets; otherwise a warning.
-        message: one sentence.
-        members: the items, as subject/session or file name, each after its set.
-    """
-
-    check: str
-    leak: bool
-    message: str
-    members: tuple[str, ...] = ()
+    check: str  # its name
+    leak: bool  # information passes between sets; otherwise a warning
+    message: str  # one sentence
+    members: tuple[str, ...] = ()  # the items, as subject/session or file name, each after its set
 
 
 @dataclass(frozen=True)
