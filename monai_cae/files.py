@@ -1,4 +1,4 @@
-"""Writing files and folders so that a reader never meets half of one."""
+"""Write files and folders so that no reader sees half of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the bundle is, and a copy of it to run and change."""
+"""The folder of the bundle, and a copy of it to run and change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people see while they wait: lines as wide as the terminal, and one progress bar, however many trainers run."""
+"""Terminal output: lines as wide as the terminal, and one progress bar for all trainers."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def through(run_bundle, discs, tmp_path_factory):
         overlay: str, cohort: Path = discs, scans: str = "disc1", **settings: Any
     ) -> tuple[Path, list[dict[str, str]]]:
         folder = tmp_path_factory.mktemp(overlay)
-        run_bundle(["experiment.yaml", str(PLUGINS / overlay)], cohort, folder / "out", repeats=1, **settings)
+        run_bundle(["experiment.yaml", str(PLUGINS / overlay)], cohort, folder / "out", **{"repeats": 1, **settings})
         made, package = folder / "out" / "repeat_1", folder / "cae.zip"
         assert main(["package", str(package), "--output-dir", str(made)]) == 0
         assert main(["bundle", str(folder / "cae"), "--from", str(package)]) == 1  # nobody's code runs unasked
@@ -72,21 +72,24 @@ def test_an_autoencoder_with_two_outputs_and_its_own_loss(through):
 
 
 def test_a_target_that_is_a_number(through, run_bundle, discs, capsys):
-    made, predicted = through("with_number.yaml")
+    made, predicted = through("with_number.yaml", repeats=2)
     told = capsys.readouterr().out
     whole = made.parent
     record = rows_of(whole / "predictions.csv")
     assert list(record[0]) == ["method", "subject", "repeat", "fold", "label", "nwbv", "cdr", "age", "sex"]
-    errors = [float(row["nwbv"]) - float(row["label"]) for row in record]
-    mae = sum(map(abs, errors)) / len(errors)
-    assert len(record) == 8 and all(0.7 <= float(row["label"]) <= 0.76 for row in record) and 0 < mae < 1
-    summary = json.loads((whole / "summary.json").read_text())
-    assert math.isclose(summary["scores"]["network"]["mae"]["mean"], mae, rel_tol=1e-6)
-    assert math.isclose(summary["scores"]["network"]["bias"]["mean"], sum(errors) / len(errors), abs_tol=1e-6)
-    assert math.isclose(json.loads((made / "results_evaluate.json").read_text())["test_mae"], mae, rel_tol=1e-4)
+    errors = [[float(row["nwbv"]) - float(row["label"]) for row in record if row["repeat"] == r] for r in "12"]
+    maes = [sum(map(abs, one)) / len(one) for one in errors]
+    mae, sd = sum(maes) / 2, abs(maes[0] - maes[1]) / math.sqrt(2)
+    assert len(record) == 16 and all(0.7 <= float(row["label"]) <= 0.76 for row in record) and 0 < mae < 1
+    scores = json.loads((whole / "summary.json").read_text())["scores"]["network"]
+    assert math.isclose(scores["mae"]["mean"], mae, rel_tol=1e-6) and math.isclose(
+        scores["mae"]["sd"], sd, rel_tol=1e-6
+    )
+    assert math.isclose(scores["bias"]["mean"], sum(map(sum, errors)) / 16, abs_tol=1e-6)
+    assert math.isclose(json.loads((made / "results_evaluate.json").read_text())["test_mae"], maes[0], rel_tol=1e-4)
     page = (whole / "results.md").read_text()
-    assert f"| mean absolute error | {mae:.4g} |" in page and "AUC" not in page and "AD" not in page
-    assert "mean absolute error" in told and f"network   {mae:.4g}" in told and "AUC" not in told
+    assert f"| mean absolute error | {mae:.4g} ± {sd:.2g} |" in page and "AUC" not in page and "AD" not in page
+    assert "mean absolute error" in told and f"network   {mae:.4g} ± {sd:.2g}" in told and "AUC" not in told
     assert {path.name for path in (whole / "figures").iterdir()} == {"target_predicted.png"}
     assert (made / "figures" / "evaluate_predicted.png").is_file() and not (whole / "model_card.md").exists()
     metadata = json.loads((whole.parent / "cae" / "configs" / "metadata.json").read_text())

@@ -1,4 +1,4 @@
-"""The `monai-cae` command: parse, call, print. Training and inference are runs of `python -m monai.bundle`."""
+"""The `monai-cae` command: parse, call, print. `python -m monai.bundle` does training and inference."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        Exit status: 0; 1 after a mistake that one line on stderr explains, or where `audit` or `check` found something;
-        130 after Ctrl-C.
+        Exit status: 0; 1 after a user's mistake, explained in one line on stderr, or if `audit` or `check` found
+        something; 130 after Ctrl-C.
     """
     parser = _parser()
     given = [_hyphenated(text) for text in (sys.argv[1:] if arguments is None else arguments)]

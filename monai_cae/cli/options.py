@@ -1,4 +1,4 @@
-"""Options that several commands share, and what they say."""
+"""Options that several commands share, with their help."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """How a cohort is read, before anybody is selected."""
+    """Add the options for reading a cohort, before selection."""
     parser.add_argument("--table", type=Path, help="the table, where it is not in the folder")
     for role in ROLES:
         none = "" if role == "subject" else "; none: go without"
@@ -103,7 +103,7 @@ def extraction(options: argparse.Namespace) -> SliceExtraction:
 
 
 def own_options(message: str, options: Mapping[str, Any]) -> str:
-    """A message of the layers below, which name the bundle's settings, with the options of the running command."""
+    """Replace the bundle's settings in a message with the options of the running command."""
 
     def own(found: re.Match[str]) -> str:
         link, name, value = found.groups(default="")

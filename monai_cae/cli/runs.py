@@ -63,7 +63,7 @@ def predict(options: argparse.Namespace) -> None:
 
 
 def _as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """Options as the bundle has them, with underscores, but for the name of a variant and whatever is a value.
+    """Options in the bundle's spelling, with underscores, except in values and names of variants.
 
     Raises:
         MonaiCaeError: a value without a setting, or one of the settings whose values have a place of their own.
@@ -103,7 +103,7 @@ def _places(**paths: Path) -> list[str]:
 
 
 def _bundle(*arguments: str) -> None:
-    """Print a command of `python -m monai.bundle`, and be it."""
+    """Print a command of `python -m monai.bundle` and run it."""
     shown = (f'"{part}"' if "'" in part and not set(part) & set('"$`\\!') else quote(part) for part in arguments)
     print(" ".join(["python -m monai.bundle", *shown]), flush=True)
     warnings.filterwarnings("ignore", "parsing config_file")  # MONAI's advice to trust configs: these are our own

@@ -1,4 +1,4 @@
-"""Commands about networks that go to others: export, bundle, package."""
+"""Commands for sharing networks: export, bundle, package."""
 
 from __future__ import annotations
 

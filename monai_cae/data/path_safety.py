@@ -1,4 +1,4 @@
-"""Image paths that a table or a datalist names: they stay in the folder that the user has given."""
+"""Image paths in a table or a datalist must stay in the user's folder."""
 
 from __future__ import annotations
 

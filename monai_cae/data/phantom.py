@@ -1,4 +1,4 @@
-"""A synthetic cohort in OASIS-1's own disk format, for tests, demonstrations and runs without the real data."""
+"""A synthetic cohort in OASIS-1's disk format, for tests, demonstrations and runs without real data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names and cells of tables and datalists: fit for a path, a line on a screen and a file in UTF-8."""
+"""Names and cells of tables and datalists: fit for a path, one line on screen and a UTF-8 file."""
 
 from __future__ import annotations
 

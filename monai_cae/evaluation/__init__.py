@@ -1,6 +1,6 @@
-"""After training: what a network's outputs are worth, in numbers (here) and in pictures (`evaluation.figures`).
+"""Scores and figures of a network's outputs.
 
-Arrays in, numbers and figures out; nothing here knows of networks, files or engines.
+Arrays in, numbers and figures out; independent of networks, files and engines.
 """
 
 from __future__ import annotations

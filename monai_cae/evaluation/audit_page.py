@@ -1,4 +1,4 @@
-"""The leakage audit as one HTML page for a reviewer: it loads nothing, runs nothing, and prints."""
+"""The leakage audit as one self-contained, printable HTML page for a reviewer."""
 
 from __future__ import annotations
 

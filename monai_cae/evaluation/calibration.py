@@ -1,6 +1,6 @@
-"""Whether a probability of 0.8 means 8 of 10: calibration of predicted probabilities.
+"""Calibration: whether a predicted probability of 0.8 means 8 of 10.
 
-What can be resampled takes `counts`, how often each subject was drawn, and scores all resamples at once.
+Functions with `counts` (how often each subject was drawn) score all resamples at once.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from scipy.special import expit, logit
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.metrics import checked_scores
 
-BINS = 10
+BINS = 10  # of equal width, of the error
+MOST_BINS, FEWEST = 5, 10  # of equally many predictions, and different subjects in each, of the diagram
 SMALLEST_PROBABILITY = 1e-7  # of float32's resolution near 1; the logit of 0 or 1 is infinite
 STEPS = 100
 
 
 class ReliabilityBins(NamedTuple):
-    """Predictions sorted by their probability into bins of equal width; each of shape `(bins,)`.
+    """Predictions sorted by their probability into bins of equally many; each of shape `(bins,)`.
 
-    `subjects` tells how many different ones the predictions are of.
+    `subjects` counts the different subjects of the predictions.
     """
 
     predictions: NDArray[np.int64]
@@ -40,34 +41,42 @@ class CalibrationLine(NamedTuple):
 
 
 def reliability_bins(
-    labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS, subjects: ArrayLike | None = None
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    subjects: ArrayLike | None = None,
+    most: int = MOST_BINS,
+    fewest: int = FEWEST,
 ) -> ReliabilityBins:
     """Compare the mean predicted probability with the observed share of AD, bin by bin.
 
-    Bins have equal width and include their upper edge, as scikit-learn's `calibration_curve`, which leaves out empty
-    ones and does not tell the counts.
+    Bins are those of scikit-learn's `calibration_curve` with the strategy "quantile", which does not tell the counts;
+    there are as many as have enough subjects in each.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
         probabilities: Predicted probability of AD, shape `(n,)`.
-        bins: How many, 1 or more.
         subjects: Whose each prediction is, shape `(n,)`; without it each is another's.
+        most: Bins at most.
+        fewest: Different subjects that each must have.
 
     Returns:
-        Numbers of predictions and of subjects, mean probability and share of AD of each bin; the latter two nan for an
-        empty bin.
+        Numbers of predictions and of subjects, mean probability and share of AD of each bin; none where the subjects
+        are too few for two bins, or their probabilities too alike.
 
     Raises:
-        MonaiCaeError: For input that `classification_metrics` refuses, or no bin.
+        MonaiCaeError: For input that `classification_metrics` refuses.
     """
     truth, scores = checked_scores(labels, probabilities)
-    inside = _bin_members(scores, bins)
-    counts = inside.sum(axis=0)
-    some = np.maximum(counts, 1)
-    predicted, observed = (np.where(counts > 0, values @ inside / some, np.nan) for values in (scores, truth))
     names = np.arange(len(truth)) if subjects is None else np.asarray(subjects)
-    people = [len(np.unique(names[members])) for members in inside.T > 0]
-    return ReliabilityBins(counts.astype(np.int64), np.array(people), predicted, observed)
+    for bins in range(most, 1, -1):
+        places = np.searchsorted(np.quantile(scores, np.arange(1, bins) / bins), scores)
+        members = [places == place for place in range(bins)]
+        people = [len(np.unique(names[inside])) for inside in members]
+        if min(people) >= fewest:
+            means = (np.array([values[inside].mean() for inside in members]) for values in (scores, truth))
+            return ReliabilityBins(np.array([inside.sum() for inside in members]), np.array(people), *means)
+    nobody, nothing = np.zeros(0, np.int64), np.zeros(0)
+    return ReliabilityBins(nobody, nobody, nothing, nothing)
 
 
 def expected_calibration_error(
@@ -75,8 +84,8 @@ def expected_calibration_error(
 ) -> NDArray[np.float64]:
     """Mean distance between predicted probability and observed share of AD over equal-width bins (Naeini 2015, AAAI).
 
-    It is never negative, so with few subjects even perfect probabilities have an error above 0, and a resample a
-    larger one than the sample: an interval from resamples lies too high.
+    It is never negative, so with few subjects even perfect probabilities have an error above 0. Resamples have a larger
+    error than the sample, so an interval from resamples lies too high.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
@@ -85,7 +94,7 @@ def expected_calibration_error(
         bins: How many, 1 or more.
 
     Returns:
-        Between 0 and 1, shape `(resamples,)`; nan where nobody counts.
+        Between 0 and 1, shape `(resamples,)`; nan if no subject counts.
 
     Raises:
         MonaiCaeError: If there is no bin.
@@ -103,7 +112,7 @@ def calibration_line(
 
     The slope is that of a logistic regression of the class on the predicted log-odds: below 1 the probabilities are
     too extreme, as overfitting makes them. The intercept is fitted with the slope held at 1 (calibration in the
-    large): below 0 the probabilities of AD are too high on the whole.
+    large): below 0 the probabilities of AD are too high overall.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
@@ -131,14 +140,14 @@ def calibration_line(
 
 
 def fitted_temperature(labels: ArrayLike, logits: ArrayLike) -> float:
-    """Find the number that logits should be divided by, by the smallest log loss (Guo et al. 2017).
+    """Find the temperature: the divisor of the logits with the smallest log loss (Guo et al. 2017).
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD, of subjects that the network was not trained on.
         logits: Predicted log-odds of AD, shape `(n,)`.
 
     Returns:
-        Temperature between 0.05 and 20; the latter for logits that say nothing about the labels.
+        Temperature between 0.05 and 20; 20 for logits that say nothing about the labels.
     """
     truth, odds = np.asarray(labels, dtype=np.float64), np.asarray(logits, dtype=np.float64)
 

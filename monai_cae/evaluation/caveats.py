@@ -1,4 +1,4 @@
-"""What has to be known before a score is quoted, one sentence each, in the same words everywhere."""
+"""Caveats: what a reader must know before quoting a score, one sentence each, the same everywhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SLOPES = (0.1, 10.0)  # of calibration; beyond them a predicted 0.99 means less 
 
 
 def dead_classifier(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5) -> list[str]:
-    """Tell a classifier that says one thing whatever it is shown; its accuracy is that of saying so.
+    """Detect a classifier with one answer for all subjects; its accuracy is that of the constant answer.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
@@ -22,8 +22,8 @@ def dead_classifier(labels: ArrayLike, probabilities: ArrayLike, threshold: floa
         threshold: Probability from which on a subject counts as AD.
 
     Returns:
-        A sentence for everybody in one class, though both are there, and one for probabilities that are all the same.
-        Of fewer than two subjects nothing is said.
+        A sentence if all predictions are of one class though both are present, and one if all probabilities are equal.
+        Nothing for fewer than two subjects.
 
     Raises:
         MonaiCaeError: For input that `classification_metrics` refuses.
@@ -39,7 +39,7 @@ def dead_classifier(labels: ArrayLike, probabilities: ArrayLike, threshold: floa
 
 
 def out_of_reach(slope: float) -> list[str]:
-    """Tell probabilities that say next to nothing of how likely AD is.
+    """Detect probabilities that say almost nothing about how likely AD is.
 
     Args:
         slope: Of calibration, see `calibration.calibration_line`; nan where no finite one fits.
@@ -55,7 +55,7 @@ def out_of_reach(slope: float) -> list[str]:
 
 
 def worse_than_mean_image(psnr: float, of_mean_image: float) -> list[str]:
-    """Tell an autoencoder whose reconstructions are worth less than one picture for everybody.
+    """Detect an autoencoder with worse reconstructions than one image for all subjects.
 
     Args:
         psnr: Of the reconstructions, mean over the images, in dB.

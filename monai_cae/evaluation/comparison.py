@@ -10,51 +10,29 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation.intervals import TAILS, Interval
 from monai_cae.evaluation.metrics import checked_scores
 
 
-class McNemar(NamedTuple):
-    """Subjects that only one of two classifiers got right, and how likely such a split is by chance."""
-
-    ours_only: int
-    other_only: int
-    p_value: float
-
-
-class DeLong(NamedTuple):
-    """Two AUCs on the same subjects; `interval` and `p_value` are of their difference, ours minus the other's."""
-
-    ours: float
-    other: float
-    difference: float
-    standard_error: float
-    interval: Interval
-    p_value: float
-
-
-class CorrectedT(NamedTuple):
-    """Mean difference over the folds of repeated cross-validation; `interval` and `p_value` are corrected."""
+class Difference(NamedTuple):
+    """Ours minus the other's; the p value is two-sided."""
 
     difference: float
     standard_error: float
-    degrees: int
-    interval: Interval
     p_value: float
 
 
-def mcnemar(ours_right: ArrayLike, other_right: ArrayLike) -> McNemar:
+def mcnemar(ours_right: ArrayLike, other_right: ArrayLike) -> float:
     """Exact McNemar test of two accuracies on the same subjects (McNemar 1947, Psychometrika 12:153).
 
-    Only subjects on which the two disagree tell them apart; without a difference each is a fair coin. The p value is
-    the two-sided binomial one, not the chi-squared approximation, which is wrong for few disagreements.
+    Only subjects on which the two disagree count; if the accuracies are equal, each is a fair coin. The p value is
+    two-sided binomial, not the chi-squared approximation, which is wrong for few disagreements.
 
     Args:
         ours_right: Whether our classifier got each subject right, shape `(n,)`.
-        other_right: The same of the other classifier.
+        other_right: The same for the other classifier.
 
     Returns:
-        The two counts and the p value; 1 if they never disagree.
+        The p value; 1 if they never disagree.
 
     Raises:
         MonaiCaeError: If the shapes differ, there is no subject, or a value is neither true nor false.
@@ -66,14 +44,13 @@ def mcnemar(ours_right: ArrayLike, other_right: ArrayLike) -> McNemar:
         raise MonaiCaeError("ours_right and other_right must be true or false for each subject, not something else.")
     ours_only, other_only = int(np.sum(ours > other)), int(np.sum(other > ours))
     disagreements = ours_only + other_only
-    p_value = float(stats.binomtest(ours_only, disagreements).pvalue) if disagreements else 1.0
-    return McNemar(ours_only, other_only, p_value)
+    return float(stats.binomtest(ours_only, disagreements).pvalue) if disagreements else 1.0
 
 
-def delong(labels: ArrayLike, ours: ArrayLike, other: ArrayLike) -> DeLong:
+def delong(labels: ArrayLike, ours: ArrayLike, other: ArrayLike) -> Difference:
     """Compare two AUCs on the same subjects (DeLong et al. 1988, Biometrics 44:837).
 
-    The structural components are taken from midranks, which needs no pair of subjects to be looked at (Sun & Xu 2014,
+    The structural components come from midranks, without comparing pairs of subjects (Sun & Xu 2014,
     IEEE Signal Process Lett 21:1389).
 
     Args:
@@ -82,36 +59,32 @@ def delong(labels: ArrayLike, ours: ArrayLike, other: ArrayLike) -> DeLong:
         other: The other classifier's.
 
     Returns:
-        The AUCs, and their difference with standard error, 95 % interval and two-sided p value. Equal components (such
-        as the same ranking twice) have a standard error of 0: p is 1 without a difference, nan with one. With a single
-        subject in a class there is no standard error, without any no AUC: nan.
+        Of the AUCs. Equal components (such as the same ranking twice) have a standard error of 0: p is 1 without a
+        difference, nan with one. With a single subject in a class there is no standard error, without any no AUC: nan.
 
     Raises:
         MonaiCaeError: For input that `classification_metrics` refuses.
     """
     truth, our_scores = checked_scores(labels, ours)
     _, other_scores = checked_scores(labels, other)
-    quantile = float(stats.norm.ppf(TAILS[1]))
     patients = truth == 1
     if patients.all() or not patients.any():
-        return DeLong(math.nan, math.nan, math.nan, math.nan, Interval(math.nan, math.nan), math.nan)
+        return Difference(math.nan, math.nan, math.nan)
     our_patients, our_controls = _components(patients, our_scores)
     other_patients, other_controls = _components(patients, other_scores)
-    ours_auc, other_auc = float(our_patients.mean()), float(other_patients.mean())
     variance = sum(
         _variance(mine - theirs) / mine.size
         for mine, theirs in ((our_patients, other_patients), (our_controls, other_controls))
     )
-    difference, error = ours_auc - other_auc, math.sqrt(variance)
-    interval = Interval(difference - quantile * error, difference + quantile * error)
-    return DeLong(ours_auc, other_auc, difference, error, interval, _two_sided(difference, error, stats.norm))
+    difference, error = float(our_patients.mean()) - float(other_patients.mean()), math.sqrt(variance)
+    return Difference(difference, error, _two_sided(difference, error, stats.norm))
 
 
-def corrected_resampled_t(differences: ArrayLike, n_train: float, n_test: float) -> CorrectedT:
+def corrected_resampled_t(differences: ArrayLike, n_train: float, n_test: float) -> Difference:
     """Nadeau and Bengio's corrected resampled t test (2003, Mach Learn 52:239).
 
     Training sets of repeated splits overlap, so the differences of the folds are not independent and a plain t test
-    finds differences that are none. The variance of their mean is taken as `(1 / J + n_test / n_train) s^2` instead of
+    finds false differences. The variance of their mean is taken as `(1 / J + n_test / n_train) s^2` instead of
     `s^2 / J`; for k folds x r repeats J = k r (Bouckaert & Frank 2004).
 
     Args:
@@ -120,9 +93,8 @@ def corrected_resampled_t(differences: ArrayLike, n_train: float, n_test: float)
         n_test: Subjects that each test set had.
 
     Returns:
-        Mean difference, its standard error, J - 1 degrees of freedom, 95 % interval and two-sided p value. A single
-        difference, or one that is nan, leaves all but the first and the third nan; differences that are all equal
-        have a p value of 1 if they are 0, else nan.
+        Mean difference, tested with J - 1 degrees of freedom. A single difference, or one that is nan, leaves all but
+        the first nan; differences that are all equal have a p value of 1 if they are 0, else nan.
 
     Raises:
         MonaiCaeError: If there is no difference, or for numbers of subjects that are not positive.
@@ -134,11 +106,9 @@ def corrected_resampled_t(differences: ArrayLike, n_train: float, n_test: float)
         raise MonaiCaeError(f"n_train and n_test must be numbers of subjects, 1 or more, not {n_train} and {n_test}.")
     degrees, mean = values.size - 1, float(values.mean())
     if not degrees or math.isnan(mean):
-        return CorrectedT(mean, math.nan, degrees, Interval(math.nan, math.nan), math.nan)
+        return Difference(mean, math.nan, math.nan)
     error = math.sqrt((1 / values.size + n_test / n_train) * _variance(values))
-    reach = float(stats.t.ppf(TAILS[1], degrees)) * error
-    p_value = _two_sided(mean, error, stats.t(degrees))
-    return CorrectedT(mean, error, degrees, Interval(mean - reach, mean + reach), p_value)
+    return Difference(mean, error, _two_sided(mean, error, stats.t(degrees)))
 
 
 def _components(

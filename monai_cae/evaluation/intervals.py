@@ -1,4 +1,4 @@
-"""How sure a score is: intervals for a proportion, and by resampling subjects."""
+"""Intervals of scores: for a proportion, and by resampling subjects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGEST_UNDEFINED_SHARE = 0.05  # of the resamples; beyond it an interval would 
 
 
 class Interval(NamedTuple):
-    """The two ends of an interval; nan where there is none."""
+    """The two ends of an interval; nan if there is none."""
 
     low: float
     high: float
@@ -38,7 +38,7 @@ def wilson_interval(successes: int, trials: int) -> Interval:
         Both ends, between 0 and 1.
 
     Raises:
-        MonaiCaeError: For counts that are no counts.
+        MonaiCaeError: For invalid counts.
     """
     if not (float(trials).is_integer() and trials >= 1):
         raise MonaiCaeError(f"trials must be a whole number, 1 or more, not {trials}.")
@@ -51,8 +51,8 @@ def wilson_interval(successes: int, trials: int) -> Interval:
 def bootstrap_counts(labels: ArrayLike, resamples: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw subjects with replacement, as many of each class as there are (stratified bootstrap).
 
-    Which subjects were drawn is kept as counts, not as indices: a subject drawn twice counts twice in each of its
-    predictions, however many repeats of the experiment have tested it.
+    Draws are counts, not indices: a subject drawn twice counts twice in each of its predictions, however many repeats
+    of the experiment have tested it.
 
     Args:
         labels: Classes of shape `(subjects,)`, one per subject.

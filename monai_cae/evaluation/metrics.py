@@ -77,7 +77,7 @@ CRITERIA = ("youden", "accuracy", "f1")  # by which a threshold can be chosen
 def threshold_for(
     labels: ArrayLike, probabilities: ArrayLike, by: Literal["youden", "accuracy", "f1"] = "youden"
 ) -> float:
-    """Choose a decision threshold, on validation subjects: chosen on the test set, it would flatter the test score.
+    """Choose a decision threshold, on validation subjects; one chosen on the test set would flatter the test score.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.

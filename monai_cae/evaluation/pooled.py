@@ -6,9 +6,9 @@
 | `repeat` | which repetition of the whole experiment, each with its own splits and weights |
 | `fold` | which test set within the repeat; 1 throughout for a hold-out |
 | `label` | 0 = HC (CDR 0), 1 = AD (CDR > 0) |
-| `probability` | of AD, predicted by the network that has not seen the subject |
-| `threshold` | optional: from which probability on this fold says AD, chosen on its validation set; 0.5 if missing |
-| `cdr`, `age`, `sex` | optional but for `subgroups`: of the subject; a blank is a group of its own |
+| `probability` | of AD, predicted by a network that has not seen the subject |
+| `threshold` | optional: probabilities of this or more are AD in this fold, chosen on its validation set; default 0.5 |
+| `cdr`, `age`, `sex` | of the subject; only `subgroups` needs them; blanks form their own group |
 
 A subject has one row per repeat that tested it: every repeat for k folds, some for a hold-out.
 """
@@ -31,7 +31,7 @@ DEFAULT_THRESHOLD = 0.5
 
 
 class Repeat(NamedTuple):
-    """The predictions of one repeat, each field of shape `(n,)`; `places` tells who, in `Pooled.subjects`."""
+    """The predictions of one repeat, each field of shape `(n,)`; `places` are indices into `Pooled.subjects`."""
 
     places: NDArray[np.int64]
     folds: NDArray[np.str_]
@@ -41,12 +41,12 @@ class Repeat(NamedTuple):
 
     @property
     def decisions(self) -> NDArray[np.bool_]:
-        """Whether each was taken for AD."""
+        """Whether each was predicted as AD."""
         return self.probabilities >= self.thresholds
 
 
 class Pooled(NamedTuple):
-    """The record as arrays: subjects in the order of their names, shape `(subjects,)`, and what each repeat said."""
+    """The record as arrays: subjects in the order of their names, shape `(subjects,)`; each repeat's predictions."""
 
     subjects: NDArray[np.str_]
     labels: NDArray[np.int64]
@@ -84,16 +84,16 @@ class Pooled(NamedTuple):
 
 
 def pooled(predictions: pd.DataFrame) -> Pooled:
-    """Check the record of predictions, and turn it into arrays.
+    """Check the record of predictions and turn it into arrays.
 
     Args:
         predictions: Table with the columns above, in any order of rows.
 
     Returns:
-        The arrays; the order of the rows leaves no trace in them.
+        The arrays, independent of the order of the rows.
 
     Raises:
-        MonaiCaeError: For a missing column, a blank, a label or probability that is none, a subject with two labels
+        MonaiCaeError: For a missing column, a blank, an invalid label or probability, a subject with two labels
             or with two predictions in one repeat.
     """
     table = _checked(predictions)

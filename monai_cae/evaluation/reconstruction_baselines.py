@@ -1,4 +1,4 @@
-"""What a reconstruction is worth: beside the numbers its code keeps, and the trivial ways to keep as many."""
+"""Trivial codecs to compare reconstructions with, and the size of each code."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from monai_cae.evaluation.similarity import ssim
 
 
 class Reconstruction(NamedTuple):
-    """Images that went through a code, shape `(n, H, W)` or `(n, H, W, D)`, and how many numbers the code keeps."""
+    """Images rebuilt from a code, shape `(n, H, W)` or `(n, H, W, D)`, and how many numbers the code has."""
 
     images: NDArray[np.float64]
     code_size: int
 
 
 def trivial_codecs(train: ArrayLike, test: ArrayLike, components: int = 128) -> dict[str, Reconstruction]:
-    """Reconstruct test images in ways that need no network; nothing is fitted on the test images.
+    """Reconstruct test images without a network; nothing is fitted on the test images.
 
     Args:
         train: Training images of shape `(m, H, W)` or `(m, H, W, D)`, scaled to [0, 1].
@@ -37,7 +37,7 @@ def trivial_codecs(train: ArrayLike, test: ArrayLike, components: int = 128) -> 
         `half size`, see `mean_image`, `principal_components` and `half_size`.
 
     Raises:
-        MonaiCaeError: For less than two training images, sizes that differ, or no component.
+        MonaiCaeError: For fewer than two training images, sizes that differ, or no component.
     """
     by_components = principal_components(train, test, components)
     return {
@@ -48,7 +48,7 @@ def trivial_codecs(train: ArrayLike, test: ArrayLike, components: int = 128) -> 
 
 
 def mean_image(train: ArrayLike, test: ArrayLike) -> Reconstruction:
-    """Give every test image as the mean of the training images: a code of nothing.
+    """Replace every test image with the mean of the training images: an empty code.
 
     Args:
         train: Training images of shape `(m, ...)`.
@@ -62,7 +62,7 @@ def mean_image(train: ArrayLike, test: ArrayLike) -> Reconstruction:
 
 
 def principal_components(train: ArrayLike, test: ArrayLike, components: int = 128) -> Reconstruction:
-    """Give test images by their principal components: the best linear code of the training images.
+    """Reconstruct test images from principal components: the best linear code of the training images.
 
     Args:
         train: Training images of shape `(m, ...)`, scaled to [0, 1]; two or more.
@@ -70,10 +70,10 @@ def principal_components(train: ArrayLike, test: ArrayLike, components: int = 12
         components: Most components to keep; m images span m - 1 of them.
 
     Returns:
-        Reconstructions, clipped to [0, 1] as those of the autoencoder are by its sigmoid.
+        Reconstructions, clipped to [0, 1], the range of the autoencoder's sigmoid.
 
     Raises:
-        MonaiCaeError: For less than two training images, sizes that differ, or no component.
+        MonaiCaeError: For fewer than two training images, sizes that differ, or no component.
     """
     known, images = _checked(train, test)
     pixels = math.prod(known.shape[1:])
@@ -111,7 +111,7 @@ def reconstruction_table(
 
     Args:
         originals: Test images of shape `(n, H, W)` or `(n, H, W, D)`, scaled to [0, 1], 11 pixels a side or more.
-        reconstructions: What became of them, by name, such as the autoencoder's and `trivial_codecs`.
+        reconstructions: Of these images, by name, such as the autoencoder's and `trivial_codecs`.
         threshold: A pixel is in the brain where the original is above this intensity.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Every score of a classifier, of one set of predictions or of thousands of its resamples at once.
+"""All scores of a classifier, for one set of predictions or for thousands of resamples at once.
 
 scikit-learn scores one resample in about a millisecond per score; two thousand resamples of five repeats would take
 minutes. Here a resample is a row of counts, how often each subject was drawn, and all rows are scored together. The
@@ -77,7 +77,7 @@ def resampled_scores(
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
         probabilities: Predicted probability of AD, shape `(n,)`.
-        decisions: Whether each was taken for AD, shape `(n,)`; folds may have had thresholds of their own.
+        decisions: Whether each was predicted as AD, shape `(n,)`; folds may have different thresholds.
         counts: How often each prediction counts, shape `(resamples, n)`, as `intervals.bootstrap_counts` draws them.
         names: Which of `SCORES`.
 
@@ -108,7 +108,7 @@ def resampled_scores(
 def class_counts(
     labels: NDArray[np.int64], probabilities: NDArray[np.float64], counts: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Count the subjects of each class from a probability on upwards, as ROC and precision-recall curves need them.
+    """Count the subjects of each class at or above each probability, for ROC and precision-recall curves.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.

@@ -1,4 +1,4 @@
-"""Structural similarity of reconstructions, whole and in the brain."""
+"""Structural similarity of reconstructions, in the whole image and in the brain."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def ssim(
     Args:
         originals: Images of shape `(n, H, W)` or `(n, H, W, D)`, each side 11 pixels or more.
         reconstructions: Their reconstructions, same shape.
-        threshold: Only windows count whose middle is above this intensity in the original. In the background of a
+        threshold: Only windows whose centre is above this intensity in the original count. In the background of a
             brain-masked image similarity is nearly 1, which flatters. None for all windows.
         max_intensity: The largest value a pixel can have; 1 for images scaled to [0, 1].
 

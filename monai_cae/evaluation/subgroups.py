@@ -1,4 +1,4 @@
-"""For whom the classifier works: scores by clinical grade, age and sex."""
+"""Scores by clinical grade, age and sex."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def subgroup_table(
 ) -> pd.DataFrame:
     """Score the subjects of each CDR grade, age tertile and sex.
 
-    A grade of CDR holds one class only. That above 0 is told by its sensitivity, and by its AUC against all of
-    CDR 0; CDR 0 by its specificity. Age is cut where it divides the subjects, not their predictions, into thirds.
+    A CDR grade has only one class. Grades above 0 get sensitivity, and AUC against all of CDR 0; CDR 0 gets
+    specificity. Age is cut where it divides the subjects, not their predictions, into thirds.
 
     Args:
         predictions: Table as described in `pooled`, with the columns of `by`.

@@ -1,4 +1,4 @@
-"""Tables of results from the record of predictions (`pooled`): how good, how sure, and whether better than another."""
+"""Tables of results from the record of predictions (`pooled`): scores, intervals and comparisons."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def summarise(
 ) -> pd.DataFrame:
     """Score pooled out-of-fold predictions.
 
-    Each repeat is scored over all its folds together. Two kinds of chance are told apart: `sd` is what other splits
-    and weights do to the score, `low` to `high` what other subjects would do to its mean. The latter resamples
-    subjects, each with its predictions of all repeats, within their class: more repeats don't make it narrower than
-    the subjects allow, as an interval over all rows would be.
+    Each repeat is scored over all its folds together. Two kinds of chance are separate: `sd` shows how other splits and
+    weights change the score, `low` to `high` how other subjects would change its mean. The latter resamples subjects
+    within their class, each with its predictions from all repeats. So more repeats don't make it narrower than the
+    subjects allow, unlike an interval over all rows.
 
     Args:
         predictions: Table as described in `pooled`.
@@ -124,7 +124,7 @@ def compare(
     )
     truth = mine.labels == 1
     paired = {
-        "accuracy": ("McNemar", mcnemar(my_decisions == truth, their_decisions == truth).p_value),
+        "accuracy": ("McNemar", mcnemar(my_decisions == truth, their_decisions == truth)),
         "auc": ("DeLong", delong(mine.labels, my_probabilities, their_probabilities).p_value),
     }
     rows = {}

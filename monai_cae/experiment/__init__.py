@@ -1,4 +1,4 @@
-"""The repeated experiment: every stage on every split, what is simpler on the same splits, and whether they differ.
+"""The repeated experiment: every stage on every split, simpler models on the same splits, and comparisons.
 
 `protocol` runs, `record` pools the predictions, `results` computes, `page` tells; `finished` reads what runs have
 predicted, and `comparing` compares them.

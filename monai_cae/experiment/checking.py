@@ -1,4 +1,4 @@
-"""Settings of every stage and variant checked before the first training: the last variant may start days later."""
+"""Check the settings of every stage and variant before the first training: the last may start days later."""
 
 from __future__ import annotations
 

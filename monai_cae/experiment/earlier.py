@@ -1,4 +1,4 @@
-"""What an earlier experiment has left in its folder, and nothing else that lies there."""
+"""What an earlier experiment left in its folder, and no other files there."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""What a finished run has predicted: found in MLflow, a folder or a file, and checked row by row."""
+"""Load the predictions of a finished run from MLflow, a folder or a file, checked row by row."""
 
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,13 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.wording import readable
+from monai_cae.tracking import Store, StoreAway, StoreRefuses, limits
 from monai_cae.tracking.copying import ID
 
 FILE = "predictions.csv"
 SPLITS = ("repeat", "fold")
 _NEEDED = ("subject", "label", "probability")
 _ROUNDING = 1e-6  # probabilities have six decimals in predictions.csv
-_MLFLOW = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # as in monai_cae.tracking: it would report its usage to its makers
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a mistyped server would be tried for four minutes
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-}
 
 
 @dataclass(frozen=True)
@@ -105,32 +101,27 @@ def _of_run(given: str, tracking_uri: str, method: str) -> Predictions:
         raise MonaiCaeError(
             f"{given} is neither a file nor a folder: for an MLflow run, give --tracking_uri sqlite:///OUTPUT/mlruns.db"
         )
-    if "://" not in tracking_uri:
-        raise MonaiCaeError(f"tracking_uri must be sqlite:///FILE or http(s)://SERVER, not {tracking_uri!r}")
-    database = Path(tracking_uri.removeprefix("sqlite:///"))
-    if tracking_uri.startswith("sqlite:///") and not database.is_file():
-        raise MonaiCaeError(f"no MLflow database {database}: check --tracking_uri")
-    for name, value in _MLFLOW.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        client = MlflowClient(tracking_uri)
-        run, chosen = _find_run(client, given, tracking_uri)
-        if FILE not in (artifact.path for artifact in client.list_artifacts(run.info.run_id)):
-            raise MonaiCaeError(f"run {given} has no {FILE}: give a run of an experiment or of the stage evaluate")
+    store = Store(tracking_uri, limits.SYNC_SECONDS)
+    if store.database is not None and not store.database.is_file():
+        raise MonaiCaeError(f"no MLflow database {store.database}: check --tracking_uri")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            run, chosen, path = store.ask(partial(_downloaded, given=given, where=store.shown, folder=folder))
+        except (StoreAway, StoreRefuses) as error:
+            raise MonaiCaeError(f"can't read {given} from {store.shown} ({error}): check --tracking_uri") from error
         about = {
             "synthetic": run.data.tags.get("data") == "synthetic",
             "leaks": int(run.data.tags.get("leaks", "0")),
         }
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(client.download_artifacts(run.info.run_id, FILE, folder))
-            return _predictions(path, given, run.info.run_name, run.info.run_id, chosen, method, about)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise MonaiCaeError(f"can't read {given} from {tracking_uri} ({reason}): check --tracking_uri") from error
+        return _predictions(path, given, run.info.run_name, run.info.run_id, chosen, method, about)
+
+
+def _downloaded(client: Any, given: str, where: str, folder: str) -> tuple[Any, str, Path]:
+    """The run, the method behind its name, and a copy of its predictions."""
+    run, chosen = _find_run(client, given, where)
+    if FILE not in (artifact.path for artifact in client.list_artifacts(run.info.run_id)):
+        raise MonaiCaeError(f"run {given} has no {FILE}: give a run of an experiment or of the stage evaluate")
+    return run, chosen, Path(client.download_artifacts(run.info.run_id, FILE, folder))
 
 
 def _find_run(client: Any, given: str, tracking_uri: str) -> tuple[Any, str]:

@@ -1,4 +1,4 @@
-"""What each method is, in a line: network and variants by their settings, baselines as their config says."""
+"""A line on each method: network and variants by their settings, baselines by their config's description."""
 
 from __future__ import annotations
 

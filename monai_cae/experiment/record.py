@@ -1,4 +1,4 @@
-"""The record of an experiment: what every method said of every tested subject, in one table."""
+"""The record of an experiment: the predictions of every method for every test subject, in one table."""
 
 from __future__ import annotations
 

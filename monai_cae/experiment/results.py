@@ -1,4 +1,4 @@
-"""From the record of predictions to tables: how good each method is, how sure that is, and which differ."""
+"""From the record of predictions to tables: scores, intervals and comparisons of the methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is in which set of every part: split by the experiment, or given; checked whole before anything is written."""
+"""Who is in which set in every part: split by the experiment, or given; checked before anything is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How results are written: scores and methods by their names, numbers with their intervals, tables."""
+"""The format of results: names of scores and methods, numbers with intervals, tables."""
 
 from __future__ import annotations
 

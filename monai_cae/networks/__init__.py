@@ -1,4 +1,4 @@
-"""The paper's networks as plain modules, 2D and 3D, and two encoders more; they know nothing of data or training."""
+"""The paper's networks as plain modules, 2D and 3D, and two more encoders; independent of data and training."""
 
 from monai_cae.networks.autoencoder import ConvAutoencoder, ConvDecoder, ConvEncoder
 from monai_cae.networks.classifier import EncoderClassifier

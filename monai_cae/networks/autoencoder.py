@@ -20,9 +20,9 @@ DEFAULT_CHANNELS = (32, 64, 128)
 
 
 class ConvAutoencoder(nn.Module):
-    """Encoder and decoder, one after the other.
+    """Encoder and decoder in sequence.
 
-    Both are passed in, so that a classifier can be composed with the very same encoder.
+    Both are passed in, so a classifier can share the encoder.
 
     Args:
         encoder: maps an image to its code, e.g. `ConvEncoder`.
@@ -49,7 +49,7 @@ class ConvAutoencoder(nn.Module):
 class ConvEncoder(nn.Module):
     """Blocks of two [convolution 3x3, ReLU, batch norm], with 2x2 max-pooling between blocks.
 
-    With three blocks and the input this makes the paper's "first 15 layers".
+    Three blocks and the input are the paper's "first 15 layers".
 
     Args:
         spatial_dims: 2 for slices, 3 for volumes.
@@ -61,7 +61,7 @@ class ConvEncoder(nn.Module):
         out_channels: channels of the code, `channels[-1]`.
 
     Raises:
-        MonaiCaeError: channels that are no list of whole numbers above 0.
+        MonaiCaeError: channels is not a list of whole numbers above 0.
     """
 
     def __init__(self, spatial_dims: int = 2, in_channels: int = 1, channels: Sequence[int] = DEFAULT_CHANNELS) -> None:
@@ -90,7 +90,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """The encoder's mirror: blocks with nearest-neighbour up-sampling between them, then convolution and sigmoid.
+    """The mirrored encoder: blocks with nearest-neighbour up-sampling between them, then convolution and sigmoid.
 
     Args:
         spatial_dims: 2 for slices, 3 for volumes.
@@ -98,7 +98,7 @@ class ConvDecoder(nn.Module):
         channels: the encoder's filters, in the encoder's order.
 
     Raises:
-        MonaiCaeError: channels that are no list of whole numbers above 0.
+        MonaiCaeError: channels is not a list of whole numbers above 0.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from monai_cae.networks.widths import check_widths
 
 
 class EncoderClassifier(nn.Module):
-    """Encoder, pooling or none, dense layers, one logit.
+    """Encoder, optional pooling, dense layers, one logit.
 
     The paper's head: no pooling, dense 256 + ReLU + dropout 0.2, dense 128 + ReLU, dense 1. With a 176 x 176 slice this
     has 63.76 million parameters; the 723,905 of the paper's Table II are the autoencoder's.
@@ -24,13 +24,13 @@ class EncoderClassifier(nn.Module):
         spatial_size: size of the input image; without pooling each must be divisible by `encoder.downsampling`.
         hidden: widths of the dense layers; none makes a logistic regression on the code.
         dropout: probability after the first dense layer.
-        pooling: the code is averaged down to so many places along each axis (1: one mean per channel); 0 keeps it.
+        pooling: places along each axis that the code is averaged to (1: one mean per channel); 0 for no pooling.
         histogram: bins of an `IntensityHistogram` of the image that the dense layers see beside the code; 0 for none.
         covariates: names of numbers about the subject, such as age, that add to the logit, each with its own weight.
 
     Raises:
         MonaiCaeError: a spatial size that the encoder cannot halve evenly, or that pooling would not make smaller, or
-            hidden layers that are no list of whole numbers above 0.
+            hidden layers that are not a list of whole numbers above 0.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class EncoderClassifier(nn.Module):
         return self.head(self.summarise(self.encoder(image), image), covariates)
 
     def summarise(self, code: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-        """What the dense layers see of an image.
+        """The features of an image that the dense layers see.
 
         Args:
             code: of the image, as the encoder gives it.
@@ -95,7 +95,7 @@ class EncoderClassifier(nn.Module):
         return seen
 
     def freeze_encoder(self, frozen: bool = True) -> None:
-        """Stop (or resume) learning in the encoder: its weights and its batch-norm statistics."""
+        """Stop (or resume) learning in the encoder: weights and batch-norm statistics."""
         self.encoder_frozen = frozen
         self.encoder.requires_grad_(not frozen)
         self.train(self.training)
@@ -103,7 +103,8 @@ class EncoderClassifier(nn.Module):
     def train(self, mode: bool = True) -> EncoderClassifier:
         """As `torch.nn.Module.train`, but a frozen encoder stays in evaluation mode.
 
-        MONAI's `SupervisedTrainer` calls this in every iteration, so batch-norm statistics can only be kept still here.
+        MONAI's `SupervisedTrainer` calls this in every iteration, so this is the only place to fix batch-norm
+        statistics.
         """
         super().train(mode)
         if self.encoder_frozen:
@@ -112,7 +113,7 @@ class EncoderClassifier(nn.Module):
 
 
 class Head(nn.Sequential):
-    """Dense layers on a code, to which covariates may add: the logit is theirs plus a weighted sum of the covariates.
+    """Dense layers on a code; the logit is their output plus a weighted sum of the covariates.
 
     Args:
         layers: from a flattened or unflattened code to one logit.
@@ -139,7 +140,7 @@ class Head(nn.Sequential):
         return code
 
     def scale(self, factor: float) -> None:
-        """Multiply the logits by a number, in the weights that make them."""
+        """Multiply the logits by a number, by scaling the last weights."""
         last = self[len(self) - 1]
         with torch.no_grad():
             for weight in (*last.parameters(), self.covariate_weight):

@@ -1,4 +1,4 @@
-"""How bright the brain is, in a few numbers that a linear layer can weigh."""
+"""The brain's intensities as a few numbers for a linear layer."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from monai_cae.errors import MonaiCaeError
 
 
 class IntensityHistogram(nn.Module):
-    """Square roots of a histogram of the brain's intensities, relative to the bright ones of the same slice.
+    """Square roots of a histogram of the brain's intensities, relative to the bright pixels of the same image.
 
-    Grey and white matter differ in brightness; by how much, and how much there is of either, is lost in a mean over the
-    slice. Pixels above `background` are the brain's; their 97th percentile (white matter) becomes 1, so that a scan
-    that is darker as a whole has the same histogram. Each pixel is shared out between the two nearest of the bins'
-    centres, which lie evenly from 0 to 1. Nothing is learnt, and nobody else's scan matters.
+    Grey and white matter differ in brightness. A mean over the slice loses how much they differ and how much there is
+    of each. Pixels above `background` belong to the brain; their 97th percentile (white matter) becomes 1, so a darker
+    scan has the same histogram. Each pixel is divided between the two nearest bin centres, evenly spaced from 0 to 1.
+    Nothing is learned, and no other scan matters.
 
     Args:
-        bins: how many numbers come out.
-        background: pixels up to this intensity are not the brain's.
-        bright: share of the brain's pixels that are darker than what becomes 1.
+        bins: numbers in the output.
+        background: pixels up to this intensity are not brain.
+        bright: share of the brain's pixels that are darker than the one scaled to 1.
 
     Raises:
         MonaiCaeError: fewer than 2 bins.
@@ -39,7 +39,7 @@ class IntensityHistogram(nn.Module):
             image: shape `(N, C, H, W[, D])`, values in [0, 1]; the first channel counts.
 
         Returns:
-            Shape `(N, bins)`; the squares of a row add up to 1, or to 0 where no pixel is the brain's.
+            Shape `(N, bins)`; the squares of a row add up to 1, or to 0 if no pixel is brain.
         """
         pixels = image[:, 0].flatten(1).float()
         brain = (pixels > self.background).to(pixels.dtype)

@@ -1,6 +1,6 @@
-"""The two encoders that Yagis et al. compare the autoencoder's with: ResNet50 and VGG16, from ImageNet or from scratch.
+"""The two encoders that Yagis et al. compare with theirs: ResNet50 and VGG16, from ImageNet or from scratch.
 
-Their tensors have the names and shapes of torchvision's models, whose files of weights can be read; torchvision itself
+Their tensors have the names and shapes of torchvision's models, so its weight files can be read; torchvision itself
 is not needed.
 """
 
@@ -38,7 +38,7 @@ class ResNet50Encoder(ResNet):
         out_channels: 2048.
 
     Raises:
-        MonaiCaeError: no such file, or one that holds something else than the weights of a ResNet50.
+        MonaiCaeError: no such file, or one without the weights of a ResNet50.
     """
 
     def __init__(self, in_channels: int = 1, weights: str = "") -> None:
@@ -85,7 +85,7 @@ class VGG16Encoder(nn.Module):
         out_channels: 512.
 
     Raises:
-        MonaiCaeError: no such file, or one that holds something else than the weights of a VGG16.
+        MonaiCaeError: no such file, or one without the weights of a VGG16.
     """
 
     def __init__(self, in_channels: int = 1, weights: str = "") -> None:

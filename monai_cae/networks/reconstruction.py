@@ -1,4 +1,4 @@
-"""What every autoencoder has in common, whatever its forward pass returns."""
+"""The image in an autoencoder's output, whatever its forward pass returns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from monai_cae.errors import MonaiCaeError
 
 
 def reconstruction_of(network: nn.Module, output: Any) -> torch.Tensor:
-    """The image in what an autoencoder returns.
+    """Find the image in an autoencoder's output.
 
     An autoencoder is a module with an `encoder` (image -> code; `EncoderClassifier` says what it needs of one). Its
     forward pass may return anything that its loss understands: where that is not an image, the network's own method
@@ -27,7 +27,7 @@ def reconstruction_of(network: nn.Module, output: Any) -> torch.Tensor:
         Shape `(N, C, H, W[, D])`.
 
     Raises:
-        MonaiCaeError: there is no image in it.
+        MonaiCaeError: the output has no image.
     """
     own = getattr(network, "reconstruction_of", None)
     image = own(output) if own is not None else output[0] if isinstance(output, (tuple, list)) else output
@@ -40,7 +40,7 @@ def reconstruction_of(network: nn.Module, output: Any) -> torch.Tensor:
 
 
 def each_tensor(output: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """The same output, of tensors in tuples, lists, mappings and dataclasses, each changed."""
+    """Apply a function to each tensor of an output: in tuples, lists, mappings and dataclasses."""
     if isinstance(output, torch.Tensor):
         return change(output)
     if isinstance(output, Mapping):

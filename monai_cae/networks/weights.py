@@ -1,4 +1,4 @@
-"""Reading checkpoints as data: nothing in the file is executed, and a misfit is told in one line."""
+"""Reading checkpoints as data: nothing in the file is executed, and a misfit is one line."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def save_weights(
     trained_on: Iterable[str] = (),
     network_input: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a plain state dict, atomically, with the hashed IDs of the subjects that it has seen, and what it was fed.
+    """Write a plain state dict, atomically, with hashed IDs of the subjects it has seen and a record of its input.
 
-    Both lie in the state dict's own metadata, so the file is what `torch.load` and MONAI expect of plain weights.
+    Both are in the state dict's own metadata, so the file is what `torch.load` and MONAI expect of plain weights.
 
     Args:
         weights: a network, or its state dict.
@@ -66,14 +66,14 @@ def write_checkpoint(content: Any, path: str | Path) -> None:
 
 
 def read_checkpoint(path: str | Path, advice: str = "name another file") -> Any:
-    """Read what `torch.save` has written, as data.
+    """Read a file of `torch.save` as data.
 
     Args:
         path: the file.
-        advice: what the user should do where it can't be read.
+        advice: what the user should do if it can't be read.
 
     Raises:
-        MonaiCaeError: something else than tensors and plain values, or a broken file.
+        MonaiCaeError: not only tensors and plain values, or a broken file.
     """
     _refuse_bomb(Path(path))
     try:
@@ -97,14 +97,13 @@ def read_state(path: str | Path) -> Mapping[str, torch.Tensor]:
 
 
 def trained_on(path: str | Path) -> list[str]:
-    """Hashed IDs of the subjects that a checkpoint has seen; none for a missing file or one that does not carry
-    them."""
+    """Hashed IDs of the subjects that a checkpoint has seen; empty if the file is missing or has none."""
     subjects = _ours(path).get("subjects")
     return [subject for subject in subjects if isinstance(subject, str)] if isinstance(subjects, list) else []
 
 
 def trained_with(*paths: str | Path) -> dict[str, dict[str, Any]]:
-    """Checkpoint -> the `network_input` that `save_weights` was given; nothing for a missing file or one without."""
+    """Checkpoint -> its recorded `network_input` (see `save_weights`); nothing if the file is missing or has none."""
     recorded = {str(path): _ours(path).get("input") for path in paths}
     return {path: dict(given) for path, given in recorded.items() if isinstance(given, Mapping)}
 
@@ -116,7 +115,7 @@ def _ours(path: str | Path) -> Mapping[str, Any]:
 
 
 def on_device(network: Network, device: str | torch.device) -> Network:
-    """The network there, the weights of 2D convolutions in channels-last order, as `PrecisionInferer` calls it."""
+    """Move the network to a device, with 2D convolution weights in channels-last order for `PrecisionInferer`."""
     flat = all(weight.ndim < 5 for weight in network.parameters())
     network.to(device, memory_format=torch.channels_last if flat else torch.preserve_format)  # type: ignore[call-overload]
     return network
@@ -134,7 +133,7 @@ def load_weights(network: Network, path: str | Path, part: str = "") -> Network:
         The same network.
 
     Raises:
-        MonaiCaeError: no such file, a file that holds something else than weights, or weights of another architecture.
+        MonaiCaeError: no such file, a file without weights, or weights of another architecture.
     """
     state = _fitting(network, Path(path), part)
     try:
@@ -145,7 +144,7 @@ def load_weights(network: Network, path: str | Path, part: str = "") -> Network:
 
 
 def check_fit(network: nn.Module, path: str | Path, part: str = "") -> None:
-    """Raise what `load_weights` would; a network on the device "meta" takes no memory for that."""
+    """Raise what `load_weights` would raise, without memory if the network is on the device "meta"."""
     _fitting(network, Path(path), part)
 
 

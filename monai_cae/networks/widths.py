@@ -1,4 +1,4 @@
-"""Numbers of channels and of neurons, as they come from a setting."""
+"""Check numbers of channels and neurons from a setting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from monai_cae.errors import MonaiCaeError
 
 
 def check_widths(name: str, widths: Any, example: str, fewest: int = 1) -> None:
-    """Refuse what is no list of layers' widths.
+    """Refuse anything but a list of layer widths.
 
     Args:
         name: of the setting.

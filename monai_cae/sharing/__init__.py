@@ -1,4 +1,4 @@
-"""Handing the bundle on: exported networks that agree with PyTorch, packages of runs, the encoder for other tasks."""
+"""Sharing the bundle: exported networks that agree with PyTorch, packages of runs, the encoder for other tasks."""
 
 from monai_cae.sharing.encoders import load_encoder
 from monai_cae.sharing.export import export_network

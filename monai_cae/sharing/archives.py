@@ -1,4 +1,4 @@
-"""Zip files of other people, unpacked with care: every member is looked at before the first is written."""
+"""Unpack other people's zip files safely: every member is checked before the first is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a package says of itself: its metadata and its model card, with the numbers of its run."""
+"""The metadata and model card of a package, with the numbers of its run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configs as a run has executed them, as defaults for others: its settings, without its machine."""
+"""Executed configs as defaults for others: a run's settings, without its machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks for other runtimes, written by MONAI's own `ckpt_export` and `onnx_export`, if they agree with PyTorch."""
+"""Export networks by MONAI's own `ckpt_export` and `onnx_export`, if they agree with PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether an exported network gives what PyTorch gives on the same images."""
+"""Compare an exported network with PyTorch on the same images."""
 
 from __future__ import annotations
 

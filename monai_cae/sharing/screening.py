@@ -1,4 +1,4 @@
-"""Configs of other people, screened as data before anything in them may run.
+"""Screen other people's configs, as data, before anything in them may run.
 
 MONAI runs a config: a text that starts with `$` is Python, `_target_` names whatever is to be called, `%` reads another
 file, and some arguments (LoadImage's `reader`) are names to import. So a list of allowed modules protects nobody, and a

@@ -1,4 +1,4 @@
-"""Packages of other people: nothing in them is executed, whatever they say is checked."""
+"""Unpack other people's packages: nothing in them is executed, everything is checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the network predicts of a subject, and what follows from it."""
+"""What the network predicts about a subject, and what depends on it."""
 
 from monai_cae.targets.base import Target
 from monai_cae.targets.diagnosis import ClassificationScore, Diagnosis

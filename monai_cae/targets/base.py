@@ -1,4 +1,4 @@
-"""The one place that knows what is predicted: from a row of the table to the figures of the test."""
+"""The interface of a target: everything that depends on what is predicted."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Numbers = NDArray[np.float64]
 
 
 class Target(ABC):
-    """A number of a subject, of which the network's only output is made; chosen by the config item `target`.
+    """What the network's output means for a subject; chosen by the config item `target`.
 
     Attributes:
-        name: what is predicted, as tables and messages call it.
-        binary: two classes and a probability: threshold, calibration, linear probe, baselines, ROC and tests between
-            methods make sense. Without, they are refused or left out.
-        classes: label -> what somebody with it is called; none where the label is a number.
-        column: of predictions.csv, with what is predicted.
-        key_metric: of the validation, by which weights are chosen and training stops; the lower, the better.
-        shown: metrics of the validation beside the progress bar.
-        score_names: what `scores` gives -> as pages call it.
-        headline: those of `score_names` that come first.
+        name: of what is predicted, in tables and messages.
+        binary: whether it is two classes and a probability. If not, threshold, calibration, linear probe, baselines,
+            ROC and tests between methods are refused or left out.
+        classes: label -> name of the class; empty if the label is a number.
+        column: of predictions.csv, with the predictions.
+        key_metric: validation metric that chooses weights and stops training; lower is better.
+        shown: validation metrics next to the progress bar.
+        score_names: name in `scores` -> name on pages.
+        headline: the scores that come first.
     """
 
     name: str
@@ -51,20 +51,20 @@ class Target(ABC):
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
     def value(self, scan: Scan) -> float | None:
-        """The label of a scan by its row, where `select` asks nothing more; None takes no part."""
+        """The label of a scan, from its row, for the default `select`; a scan with None does not take part."""
         raise NotImplementedError
 
     @abstractmethod
     def loss(self) -> nn.Module:
-        """Of the network's output and the labels, each of shape `(N, 1)`."""
+        """Loss of the network's output and the labels, each of shape `(N, 1)`."""
 
     @abstractmethod
     def activation(self) -> Callable[[Any], Any]:
-        """A transform on dictionaries that makes what is predicted of the output, under `pred`."""
+        """A dictionary transform from the network's output to the prediction, under `pred`."""
 
     @abstractmethod
     def scores(self, labels: Numbers, predicted: Numbers, threshold: float = DEFAULT_THRESHOLD) -> dict[str, float]:
-        """What a test set's predictions are worth, by the names of `score_names`.
+        """Scores of a test set's predictions, by the names of `score_names`.
 
         Args:
             labels: shape `(n,)`.
@@ -73,50 +73,50 @@ class Target(ABC):
         """
 
     def metrics(self) -> dict[str, Metric]:
-        """Metrics of the validation beside `val_loss`, each named `val_*`, on an output with `pred` and `label`."""
+        """Validation metrics besides `val_loss`, each named `val_*`, on an output with `pred` and `label`."""
         return {}
 
-    def figures(self) -> dict[str, Callable[[Numbers, Numbers, float, str], Figure]]:
-        """Figures of a test set by name: functions of labels, predictions, threshold, and a note to stand in it."""
+    def figures(self) -> dict[str, Callable[[Numbers, Numbers, float, str, str], Figure]]:
+        """Figures of a test set by name: functions of labels, predictions, threshold, note and whom they show."""
         return {}
 
     def caveats(self, labels: Numbers, predicted: Numbers, threshold: float) -> list[str]:
-        """What has to be known before a score is quoted, a sentence each."""
+        """What a reader must know before quoting a score, one sentence each."""
         return []
 
     @property
     def tells(self) -> Collection[str]:
-        """Columns of the table that tell the label, in lower case: no covariates."""
+        """Columns of the table that give the label, in lower case; they can't be covariates."""
         return ("label", self.name.lower())
 
     def select(self, scans: Sequence[Scan], *, sessions: str, missing_codes: Any, **rules: Any) -> Cohort:
-        """Everybody who has the number.
+        """Select all scans with a label.
 
         Args:
             scans: the scans to choose from.
             sessions: see `monai_cae.data.select_cohort`.
             missing_codes: of the table; ages, CDR and covariates of the scans are without them.
-            **rules: further settings of the cohort that differ from their defaults.
+            **rules: further cohort settings that differ from their defaults.
 
         Raises:
-            MonaiCaeError: there are such settings, or nobody has the number.
+            MonaiCaeError: there are such settings, or no scan has a label.
         """
         if rules:
             raise MonaiCaeError(f"cohort#{min(rules)} is about classes, and the target is {self.name}: leave it out")
         return select_measured(scans, self.value, name=self.name, sessions=sessions)
 
     def checked(self, label: Any, what: str) -> float:
-        """A label of a given datalist.
+        """Check a label of a given datalist.
 
         Raises:
-            MonaiCaeError: it is no number; named as `what`.
+            MonaiCaeError: it is not a number; `what` names it.
         """
         if isinstance(label, bool) or not isinstance(label, (int, float)) or not math.isfinite(label):
             raise MonaiCaeError(f"{what} is {shown(label)}; it must be a number, {self.name}")
         return label
 
     def strata(self, labels: Sequence[float]) -> list[str]:
-        """What a split is stratified by: quarters, which may be joined in small cohorts."""
+        """Strata of a split: quarters of the labels, which may be joined in small cohorts."""
         if not labels:
             return []
         return [f"all {quarter}" for quarter in np.searchsorted(np.quantile(labels, [0.25, 0.5, 0.75]), labels)]
@@ -127,15 +127,15 @@ class Target(ABC):
         Args:
             predicted: of some scans.
             threshold: of a binary target.
-            classes: the table is for people who predict, not for us who test.
+            classes: whether the table is for users who predict, not for tests.
         """
         return {self.column: list(predicted)}
 
     def told(self, columns: Mapping[str, Sequence[Any]], threshold: float) -> str:
-        """Predictions in a line.
+        """A one-line summary of predictions.
 
         Args:
-            columns: what `columns` gave of all scans.
+            columns: result of `columns` for all scans.
             threshold: of a binary target.
         """
         found = np.array(columns[self.column])
@@ -147,7 +147,7 @@ class Target(ABC):
             **asked: setting -> whether it is asked for.
 
         Raises:
-            MonaiCaeError: one is, and this is no binary target.
+            MonaiCaeError: one is, and this target is not binary.
         """
         if not self.binary and any(asked.values()):
             name = next(name for name, is_asked in asked.items() if is_asked)

@@ -24,7 +24,7 @@ from monai_cae.targets.base import Numbers, Target
 
 
 class Diagnosis(PatientsAndControls, Target):
-    """Label 1 for AD and 0 for HC, by the rules of the cohort's settings; predicted is the probability of AD."""
+    """Label 1 for AD and 0 for HC, by the rules of the cohort's settings; predicts the probability of AD."""
 
     binary = True
     column = "probability"
@@ -49,20 +49,17 @@ class Diagnosis(PatientsAndControls, Target):
         """See `classification_metrics`."""
         return classification_metrics(labels, predicted, threshold=threshold)
 
-    def figures(self) -> dict[str, Callable[[Numbers, Numbers, float, str], Figure]]:
+    def figures(self) -> dict[str, Callable[[Numbers, Numbers, float, str, str], Figure]]:
         """ROC curve and confusion matrix."""
-        return {
-            "roc": lambda labels, predicted, threshold, note: figures.roc_curve(labels, predicted, note),
-            "confusion_matrix": figures.confusion_matrix,
-        }
+        return {"roc": figures.roc_curve, "confusion_matrix": figures.confusion_matrix}
 
     def caveats(self, labels: Numbers, predicted: Numbers, threshold: float) -> list[str]:
-        """A classifier that says one thing, or whose probabilities say nothing."""
+        """A classifier with one answer for all, or with probabilities that say nothing."""
         slope = classification_scores(labels, predicted, names=["calibration_slope"])["calibration_slope"]
         return dead_classifier(labels, predicted, threshold) + out_of_reach(slope)
 
     def columns(self, predicted: Sequence[float], threshold: float, classes: bool) -> dict[str, list[Any]]:
-        """The probability and what is decided by it, with `classes` in words and with the threshold."""
+        """The probability and the predicted class; with `classes`, also its name and the threshold."""
         decided = [int(probability >= threshold) for probability in predicted]
         found: dict[str, list[Any]] = {self.column: list(predicted), "prediction": decided}
         if classes:
@@ -71,14 +68,14 @@ class Diagnosis(PatientsAndControls, Target):
         return found
 
     def told(self, columns: Mapping[str, Sequence[Any]], threshold: float) -> str:
-        """How many are predicted as what."""
+        """How many scans are predicted as each class."""
         control, patient = CLASS_NAMES
         scans, positive = len(columns["prediction"]), sum(columns["prediction"])
         return f"{positive} predicted as {patient}, {scans - positive} as {control} (threshold {threshold:g})"
 
 
 class ClassificationScore(EpochMetric):
-    """One of `monai_cae.evaluation.classification_metrics` over all cases of an evaluation; nan where a logit is.
+    """One of `monai_cae.evaluation.classification_metrics` over all cases of an evaluation; nan if a logit is.
 
     Args:
         name: its key, e.g. "accuracy", "f1" or "auc".
@@ -95,7 +92,7 @@ class ClassificationScore(EpochMetric):
         super().__init__(compute, output_transform=output_transform, check_compute_fn=False)
 
     def compute(self) -> float:
-        """The score; the cases of all processes together, which may have different numbers of them."""
+        """The score of the cases of all processes together; their numbers may differ."""
         gathered = [
             evenly_divisible_all_gather(torch.cat(parts), concat=True) for parts in (self._predictions, self._targets)
         ]

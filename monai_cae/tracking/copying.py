@@ -1,7 +1,7 @@
-"""What a server lacks of the runs in a local database, copied there: by the run itself, or by `monai-cae sync`.
+"""Copy to a server what it lacks of the runs in a local database, for a run or for `monai-cae sync`.
 
-Everything may be copied twice with the same outcome: a run is found again by a tag with its local ID, metrics carry
-their own time and MLflow keeps equal points once, and files are written over.
+Copying twice has the same result: a run is found again by a tag with its local ID, metrics carry their own time and
+MLflow keeps equal points once, and files are overwritten.
 """
 
 from __future__ import annotations
@@ -26,15 +26,20 @@ SERVER = "monai_cae.server"  # tag of a local run: where it belongs
 SENT = "monai_cae.sent"  # tag of a local run: what of it has arrived where
 PARENT = "mlflow.parentRunId"
 MOST = {"tags": 100, "params": 100, "metrics": 1000, "inputs": 100, "end": 1, "files": 1}  # that MLflow takes at once
+_ABOUT = (
+    "Experiments are the runs at the top: `accuracy`, `auc`, `f1` and `psnr` are means over the test sets, "
+    "`accuracy/METHOD` those of each method. Below them are the stages of each repeat, told apart by the tags `stage`, "
+    "`method`, `repeat` and `fold`. The tag `data` says whether the images are real or synthetic."
+)
 Content = dict[str, list[tuple[Any, ...]]]
 
 
 class FilesAway(StoreAway):
-    """All has arrived but files, which the server does not take now."""
+    """Everything has arrived except files, which the server does not accept now."""
 
 
 class Copying:
-    """From a local database to a server.
+    """Copies runs from a local database to a server.
 
     Args:
         local: has the runs.
@@ -63,22 +68,22 @@ class Copying:
         return self.ask(lambda client: client.get_run(run_id))
 
     def unsent(self) -> Iterator[Any]:
-        """Runs of the database that belong to the server, and of which it lacks something."""
+        """Runs of the database that belong to the server and are incomplete there."""
         return (run for run in self.ask(all_runs) if run.data.tags.get(SERVER) == self.server.shown and self.lacks(run))
 
     def lacks(self, run: Any) -> bool:
-        """Whether the server lacks something of a run."""
+        """Whether the server lacks part of a run."""
         return bool(run.data.tags.get(SENT) != self._mark(self._content(run)))
 
     def copy(self, run: Any, *, files: bool = True) -> str:
-        """Send what the server lacks of a run, and note in the database when that is all, the files included.
+        """Send what the server lacks of a run, and note in the database when everything is there, files included.
 
         Returns:
-            What has been sent, in words.
+            A description of what was sent.
 
         Raises:
-            StoreAway: the server does not answer, or (`FilesAway`) not where files go.
-            StoreRefuses: it won't have the run, or some of it: the rest is there.
+            StoreAway: the server does not answer, or (`FilesAway`) only its file store does not.
+            StoreRefuses: it refuses the run, or part of it; the rest is there.
             MonaiCaeError: the database can't be used.
         """
         content, run_id = self._content(run), self._settle(run)
@@ -160,7 +165,7 @@ def experiment_id(client: Any, name: str, database: Path | None) -> str:
 
     beside = None if database is None else (database.parent / "mlruns").resolve().as_uri()
     # the UI shows runs and their curves for this kind; without it, it opens its pages for language models
-    kind = {"mlflow.experimentKind": "custom_model_development"}
+    kind = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": _ABOUT}
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
@@ -176,7 +181,7 @@ def experiment_id(client: Any, name: str, database: Path | None) -> str:
 
 
 def identity(run: Any) -> str:
-    """The run's first ID, which it has at every store."""
+    """The run's first ID, the same in every store."""
     return str(run.data.tags.get(ID, run.info.run_id))
 
 
@@ -218,10 +223,10 @@ def write(client: Any, run_id: str, kind: str, part: list[tuple[Any, ...]]) -> N
 
 
 def sync(folder: Path, tracking_uri: str = "") -> Iterator[str]:
-    """Copy the runs in every database at any depth below a folder to where they belong.
+    """Copy the runs of every database below a folder, at any depth, to where they belong.
 
     Args:
-        folder: a run's `output_dir`, or one around several.
+        folder: a run's `output_dir`, or a folder with several.
         tracking_uri: the server that gets all of them; "" for the one that each belongs to (with the address in
             MLFLOW_TRACKING_URI where that is set), so that what was never meant for a server stays.
 

@@ -1,4 +1,4 @@
-"""How long anything waits for MLflow: the one place that says so."""
+"""How long anything waits for MLflow."""
 
 from __future__ import annotations
 

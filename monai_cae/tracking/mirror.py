@@ -1,4 +1,4 @@
-"""A run's way from its database to a server, in a thread that holds up no training."""
+"""Copies a run from its database to a server, in a thread that does not delay training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _told: dict[tuple[str, str], str] = {}  # server, what it does not do -> why; of
 
 
 def ask(server: Store, database: Path, question: Any) -> Any:
-    """An answer of a server that training waits for; None where there is none, or was none the last time.
+    """A server's answer that training waits for; None if it does not answer, or did not the last time.
 
     Raises:
         StoreRefuses: it won't.
@@ -36,7 +36,7 @@ def ask(server: Store, database: Path, question: Any) -> Any:
 
 
 def tell(server: Store, database: Path, what: str, reason: str) -> None:
-    """Say what a server does not do, unless that is known."""
+    """Print what a server does not do, unless it was printed before."""
     if (server.uri, what) not in _told:
         tqdm.write(
             f"MLflow at {server.shown} {what} ({reason}): training goes on; what it has not got is in {database} "
@@ -46,12 +46,12 @@ def tell(server: Store, database: Path, what: str, reason: str) -> None:
 
 
 class Mirror:
-    """Copies what is new of an open run to a server, and at the end the rest.
+    """Copies what is new in an open run to a server, and the rest at the end.
 
     Args:
         local: the database that has the run.
         server: where to.
-        run_id: in the database; "" to send only what others have left there.
+        run_id: in the database; "" to send only what other runs have left there.
     """
 
     def __init__(self, local: Store, server: Store, run_id: str = "") -> None:
@@ -65,10 +65,10 @@ class Mirror:
         self._thread.start()
 
     def close(self, alone: bool = True) -> None:
-        """Wait for the rest to be copied; what takes longer goes on while the program does.
+        """Wait for the rest to be copied; slow copies continue as long as the program runs.
 
         Args:
-            alone: under no other run: it is the last chance, also for what earlier ones have left.
+            alone: not nested in another run: the last chance, also for what earlier runs have left.
         """
         known = any((self.server.uri, what) in _told for what in (AWAY, NO_FILES))
         self._alone = alone
@@ -80,7 +80,7 @@ class Mirror:
                 tell(self.server, self.copying.database, AWAY, f"it has not got all within {seconds:.0f} s")
 
     def stop(self) -> None:
-        """Copy nothing more."""
+        """Stop copying."""
         self._run_id = ""
         self._ended.set()
 

@@ -1,4 +1,4 @@
-"""One MLflow run per stage and repeat, nested under the experiment's: in a database here, and copied to a server."""
+"""One MLflow run per stage and repeat, nested under the experiment's run: in a local database, copied to a server."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +35,7 @@ from monai_cae.tracking.copying import (
     identity,
     write,
 )
+from monai_cae.tracking.entities import cohort_name, dataset_inputs, model_text
 from monai_cae.tracking.mirror import AWAY, Mirror, ask, tell
 from monai_cae.tracking.store import Store, StoreAway, StoreRefuses, without_credentials
 
@@ -46,34 +46,35 @@ History = dict[str, list[tuple[int, float]]]
 
 
 def default_tracking_uri(output_dir: str) -> str:
-    """MLFLOW_TRACKING_URI where it is set, else a SQLite database in the output folder."""
+    """MLFLOW_TRACKING_URI if it is set, else a SQLite database in the output folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(output_dir).resolve() / DATABASE}"
 
 
 class TrackedRun:
     """One MLflow run, open inside a `with` block; it ends FINISHED, FAILED after an error, KILLED by Ctrl-C or SIGTERM.
 
-    MONAI's MLFlowHandler can't nest runs, finds its run by name, and leaves crashed ones RUNNING; this talks to
-    MlflowClient. A SQLite database gets the run directly. For a server it is written to `output_dir/mlruns.db`, which
-    is the truth; a thread copies what is new to the server, and at the end of the block the rest. A server that is away
-    does not end the block, and lets it wait for 10 s at most, all together. A SQLite database that can't be written is
-    treated as such a server, with `output_dir/unsent.db` in its place.
+    MONAI's MLFlowHandler can't nest runs, finds its run by name, and leaves crashed runs RUNNING, so this class uses
+    MlflowClient. A SQLite database gets the run directly. For a server the run is written to `output_dir/mlruns.db`,
+    which is the truth; a thread copies what is new, and the end of the block copies the rest. A server that is away
+    does not end the block, and delays it by at most 10 s in all. A SQLite database that can't be written is treated as
+    a server that is away, with `output_dir/unsent.db` in its place.
 
     Args:
         tracking_uri: `sqlite:///...` or a server's `http(s)://...`.
         experiment_name: MLflow experiment, made when it is missing.
         stage: what the run is of.
-        name: of the run; "" for the stage with a random suffix.
+        name: of the run; "" for cohort and stage.
         parent_run_id: run to nest under; "" for none.
         params: hyper-parameters.
         tags: whatever else describes the run.
         resumed_run_id: a run of the same database to go on with, where it is still there; "" for a new one.
         output_dir: where the database lies, unless it is given.
+        cohort: place of the images; its name, without the folders above, becomes a tag.
 
     Attributes:
         run_id: in the database; at a server it is the tag `monai_cae.id`. "" before the run has begun.
         history: metric -> [(epoch, value), ...], whether or not the run is open.
-        marks: label -> epoch, moments to show in the curves.
+        marks: label -> epoch to mark in the curves.
 
     Raises:
         MonaiCaeError: MLflow has no such kind of store, or (on entering) answers and refuses.
@@ -91,13 +92,16 @@ class TrackedRun:
         tags: Mapping[str, str] | None = None,
         resumed_run_id: str = "",
         output_dir: str = ".",
+        cohort: str = "",
     ) -> None:
         self.tracking_uri = tracking_uri
         self.experiment_name = experiment_name
-        self.name = name or f"{stage}-{uuid.uuid4().hex[:8]}"
+        self.cohort = cohort_name(cohort) if cohort else ""
+        self.name = name or f"{self.cohort} {stage}".strip()
         self.parent_run_id = parent_run_id
         self.params = dict(params or {})
-        self.tags = {"stage": stage, **_source_tags(), **(tags or {})}
+        of = {"cohort": self.cohort} if self.cohort else {}
+        self.tags = {"stage": stage, **of, **_source_tags(), **(tags or {})}
         self.history: History = {}
         self.marks: dict[str, int] = {}
         self.epoch = 0
@@ -187,7 +191,7 @@ class TrackedRun:
             raise MonaiCaeError(f"can't write {self._database.database} ({again}): make room for it") from again
 
     def _log(self, kind: str, items: list[tuple[Any, ...]]) -> None:
-        """Write something to the database; the server gets it from there."""
+        """Write to the database; the server gets it from there."""
         for part in (items[start : start + MOST[kind]] for start in range(0, len(items), MOST[kind])):
             try:
                 self._database.ask(partial(write, run_id=self._local_id, kind=kind, part=part))
@@ -219,13 +223,21 @@ class TrackedRun:
         return f"{server}/#/experiments/{experiment}/runs/{run}"
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Hyper-parameters; MLflow allows no # in a name, so `cohort#task` is `cohort.task` there."""
+        """Log hyper-parameters; MLflow allows no # in a name, so `cohort#task` is `cohort.task` there."""
         shown = {key.replace("#", "."): self._without_credentials(str(value)) for key, value in params.items()}
         self._log("params", list(shown.items()))
 
     def describe(self, text: str, tags: Mapping[str, str]) -> None:
-        """The run's description in MLflow, in Markdown, and tags to filter by."""
+        """Set the run's description in MLflow (Markdown) and tags to filter by."""
         self._log("tags", list({"mlflow.note.content": text, **tags}.items()))
+
+    def log_datasets(self, sets: Mapping[str, Sequence[Mapping[str, Any]]], synthetic: bool) -> None:
+        """Which sets the run uses; see `dataset_inputs`."""
+        self._log("inputs", [(one,) for one in dataset_inputs(self.cohort, sets, synthetic)])
+
+    def log_model(self, image: Sequence[int], pred: Sequence[int], **about: Any) -> None:
+        """The trained network's signature, as the artifact model/MLmodel; see `model_text`."""
+        self._log_text(model_text(image, pred, self.run_id, about), "MLmodel", "model")
 
     def mark_and_count(self, name: str, content: Any) -> int | None:
         """Tag the run with the hash of some content, and count the other finished runs of its experiment that have it.
@@ -254,7 +266,7 @@ class TrackedRun:
         return others
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Metrics, written together once a second at most, and before the run ends, also by an error.
+        """Log metrics, written together at most once a second, and before the run ends, even by an error.
 
         Writing takes as long as an epoch on a fast GPU. Without an open run (the engine was started by other code)
         only the history grows.
@@ -273,16 +285,18 @@ class TrackedRun:
         self._sent_at = time.monotonic()
 
     def log_file(self, path: str | Path, folder: str = "") -> None:
-        """Copy a file to the run's artifacts."""
+        """Log a file as an artifact of the run."""
         self._log("files", [(str(path), folder)])
 
     def log_json(self, content: Any, name: str) -> None:
         """A JSON artifact."""
-        text = self._without_credentials(json.dumps(content, indent=2, default=str)) + "\n"
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, name)
+        self._log_text(self._without_credentials(json.dumps(content, indent=2, default=str)) + "\n", name)
+
+    def _log_text(self, text: str, name: str, folder: str = "") -> None:
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary, name)
             path.write_text(text, encoding="utf-8")
-            self.log_file(path)
+            self.log_file(path, folder)
 
     def _without_credentials(self, text: str) -> str:
         return text.replace(self.tracking_uri, without_credentials(self.tracking_uri))
@@ -296,7 +310,7 @@ def ui_command(tracking_uri: str) -> str:
 
 
 def where_to_see(run: TrackedRun, folder: Path) -> list[str]:
-    """Lines of a summary: how to see the runs, or how to send what the server lacks of those in a folder."""
+    """Lines of a summary: how to see the runs, or how to send what the server lacks of the runs in a folder."""
     if _lacks(Store(run.tracking_uri), folder.resolve()):
         command = f"{program('monai-cae')} sync {shlex.quote(str(folder))}"
         return [command, f"sends what MLflow at {without_credentials(run.tracking_uri)} has not got yet"]
@@ -312,7 +326,7 @@ def _lacks(server: Store, folder: Path) -> bool:
 
 
 def program(name: str) -> str:
-    """How to call a program of this environment: by its name where the shell finds it, else by its path."""
+    """How to call a program of this environment: by its name if the shell finds it, else by its path."""
     ours = Path(sys.executable).with_name(name)
     found = shutil.which(name)
     return name if found and Path(found).resolve() == ours.resolve() else shlex.quote(str(ours))

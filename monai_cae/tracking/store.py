@@ -1,4 +1,4 @@
-"""MLflow's store: opened and asked with a limit on every wait, and told apart when it is away from when it refuses."""
+"""MLflow's store, with a limit on every wait; tells a store that is away from one that refuses."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(limits.REQUEST_SECONDS),
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password, if there is one in it; our summary has it
 }
 # MLflow would report its own usage to its makers from the machine that holds the patients' images.
@@ -38,15 +39,15 @@ T = TypeVar("T")
 
 
 class StoreAway(Exception):
-    """The store does not answer, or can't do its work now; the same may be asked later."""
+    """The store does not answer or can't work now; a later try may succeed."""
 
 
 class StoreRefuses(Exception):
-    """The store answers that it won't: no login, no such run, something it does not allow."""
+    """The store refuses: no login, no such run, a forbidden action."""
 
 
 class Store:
-    """One MLflow store, asked for one thing at a time.
+    """One MLflow store, with one request at a time.
 
     Args:
         tracking_uri: `sqlite:///...` or a server's `http(s)://...`.
@@ -71,10 +72,10 @@ class Store:
         self._client: Any = None
 
     def ask(self, question: Callable[[Any], T]) -> T:
-        """What `question` makes of an MlflowClient.
+        """Call `question` with an MlflowClient.
 
-        It is called in a thread, which is left behind when it takes too long: name servers, object stores and servers
-        that answer byte by byte keep to no limit of MLflow's.
+        The call runs in a thread that is abandoned when it takes too long: name servers, object stores and servers that
+        answer byte by byte ignore MLflow's timeouts.
 
         Raises:
             StoreAway: with the reason in a few words.
@@ -113,7 +114,7 @@ class Store:
 
 
 def without_credentials(tracking_uri: str) -> str:
-    """The address as it may be printed and written: without user name, password and query."""
+    """The address without user name, password and query, fit to print and write."""
     parts = urlsplit(tracking_uri)
     if not parts.netloc:
         return tracking_uri

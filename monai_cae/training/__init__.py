@@ -1,4 +1,4 @@
-"""What MONAI's and Ignite's engines need beyond their own parts: handlers, metrics, tracking, stages."""
+"""What MONAI's and Ignite's engines need besides their own parts: handlers, metrics, tracking, stages."""
 
 from monai_cae.tracking import TrackedRun, default_tracking_uri
 from monai_cae.training.engines.augmentation import BatchAugmentation

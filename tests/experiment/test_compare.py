@@ -209,7 +209,7 @@ def assert_one_line(capsys, *messages: str) -> None:
         (["{good}", "evaluate-1"], "evaluate-1 is neither a file nor a folder: for an MLflow run, give --tracking-uri"),
         (["{good}", "evaluate-1", "--tracking_uri", "sqlite:///{tmp}/no.db"], "no MLflow database"),
         (["{good}", "evaluate-1", "--tracking_uri", "{tmp}"], "tracking_uri must be sqlite:///FILE"),
-        (["{good}", "evaluate-1", "--tracking_uri", "sqlite:///{good}"], "can't read evaluate-1"),
+        (["{good}", "evaluate-1", "--tracking_uri", "sqlite:///{good}"], "is not an MLflow database"),
         (["{good}", "{weak}", "--train_subjects", "-1"], "--train-subjects must be"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Who takes part: tables, persons, the rules of the classes, covariates."""
+"""Who takes part: tables, subjects, the rules for patients and controls, covariates."""

@@ -1,4 +1,4 @@
-"""The cells of a csv, tsv or xlsx file as text, within limits: whoever made it, reading ends soon."""
+"""The cells of a csv, tsv or xlsx file as text, with limits that keep reading short for any file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Cells:
 def read_cells(path: Path) -> Cells:
     """Read text separated by commas, semicolons or tabs (UTF-8, the header tells the separator), or an xlsx.
 
-    Columns without a name and empty lines are passed over.
+    Columns without a name and empty lines are skipped.
 
     Raises:
         MonaiCaeError: not such a file, too large, a column twice, or a row with more cells than the header.

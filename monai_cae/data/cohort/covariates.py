@@ -31,12 +31,12 @@ def with_covariates(items: Sequence[Item], covariates: Scales, target: Labels | 
 
     Args:
         items: with the table's columns, as `load_sets` gives them; `sex` counts as 0 for F and 1 for M.
-        covariates: name -> (centre, scale), both fixed, so that nothing is fitted to anybody. A value that is missing
+        covariates: name -> (centre, scale), both fixed, so nothing is fitted to any subject. A missing value
             counts as the centre. `NAME^2` is the square of the scaled value of the column NAME.
         target: what is predicted; by default the diagnosis.
 
     Raises:
-        MonaiCaeError: a centre and scale that are none, a column that tells the label, or a column that no item has.
+        MonaiCaeError: an invalid centre or scale, a column that gives the label, or a column that no item has.
     """
     if not isinstance(covariates, Mapping):
         raise MonaiCaeError(f"covariates must be name: [centre, scale], such as {{age: [75, 8]}}, not {covariates!r}")
@@ -62,8 +62,8 @@ def inference_items(
     sex_codes: str = "",
     target: Labels | None = None,
 ) -> list[Item]:
-    """Items for prediction: image, subject, whether the checkpoint saw it, and the table's covariates where a network
-    takes some.
+    """Items for prediction: image, subject, whether the checkpoint saw the subject, and covariates if the network
+    needs them.
 
     Args:
         images: paths.
@@ -145,8 +145,8 @@ def _scaled(item: Item, covariates: Scales) -> np.ndarray:
 def row_of(path: Path, scans: Sequence[Scan], table: str) -> Scan:
     """The row of a table (named in errors) that a file belongs to: the one whose whole ID its name begins with.
 
-    A row of the file's session comes first; a row of another one is never taken. sub- and ses-, zeros in front of a
-    number and upper or lower case make no difference, unless two rows differ in nothing else.
+    A row of the file's session comes first; a row of another session is never used. sub- and ses-, leading zeros and
+    case are ignored, unless two rows differ only in these.
 
     Raises:
         MonaiCaeError: no row, rows of other sessions alone, or several.

@@ -1,4 +1,4 @@
-"""Fewer labelled subjects, or labels that mean nothing: what a result is compared with."""
+"""Fewer labelled subjects, or permuted labels, to compare results with."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def labelled_items(
 
     Args:
         items: with `subject` and `label`.
-        share: keep this share of each class's (or stratum's) subjects, at least one; a larger share has everybody of a
-            smaller one, so that a learning curve adds subjects and exchanges none.
-        permute_labels: deal the subjects' labels out anew, by chance but for one thing: patients and controls get label
-            1 equally often, so that not even by chance the new labels resemble the true ones. What is still found is
-            chance, or a leak.
-        seed: decides who is kept and which label goes where.
+        share: keep this share of each class's (or stratum's) subjects, at least one; a larger share includes every
+            smaller one, so a learning curve adds subjects and exchanges none.
+        permute_labels: permute the subjects' labels at random, with one constraint: patients and controls get label 1
+            equally often, so the new labels can't resemble the true ones by chance. A score above chance is then luck,
+            or a leak.
+        seed: decides which subjects are kept and how labels are permuted.
         target: what the labels are; by default classes.
 
     Raises:

@@ -65,12 +65,12 @@ def match(
 
 
 def nearest(name: str, partners: Iterable[str]) -> str:
-    """A name without a partner, and the partner whose name is most like it."""
+    """A name without a partner, and the most similar candidate."""
     close = difflib.get_close_matches(name, list(partners), 1, cutoff=0.3)
     return f"{name} (nearest: {close[0]})" if close else name
 
 
 def other_formats(files: Iterable[Path]) -> str:
-    """What to do with images in formats that are not read, for the end of an error; "" where there are none."""
+    """Advice on images in unsupported formats, for the end of an error; "" if there are none."""
     counts = Counter(path.suffix.lower() for path in files if path.suffix.lower() in _OTHER_FORMATS)
     return "".join(f"; {count} files are {_OTHER_FORMATS[suffix]}" for suffix, count in counts.most_common(2))

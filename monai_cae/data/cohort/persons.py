@@ -1,4 +1,4 @@
-"""Who is who: one key per person, whatever a table, a folder or a datalist calls that person's scans."""
+"""One key per subject, however a table, a folder or a datalist names the subject's scans."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ _BIDS_ENTITIES = re.compile(r"^sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?(?:_|$)
 
 
 def split_session(name: str) -> tuple[str, str]:
-    """A name without the session at its end, and the session; "" where it has none that is sure to be one."""
+    """A name without the session at its end, and the session; "" if no end is certainly a session."""
     name = name.strip()
     match = _SESSION.search(name)
     return (name[: match.start()], match[1]) if match and match.start() else (name, "")
 
 
 def person(name: str) -> str:
-    """One spelling for all scans of a person: no session at the end, no "sub-", no spaces around, lower case, and an
-    umlaut as one letter, where macOS makes it two."""
+    """One spelling for all scans of a subject: no session at the end, no "sub-", no surrounding spaces, lower case, and
+    umlauts as one letter (macOS makes two)."""
     return folded(split_session(name)[0]).removeprefix("sub-")
 
 
@@ -69,8 +69,8 @@ def folded(name: str) -> str:
 
 
 def loose(name: str) -> str:
-    """A name without what programs lose or add on the way: case, zeros at the front of numbers, punctuation, "sub-",
-    "ses-", a study's name in front, and "bl" for month 0.
+    """A name without what programs lose or add: case, leading zeros, punctuation, "sub-", "ses-", a study's name in
+    front, and "bl" for month 0.
 
     "sub-007_ses-M048", "7_M48" and "007-m48" are one, "sub-ADNI002S0413_ses-M000" and "002_S_0413_bl" too; "7" and "70"
     are not.
@@ -87,7 +87,7 @@ def without_prefixes(name: str) -> str:
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """A key that sorts visits: numbers as numbers ("M6" before "M12"), a baseline first, days in any usual way."""
+    """A key that sorts visits: by number ("M6" before "M12"), baseline first, dates in any usual format."""
     plain = _BASELINE.sub("", name.casefold())
     if day := re.fullmatch(r"(\d\d?)[./](\d\d?)[./](\d{4})", plain):
         # 9/13/2006 has the month first, 13.9.2006 the day; where both are possible, / is taken as American
@@ -113,19 +113,19 @@ def subject_of(path: str | Path) -> tuple[str, str]:
 def name_persons(
     scans: Sequence[Scan], pattern: str = "", where: str = "the datalist"
 ) -> tuple[list[Scan], list[Note]]:
-    """Tell persons from sessions in the names of scans, or refuse to guess.
+    """Separate subjects from sessions in the names of scans, or refuse to guess.
 
     Args:
-        scans: their `subject` is the name as it is written, a person's or a scan's.
-        pattern: a regular expression that finds the person in the name, by its first group or all of it:
-            "^(OAS3\\d{4})", or "(.+)" for the whole name; "" to cut off what is sure to be a session.
+        scans: their `subject` is the name as written, of a subject or of a scan.
+        pattern: a regular expression that finds the subject in the name, by its first group or its whole match:
+            "^(OAS3\\d{4})", or "(.+)" for the whole name; "" removes what is certainly a session.
         where: names the table or datalist in errors.
 
     Returns:
-        The scans, with one spelling of the subject for all of one person, and what was guessed.
+        The scans, with one spelling per subject, and what was guessed.
 
     Raises:
-        MonaiCaeError: a pattern that does not fit, or names that may be one person or several.
+        MonaiCaeError: a pattern that does not fit, or names that may be of one subject or several.
     """
     try:
         read = re.compile(pattern) if pattern else None

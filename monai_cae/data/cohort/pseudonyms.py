@@ -1,6 +1,6 @@
-"""Subject IDs replaced in whatever may leave the machine, by a hash that needs a secret key.
+"""Pseudonyms: keyed hashes that replace subject IDs in everything that may leave the machine.
 
-Without a key anybody could hash every possible ID (OASIS-1 has 457) and look them up.
+Without a key, anybody could hash every possible ID (OASIS-1 has 457) and look them up.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _SHORTEST = 16
 def pseudonym(subject: str) -> str:
     """ "s" and 16 hexadecimal digits: HMAC-SHA256 of the subject's ID under this user's key.
 
-    The ID is taken without a session at its end, in lower case, so all scans of one person get one pseudonym. The key
+    The ID is taken without a session at its end, in lower case, so all scans of one subject get one pseudonym. The key
     is in the environment variable `MONAI_CAE_ID_KEY` or, without it, in `monai-cae/id_key` of the user's configuration
-    folder, made at random where there is none; the same key gives the same pseudonyms in all runs.
+    folder, made at random if there is none; the same key gives the same pseudonyms in all runs.
 
     Raises:
         MonaiCaeError: a key that is too short, or a key file that can't be read or written.
@@ -38,34 +38,34 @@ def pseudonym(subject: str) -> str:
 
 
 def is_pseudonym(subject: str) -> bool:
-    """Whether a subject's name is one that `pseudonym` may have made."""
+    """Whether a subject's name may be a pseudonym."""
     return re.fullmatch(r"s[0-9a-f]{16}", subject) is not None
 
 
 def names_of(subject: str) -> set[str]:
-    """A subject's name and, where there is a key, its pseudonym; none is made."""
+    """A subject's name and, if a key exists, its pseudonym; makes no key."""
     known = not is_pseudonym(subject) and (KEY_VARIABLE in os.environ or key_file().is_file())
     return {subject, pseudonym(subject)} if known else {subject}
 
 
 def hash_subject(subject: str) -> str:
-    """The first 16 hex digits of the SHA-256 of "monai-cae subject:" and the name, the same everywhere and for good.
+    """The first 16 hex digits of the SHA-256 of "monai-cae subject:" and the name, the same everywhere and always.
 
-    The name is taken as `person` spells it: in lower case, without "sub-" and without a session at its end. A name for
-    lists, not protection: whoever can guess the subjects' names can hash them. That of a pseudonym has a k in front:
-    it can't be compared with that of a name.
+    The name is taken as `person` spells it: in lower case, without "sub-" and without a session at its end. The hash
+    identifies, it does not protect: anyone who can guess the names can hash them. The hash of a pseudonym starts with
+    k, because it can't be compared with that of a name.
     """
     digest = hashlib.sha256(f"monai-cae subject:{person(subject)}".encode()).hexdigest()[:16]
     return f"k{digest}" if is_pseudonym(subject) else digest
 
 
 def hashed_subjects(items: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The hashed subject IDs of some items, each once, for a checkpoint to carry."""
+    """The hashed subject IDs of items, without duplicates, for a checkpoint."""
     return sorted({hash_subject(item["subject"]) for item in items})
 
 
 def with_pseudonyms(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The items of a datalist with pseudonyms for subjects."""
+    """The items of a datalist with pseudonyms instead of subjects."""
     return [{**item, "subject": pseudonym(item["subject"])} for item in items]
 
 

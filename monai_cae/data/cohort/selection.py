@@ -1,4 +1,4 @@
-"""Which subjects take part, and how they compare with the paper's (Table I)."""
+"""Which subjects take part, and with which label."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Cohort:
     Attributes:
         patients: label 1.
         controls: label 0.
-        measured: with a number for a label, where the target is no class.
-        layout: in words, what kind of folder they came from.
+        measured: scans with a number as label, if the target is not a class.
+        layout: the kind of folder, in words.
         task: the rules of the two classes.
-        left_out: why scans do not take part, and how many.
+        left_out: reasons why scans do not take part, and counts.
         synthetic: the images are a phantom's, not real MRI.
-        bad_scans: those that were left out as they can't be used.
-        notes: what was guessed while the cohort was read, and which values made patients, controls and nobody.
+        bad_scans: those left out because they can't be used.
+        notes: guesses made while reading, and the values that made patients, controls and neither.
     """
 
     patients: list[Scan]
@@ -152,16 +152,15 @@ def load_usable_cohort(
     target: Labels | None = None,
     **settings: Any,
 ) -> Cohort:
-    """`load_cohort`, with every scan that takes part read and found usable.
+    """`load_cohort`, with every selected scan read and usable.
 
-    With "skip" the selection is made among usable scans: for a broken one the next takes its place, as the rule of
-    the controls has it, and a subject's second scan counts where the first is broken. Only scans that are selected are
-    read.
+    With "skip" the selection uses only good scans: the next one by the rule of the controls replaces a bad one, and a
+    subject's second scan replaces a bad first one. Only selected scans are read.
 
     Args:
         dataset_dir, **settings: see `load_cohort`.
         extraction: what is read of the scans.
-        on_bad_scan: "fail" names all bad scans of the selection; "skip" leaves them out.
+        on_bad_scan: "fail" names all selected bad scans; "skip" leaves them out.
         frame: `training` and `allow_other_frame` of `find_bad`.
         target: what a scan's label is; by default whether it is a patient's.
 
@@ -204,7 +203,7 @@ def _complete(cohort: Cohort, found: Found, dataset_dir: str | Path, bad: Sequen
 def select_cohort(
     scans: Sequence[Scan], *, task: Task | None = None, controls: str = "oldest", sessions: str = "first"
 ) -> Cohort:
-    """The paper's selection, section IV-A, and its variants: all patients, and controls for them.
+    """Select all patients, and controls for them: the paper's selection (section IV-A) and its variants.
 
     Of OASIS-1 the defaults give the 100 patients (CDR > 0) and, with the oldest controls (ties by ID), the sex counts
     and age ranges of Table I exactly. A scan that the task gives no label, such as one with a blank CDR, is left out.

@@ -43,10 +43,10 @@ _AGE = re.compile(r"(?:>=?|≥)?\s*(\d{1,4}(?:[.,]\d{1,6})?)\s*\+?\s*(y|yrs?|yea
 
 
 def find_table(folder: Path) -> Path:
-    """The table of a cohort folder.
+    """Find the table of a cohort folder.
 
     Raises:
-        MonaiCaeError: none there, or several of which none has a known name.
+        MonaiCaeError: no table, or several without a known name.
     """
     hidden = (".", "~$")  # macOS's companion files, Excel's lock files
     tables = sorted(
@@ -76,7 +76,7 @@ class Table:
 
 
 def read_table(path: str | Path, columns: Mapping[str, str] | None = None, **options: Any) -> list[Scan]:
-    """The scans of `read_subjects`, without the notes."""
+    """The scans of `read_subjects`, without notes."""
     return read_subjects(path, columns, **options).scans
 
 
@@ -88,22 +88,22 @@ def read_subjects(
     missing_codes: Any = MISSING_CODES,
     sex_codes: str = "",
 ) -> Table:
-    """Read a table of subjects, one row per scan; images are not looked for.
+    """Read a table of subjects, one row per scan, without looking for images.
 
-    Takes text separated by commas, semicolons or tabs (UTF-8, a byte-order mark is fine) and xlsx; "N/A" and blanks
-    mean "not given", but for an ID; column names are matched without regard to case ("M/F", "sex" and "gender" are
-    one). Of several columns of IDs, the persons' is found by what its values do: see `persons`.
+    Reads text separated by commas, semicolons or tabs (UTF-8, a byte-order mark is fine) and xlsx. "N/A" and blanks
+    mean "not given", except in an ID; column names are matched without regard to case ("M/F", "sex" and "gender" are
+    one). Of several columns of IDs, the subjects' column is found by its values: see `persons`.
 
     Args:
         path: the table.
-        columns: which column is what, where the names do not say: role (see `ROLES`) -> column name; "none" goes
-            without a column that the names would find.
+        columns: columns with unusual names: role (see `ROLES`) -> column name; "none" ignores a column that the names
+            would find.
         subject_pattern, missing_codes: see `persons.name_persons` and `tasks.read_codes`.
-        sex_codes: what the values of the sex column mean, "F=2,M=1"; "none" passes over the column.
+        sex_codes: what the values of the sex column mean, "F=2,M=1"; "none" ignores the column.
 
     Raises:
         MonaiCaeError: no such file, not a table, no column of IDs, OASIS-2's table, an empty table, a scan twice, a
-            cell that can't be what its column says, or persons or sexes that can't be told without an option.
+            cell that can't be what its column says, or subjects or sexes that need an option.
     """
     path = Path(path)
     cells = read_cells(_there(path))

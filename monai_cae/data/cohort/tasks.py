@@ -1,4 +1,4 @@
-"""Which scans are patients and which are controls: a rule on the columns of the table for each side."""
+"""Which scans are of patients and which of controls: one rule for each class, on the table's columns."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ MOST_VALUES = 8  # of a column, that are counted one by one
 
 @dataclass(frozen=True)
 class Task:
-    """Two rules; a scan that meets neither, or whose columns are blank, has no label and takes no part.
+    """Two rules; a scan that meets neither, or has blanks in their columns, has no label and does not take part.
 
     Attributes:
         positive: rule of label 1, e.g. "CDR > 0".
-        negative: rule of label 0; "" means: known not to be positive.
+        negative: rule of label 0; if "", all rows known not to be positive.
         missing: numbers that mean "not given".
     """
 
@@ -61,7 +61,7 @@ class Task:
         """The label of every row (column -> text); errors call the rows by these names.
 
         Raises:
-            MonaiCaeError: a rule that is none or names no column, or a row that meets both.
+            MonaiCaeError: an invalid rule, one that names no column, or a row that meets both.
         """
         rows = list(rows)
         if not rows:
@@ -137,7 +137,7 @@ def make_task(
     label_column: str = "",
     missing_codes: Any = MISSING_CODES,
 ) -> Task:
-    """The task that a user asks for.
+    """Make the task that a user asks for.
 
     Args:
         task: one of `TASKS`; used when nothing else is given.
@@ -160,6 +160,15 @@ def make_task(
     return Task(*TASKS[task], missing)
 
 
+def recorded_rules(recorded: Mapping[str, Any]) -> tuple[str, str]:
+    """The rules of patients and of controls as a datalist records them; "" where it does not."""
+    names = ("task", "positive", "negative", "label_column")
+    if not all(name in recorded for name in names):
+        return "", ""
+    task = make_task(**{name: recorded[name] for name in names})
+    return task.positive, task.negative or f"not ({task.positive})"
+
+
 class Rule:
     """A comparison on columns, such as "CDR >= 1", "Age > 60 and `M/F` == 'F'" or "DX in ('AD', 'MCI')".
 
@@ -169,7 +178,7 @@ class Rule:
     its comparison unknown, and unknown is neither true nor false. `used` has the columns that it compares.
 
     Raises:
-        MonaiCaeError: not such a comparison, a text that is to be less or more than another, or a name that is no
+        MonaiCaeError: not such a comparison, texts compared by < or >, or a name that is not a
             column.
     """
 
@@ -188,7 +197,7 @@ class Rule:
         self._evaluate = self._compile(tree, quoted)
 
     def __call__(self, row: Row) -> bool | None:
-        """True, False, or None where a blank cell leaves it open."""
+        """True, False, or None if it is unknown."""
         return self._evaluate(row)
 
     def _wrong(self, why: str) -> MonaiCaeError:
@@ -245,8 +254,7 @@ class Rule:
 
 
 def parse(text: str, missing: frozenset[float] = frozenset()) -> Value:
-    """A cell as a number where it is one, else as text; None where it is blank ("N/A" and the like) or a missing
-    code."""
+    """A cell as a number if possible, else as text; None if it is blank ("N/A" and similar) or a missing code."""
     stripped = str(text).strip()
     if stripped.lower() in BLANK:
         return None

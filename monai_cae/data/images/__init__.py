@@ -1,1 +1,1 @@
-"""What of a volume the network sees: headers, bytes, planes, and scans that can't be used."""
+"""What the network sees of a volume: headers, bytes, planes, and scans that can't be used."""

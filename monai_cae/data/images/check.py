@@ -1,4 +1,4 @@
-"""A look at every scan of a cohort before training: goes on after a broken file, and says what differs from the rest.
+"""Check every scan of a cohort before training: continues after a broken file, and says what is unusual.
 
 What is usual is the cohort's own median, so no scan needs to be known as good. Left and right can't be told from a
 single axial or coronal slice, and are not judged.
@@ -53,6 +53,7 @@ _OTHERS = {
     True: "the header records none, most others do: it is taken as stored",
     False: "the header records one, most others record none and are taken as stored",
 }
+_OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
 _Turn = Callable[[NDArray[Any]], NDArray[Any]]
 # How a slice can lie, seen with its first axis to the right and its second up; the second name is the mirrored slice's,
 # which in the axial and coronal planes is the same but for left and right.
@@ -74,6 +75,7 @@ class ScanCheck:
     frame: Frame | None = None
     affine: NDArray[np.float64] | None = None
     thumbnail: _Array | None = None  # the wanted slice, averaged to at most 104 pixels, in the file's units
+    sides: tuple[str, str] | None = None  # of the body: where its first axis begins and its second ends, ("L", "A")
     measures: dict[str, float] = field(default_factory=dict)
     digest: bytes = b""
 
@@ -165,6 +167,9 @@ def _look(name: str, path: Path, extraction: Extraction) -> ScanCheck:
         look.problems.append(f"no usable slice: {error}")
         return look
     look.thumbnail = _thumbnail(extraction.flat(image[0]))
+    if look.frame.codes and extraction.upright:
+        right, up = (code for axis, code in enumerate(nib.aff2axcodes(look.affine)) if axis != extraction.axis)
+        look.sides = (_OPPOSITE[right], up)
     look.measures = _measure(image)
     look.digest = hashlib.blake2b(np.ascontiguousarray(image).tobytes()).digest()
     return look

@@ -1,4 +1,4 @@
-"""What of a volume the network sees: which slices are read, and the image that is made of them."""
+"""Extractions: which slices of a volume are read, and the image made from them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from monai_cae.errors import MonaiCaeError
 
 
 class Extraction:
-    """What of a volume the network sees: which slices of one plane are read, and what image becomes of them.
+    """What the network sees of a volume: which slices of one plane are read, and the image made from them.
 
-    A kind of extraction is a subclass, best a frozen dataclass whose fields are its settings. It says which slices it
-    needs (`indices`; all of them, where it does not), and whether they are the channels of an image of two dimensions
-    or, with `spatial_dims` 3, lie on one another in a volume of one channel. Another image is made by an `image` of its
-    own, another picture for people by a `flat` of its own.
+    A kind of extraction is a subclass, preferably a frozen dataclass whose fields are its settings. `indices` gives the
+    slices it needs (default: all). They become the channels of a 2D image or, with `spatial_dims` 3, a volume of one
+    channel. Override `image` to make another image, and `flat` to show people another picture.
 
     Attributes:
         plane: "axial", "coronal" or "sagittal".
@@ -42,17 +41,22 @@ class Extraction:
 
     @property
     def name(self) -> str:
-        """What is seen, in words, such as "axial slice 106"."""
+        """A description, such as "axial slice 106"."""
         return type(self).__name__
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Plain values, which a checkpoint records and compares."""
+        """Plain values that a checkpoint records and compares."""
         return {"extraction": type(self).__name__, **vars(self)}
 
     @property
+    def upright(self) -> bool:
+        """Whether its pictures lie as the volume's two other axes do; what a subclass draws may be turned."""
+        return all(getattr(type(self), name) is getattr(Extraction, name) for name in ("image", "flat"))
+
+    @property
     def axis(self) -> int:
-        """What the slices are across: 0, 1 or 2."""
+        """The axis that the slices cut: 0, 1 or 2."""
         return plane_axis(self.plane)
 
     def indices(self, count: int) -> Sequence[int]:
@@ -71,20 +75,20 @@ class Extraction:
         return slices if self.spatial_dims == 2 else np.moveaxis(slices, 0, self.axis)[None]
 
     def flat(self, channel: NDArray[Any]) -> NDArray[Any]:
-        """What people, `monai-cae check` and the search for near-duplicates look at.
+        """The picture that people, `monai-cae check` and the search for near-duplicates see.
 
         Args:
-            channel: of an image, in two or three dimensions.
+            channel: one channel of an image, 2D or 3D.
 
         Returns:
-            Two dimensions: the channel itself, of a volume the slice in the middle.
+            A 2D image: the channel itself, or the middle slice of a volume.
         """
         return channel if channel.ndim == 2 else channel.take(channel.shape[self.axis] // 2, self.axis)
 
     def positions(self, shape: Sequence[int], where: str) -> list[int]:
         """Where its slices lie along the plane's axis, counted from 0; `where` names the volume in an error.
 
-        A volume with a single slice gives that one, whatever its index: such cohorts were cut before.
+        A volume with a single slice gives that slice, whatever its index: such cohorts were cut before.
 
         Raises:
             MonaiCaeError: an index outside the volume.
@@ -99,7 +103,7 @@ class Extraction:
         return [int(index) - 1 for index in indices]
 
     def middle(self, count: int) -> float:
-        """The index in the middle of its slices, of a volume with so many."""
+        """The mean index of its slices in a volume with `count` slices."""
         indices = self.indices(count)
         return 1.0 if count == 1 else sum(indices) / len(indices)
 

@@ -1,4 +1,4 @@
-"""Where a slice lies: which volumes show the plane that is wanted, and in a line each what differs.
+"""Where a slice lies: which volumes show the wanted plane, and what is unusual about the others.
 
 A slice index alone means another anatomy in every frame. What the others of a cohort, a network's training or the
 paper's template have is compared with what each header says; headers are all that is read.

@@ -1,4 +1,4 @@
-"""A network knows its input: what its checkpoint records of the training, and what else it is not to be fed with."""
+"""What a checkpoint records of its network's input, to refuse other input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which axis a plane cuts: one rule for files and for volumes in memory."""
+"""The axis that a plane cuts: one rule for files and for volumes in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading what is wanted of a volume: nothing else leaves the disk."""
+"""Read only the wanted part of a volume from disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Broken scans among good ones: all are found and named before anything is trained, or left out and counted."""
+"""Bad scans: all are found and named before anything is trained, or left out and counted."""
 
 from __future__ import annotations
 

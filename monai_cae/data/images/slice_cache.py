@@ -1,4 +1,4 @@
-"""Slices of .nii.gz files kept in memory: inflating one takes a thousand times as long as copying it.
+"""Slices of .nii.gz files, kept in memory: inflating one takes a thousand times as long as copying it.
 
 The check before a training, the audit and the loader each want the same slice.
 """

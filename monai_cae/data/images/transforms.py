@@ -1,4 +1,4 @@
-"""Transforms of this project: what the network sees of a volume in memory."""
+"""Transforms that extract from a volume in memory what the network sees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes on disk: what a header says, held against limits before anything is read, and the bytes of a few slices.
+"""Volumes on disk: the header, checked against limits before anything is read, and the bytes of a few slices.
 
 What a header means is for nibabel alone to tell. It sees bytes of bounded number, never a file, and parses each
 distinct header once: fields that it never looks at are blanked first, so that the headers of a cohort are mostly one.

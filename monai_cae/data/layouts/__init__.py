@@ -1,4 +1,4 @@
-"""Where a cohort has its subjects, images and rows: one file per layout, and `read_scans`, which recognises them."""
+"""Where subjects, images and rows of a cohort are: one file per layout, and `read_scans`, which recognises them."""
 
 from monai_cae.data.layouts.base import Asked, Images, Layout
 from monai_cae.data.layouts.reading import Found, find_images, read_scans

@@ -1,4 +1,4 @@
-"""What a layout is, and what layouts need to look through a folder."""
+"""The interface of a layout, and tools for searching a folder."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Asked:
     allow_outside: bool = False
 
     def table_in(self, root: Path) -> Path:
-        """The table that is named, else the one of the folder."""
+        """The named table, else the one in the folder."""
         return Path(self.table) if self.table else find_table(root)
 
     def rows(self, table: Path) -> Table:
@@ -65,7 +65,7 @@ class Asked:
 
 @runtime_checkable
 class Layout(Protocol):
-    """Where a cohort has its images and its rows, one per scan; `read_scans` brings the two together by their names.
+    """Where a cohort has its images and its rows, one per scan; `read_scans` matches them by name.
 
     Attributes:
         name: in words, e.g. "OASIS-1 discs".
@@ -75,13 +75,13 @@ class Layout(Protocol):
     def name(self) -> str: ...
 
     def detect(self, root: Path) -> bool:
-        """Whether the names at the top of a folder, or of the file, are those of this layout."""
+        """Whether the names at the top of a folder, or the file's name, fit this layout."""
 
     def images(self, root: Path, asked: Asked) -> Images | None:
-        """The images by the name of their scan; None where the rows have theirs, or are all there is."""
+        """The images by the name of their scan; None if the rows name the images, or there are none."""
 
     def rows(self, root: Path, asked: Asked) -> Table:
-        """The scans, each with its subject (one ID for all scans of a person), and what was guessed."""
+        """The scans, each with its subject (one ID for all scans of a subject), and what was guessed."""
 
 
 class WithTable:

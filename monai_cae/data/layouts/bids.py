@@ -1,4 +1,4 @@
-"""BIDS: sub-*/[ses-*/]anat/*_T1w.nii[.gz]; one image of every session, and a row for it."""
+"""BIDS: sub-*/[ses-*/]anat/*_T1w.nii[.gz]; one image and one row for every session."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monai_cae.errors import MonaiCaeError
 
 
 class Bids:
-    """T1w images, participants.tsv and, where there are any, sub-*_sessions.tsv."""
+    """T1w images, participants.tsv and, if present, sub-*_sessions.tsv."""
 
     name = "BIDS"
 
@@ -31,7 +31,7 @@ class Bids:
         return choose_t1w(session_images(root, "anat", "*_t1w.nii*"), asked.acquisition, asked.run)
 
     def rows(self, root: Path, asked: Asked) -> Table:
-        """One row per session, what sub-*_sessions.tsv says before participants.tsv."""
+        """One row per session; sub-*_sessions.tsv takes precedence over participants.tsv."""
         table = asked.table_in(root)
         if not (asked.columns or {}).get("subject") and "participant_id" in column_names(table):
             asked = dataclasses.replace(asked, columns={**(asked.columns or {}), "subject": "participant_id"})
@@ -42,9 +42,9 @@ class Bids:
 def choose_t1w(sessions: Mapping[str, Sequence[Path]], acquisition: str = "", run: str = "last") -> Images:
     """One image of every session that has any, by the name of the scan; for acquisition and run see `Asked`.
 
-    The kind of an image is its entities but for subject, session and run: acquisition, reconstruction, contrast agent
-    ... Of a session the kind is taken that most sessions of the cohort have, and of several runs the last, which is
-    often the repetition of one that went wrong.
+    The kind of an image is its entities except subject, session and run: acquisition, reconstruction, contrast agent
+    ... Each session gives the kind that most sessions of the cohort have, and the last of several runs, which often
+    repeats one that went wrong.
 
     Raises:
         MonaiCaeError: an unknown run, or an acquisition that no image has.
@@ -110,7 +110,7 @@ def _run(path: Path) -> int:
 
 
 def session_images(root: Path, part: str, pattern: str) -> dict[str, list[Path]]:
-    """All images of a kind of every session, by the name of the session."""
+    """All images of one kind, by the name of the session."""
     images = {}
     for subject in subfolders(root, "sub-"):
         sessions = subfolders(subject, "ses-")

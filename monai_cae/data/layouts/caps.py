@@ -1,4 +1,4 @@
-"""What Clinica has registered: subjects/sub-*/ses-*/t1_linear."""
+"""Clinica CAPS, registered images: subjects/sub-*/ses-*/t1_linear."""
 
 from __future__ import annotations
 

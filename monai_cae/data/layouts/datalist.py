@@ -1,4 +1,4 @@
-"""A MONAI datalist: its items, all sets together."""
+"""A MONAI datalist: the items of all its sets."""
 
 from __future__ import annotations
 

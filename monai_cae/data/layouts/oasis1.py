@@ -1,4 +1,4 @@
-"""OASIS-1 as it comes: disc1, disc2, ..., or the folders of sessions, at any depth."""
+"""OASIS-1 as downloaded: disc1, disc2, ..., or the folders of sessions, at any depth."""
 
 from __future__ import annotations
 

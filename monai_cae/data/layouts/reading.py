@@ -1,4 +1,4 @@
-"""From a folder on disk to Scan records, whatever the layout."""
+"""From a folder on disk to Scan records, in any layout."""
 
 from __future__ import annotations
 
@@ -41,14 +41,13 @@ def read_scans(dataset_dir: str | Path, asked: Asked | None = None, **options: A
     """Recognise the layout of a cohort by what is there, and read it.
 
     - OASIS-1 discs: `OAS1_*_t88_masked_gfc.hdr` at any depth;
-    - BIDS: `sub-*/[ses-*/]anat/*_T1w.nii[.gz]`, with participants.tsv and, where there are any, `sub-*_sessions.tsv`;
+    - BIDS: `sub-*/[ses-*/]anat/*_T1w.nii[.gz]`, with participants.tsv and, if present, `sub-*_sessions.tsv`;
     - Clinica CAPS: `subjects/sub-*/ses-*/t1_linear`, with a table named by `table`;
     - a plain folder: a table that names the images, or images named ID.nii.gz in a subfolder named after the plane, or
       beside the table;
     - a table alone, or a MONAI datalist (.json): its items, all sets together.
 
-    A row and an image belong together where subject and session are the same, but for "sub-", "ses-", case and zeros
-    in front of numbers.
+    A row and an image match if subject and session are the same, ignoring "sub-", "ses-", case and leading zeros.
 
     Args:
         dataset_dir: folder, table or datalist.
@@ -57,8 +56,8 @@ def read_scans(dataset_dir: str | Path, asked: Asked | None = None, **options: A
 
     Raises:
         MonaiCaeError: nothing there, no table, no images, two images for one scan or two scans for one image, two
-            layouts in one folder, an unknown plane, rows and images that do not meet. A file that the table names need
-            not be there: see `find_bad`.
+            layouts in one folder, an unknown plane, rows and images that do not match. A file that the table names may
+            be missing: see `find_bad`.
     """
     asked, root = dataclasses.replace(asked or Asked(), **options), Path(dataset_dir)
     plane_axis(asked.plane)

@@ -1,4 +1,4 @@
-"""A table alone: who there is, without images."""
+"""A table alone: rows without images."""
 
 from __future__ import annotations
 

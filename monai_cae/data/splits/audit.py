@@ -1,4 +1,4 @@
-"""Does anyone of the test set hide in training? Names, files and pixels of the three sets are compared."""
+"""The audit: compares names, files and pixels of the three sets, to find test subjects in training."""
 
 from __future__ import annotations
 

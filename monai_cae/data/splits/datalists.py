@@ -1,4 +1,4 @@
-"""A datalist's JSON as data of the right types, whoever wrote it; what it means is for its readers to say."""
+"""A datalist's JSON as data of the right types, whoever wrote it; readers decide what it means."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an audit found: leaks and warnings, check by check."""
+"""Findings of an audit: leaks and warnings, check by check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why whole subjects must stay together: one classifier, one set of slices, split the wrong way and the right way."""
+"""Why whole subjects must stay together: one classifier on the same slices, split wrongly and rightly."""
 
 from __future__ import annotations
 

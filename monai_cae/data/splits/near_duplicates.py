@@ -1,4 +1,4 @@
-"""Which slices of two sets show the same brain: correlation of fine detail."""
+"""Find slices of two sets that show the same brain, by correlation of fine detail."""
 
 from __future__ import annotations
 

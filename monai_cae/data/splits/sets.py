@@ -1,4 +1,4 @@
-"""Whole subjects into training, validation and test: written once as a MONAI datalist, read back by every stage."""
+"""Whole subjects into training, validation and test: written once as a MONAI datalist, read by every stage."""
 
 from __future__ import annotations
 

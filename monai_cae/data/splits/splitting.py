@@ -1,4 +1,4 @@
-"""Whole subjects of a cohort into training, validation and test, stratified by what is predicted."""
+"""Split whole subjects into training, validation and test, stratified by the target."""
 
 from __future__ import annotations
 

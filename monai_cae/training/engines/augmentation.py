@@ -1,4 +1,4 @@
-"""Random changes of whole batches, on the device that trains."""
+"""Random changes of whole batches, on the training device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When which part of the classifier learns."""
+"""When each part of the classifier learns."""
 
 from __future__ import annotations
 

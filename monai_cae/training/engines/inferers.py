@@ -1,4 +1,4 @@
-"""Calling a network in the precision that the device is fast in, compiled where that pays."""
+"""Call a network in the precision in which the device is fast, compiled where that is faster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of a data set that lies on the device."""
+"""Batches of a data set that stays on the device."""
 
 from __future__ import annotations
 

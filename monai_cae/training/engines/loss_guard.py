@@ -1,4 +1,4 @@
-"""Stopping a training whose numbers have gone wrong, before anything good is overwritten by them."""
+"""Stop a training with a bad loss before it overwrites anything good."""
 
 from __future__ import annotations
 

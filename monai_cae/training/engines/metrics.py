@@ -1,4 +1,4 @@
-"""Metrics that the engines compute on every validation, beside MONAI's own."""
+"""Metrics of every validation, besides MONAI's own."""
 
 from __future__ import annotations
 

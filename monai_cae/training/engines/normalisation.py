@@ -1,4 +1,4 @@
-"""Batch-norm statistics that keep up with a network that has had few updates."""
+"""Batch-norm statistics that keep up with a network in its first updates."""
 
 from __future__ import annotations
 

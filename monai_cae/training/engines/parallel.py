@@ -1,4 +1,4 @@
-"""Several processes that train one network together, as `torchrun` starts them: what multi_gpu_train.json names."""
+"""Several processes that train one network, started by `torchrun`; named by multi_gpu_train.json."""
 
 from __future__ import annotations
 

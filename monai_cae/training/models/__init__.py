@@ -1,1 +1,1 @@
-"""What is fitted beside the network's own training: the linear probe, simpler models, the calibration."""
+"""What is fitted outside the network's training: the linear probe, baselines, the calibration."""

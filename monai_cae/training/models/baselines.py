@@ -1,4 +1,4 @@
-"""Simpler models than the network, on the same sets: of the table, of the pixels, of the frozen encoder's code.
+"""Baselines on the same sets: simpler models of the table, of the pixels, of the frozen encoder's code.
 
 Which models there are is the config's business (`bundle/configs/baselines.json`): features of ours, classifiers of
 scikit-learn's. The parts here are what scikit-learn does not have.

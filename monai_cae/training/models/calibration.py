@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say, by one number fitted to the validation subjects."""
+"""Calibrated probabilities, by one number fitted to the validation subjects."""
 
 from __future__ import annotations
 

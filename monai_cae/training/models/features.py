@@ -1,4 +1,4 @@
-"""What the simpler models look at: each class takes `n` items of a datalist and gives `(n, features)` numbers.
+"""Features of the baselines: each class takes `n` items of a datalist and gives `(n, features)` numbers.
 
 The images of the items have the shape `(C, H, W[, D])` and values in [0, 1].
 """

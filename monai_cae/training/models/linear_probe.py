@@ -1,9 +1,8 @@
-"""The classifier's last layer as a penalised logistic regression: for few subjects there is one best answer."""
+"""The linear probe: the classifier's last layer as a penalised logistic regression, with a unique solution."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,12 +10,13 @@ from monai.engines import SupervisedEvaluator
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import EncoderClassifier
 from monai_cae.networks.classifier import Head
 from monai_cae.tracking import TrackedRun
+from monai_cae.training.engines.feature_cache import EncodedDataset
 from monai_cae.training.engines.handlers import BestCheckpoint
 from monai_cae.training.engines.inferers import PrecisionInferer
 
@@ -88,23 +88,12 @@ class LinearProbe:
 
     def _features(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         network = self.network.eval()
-        device = next(network.parameters()).device
-        items: list[Mapping[str, Any]] = [
-            dataset[index]
-            for dataset in self.datasets
-            for index in range(len(dataset))  # type: ignore[arg-type]  # map-style datasets have a length
-        ]
-        rows, labels = [], []
-        for start in range(0, len(items), self.batch_size):
-            batch = items[start : start + self.batch_size]
-            images = torch.stack([torch.as_tensor(item["image"]) for item in batch]).to(device)
-            with torch.no_grad():
-                seen = [network.summarise(self.inferer(images, network.encoder), images).cpu()]
-            if network.head.covariate_weight is not None:
-                seen.append(torch.stack([torch.as_tensor(item["covariates"]) for item in batch]))
-            rows.append(torch.cat(seen, dim=1).double().numpy())
-            labels += [int(item["label"]) for item in batch]
-        return np.concatenate(rows), np.array(labels)
+        everyone: Dataset = ConcatDataset(self.datasets)
+        encoded = EncodedDataset(everyone, network.encoder, self.inferer, self.batch_size, network.summarise)
+        beside = ["covariates"] * (network.head.covariate_weight is not None)
+        items = [encoded[index] for index in range(len(encoded))]
+        rows = [torch.cat([torch.as_tensor(item[key]).cpu() for key in ("image", *beside)]) for item in items]
+        return torch.stack(rows).double().numpy(), np.array([int(item["label"]) for item in items])
 
     def _write(self, weights: NDArray[np.float64], intercept: float) -> None:
         head = self.network.head

@@ -1,4 +1,4 @@
-"""What has to be known of a run before its scores or weights are used; it goes wherever the weights go."""
+"""Caveats of a run: what a reader must know before using its scores or weights; they travel with the weights."""
 
 from __future__ import annotations
 

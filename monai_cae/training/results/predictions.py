@@ -1,4 +1,4 @@
-"""Predictions of many scans: shown as they come, written as one table, told in two lines."""
+"""Predictions of many scans: progress, one table, a summary of two lines."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""A stage from its settings to its end: checked, run, interrupted, resumed."""
+"""A stage from start to end: checked, run, interrupted, resumed."""

@@ -1,4 +1,4 @@
-"""Going on where a stage was ended: everything that decides its next epoch, in one file that is replaced atomically."""
+"""Resume points: everything that decides a stage's next epoch, in one file that is replaced atomically."""
 
 from __future__ import annotations
 

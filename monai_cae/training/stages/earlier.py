@@ -1,5 +1,4 @@
-"""What earlier runs of a stage have left in its folder: looked for before anything is written, and never replaced
-unasked."""
+"""Results of earlier runs of a stage in its folder: found before anything is written, replaced only on request."""
 
 from __future__ import annotations
 

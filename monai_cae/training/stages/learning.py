@@ -1,4 +1,4 @@
-"""What a classifier's training consists of."""
+"""The steps of a classifier's training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making good use of the machine that a run is on: threads, memory, kernels."""
+"""Use the machine well: threads, memory, kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGTERM, which clusters send before they kill, as a wish to end that is granted when nothing is lost by it."""
+"""SIGTERM, which clusters send before they kill: end after the running epoch, so that nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MONAI's ConfigWorkflow leaves to its users: settings checked, errors in one line, the bundle's own folder.
+"""Around MONAI's ConfigWorkflow: settings checked, errors in one line, the bundle's own folder.
 
 The functions here are named by the configs. An expression in a config can't see the workflow that evaluates it, so
 `running_workflow` finds it among the callers: that is the one place where a setting that nobody reads, the executed
