@@ -24,8 +24,10 @@ class Extraction:
     Attributes:
         plane: "axial", "coronal" or "sagittal".
         axes: "anatomical" or "stored", see `SliceReader`.
-        spatial_dims: of the image, 2 or 3.
-        channels: of the image.
+        spatial_dims, channels: of the image; two or three dimensions.
+
+    Raises:
+        MonaiCaeError: an unknown plane or axes.
     """
 
     plane: str = "axial"
@@ -58,11 +60,7 @@ class Extraction:
         return plane_axis(self.plane)
 
     def indices(self, count: int) -> Sequence[int]:
-        """Which slices are read, counted from 1.
-
-        Args:
-            count: number of slices in the volume.
-        """
+        """Which of `count` slices are read, counted from 1."""
         return range(1, count + 1)
 
     def image(self, slices: NDArray[Any]) -> NDArray[Any]:
@@ -104,13 +102,9 @@ class Extraction:
         return channel if channel.ndim == 2 else channel.take(channel.shape[self.axis] // 2, self.axis)
 
     def positions(self, shape: Sequence[int], where: str) -> list[int]:
-        """The positions of its slices along the plane's axis, counted from 0.
+        """Where its slices lie along the plane's axis, counted from 0; `where` names the volume in an error.
 
         A volume with a single slice gives that slice, whatever its index: such cohorts were cut before.
-
-        Args:
-            shape: the volume's three sizes.
-            where: names the volume in the error.
 
         Raises:
             MonaiCaeError: an index outside the volume.
@@ -134,16 +128,7 @@ class Extraction:
 
 @dataclass(frozen=True)
 class SliceExtraction(Extraction):
-    """One slice; by default the paper's.
-
-    Args:
-        plane: "axial", "coronal" or "sagittal".
-        slice_index: counted from 1, as in the paper.
-        axes: "anatomical" or "stored", see `SliceReader`.
-
-    Raises:
-        MonaiCaeError: an unknown plane or axes.
-    """
+    """One slice; by default the paper's. `slice_index` is counted from 1, as there; for the others see `Extraction`."""
 
     plane: str = "axial"
     slice_index: int = 106

@@ -104,14 +104,7 @@ def _is_oriented(meta: Mapping[Any, Any]) -> bool:
 
 
 class Extractd(MapTransform):
-    """Dictionary version of `Extract`.
-
-    Args:
-        keys: items to take it of.
-        extraction: see `Extract`.
-        single_slice: see `Extract`.
-        allow_missing_keys: as in every MONAI dictionary transform.
-    """
+    """Dictionary version of `Extract`."""
 
     backend = Extract.backend
 
@@ -134,17 +127,7 @@ class Extractd(MapTransform):
 
 
 class SelectSlice(Extract):
-    """`Extract` for one slice: the same slice that `SliceReader` takes from a file.
-
-    Args:
-        plane: "axial", "coronal" or "sagittal".
-        slice_index: counted from 1.
-        axes: see `SliceReader`.
-        single_slice: see `Extract`.
-
-    Raises:
-        MonaiCaeError: an unknown plane or axes; in use: see `Extract`.
-    """
+    """`Extract` for one slice: the same slice that `SliceReader`, which explains the arguments, takes from a file."""
 
     def __init__(
         self, plane: str = "axial", slice_index: int = 106, axes: str = "anatomical", single_slice: bool = False
@@ -153,13 +136,7 @@ class SelectSlice(Extract):
 
 
 class SelectSliced(Extractd):
-    """Dictionary version of `SelectSlice`.
-
-    Args:
-        keys: items to take the slice of.
-        plane, slice_index, axes, single_slice: see `SelectSlice`.
-        allow_missing_keys: as in every MONAI dictionary transform.
-    """
+    """Dictionary version of `SelectSlice`."""
 
     def __init__(
         self,
