@@ -378,6 +378,6 @@ def test_check_reads_a_cohort_as_the_other_commands_do(tmp_path, capsys):
     (tmp_path / "t.csv").write_text("\n".join(["ID", *names]))
     command = ["check", str(tmp_path), "--slice-index", "11", "--out", str(tmp_path / "out")]
     main(command)
-    assert "every image there is looked at" in capsys.readouterr().out
+    assert "every image there is checked" in capsys.readouterr().out
     assert main([*command, "--subject-pattern", "(.+)"]) == 0
     assert "every image there" not in capsys.readouterr().out

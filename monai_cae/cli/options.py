@@ -22,22 +22,22 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 
 def add_hash_ids(parser: argparse.ArgumentParser) -> None:
-    text = "keyed hashes instead of subject IDs in whatever is printed and drawn"
+    text = "keyed hashes instead of subject IDs in everything printed and drawn"
     parser.add_argument("--hash-ids", action="store_true", help=text)
 
 
 def add_other_frame(parser: argparse.ArgumentParser) -> None:
-    text = "take slices more than 5 mm or 10 degrees off the others' place"
+    text = "accept slices more than 5 mm or 10 degrees from where the others lie"
     parser.add_argument("--allow-other-frame", action="store_true", help=text)
 
 
 def add_slice(parser: argparse.ArgumentParser) -> None:
-    text = "take images that a table or datalist names outside the folder"
+    text = "accept images outside the folder that a table or datalist names"
     parser.add_argument("--allow-outside", action="store_true", help=text)
     parser.add_argument("--plane", default="axial", help="axial, coronal or sagittal (default: axial)")
     text = "counted from 1, left to right, back to front or upwards (default: 106, the paper's)"
     parser.add_argument("--slice-index", type=int, default=106, help=text)
-    text = "anatomical finds the plane by each header's orientation, stored by the order of the axes"
+    text = "anatomical finds the plane from each header's orientation, stored from the order of the axes"
     parser.add_argument("--axes", default="anatomical", help=f"{text} (default: anatomical)")
 
 
@@ -49,34 +49,40 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
         "--task", default="paper", help="paper (CDR > 0 v 0), ad (CDR >= 1 v 0), very-mild (CDR 0.5 v 0)"
     )
     parser.add_argument("--positive", default="", help='or a rule for patients, such as "CDR>0" or "DX == \'AD\'"')
-    parser.add_argument("--negative", default="", help="rule for controls (default: known not to be positive)")
+    parser.add_argument("--negative", default="", help="rule for controls (default: known not to be patients)")
     parser.add_argument("--label-column", default="", help="or a column of 1 and 0")
     parser.add_argument("--controls", default="oldest", help="oldest, matched (age and sex) or all (default: oldest)")
     parser.add_argument("--sessions", default="first", help="first scan of a subject, or all (default: first)")
     parser.add_argument(
         "--allow-unmatched",
         action="store_true",
-        help="go on where more than a tenth of the rows have no image, or of the images no row",
+        help="continue even if more than a tenth of the rows have no image, or of the images no row",
     )
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """Add the options for reading a cohort, before selection."""
-    parser.add_argument("--table", type=Path, help="the table, where it is not in the folder")
+    parser.add_argument("--table", type=Path, help="the table, if it is not in the folder")
     for role in ("subject", "session", "image", "age", "sex"):
-        none = "" if role == "subject" else "; none: go without"
-        parser.add_argument(f"--{role}-column", default="", help=f"the table's column of the {role}{none}")
+        none = "" if role == "subject" else "; none: do without it"
+        parser.add_argument(f"--{role}-column", default="", help=f"the table's column for {role}{none}")
     parser.add_argument(
-        "--subject-pattern", default="", help="regular expression that finds the person in an ID; (.+) takes all of it"
+        "--subject-pattern",
+        default="",
+        help="regular expression that finds the subject in an ID; (.+) takes the whole ID",
     )
     parser.add_argument(
         "--missing-codes", help='numbers that mean "not given" (default: -1, -4, -8, -9, -99, -999, -9999)'
     )
-    parser.add_argument("--sex-codes", default="", help="what the sex column's values mean, F=2,M=1; none: go without")
     parser.add_argument(
-        "--acquisition", default="", help="of several BIDS T1w images take acq-NAME; none: those without"
+        "--sex-codes", default="", help="what the values in the sex column mean: F=2,M=1; none: do without it"
     )
-    parser.add_argument("--run", default="last", help="of several runs: last, first or a number (default: last)")
+    parser.add_argument(
+        "--acquisition", default="", help="which of several BIDS T1w images to take: acq-NAME; none: those without acq-"
+    )
+    parser.add_argument(
+        "--run", default="last", help="which of several BIDS runs to take: last, first or a number (default: last)"
+    )
 
 
 def reading_options(options: argparse.Namespace) -> dict[str, Any]:

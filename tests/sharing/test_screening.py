@@ -124,7 +124,7 @@ def test_what_is_refused_can_be_trusted_and_then_says_so(package, tmp_path, caps
     assert main(["package", str(spoilt), "--check", "--trust"]) == 0
     assert main(["bundle", str(folder), "--from", str(spoilt), "--trust"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("runs as it is (1 place: configs/train.json: seed: $__import__(") == 2
+    assert printed.count("and will run (1 place: configs/train.json: seed: $__import__(") == 2
     assert json.loads((folder / "configs" / "train.json").read_text())["seed"] == RUN
     assert main(["package", str(folder), "--check"]) == 1
     assert main(["export", str(folder), str(tmp_path / "model.ts")]) == 0  # inference.json is what it runs
@@ -144,7 +144,7 @@ def test_export_runs_an_inference_config_only_when_told_to(unpacked, tmp_path, c
     assert "image_size: $print('executed') or 16" in printed.err and not printed.out
     assert main(["export", str(folder), str(tmp_path / "model.ts"), "--trust"]) == 0
     printed = capsys.readouterr().out
-    assert "executed" in printed and "runs as it is (1 place: configs/inference.json: image_size: $print(" in printed
+    assert "executed" in printed and "and will run (1 place: configs/inference.json: image_size: $print(" in printed
 
 
 @pytest.mark.fault("package: monai.py beside it once it is unpacked", "shown, refused")
