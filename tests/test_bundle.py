@@ -552,7 +552,7 @@ BAD_COHORTS = {
     "two matches": (
         lambda r: [first_image(r, s).with_name(f"OAS1_0001_MR1_mpr_n6_anon_111_t88_masked_gfc{s}").write_bytes(b"x")
                    for s in (".hdr", ".img")], "two images for OAS1_0001_MR1"),
-    "missing img": (lambda r: first_image(r, ".img").unlink(), ".img is missing beside its .hdr"),
+    "missing img": (lambda r: first_image(r, ".img").unlink(), ".img is missing next to its .hdr"),
     "truncated img": (lambda r: first_image(r, ".img").write_bytes(b"\0" * 100), "is truncated"),
     "other shape": (lambda r: rewrite(r, lambda d: d[:-1]), "has the shape"),
     "zero slice": (lambda r: rewrite(r, lambda d: d * 0), "zero everywhere"),

@@ -210,7 +210,7 @@ def test_pseudonyms_need_the_key(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     made = pseudonym("OAS1_0001")
     assert pseudonym("OAS1_0001") == made != first and key_file().stat().st_mode & 0o077 == 0
-    assert capsys.readouterr().out.count("made the key") == 1
+    assert capsys.readouterr().out.count("made the pseudonym key") == 1
 
 
 def test_nothing_that_users_are_told_to_run_listens_beyond_this_machine():

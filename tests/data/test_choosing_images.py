@@ -113,7 +113,7 @@ def test_pointers_are_named(tmp_path, refused, suffix, content, message):
     ("target", "message"),
     [
         ("../.git/annex/objects/aa/b/k.nii.gz", "is a git-annex link, .* bring it with datalad get"),
-        ("gone.nii.gz", r"is a link to gone\.nii\.gz, which is not there"),
+        ("gone.nii.gz", r"is a link to gone\.nii\.gz, which does not exist"),
     ],
 )
 def test_links_that_lead_nowhere_are_named(tmp_path, refused, target, message):

@@ -347,7 +347,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, refused):
         assert read(path) is None
     result = check_cohort([(path.name, path) for path in names], extraction=SliceExtraction("axial", 3))
     assert [scan.label for scan in result.suspicious] == ["not readable"] * len(names)
-    with refused(r"pipe\.nii is a folder, a pipe or a device: an image is a file"):
+    with refused(r"pipe\.nii is a folder, a pipe or a device: give an image file"):
         read_only(tmp_path / "pipe.nii", "axial")
     with refused(r"a\x00b\.nii can't be read"):
         read_only("a\0b.nii", "axial")

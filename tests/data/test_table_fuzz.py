@@ -213,7 +213,7 @@ LARGE = {
     "row": ("t.tsv", lambda: b"ID\tCDR\n" + b"\t" * 900_000, "more than 200000 rows, 16384 columns"),
     "row of many lines": ("t.csv", lambda: b"ID,CDR\n" + b'a,"\n",' * 2_000_000, LONG),
     "empty lines": ("t.csv", lambda: b"ID" + b"\n" * 4_000_000, "more than 200000 rows, 16384 columns"),
-    "bytes": ("t.csv", lambda: b"ID\n" + bytes(33 << 20), "of at most 33554432"),
+    "bytes": ("t.csv", lambda: b"ID\n" + bytes(33 << 20), "the limit is 33554432"),
     "age": ("t.csv", lambda: b"ID,Age\na," + b"9" * 100_000, r"Age is '9{59}\.\.\., not a number"),
     "far cell": ("t.xlsx", lambda: packed(with_row(FAR)), "more than 200000 rows, 16384 columns"),
     "entities": ("t.xlsx", lambda: packed(with_row(ENTITY, LAUGHS)), "limit on input amplification factor"),

@@ -91,7 +91,7 @@ def inference_items(
     if not covariates:
         return items
     if not table:
-        print(f"no --table: {', '.join(covariates)} are taken to be average for everybody", flush=True)
+        print(f"no --table: {', '.join(covariates)} are taken to be average for all subjects", flush=True)
         return [{**item, "covariates": np.zeros(len(covariates), np.float32)} for item in items]
     known = [
         {**item, "cdr": row.cdr, "age": row.age, "sex": row.sex, **row.covariates}
@@ -118,7 +118,7 @@ def _rows(images: Sequence[Path], table: str, sex_codes: str) -> list[Scan]:
 
 def _check(name: str, scale: Any, tells: Collection[str]) -> None:
     if name.removesuffix(_SQUARE).lower() in tells:
-        raise MonaiCaeError(f"covariates: {name} is what the network is to find out; leave it out")
+        raise MonaiCaeError(f"covariates: {name} is what the network predicts; leave it out")
     numbers = isinstance(scale, (list, tuple)) and len(scale) == 2 and all(isinstance(v, (int, float)) for v in scale)
     if not numbers or scale[1] <= 0:
         raise MonaiCaeError(f"covariates: {name} needs [centre, scale] with a scale above 0, not {scale!r}")

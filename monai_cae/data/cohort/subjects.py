@@ -45,8 +45,10 @@ def row_of(path: Path, scans: Sequence[Scan], table: str) -> Scan:
     if found:
         raise MonaiCaeError(f"{table} has several rows for {path} ({names}): name the file after one of them")
     if rows:
-        raise MonaiCaeError(f"{table} has no row for the session of {path}, only {names}: add one, or leave it out")
-    raise MonaiCaeError(f"{table} has no row whose whole ID begins the name of {path}: add one, or leave the file out")
+        raise MonaiCaeError(
+            f"{table} has no row for the session of {path}, only {names}: add one, or leave the file out"
+        )
+    raise MonaiCaeError(f"the name of {path} begins with no ID in {table}: add a row, or leave the file out")
 
 
 def seen_in_training(subject: str, trained_on: Collection[str], sure: bool = False) -> str:

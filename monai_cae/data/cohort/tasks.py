@@ -230,13 +230,13 @@ class Rule:
             return lambda row: None if (value := inner(row)) is None else not value
         if isinstance(node, ast.Compare):
             return self._comparison(node, quoted)
-        raise self._wrong("only comparisons, and, or, not are known")
+        raise self._wrong("only comparisons, and, or and not are allowed")
 
     def _comparison(self, node: ast.Compare, quoted: Mapping[str, str]) -> Callable[[Row], bool | None]:
         operands = [self._operand(operand, quoted) for operand in (node.left, *node.comparators)]
         kinds = [type(op) for op in node.ops]
         if not set(kinds) <= set(_COMPARISONS):
-            raise self._wrong("'is' is not known")
+            raise self._wrong("'is' is not allowed")
         ordered = [
             operand
             for at, kind in enumerate(kinds)
@@ -244,7 +244,7 @@ class Rule:
             for operand in (node.left, *node.comparators)[at : at + 2]
         ]
         if any(isinstance(operand, ast.Constant) and isinstance(operand.value, str) for operand in ordered):
-            raise self._wrong("a text is not less or more than another")
+            raise self._wrong("texts can't be compared by size")
 
         def evaluate(row: Row) -> bool | None:
             values = [operand(row) for operand in operands]
@@ -261,7 +261,7 @@ class Rule:
         try:
             constant = ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError) as error:
-            raise self._wrong("a side of a comparison is a column, a number, a text or a list of them") from error
+            raise self._wrong("each side of a comparison must be a column, a number, a text or a list") from error
         several = [_plain(value) for value in constant] if isinstance(constant, (list, tuple, set)) else None
         return lambda row: _plain(constant) if several is None else several
 

@@ -49,8 +49,8 @@ _WORDS = {
     "fit": ("unlike the others", "correlation with the cohort's median slice inside the brain"),
 }
 _OTHERS = {
-    True: "the header records none, most others do: it is taken as stored",
-    False: "the header records one, most others record none and are taken as stored",
+    True: "the header records none, though most others do: it is taken as stored",
+    False: "the header records one, though most others record none and are taken as stored",
 }
 _Turn = Callable[[NDArray[Any]], NDArray[Any]]
 # How a slice can lie, seen with its first axis to the right and its second up; the second name is the mirrored slice's,
@@ -229,9 +229,9 @@ def _compare_headers(looks: Sequence[_Look], shape: Any, spacing: Any) -> list[s
         if look.affine is None:
             continue
         if look.shape != shape:
-            look.problems.append(f"other shape: {_times(look.shape)} voxels, usually {_times(shape)}")
+            look.problems.append(f"different shape: {_times(look.shape)} voxels, usually {_times(shape)}")
         elif look.spacing != spacing:
-            look.problems.append(f"other voxel size: {_times(look.spacing)} mm, usually {_times(spacing)} mm")
+            look.problems.append(f"different voxel size: {_times(look.spacing)} mm, usually {_times(spacing)} mm")
         elif not np.isfinite(look.affine).all():
             look.problems.append("no orientation: the header's affine is not finite")
         elif recorded != bool(look.frame and look.frame.codes):
@@ -241,7 +241,7 @@ def _compare_headers(looks: Sequence[_Look], shape: Any, spacing: Any) -> list[s
     usual = _most_common(codes for *_, codes in alike)
     for look, _, codes in alike:
         if codes != usual:
-            look.problems.append(f"other axis order: the header says {codes}, usually {usual}")
+            look.problems.append(f"different axis order: the header says {codes}, usually {usual}")
     placed = [(look, affine) for look, affine, codes in alike if codes == usual]
     if not placed:
         return []
@@ -253,7 +253,7 @@ def _compare_headers(looks: Sequence[_Look], shape: Any, spacing: Any) -> list[s
     for (look, _), distance in zip(placed, apart, strict=True):
         if distance > PLACE_MM:
             look.problems.append(
-                f"other place: the header puts the volume up to {distance:.3g} mm from where the others lie "
+                f"different place: the header puts the volume up to {distance:.3g} mm from where the others lie "
                 f"(limit {PLACE_MM} mm)"
             )
     return []

@@ -98,7 +98,7 @@ class T1w:
         notes = [
             Note(
                 f"{len(several)} sessions have several T1w images: {rule} and the {self.run} run are taken "
-                f"({counted}); --acquisition NAME and --run first or a number choose otherwise",
+                f"({counted}); --acquisition NAME and --run first or a number choose others",
                 tuple(chosen[name].name for name in several[:3] if name in chosen),
             )
         ]

@@ -159,13 +159,13 @@ def _check_subjects(report: Report, everyone: list[_Member]) -> None:
             message = f"{what} {group[0].subject} in {' and in '.join(names)}"
             (rescans if apart else same).append((True, message, [member.name for member in group]))
     count = len({member.person for member in everyone})
-    looks_for = "one subject, under any spelling of its name, in two sets"
+    looks_for = "a subject in two sets, under any spelling of its name"
     report.add("Subject in two sets", looks_for, same, compared=count, unit="subjects")
     looks_for = "another session of a subject in another set"
     report.add("Rescan in another set", looks_for, rescans, compared=count, unit="subjects")
     report.add(
-        "Names that may be one person",
-        "names in two sets that differ in zeros, punctuation or an end that may be a visit's; a question",
+        "Names that may be one subject",
+        "names in two sets that differ only in zeros, punctuation or an ending that may mean a visit; a question",
         _alike(everyone),
         compared=count,
         unit="subjects",
@@ -181,7 +181,7 @@ def _alike(everyone: list[_Member]) -> Iterator[tuple[bool, str, list[str]]]:
         sets = _sets_of(members)
         if len(sets) > 1:
             names = " and ".join(named[person].subject for person in group[:3])
-            message = f"are {names} one person? They are in {' and in '.join(sets)}"
+            message = f"are {names} one subject? They are in {' and in '.join(sets)}"
             yield False, message, [member.name for member in members]
 
 
@@ -201,7 +201,7 @@ def _check_pretraining(report: Report, test: list[_Member], pretrained_on: Seque
     ]
     kinds = [{digest.startswith("k") for digest in some} for some in (seen, [hash_subject(m.subject) for m in test])]
     if seen and test and not kinds[0] <= kinds[1]:
-        unsure = "the pretrained checkpoint was made with another --hash_ids: whom it has seen is not sure"
+        unsure = "the pretrained checkpoint was made with another --hash_ids: which subjects it has seen is unknown"
         found.append((False, unsure, []))
     report.add(
         "Test subject in pretraining",
@@ -332,11 +332,11 @@ def _check_balance(report: Report, everyone: list[_Member], target: Labels) -> N
         "sex": [member for member in people if member.sex in ("F", "M")],
     }
     for name, what, by in (
-        ("Classes over the sets" if target.classes else f"{target.name} over the sets", "label", "set"),
-        ("Age over the sets", "age", "set"),
-        ("Age over the classes", "age", "label"),
-        ("Sex over the sets", "sex", "set"),
-        ("Sex over the classes", "sex", "label"),
+        ("Classes across the sets" if target.classes else f"{target.name} across the sets", "label", "set"),
+        ("Age across the sets", "age", "set"),
+        ("Age across the classes", "age", "label"),
+        ("Sex across the sets", "sex", "set"),
+        ("Sex across the classes", "sex", "label"),
     ):
         if by == "label" and not target.classes:
             continue

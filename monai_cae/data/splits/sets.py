@@ -41,7 +41,7 @@ from monai_cae.data.texts import MAX_NAME, shown
 from monai_cae.errors import MonaiCaeError
 from monai_cae.terminal import say
 
-_ANEW = "delete it to have it made anew"
+_ANEW = "delete it to have it made again"
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ def _sets_of(
 ) -> Sets:
     missing = [name for name in SETS if not isinstance(content.get(name), list) or not content[name]]
     if missing:
-        raise MonaiCaeError(f"{path} is no datalist for this: it has no {', '.join(missing)} set")
+        raise MonaiCaeError(f"{path} is not a usable datalist: it has no {', '.join(missing)} set")
     recorded = content.get("made_from") or {}
     for key, value in (made_from or {}).items():
         if key in recorded and recorded[key] != value:
@@ -314,7 +314,7 @@ def _sets_of(
     try:
         bad = from_record((content.get("recipe") or {}).get("bad_scans", []))
     except ValueError as error:
-        raise MonaiCaeError(f"{path} is no datalist for this (its recipe: {error})") from error
+        raise MonaiCaeError(f"{path} is not a usable datalist (its recipe: {error})") from error
     training, validation, test = (with_pseudonyms(sets[name]) if hash_ids else sets[name] for name in SETS)
     if hash_ids:
         bad = [hidden(scan, pseudonym(scan.subject)) for scan in bad]

@@ -49,7 +49,7 @@ def audit_training(
     if audit.leaks and not allow_leaks:
         more = f" (and {len(audit.leaks) - 1} more)" if len(audit.leaks) > 1 else ""
         raise MonaiCaeError(
-            f"leak between the sets: {audit.leaks[0].message}{more}; `monai-cae audit DATALIST` shows all; mend the "
+            f"leak between the sets: {audit.leaks[0].message}{more}; `monai-cae audit DATALIST` shows all; correct the "
             "datalist, or train anyway with --allow_leaks true: every result will say so"
         )
     return audit.to_dict()
