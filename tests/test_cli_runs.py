@@ -169,7 +169,7 @@ def test_a_run_predicts_as_it_was_tested_and_replaces_nothing_unasked(
     tested = list(csv.DictReader((part / "predictions.csv").read_text().splitlines()))
     assert len(tested) == 8 and all(predicted[row["subject"]] == row["probability"] for row in tested)
     table.write_text("mine")
-    assert "predictions.csv is there already: --overwrite true replaces it" in mistake(main, command)
+    assert "predictions.csv already exists: --overwrite true replaces it" in mistake(main, command)
     assert table.read_text() == "mine"
     assert main([*command, "--overwrite", "true"]) == 0 and table.read_text() != "mine"
 
@@ -177,7 +177,7 @@ def test_a_run_predicts_as_it_was_tested_and_replaces_nothing_unasked(
 def test_left_out_of_another_is_not_removed(experiment, discs, tmp_path):
     (tmp_path / "left_out.csv").write_text("mine")
     command = ["predict", str(experiment / "repeat_1"), str(discs), str(tmp_path)]
-    assert "left_out.csv is there already" in mistake(main, command)
+    assert "left_out.csv already exists" in mistake(main, command)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 

@@ -51,7 +51,7 @@ def test_a_finished_stage_is_refused_and_untouched(stage, copy, run_bundle, disc
     before = contents(copy)
     said = mistake(run_bundle, f"{stage}.json", discs, copy, **own(stage))
     assert said.startswith(f"{copy} has results of {stage} already (results_{stage}.json, ") and said.endswith(ASKED)
-    assert ("--resume true goes on with them, " in said) is (stage in ("pretrain", "train"))
+    assert ("--resume true continues from them, " in said) is (stage in ("pretrain", "train"))
     assert contents(copy) == before
 
 
@@ -148,7 +148,7 @@ def test_inference_replaces_no_predictions_unasked(finished, run_bundle, discs, 
         before = path.read_bytes()
         place = {"predictions": str(path)} if path.name == "mine.csv" else {}
         said = mistake(run_bundle, "inference.json", discs, path.parent, **options, **place)
-        assert said.startswith(f"{path} is there already: --overwrite true replaces it") and path.read_bytes() == before
+        assert said.startswith(f"{path} already exists: --overwrite true replaces it") and path.read_bytes() == before
     run_bundle("inference.json", discs, tmp_path / "new", **options, predictions=str(path), overwrite=True)
     assert path.read_text().count("\n") == 25
 

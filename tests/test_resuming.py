@@ -138,8 +138,8 @@ def test_ended_in_every_epoch(whole, train_here, ended_after, tmp_path, config, 
     history = client.get_metric_history(run.info.run_id, "train_loss")
     assert [point.step for point in history] == list(range(1, epochs + 1))
     printed = capfd.readouterr()
-    assert f"going on after epoch {epochs - 1}" in printed.out
-    assert "ending after this epoch" in printed.err and "--resume true goes on" in printed.err
+    assert f"continuing after epoch {epochs - 1}" in printed.out
+    assert "ending after this epoch" in printed.err and "--resume true continues it" in printed.err
 
 
 @pytest.mark.fault(
@@ -214,7 +214,7 @@ def test_broken_point_ends_in_one_line(train_here, tmp_path):
     for content in (b"", b"PK\x03\x04 cut", b"\x80\x04N."):
         point.write_bytes(content)
         said = mistake(train_here, "pretrain.json", resume=True)
-        assert str(point) in said and "--overwrite true in place of --resume true starts anew" in said
+        assert str(point) in said and "--overwrite true in place of --resume true starts again" in said
         assert point.read_bytes() == content
 
 
@@ -225,9 +225,9 @@ def test_unfinished_run_is_kept_until_its_end_is_asked_for(train_here, ended_aft
     point = tmp_path / "out" / "models" / "resume_pretrain.pt"
     before = point.read_bytes()
     said = mistake(train_here, "pretrain.json", max_epochs=1, patience=1)
-    assert "--resume true goes on with them, --overwrite true replaces them" in said and point.read_bytes() == before
+    assert "--resume true continues from them, --overwrite true replaces them" in said and point.read_bytes() == before
     train_here("pretrain.json", max_epochs=1, patience=1, overwrite=True)
-    assert not point.exists() and "going on" not in capsys.readouterr().out
+    assert not point.exists() and "continuing after" not in capsys.readouterr().out
 
 
 @pytest.mark.fault("two processes with one output_dir", "the second is refused in one line, the first goes on")

@@ -166,7 +166,7 @@ def leakage_figure(by_image: float, by_subject: float, chance: float, note: str 
     figure.text(0.04, 0.92, "The same slices, the same classifier: only the split differs", fontsize=16, color=INK)
     points = 100 * (by_image - by_subject)
     if points > 0:
-        claim = f"{points:.0f} points of accuracy are subjects recognised again"
+        claim = f"{points:.0f} points of accuracy come from recognising subjects"
         figure.text(0.04, 0.83, claim, fontsize=13, color=VERMILLION)
     figure.text(0.04, 0.04, note, **SMALL)
     return figure

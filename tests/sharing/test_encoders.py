@@ -76,11 +76,11 @@ MISTAKES = {
     ),
     "other weights": (
         lambda b: save_weights(random_network("autoencoder", (8, 8, 8)), b / "models/autoencoder.pt"),
-        "autoencoder.pt holds the weights of another architecture than ConvEncoder",
+        "autoencoder.pt holds the weights of a different architecture than ConvEncoder",
     ),
     "other channels": (
         lambda b: change(b, "inference.json", channels=[16, 32]),
-        "of another architecture than ConvEncoder",
+        "of a different architecture than ConvEncoder",
     ),
     "text for weights": (lambda b: (b / "models/autoencoder.pt").write_text("no weights"), "not a PyTorch checkpoint"),
     "newer version": (
@@ -98,7 +98,7 @@ MISTAKES = {
     ),
     "more than memory": (
         lambda b: change(b, "inference.json", channels=[10**6, 10**7]),
-        "of another architecture than ConvEncoder",
+        "of a different architecture than ConvEncoder",
     ),
 }
 

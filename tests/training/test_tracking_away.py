@@ -193,7 +193,7 @@ def test_down_for_the_whole_run_and_sent_by_hand(server, track, tmp_path, experi
         log_all(run, tmp_path)
     ended = time.time()
     said = capsys.readouterr().out
-    assert said.count("training goes on") == 1 and "Connection refused" in said
+    assert said.count("training continues") == 1 and "Connection refused" in said
     assert f"monai-cae sync {tmp_path}" in said
     assert main(["sync", str(tmp_path)]) == 1
     refused = capsys.readouterr().err
@@ -227,7 +227,7 @@ def test_away_in_the_middle_and_back(server, track, tmp_path, experiment, said, 
         server.break_down(fault)
         run._sent_at = 0.0
         run.log_metrics({"early": 1.0}, 2)
-        until(lambda: "training goes on" in said())
+        until(lambda: "training continues" in said())
         monkeypatch.setattr(run._server, "seconds", 10)
         server.mend()
         log_all(run, tmp_path)
@@ -236,7 +236,7 @@ def test_away_in_the_middle_and_back(server, track, tmp_path, experiment, said, 
     seen = page(server, there["pretrain"])
     assert_complete(seen)
     assert seen["early"] == [(1, 0.5), (2, 1.0)]
-    assert said().count("training goes on") == 1 and said().count("answers again") == 1
+    assert said().count("training continues") == 1 and said().count("answers again") == 1
     assert_nothing_left(tmp_path)
 
 
@@ -390,7 +390,7 @@ def test_resumed_at_another_server_is_there_as_a_whole(server, track, tmp_path, 
     assert seen["early"] == [(1, 0.5)]
     with track(resumed_run_id=run.run_id, tracking_uri=f"sqlite:///{elsewhere}") as other:
         assert other.resumed_run_id == "" and other.run_id != run.run_id
-    assert "is gone: going on in a new one" in capsys.readouterr().out
+    assert "is gone: continuing in a new one" in capsys.readouterr().out
 
 
 @pytest.mark.fault(
@@ -661,7 +661,7 @@ def test_locked_database(own_database, tmp_path, monkeypatch, at_start, released
         if released == "before the end":
             other.close()
     other.close()
-    assert capsys.readouterr().out.count("training goes on") == 1
+    assert capsys.readouterr().out.count("training continues") == 1
     if released == "after the end":
         list(sync(tmp_path))
     if released == "resumed":

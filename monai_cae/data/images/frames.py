@@ -194,7 +194,7 @@ def _orientation_lines(frames: Sequence[Frame], axes: str, training: Frame | Non
     found = ", ".join(f"{codes} {count}" for codes, count in counts.most_common())
     if axes == "stored" and any(not _in_order(codes) for codes in counts):
         lines.append(
-            f"the scans are stored as {found}, and with axes stored their planes are not those of the body: give "
+            f"the scans are stored as {found}, and with axes stored the planes are not those of the body: give "
             "--axes "
             "anatomical"
         )

@@ -70,7 +70,7 @@ def prepare(seed: int = 0, threads: int = 0, deterministic: bool = False) -> Non
         _read_booleans(workflow)
         check_settings(workflow.parser.get())
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise MonaiCaeError(f"seed must be a whole number from 0, not {seed!r}")
+        raise MonaiCaeError(f"seed must be a whole number, 0 or more, not {seed!r}")
     use_machine(seed=seed, threads=threads, deterministic=_BOOLEANS.get(str(deterministic), deterministic))
 
 
@@ -237,7 +237,7 @@ def _check_value(name: str, value: Any) -> None:
     if name in _POSITIVE_INTEGERS and not (whole and value > 0):
         raise MonaiCaeError(f"{name} must be a whole number above 0, not {value!r}")
     if name == "num_workers" and not (whole and value >= 0):
-        raise MonaiCaeError(f"{name} must be a whole number from 0, not {value!r}")
+        raise MonaiCaeError(f"{name} must be a whole number, 0 or more, not {value!r}")
     if name in _POSITIVE_NUMBERS and not (isinstance(value, (int, float)) and value > 0):
         raise MonaiCaeError(f"{name} must be a number above 0, not {value!r}")
     if name in _TRUE_OR_FALSE and not isinstance(value, bool) and value not in _BOOLEANS:  # any text counts as true
@@ -256,7 +256,9 @@ def _check_device(name: str) -> None:
     except RuntimeError as error:
         raise MonaiCaeError(f"device must be cpu, cuda or cuda:N, not {name!r}") from error
     if device.type == "cuda" and (device.index or 0) >= (seen := torch.cuda.device_count()):
-        raise MonaiCaeError(f"device {name} is not there: this PyTorch sees {seen or 'no'} CUDA GPUs; use --device cpu")
+        raise MonaiCaeError(
+            f"device {name} is not available: this PyTorch sees {seen or 'no'} CUDA GPUs; use --device cpu"
+        )
 
 
 def find_mistake(error: BaseException | None) -> MonaiCaeError | None:
