@@ -198,7 +198,7 @@ def _remarks(comparison: Comparison) -> list[str]:
     elif comparison.test_sets > 1:
         lines.append("--train_subjects N, the subjects that each network was trained on, adds a corrected t test.")
     if len(comparison.compared) > 2:
-        lines.append("No correction for comparing several.")
+        lines.append("No correction for multiple comparisons.")
     notes = {f"{LABELS[score]}: {note}" for (_, score), note in comparison.differences["note"].items() if note}
     return lines + [f"! {note}" for note in sorted(notes)]
 

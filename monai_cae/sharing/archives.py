@@ -76,7 +76,7 @@ def _members(path: Path, infos: list[ZipInfo]) -> Members:
         leads_out = base in ("", ".", "..") or re.search(r"[\\:]", base) or (below and not is_safe(below))
         if leads_out or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise MonaiCaeError(
-                f"{path} has the member {info.filename!a}, a link or a path that leads out, or an odd name: do not use it"
+                f"{path} has {info.filename!a}, a link or a path that leads out, or an odd name: do not use it"
             )
         if info.flag_bits & _ENCRYPTED or info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
             raise MonaiCaeError(

@@ -63,7 +63,7 @@ def test_a_selection_says_which_values_made_whom(tmp_path):
     assert [note.text for note in load_cohort(table, controls="all").notes] == [
         "patients (3): CDR 0.5 (2), 1 (1)",
         "controls (3): CDR 0 (3)",
-        "nobody (3): CDR blank (1), NULL (1), -4 (1)",
+        "neither (3): CDR blank (1), NULL (1), -4 (1)",
     ]
     notes = load_cohort(table, positive="Age > 72 and CDR >= 0", controls="all").notes
     assert notes[0].text == "patients (3): Age 73 (1), 74 (1), 75 (1); CDR 0.5 (2), 1 (1)"

@@ -137,7 +137,7 @@ def test_three_at_once_each_against_the_first_under_names_apart(tmp_path, capsys
     assert main(["compare", *files, "--out", str(tmp_path / "out")]) == 0
     rows = written(tmp_path / "out")
     assert rows["first"].unique() == [files[0]] and list(rows["other"].unique()) == files[1:]
-    assert "No correction for comparing with several" in capsys.readouterr().out
+    assert "No correction for multiple comparisons" in capsys.readouterr().out
 
 
 def test_order_of_the_rows_and_spelling_of_the_numbers_change_nothing(two, tmp_path, capsys):

@@ -93,7 +93,7 @@ class Task:
         columns = list(dict.fromkeys(column for row in rows for column in row))
         used = list(dict.fromkeys(column for rule in self._rules(columns) for column in rule.used))
         lines = []
-        for label, who in ((1, "patients"), (0, "controls"), (None, "nobody")):
+        for label, who in ((1, "patients"), (0, "controls"), (None, "neither")):
             members = [row for row, given in zip(rows, labels, strict=True) if given == label]
             told = [f"{column} {_counted(row.get(column, '') for row in members)}" for column in used if members]
             lines += [f"{who} ({len(members)}): {'; '.join(told)}"] if members else []
