@@ -136,9 +136,9 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.fault(
-    "names: a person's in db_name, descrip and aux_file of every header and in three columns of the table, "
+    "names: a subject's in db_name, descrip and aux_file of every header and in three columns of the table, "
     "`--hash_ids true`",
-    "in no file of output_dir, nor in MLflow's database; IDs in the private datalist alone",
+    "in no file of output_dir, nor in MLflow's database; IDs only in the private datalist",
 )
 def test_ids_are_in_the_private_datalists_only_and_names_nowhere(hashed, named_discs):
     with sqlite3.connect(hashed / "mlruns.db") as database:

@@ -113,7 +113,7 @@ def attempt(function: Callable[..., Any], *given: Any, **options: Any) -> Any:
 
 @pytest.mark.fault(
     f"datalist: {EXAMPLES} with texts, numbers, lists, objects, null, NaN, 10^400, control characters or halves of "
-    "pairs in place of anything, names twice, cut, in other encodings, random bytes",
+    "pairs in place of anything, duplicate names, truncated, in other encodings, random bytes",
     "sets, or one line that names the file; as a cohort, hashed, audited and shared too",
 )
 @fuzz

@@ -439,7 +439,7 @@ def test_links_are_followed_once(discs, tmp_path, write_pair):
     assert found[name].resolve() == t88(away, ".", name, 3).resolve()
 
 
-@pytest.mark.fault("folder: links that lead round in a circle", "each file is found once")
+@pytest.mark.fault("folder: links that form a loop", "each file is found once")
 def test_links_that_lead_round_in_a_circle_end(tmp_path, discs):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a", target_is_directory=True)

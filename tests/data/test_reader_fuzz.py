@@ -256,7 +256,7 @@ def test_volumes_beyond_the_limits_are_refused(tmp_path, refused, shape, message
         SliceReader("sagittal", 1).get_data((str(path),))
 
 
-@pytest.mark.fault("scan: voxels that start behind 128 MiB", "the error")
+@pytest.mark.fault("scan: voxels that start after 128 MiB", "the error")
 def test_voxels_far_behind_the_header_are_refused(tmp_path, refused):
     made = nib.Nifti1Header(header(SHAPE)[:348])
     made["vox_offset"] = 2 * MAX_OFFSET_BYTES
@@ -328,7 +328,7 @@ def test_the_worst_files_within_a_limited_address_space(tmp_path):
 
 @pytest.mark.fault(
     "scan: a named pipe, /dev/zero, a folder, a loop of links, a link to nothing, as image, voxels or .mat",
-    "the error, at once; `monai-cae check` goes on",
+    "the error, at once; `monai-cae check` continues",
 )
 def test_what_is_no_file_is_refused_at_once(tmp_path, refused):
     os.mkfifo(tmp_path / "pipe.nii")
@@ -354,7 +354,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, refused):
 
 
 @pytest.mark.fault(
-    f"scan: {EXAMPLES} broken .mat files beside a pair",
+    f"scan: {EXAMPLES} broken .mat files next to a pair",
     "the error, or the .mat is ignored as nibabel does",
 )
 @fuzz

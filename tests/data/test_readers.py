@@ -261,7 +261,7 @@ def test_a_mat_file_places_an_analyze_volume_and_no_other(tmp_path, noise, image
     np.testing.assert_allclose(meta["affine"], by_nibabel(path)[1], rtol=1e-12)
 
 
-@pytest.mark.fault("scan: cut or deleted between the check and the reading", "the error that names the file")
+@pytest.mark.fault("scan: truncated or deleted between the check and the reading", "the error that names the file")
 def test_file_that_is_cut_or_deleted_while_it_is_read_is_named(tmp_path, noise, refused):
     path = save(tmp_path / "a.nii", noise())
     volume = find_volume(str(path))

@@ -113,7 +113,7 @@ def test_a_wrong_slice_index_is_no_fault_of_the_scans(discs, refused, on_bad_sca
 
 
 @pytest.mark.fault(
-    "cohort: a scan deleted and one cut after the datalist was made",
+    "cohort: a scan deleted and one truncated after the datalist was made",
     "both named, or left out in memory; the file stays as it is",
 )
 def test_a_datalist_that_is_there(tmp_path, discs):

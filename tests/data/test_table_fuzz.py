@@ -119,8 +119,8 @@ def texts(draw):
 
 
 @pytest.mark.fault(
-    f"table: {EXAMPLES} csv and tsv files with odd bytes, NUL, wrong encodings, ragged rows, headers twice or missing, "
-    "1e400, NaN or infinity as ages",
+    f"table: {EXAMPLES} csv and tsv files with odd bytes, NUL, wrong encodings, ragged rows, duplicate or missing "
+    "headers, 1e400, NaN or infinity as ages",
     "scans, or one line that names the file",
 )
 @fuzz
@@ -179,7 +179,7 @@ def workbooks(draw):
 
 
 @pytest.mark.fault(
-    f"table: {EXAMPLES} xlsx files with a damaged zip or part, parts missing, no zip, values of the wrong type",
+    f"table: {EXAMPLES} xlsx files with a damaged zip or part, missing parts, not a zip, values of the wrong type",
     "scans, or one line that names the file",
 )
 @fuzz

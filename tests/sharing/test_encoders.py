@@ -105,7 +105,7 @@ MISTAKES = {
 
 @pytest.mark.fault(
     "weights: an inference.json with 10^7 channels, parts missing or of another network",
-    "`load_encoder` refuses them in one line, before memory is taken",
+    "`load_encoder` refuses them in one line, before they take memory",
 )
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_told_in_one_line(bundle, name, capsys):

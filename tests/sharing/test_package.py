@@ -348,7 +348,8 @@ CHANGED = {
 
 
 @pytest.mark.fault(
-    "package: files changed, added or missing, other or pickled weights, a network that is none, hashes of /etc/passwd",
+    "package: files changed, added or missing, wrong or pickled weights, a definition that is not a network, hashes of "
+    "/etc/passwd",
     "refused in one line by `bundle --from` and `package --check`, nothing written",
 )
 @pytest.mark.parametrize("name", CHANGED)
@@ -429,8 +430,8 @@ BROKEN = {
 
 @pytest.mark.fault(
     "zip: truncated, damaged, empty; `..`, absolute, backslash, drive, device name, link, device; overlapping "
-    "members, other sizes or names in directory and file, a bomb, a file that is a folder too, names that differ "
-    "by case or alphabet",
+    "members, sizes or names that differ between directory and file, a bomb, a file that is also a folder, names that "
+    "differ by case or alphabet",
     "refused in one line, nothing written",
 )
 @pytest.mark.parametrize("name", BROKEN)
@@ -457,7 +458,7 @@ def test_a_folder_in_use_is_checked_too(unpacked, tmp_path, capsys):
 
 
 @pytest.mark.fault(
-    "package: weights removed, exchanged or replaced by pickled code once it is unpacked",
+    "package: weights removed, exchanged or replaced by pickled code after unpacking",
     "inference refuses them in one line",
 )
 @pytest.mark.parametrize(

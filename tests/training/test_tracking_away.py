@@ -184,7 +184,7 @@ def test_what_is_told_is_at_the_server_while_the_run_goes_on(server, track, tmp_
 
 @pytest.mark.fault(
     "MLflow down from start to end, then `monai-cae sync`",
-    "page complete, with the training's times; a second `sync` says that there is nothing",
+    "page complete, with the training's times; a second `sync` finds nothing to send",
 )
 def test_down_for_the_whole_run_and_sent_by_hand(server, track, tmp_path, experiment, capsys):
     server.stop()
@@ -214,7 +214,7 @@ def test_down_for_the_whole_run_and_sent_by_hand(server, track, tmp_path, experi
 
 
 @pytest.mark.fault(
-    "MLflow dies, hangs, answers 500, 503 with `Retry-After: 3600`, a web page, or a byte at a time; then it is back",
+    "MLflow dies, hangs, answers 500, 503 with `Retry-After: 3600`, a web page, or a byte at a time, then comes back",
     "page complete, every metric once; one line when it went, one when it came back",
 )
 @pytest.mark.parametrize("fault", ["dead", "500", "503", "html", "hang", "drip"])
@@ -481,7 +481,7 @@ def two_kept(server, track, tmp_path) -> list[TrackedRun]:
     return runs
 
 
-@pytest.mark.fault("a database that is cut or none at all", "one line names it; other runs are sent")
+@pytest.mark.fault("a truncated database, or a file that is not one", "one line names it; other runs are sent")
 @pytest.mark.parametrize("content", [b"", b"not a database, but long enough to be looked at" * 20, None])
 def test_damaged_database_is_one_line_and_stops_no_other(server, two_kept, tmp_path, experiment, content):
     database = tmp_path / "a" / "mlruns.db"
@@ -495,7 +495,7 @@ def test_damaged_database_is_one_line_and_stops_no_other(server, two_kept, tmp_p
 
 
 @pytest.mark.fault(
-    "a database with a forged run ID, links among a run's files", "no file outside `mlruns` beside it is read"
+    "a database with a forged run ID, links among a run's files", "no file outside `mlruns` next to it is read"
 )
 def test_files_outside_are_not_sent(server, two_kept, tmp_path, experiment):
     secret = tmp_path / "secret" / "artifacts" / "id_rsa"
@@ -580,7 +580,7 @@ def test_no_such_store(tmp_path):
         pass
 
 
-@pytest.mark.fault("the run is deleted in MLflow during training", "training goes on; `sync` names what was refused")
+@pytest.mark.fault("the run is deleted in MLflow during training", "training continues; `sync` names what was refused")
 def test_run_that_is_deleted_in_mlflow_goes_on_training(server, track, tmp_path, experiment, capsys):
     with track() as run:
         until(lambda: "pretrain" in runs_of(server, experiment))
@@ -677,7 +677,7 @@ def test_locked_database(own_database, tmp_path, monkeypatch, at_start, released
     assert_nothing_left(tmp_path)
 
 
-@pytest.mark.fault("the SQLite database is read-only, or in a folder that can't be made", "as if it were locked")
+@pytest.mark.fault("the SQLite database is read-only, or in a folder that can't be created", "as if it were locked")
 @pytest.mark.parametrize("fault", ["read-only", "folder"])
 def test_database_that_can_not_be_written(own_database, tmp_path, fault, monkeypatch):
     database = tmp_path / "own.db"
