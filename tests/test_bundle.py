@@ -106,6 +106,43 @@ def test_runs_are_nested_named_once_and_finished(experiment):
     assert {run.data.tags["mlflow.parentRunId"] for run in experiment.children} == {experiment.parent.info.run_id}
 
 
+def test_runs_tell_their_data_and_what_the_networks_take(experiment, discs):
+    assert experiment.parent.info.run_name == f"{discs.name} experiment, 2 repeats"
+    assert {"accuracy", "auc", "f1", "psnr"} <= experiment.parent.data.metrics.keys()
+    used = {
+        "pretrain": ["training", "validation"],
+        "train": ["training", "validation"],
+        "evaluate": ["validation", "test"],
+    }
+    digests: dict[str, set[str]] = {}
+    for run in experiment.children:
+        stage, repeat = run.data.tags["stage"], run.data.tags["repeat"]
+        assert run.info.run_name == f"{discs.name} repeat_{repeat} network {stage}"
+        found = {one.tags[0].value: one.dataset for one in run.inputs.dataset_inputs}
+        assert sorted(found) == sorted(used[stage])
+        for name, dataset in found.items():
+            assert dataset.name == f"{discs.name} {name}" and "OAS1_" not in str(dataset.to_dictionary())
+            assert str(discs) not in str(dataset.to_dictionary())
+            digests.setdefault(f"{repeat} {name}", set()).add(dataset.digest)
+        if stage == "evaluate":
+            profile = json.loads(found["test"].profile)
+            assert profile == {"scans": 8, "subjects": 8, "AD": 4, "HC": 4, "synthetic": False}
+    assert {len(each) for each in digests.values()} == {1}  # all stages of a repeat saw the same sets
+    assert digests["1 test"] != digests["2 test"]
+
+
+@pytest.mark.parametrize(("stage", "pred"), [("pretrain", (-1, 1, 16, 16)), ("train", (-1, 1))])
+def test_signature_of_the_trained_network_is_an_artifact(experiment, tracking_uri, tmp_path, stage, pred):
+    from mlflow.models import Model
+
+    run = next(run for run in experiment.children if run.data.tags["stage"] == stage)
+    path = MlflowClient(tracking_uri).download_artifacts(run.info.run_id, "model", str(tmp_path))
+    model = Model.load(path)
+    (image,), (output,) = model.signature.inputs.inputs, model.signature.outputs.inputs
+    assert (image.name, image.shape, output.name, output.shape) == ("image", (-1, 1, 16, 16), "pred", pred)
+    assert sum(file.stat().st_size for file in Path(path).rglob("*")) < 10_000  # no second copy of the weights
+
+
 def test_metrics_are_logged_once_per_epoch(experiment):
     for run in experiment.children:
         for name in EPOCH_METRICS.get(run.data.tags["stage"], ()):

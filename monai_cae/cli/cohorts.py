@@ -18,7 +18,7 @@ from monai_cae.folders import bundle_folder
 from monai_cae.terminal import say
 
 if TYPE_CHECKING:
-    from monai_cae.data import Audit, Cohort
+    from monai_cae.data import Audit, Cohort, Scan
 
 
 def phantom(options: argparse.Namespace) -> None:
@@ -211,7 +211,8 @@ def _write_audit(audit: Mapping[str, Any], folder: Path) -> None:
 def check(options: argparse.Namespace) -> int:
     from monai_cae.data import check_cohort, find_images, is_synthetic, read_scans
     from monai_cae.data.cohort.pseudonyms import pseudonym
-    from monai_cae.evaluation import contact_sheets, figures
+    from monai_cae.evaluation import contact_sheets
+    from monai_cae.evaluation.style import save_figure
 
     try:
         allowed = {"allow_unmatched": True, "allow_outside": options.allow_outside}
@@ -219,8 +220,10 @@ def check(options: argparse.Namespace) -> int:
         for note in found.notes:
             say(f"note: {note.line(names=not options.hash_ids)}")
         images = [(scan.name, scan.image) for scan in found.scans if scan.image is not None]
+        groups = [_group(scan, found.layout) for scan in found.scans if scan.image is not None]
     except MonaiCaeError as error:  # the scans can be looked at all the same, and a broken one may be the reason
         images = [(path.name, path) for path in find_images(options.path)]
+        groups = [""] * len(images)
         say(f"note: not read as a cohort, so every image there is checked ({own_options(str(error), vars(options))})")
     if options.hash_ids:
         images = [(pseudonym(name), path) for name, path in images]
@@ -229,14 +232,16 @@ def check(options: argparse.Namespace) -> int:
     if options.hash_ids:
         result = result.without_files()
     synthetic = is_synthetic(options.path) if options.path.is_dir() else False
-    pages = contact_sheets.contact_sheet(
-        [scan.thumbnail for scan in result.scans],
-        [f"{scan.name}\n{scan.label}".strip() for scan in result.scans],
-        [bool(scan.problems) for scan in result.scans],
-        note="Synthetic data, not real MRI" if synthetic else "",
-    )
+    tiles = [
+        contact_sheets.Tile(
+            scan.thumbnail, f"{scan.name}\n{scan.label}".strip(), bool(scan.problems), group, scan.sides
+        )
+        for scan, group in zip(result.scans, groups, strict=True)
+    ]
+    footer = "Synthetic data, not real MRI" if synthetic else ""
+    pages = contact_sheets.contact_sheet(tiles, footer, extraction(options).name)
     for number, page in enumerate(pages, start=1):
-        figures.save_figure(page, options.out / f"slices_{number}.png")
+        save_figure(page, options.out / f"slices_{number}.png")
     write_text(options.out / "check.json", json.dumps(result.to_dict(), indent=2) + "\n")
     kind = "synthetic scans, not real MRI" if synthetic else "scans"
     print(f"{len(result.scans)} {kind}: {len(result.suspicious)} suspicious; see {options.out}/slices_*.png")
@@ -246,6 +251,15 @@ def check(options: argparse.Namespace) -> int:
     for remark in result.notes:
         say(f"  note: {own_options(remark, vars(options))}")
     return int(bool(result.suspicious))
+
+
+def _group(scan: Scan, layout: str) -> str:
+    """AD or HC, where a datalist tells by its labels, or a table by CDR."""
+    from monai_cae.evaluation import CLASS_NAMES
+
+    if layout == "MONAI datalist":
+        return dict(zip("01", CLASS_NAMES, strict=True)).get(scan.row["label"], "")
+    return "" if scan.cdr is None else CLASS_NAMES[int(scan.cdr > 0)]
 
 
 def leakage(options: argparse.Namespace) -> None:
@@ -262,13 +276,15 @@ def leakage(options: argparse.Namespace) -> None:
 
 def _show_leakage(path: Path, options: argparse.Namespace) -> None:
     from monai_cae.data import is_synthetic, leakage_demo
-    from monai_cae.evaluation import contact_sheets, figures
+    from monai_cae.evaluation import contact_sheets
+    from monai_cae.evaluation.style import save_figure
 
     demo = leakage_demo(path, extraction=extraction(options), progress=progress("read", "scan", None))
     synthetic = is_synthetic(path)
     note = "Synthetic data, not real MRI" if synthetic else ""
-    figure = contact_sheets.leakage_figure(demo.by_image, demo.by_subject, demo.chance, note=note)
-    figures.save_figure(figure, options.out)
+    about = f"accuracy of the nearest neighbour, {demo.subjects} subjects, {demo.slices} slices"
+    figure = contact_sheets.leakage_figure(demo.by_image, demo.by_subject, demo.chance, note, about)
+    save_figure(figure, options.out)
     data = " on SYNTHETIC data, not real MRI" if synthetic else ""
     print(f"nearest-neighbour accuracy{data}: {demo.subjects} subjects, {demo.slices} slices")
     print(f"  split by image    {demo.by_image:.3f}   (neighbouring slices of one subject on both sides: a leak)")

@@ -15,13 +15,14 @@ from scipy.special import expit, logit
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.metrics import checked_scores
 
-BINS = 10
+BINS = 10  # of equal width, of the error
+MOST_BINS, FEWEST = 5, 10  # of equally many predictions, and different subjects in each, of the diagram
 SMALLEST_PROBABILITY = 1e-7  # of float32's resolution near 1; the logit of 0 or 1 is infinite
 STEPS = 100
 
 
 class ReliabilityBins(NamedTuple):
-    """Predictions sorted by their probability into bins of equal width; each of shape `(bins,)`.
+    """Predictions sorted by their probability into bins of equally many; each of shape `(bins,)`.
 
     `subjects` counts the different subjects of the predictions.
     """
@@ -40,34 +41,42 @@ class CalibrationLine(NamedTuple):
 
 
 def reliability_bins(
-    labels: ArrayLike, probabilities: ArrayLike, bins: int = BINS, subjects: ArrayLike | None = None
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    subjects: ArrayLike | None = None,
+    most: int = MOST_BINS,
+    fewest: int = FEWEST,
 ) -> ReliabilityBins:
     """Compare the mean predicted probability with the observed share of AD, bin by bin.
 
-    Bins have equal width and include their upper edge, as in scikit-learn's `calibration_curve`, which omits empty
-    bins and has no counts.
+    Bins are those of scikit-learn's `calibration_curve` with the strategy "quantile", which does not tell the counts;
+    there are as many as have enough subjects in each.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
         probabilities: Predicted probability of AD, shape `(n,)`.
-        bins: How many, 1 or more.
-        subjects: The subject of each prediction, shape `(n,)`; default: all different.
+        subjects: Whose each prediction is, shape `(n,)`; without it each is another's.
+        most: Bins at most.
+        fewest: Different subjects that each must have.
 
     Returns:
-        Numbers of predictions and of subjects, mean probability and share of AD of each bin; the latter two nan for an
-        empty bin.
+        Numbers of predictions and of subjects, mean probability and share of AD of each bin; none where the subjects
+        are too few for two bins, or their probabilities too alike.
 
     Raises:
-        MonaiCaeError: For input that `classification_metrics` refuses, or no bin.
+        MonaiCaeError: For input that `classification_metrics` refuses.
     """
     truth, scores = checked_scores(labels, probabilities)
-    inside = _bin_members(scores, bins)
-    counts = inside.sum(axis=0)
-    some = np.maximum(counts, 1)
-    predicted, observed = (np.where(counts > 0, values @ inside / some, np.nan) for values in (scores, truth))
     names = np.arange(len(truth)) if subjects is None else np.asarray(subjects)
-    people = [len(np.unique(names[members])) for members in inside.T > 0]
-    return ReliabilityBins(counts.astype(np.int64), np.array(people), predicted, observed)
+    for bins in range(most, 1, -1):
+        places = np.searchsorted(np.quantile(scores, np.arange(1, bins) / bins), scores)
+        members = [places == place for place in range(bins)]
+        people = [len(np.unique(names[inside])) for inside in members]
+        if min(people) >= fewest:
+            means = (np.array([values[inside].mean() for inside in members]) for values in (scores, truth))
+            return ReliabilityBins(np.array([inside.sum() for inside in members]), np.array(people), *means)
+    nobody, nothing = np.zeros(0, np.int64), np.zeros(0)
+    return ReliabilityBins(nobody, nobody, nothing, nothing)
 
 
 def expected_calibration_error(

@@ -22,7 +22,7 @@ _SHORT = {"accuracy": "Accuracy", "auc": "AUC"}
 
 
 def comparison_figure(
-    bands: Mapping[str, RocBand], scores: pd.DataFrame, differences: pd.DataFrame, note: str = ""
+    bands: Mapping[str, RocBand], scores: pd.DataFrame, differences: pd.DataFrame, note: str = "", about: str = ""
 ) -> Figure:
     """Show all ROC curves on one axis, and the differences between the first and each other classifier.
 
@@ -30,7 +30,7 @@ def comparison_figure(
         bands: From `curves.roc_band`, by name; the others are compared with the first.
         scores: Index (name, score), columns `mean`, `low` and `high`, with the score `auc`.
         differences: Index (against, score), columns of `summary.compare`.
-        note: Footer line.
+        note, about: Footer and title.
 
     Returns:
         Mean ROC curves with their bands on the left; on the right a dot, an interval and the numbers per difference,
@@ -43,7 +43,7 @@ def comparison_figure(
     if not others or set(differences.index.get_level_values(0)) != set(others):
         raise MonaiCaeError("bands must hold the first and each that it is compared with, two or more.")
     colours = {name: LINE_COLOURS[place % len(LINE_COLOURS)] for place, name in enumerate(names)}
-    figure = empty_figure(10.6, max(4.9, 1.6 + 0.42 * len(differences)), note)
+    figure = empty_figure(10.6, max(4.9, 1.6 + 0.42 * len(differences)), note, about)
     left, right = figure.subplots(1, 2, width_ratios=(1, 0.72))
     _curves(left, bands, scores, colours)
     _differences(right, differences, colours, first)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,70 +14,87 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation.figures import BLUE, FAINT, INK, MUTED, SMALL, VERMILLION
+from monai_cae.evaluation.style import BLUE, FAINT, INK, MUTED, ORANGE, SMALL, VERMILLION
 
 PER_PAGE = 100
 COLUMNS = 10
 
 # Lengths of a contact sheet, in inches
-_TILE, _GAP, _TITLE_LINE, _MARGIN, _HEAD, _FOOT = 0.92, 0.1, 0.1, 0.25, 0.55, 0.3
+_TILE, _GAP, _TITLE_LINE, _MARGIN, _HEAD, _FOOT = 0.92, 0.1, 0.1, 0.25, 0.85, 0.3
 _TITLE: dict[str, Any] = {"fontsize": 5.5, "va": "bottom", "linespacing": 1.1}
 _TITLE_CHARACTERS = 22  # of 5.5 points that go above one tile
 _TITLE_LINES = 3
+_LETTER: dict[str, Any] = {"fontsize": 6, "color": ORANGE, "weight": "bold", "zorder": 4}
 
 
-def contact_sheet(
-    thumbnails: Sequence[NDArray[Any] | None],
-    titles: Sequence[str],
-    marked: Sequence[bool],
-    note: str = "",
-    columns: int = COLUMNS,
-) -> list[Figure]:
-    """Show every slice of a cohort; those to check come first, in a coloured frame.
+class Tile(NamedTuple):
+    """A slice on a contact sheet.
+
+    Attributes:
+        image: Shape `(h, w)`, the first axis to the right, the second up; None where there is none. It has its own grey
+            scale, from its minimum to its maximum, as the network gets it.
+        title: Lines after the first say what is wrong with it, and are shortened to fit.
+        marked: Whether to frame it.
+        group: Its class; "" where that is not known.
+        sides: Letters of the body's sides at the left edge and on top, such as `("L", "A")`, as far as it is known.
+    """
+
+    image: NDArray[Any] | None
+    title: str
+    marked: bool = False
+    group: str = ""
+    sides: tuple[str, str] | None = None
+
+
+def contact_sheet(tiles: Sequence[Tile], note: str = "", about: str = "", columns: int = COLUMNS) -> list[Figure]:
+    """Show every slice of a cohort, those to look at first and in a coloured frame.
 
     Args:
-        thumbnails: Images of shape `(h, w)`, stored as (left-right, posterior-anterior), or None where there is none;
-            each has its own grey scale, from its minimum to its maximum, as the network gets it.
-        titles: One per image; lines after the first say what is wrong, and are shortened to fit.
-        marked: Whether to frame the image.
+        tiles: The slices.
         note: Footer line.
+        about: What they are, such as "axial slice 106".
         columns: Images in a row.
 
     Returns:
         Pages of at most 100 images.
 
     Raises:
-        MonaiCaeError: If there is no image, if lengths differ, or an image is not two-dimensional.
+        MonaiCaeError: If there is no image, or one is not two-dimensional.
     """
-    if not len(thumbnails) or not len(thumbnails) == len(titles) == len(marked):
-        raise MonaiCaeError(
-            "thumbnails, titles and marked must be of one length, and not empty, not "
-            f"{len(thumbnails)}, {len(titles)} and {len(marked)}."
-        )
-    for image in thumbnails:
-        if image is not None and np.ndim(image) != 2:
-            raise MonaiCaeError(f"thumbnails must have the shape (h, w), not {np.shape(image)}.")
+    if not tiles:
+        raise MonaiCaeError("tiles must not be empty.")
+    for tile in tiles:
+        if tile.image is not None and np.ndim(tile.image) != 2:
+            raise MonaiCaeError(f"images must have the shape (h, w), not {np.shape(tile.image)}.")
     if columns < 1:
         raise MonaiCaeError(f"columns must be 1 or more, not {columns}.")
-    order = sorted(range(len(titles)), key=lambda place: not marked[place])
-    pages = [order[first : first + PER_PAGE] for first in range(0, len(order), PER_PAGE)]
-    framed = sum(map(bool, marked))
-    head = f"{len(order)} slices" + (f", {framed} to look at (framed, first)" if framed else ", none looks wrong")
+    ordered = sorted(tiles, key=lambda tile: not tile.marked)
+    pages = [ordered[first : first + PER_PAGE] for first in range(0, len(tiles), PER_PAGE)]
+    framed = sum(tile.marked for tile in tiles)
+    head = f"{len(tiles)} scans" + (f", {framed} to look at (framed, first)" if framed else ", none looks wrong")
+    counts = Counter(tile.group for tile in tiles if tile.group)
+    silent = sum(tile.sides is None for tile in tiles)
+    lines = [about, ", ".join(f"{counts[group]} {group}" for group in sorted(counts)), _letters(silent, len(tiles))]
     figures = []
     for number, page in enumerate(pages, start=1):
         where = f"page {number} of {len(pages)}" if len(pages) > 1 else ""
-        entries = [(thumbnails[place], titles[place], bool(marked[place])) for place in page]
-        figures.append(_page(entries, (head, where, note), min(columns, len(order))))
+        words = (head, "; ".join(filter(None, lines)), where, note)
+        figures.append(_page(page, words, min(columns, len(tiles))))
     return figures
 
 
-def _page(
-    entries: Sequence[tuple[NDArray[Any] | None, str, bool]], words: tuple[str, str, str], columns: int
-) -> Figure:
-    shapes = [image.shape for image, *_ in entries if image is not None]
+def _letters(silent: int, total: int) -> str:
+    letters = "letters at the edges: sides of the body"
+    if silent == total:
+        return "sides of the body not recorded, shown as stored"
+    return f"{letters} (not recorded of {silent}, shown as stored)" if silent else letters
+
+
+def _page(tiles: Sequence[Tile], words: tuple[str, str, str, str], columns: int) -> Figure:
+    shapes = [tile.image.shape for tile in tiles if tile.image is not None]
     tall = _TILE * max((shape[1] / shape[0] for shape in shapes), default=1.0)
-    rows = [entries[first : first + columns] for first in range(0, len(entries), columns)]
-    wrapped = [[_wrap(title) for _, title, _ in row] for row in rows]
+    rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
+    wrapped = [[_wrap(tile.title) for tile in row] for row in rows]
     above = [_TITLE_LINE * max(map(len, row)) + 0.05 for row in wrapped]
     width = 2 * _MARGIN + max(columns, 4) * (_TILE + _GAP) - _GAP
     height = _HEAD + sum(above) + len(rows) * (tall + _GAP) + _FOOT
@@ -87,21 +105,21 @@ def _page(
     top = height - _HEAD
     for row, titles, title_height in zip(rows, wrapped, above, strict=True):
         top -= title_height + tall
-        for column, ((image, _, framed), lines) in enumerate(zip(row, titles, strict=True)):
-            _tile(axis, (_MARGIN + column * (_TILE + _GAP), top), tall, image, lines, framed)
+        for column, (tile, lines) in enumerate(zip(row, titles, strict=True)):
+            _draw(axis, (_MARGIN + column * (_TILE + _GAP), top), tall, tile, lines)
         top -= _GAP
-    head, where, note = words
-    axis.text(_MARGIN, height - 0.32, head, fontsize=12, color=INK, va="center")
-    axis.text(width - _MARGIN, height - 0.32, where, ha="right", va="center", **SMALL)
+    head, about, where, note = words
+    axis.text(_MARGIN, height - 0.26, head, fontsize=12, color=INK, va="center")
+    told = textwrap.fill(about, int(14 * width))
+    axis.text(_MARGIN, height - 0.42, told, va="top", **SMALL)
+    axis.text(width - _MARGIN, height - 0.26, where, ha="right", va="center", **SMALL)
     axis.text(_MARGIN, 0.18, note, va="center", **SMALL)
     axis.set(xlim=(0, width), ylim=(0, height))
     return figure
 
 
-def _tile(
-    axis: Axes, corner: tuple[float, float], tall: float, image: NDArray[Any] | None, lines: list[str], framed: bool
-) -> None:
-    left, bottom = corner
+def _draw(axis: Axes, corner: tuple[float, float], tall: float, tile: Tile, lines: list[str]) -> None:
+    image, framed, (left, bottom) = tile.image, tile.marked, corner
     axis.add_patch(Rectangle(corner, _TILE, tall, facecolor=FAINT if image is None else "black", linewidth=0))
     if image is None:
         axis.text(left + _TILE / 2, bottom + tall / 2, "no image", ha="center", va="center", **SMALL)
@@ -112,6 +130,10 @@ def _tile(
         axis.imshow(image.T, cmap="gray", origin="lower", extent=(x, x + wide, y, y + high), aspect="auto", zorder=2)
     if framed:
         axis.add_patch(Rectangle(corner, _TILE, tall, fill=False, edgecolor=VERMILLION, linewidth=2, zorder=3))
+    axis.text(left + 0.04, bottom + 0.04, tile.group, va="bottom", **_LETTER)
+    if tile.sides:
+        axis.text(left + 0.04, bottom + tall / 2, tile.sides[0], va="center", **_LETTER)
+        axis.text(left + _TILE / 2, bottom + tall - 0.03, tile.sides[1], ha="center", va="top", **_LETTER)
     style = _TITLE | {"color": VERMILLION if framed else MUTED}
     axis.text(left, bottom + tall + 0.04, "\n".join(lines), **style)
 
@@ -126,14 +148,15 @@ def _wrap(title: str) -> list[str]:
     return lines
 
 
-def leakage_figure(by_image: float, by_subject: float, chance: float, note: str = "") -> Figure:
-    """Show what splitting by image pretends, for a talk: two bars, one classifier.
+def leakage_figure(by_image: float, by_subject: float, chance: float, note: str = "", about: str = "") -> Figure:
+    """Show for a talk what splitting by image pretends: two bars, one classifier.
 
     Args:
         by_image: Accuracy with slices split at random.
         by_subject: Accuracy with whole subjects kept together.
         chance: Accuracy of always naming the larger class.
-        note: Footer line, such as what was measured.
+        note: Footer line.
+        about: What was measured, and on whom.
 
     Raises:
         MonaiCaeError: For a value outside [0, 1].
@@ -169,6 +192,7 @@ def leakage_figure(by_image: float, by_subject: float, chance: float, note: str 
         claim = f"{points:.0f} points of accuracy come from recognising subjects"
         figure.text(0.04, 0.83, claim, fontsize=13, color=VERMILLION)
     figure.text(0.04, 0.04, note, **SMALL)
+    figure.text(0.24, 0.12, about, fontsize=10, color=MUTED)
     return figure
 
 

@@ -22,7 +22,10 @@ POINTS = 201
 
 
 class RocBand(NamedTuple):
-    """Sensitivity at each false positive rate, shape `(points,)`; `repeats` has a row per repeat."""
+    """Sensitivity at each false positive rate, shape `(points,)`; `repeats` has a row per repeat.
+
+    The first point is the corner where nobody is taken for AD, the second the sensitivity without a false alarm.
+    """
 
     false_positive_rate: NDArray[np.float64]
     mean: NDArray[np.float64]
@@ -40,8 +43,8 @@ def roc_band(predictions: pd.DataFrame, rng: np.random.Generator, *, resamples: 
         resamples: How many bootstrap resamples of the subjects, within their class, 1 or more.
 
     Returns:
-        The mean curve, its band and the curve of each repeat, at 201 false positive rates from 0 to 1. The band is nan
-        if more than 5 % of the resamples leave a repeat without one of the classes.
+        The mean curve, its band and the curve of each repeat, in the corner and at 201 false positive rates from 0 to
+        1. The band is nan if more than 5 % of the resamples leave a repeat without one of the classes.
 
     Raises:
         MonaiCaeError: For predictions that `pooled` refuses, or a repeat that lacks a class.
@@ -57,7 +60,9 @@ def roc_band(predictions: pd.DataFrame, rng: np.random.Generator, *, resamples: 
     low = high = np.full(POINTS, np.nan)
     if len(defined) >= (1 - LARGEST_UNDEFINED_SHARE) * resamples:
         low, high = np.quantile(defined, TAILS, axis=0)
-    return RocBand(rates, by_repeat.mean(axis=0), low, high, by_repeat)
+    return RocBand(
+        *(np.insert(curve, 0, 0, axis=-1) for curve in (rates, by_repeat.mean(axis=0), low, high, by_repeat))
+    )
 
 
 def _curves(record: Pooled, counts: NDArray[np.float64], rates: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """The paper's figures and those of the experiment: arrays in, matplotlib `Figure` out.
 
-Figures are built without pyplot, so they need no display and are freed with their last reference. Each takes
-a `note`, a small line at the foot such as "Synthetic data, not real MRI". Images are stored as (left-right,
+Figures are built without pyplot: none stays in memory after its last reference, and none needs a display. Each takes
+a `note`, a small line at the foot such as "Synthetic data, not real MRI", and `about`, whom it is about, for its title:
+"60 test scans". Images are stored as (left-right,
 posterior-anterior) and shown with anterior up.
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,6 @@ from monai_cae.evaluation.style import (
     readable,
     tidy,
 )
-from monai_cae.files import replacing
 
 MAX_COLUMNS = 8
 
@@ -58,13 +57,13 @@ PANELS = {
 }
 
 
-def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str = "") -> Figure:
-    """Show originals, their reconstructions below (the paper's Fig. 4), and their differences.
+def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str = "", about: str = "") -> Figure:
+    """Show originals above their reconstructions (the paper's Fig. 4), and where they differ.
 
     Args:
         originals: One to eight images of shape `(n, H, W)`, scaled to [0, 1].
         reconstructions: Their reconstructions, same shape.
-        note: Footer line.
+        note, about: Footer and title.
 
     Returns:
         Three rows of n images; PSNR in dB above each column, the absolute errors on one colour scale, which
@@ -84,7 +83,15 @@ def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str 
     finite = np.nan_to_num(errors, posinf=0.0)
     ceiling = float(np.percentile(finite, 99.5)) or float(finite.max()) or 1.0
     figure, axes = _image_grid(
-        (3, len(images)), images.shape[1:], width=1.25, left=0.3, right=0.7, gap=0.06, foot=0.0, note=note
+        (3, len(images)),
+        images.shape[1:],
+        width=1.25,
+        left=0.3,
+        right=0.7,
+        gap=0.06,
+        foot=0.0,
+        note=note,
+        title=f"Images and reconstructions, PSNR of each\n{about}",
     )
     rows = (("Original", images, "gray", 1.0), ("Reconstruction", outputs, "gray", 1.0))
     for row, (name, stack, colours, brightest) in enumerate((*rows, ("Absolute error", errors, "inferno", ceiling))):
@@ -102,7 +109,7 @@ def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str 
     return figure
 
 
-def feature_maps(maps: Mapping[str, ArrayLike], note: str = "") -> Figure:
+def feature_maps(maps: Mapping[str, ArrayLike], note: str = "", about: str = "") -> Figure:
     """Show what each layer responds to (the paper's Fig. 3): its 16 most active channels, most active first.
 
     Activity is the standard deviation over the pixels: after batch normalisation a dead channel is constant, but not
@@ -110,7 +117,7 @@ def feature_maps(maps: Mapping[str, ArrayLike], note: str = "") -> Figure:
 
     Args:
         maps: Activations of shape `(C, h, w)` by layer name, in the order to show them.
-        note: Footer line.
+        note, about: Footer and title.
 
     Returns:
         A mosaic of 4 x 4 channels per layer, three layers in a row.
@@ -126,7 +133,8 @@ def feature_maps(maps: Mapping[str, ArrayLike], note: str = "") -> Figure:
             raise MonaiCaeError(f"maps[{name!r}] must have the shape (C, h, w), not {activations.shape}.")
     columns = min(3, len(layers))
     grid, shape = (-(-len(layers) // columns), columns), next(iter(layers.values())).shape[1:]
-    figure, axes = _image_grid(grid, shape, width=2.9, left=0.1, right=0.1, gap=0.15, foot=0.25, note=note)
+    title = f"What the layers respond to, most active channels first\n{about}"
+    figure, axes = _image_grid(grid, shape, width=2.9, left=0.1, right=0.1, gap=0.15, foot=0.25, note=note, title=title)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (name, activations) in zip(axes.flat, layers.items(), strict=False):
@@ -140,13 +148,16 @@ def feature_maps(maps: Mapping[str, ArrayLike], note: str = "") -> Figure:
 
 
 def training_curves(
-    history: Mapping[str, Sequence[tuple[float, float]]], note: str = "", marks: Mapping[str, int] | None = None
+    history: Mapping[str, Sequence[tuple[float, float]]],
+    note: str = "",
+    marks: Mapping[str, int] | None = None,
+    about: str = "",
 ) -> Figure:
     """Show the course of training: one panel each for losses, PSNR, scores, and any other kind of metric.
 
     Args:
         history: Points `(epoch, value)` by metric name, such as `train_loss`, `val_psnr` or `val_auc`.
-        note: Footer line.
+        note, about: Footer and title.
         marks: Epochs to mark with a labelled vertical line, such as `{"best": 37}`.
 
     Returns:
@@ -158,7 +169,7 @@ def training_curves(
     if not any(len(points) for points in history.values()):
         raise MonaiCaeError("history must hold at least one (epoch, value) point, not none; has an epoch finished?")
     panels = _panels(list(history))
-    figure = empty_figure(7.5, 0.8 + 1.9 * len(panels), note)
+    figure = empty_figure(7.5, 0.8 + 1.9 * len(panels), note, f"Training, epoch by epoch\n{about}")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, (panel, names) in zip(axes, panels.items(), strict=True):
         for name, colour in zip(names, itertools.cycle(LINE_COLOURS), strict=False):
@@ -183,13 +194,16 @@ def training_curves(
     return figure
 
 
-def roc_curve(labels: ArrayLike, probabilities: ArrayLike, note: str = "") -> Figure:
-    """Show sensitivity against 1 - specificity over all thresholds, and mark the threshold 0.5.
+def roc_curve(
+    labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5, note: str = "", about: str = ""
+) -> Figure:
+    """Show sensitivity against 1 - specificity over all thresholds, and where the one in use lies.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
         probabilities: Predicted probability of AD, shape `(n,)`.
-        note: Footer line.
+        threshold: Probability from which on a subject counts as AD.
+        note, about: Footer and title.
 
     Raises:
         MonaiCaeError: For input that `classification_metrics` refuses, or if a class is missing.
@@ -198,9 +212,10 @@ def roc_curve(labels: ArrayLike, probabilities: ArrayLike, note: str = "") -> Fi
     patients, subjects = int(truth.sum()), len(truth)
     if patients in (0, subjects):
         raise MonaiCaeError(f"labels must hold both classes for a ROC curve, not {patients} AD of {subjects} subjects.")
-    measured = classification_metrics(truth, scores)
+    measured = classification_metrics(truth, scores, threshold=threshold)
     false_positive_rate, true_positive_rate, _ = sklearn_metrics.roc_curve(truth, scores)
-    figure = empty_figure(4.6, 5.0, note)
+    classes = f"{patients} {CLASS_NAMES[1]}, {subjects - patients} {CLASS_NAMES[0]}"
+    figure = empty_figure(4.6, 4.9, note, f"ROC curve\n{about}{': ' if about else ''}{classes}")
     axis = figure.subplots()
     axis.plot((0, 1), (0, 1), color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="Chance, AUC = 0.5")
     curve: dict[str, Any] = {
@@ -211,24 +226,25 @@ def roc_curve(labels: ArrayLike, probabilities: ArrayLike, note: str = "") -> Fi
     }
     axis.plot(false_positive_rate, true_positive_rate, color=BLUE, **curve)
     sensitivity, specificity = measured["sensitivity"], measured["specificity"]
-    label = f"Threshold 0.5: sensitivity {sensitivity:.2f},\nspecificity {specificity:.2f}"
+    label = f"Threshold {threshold:.3g}: sensitivity {sensitivity:.2f},\nspecificity {specificity:.2f}"
     point: dict[str, Any] = {"markersize": 7, "markeredgecolor": "white", "clip_on": False, "zorder": 4}
     axis.plot(1 - specificity, sensitivity, "o", color=VERMILLION, label=label, **point)
     axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axis.set_title(f"{patients} {CLASS_NAMES[1]}, {subjects - patients} {CLASS_NAMES[0]}", **HEADING)
     tidy(axis, xlabel="1 \N{MINUS SIGN} specificity", ylabel="Sensitivity")
     axis.legend(loc="lower right", **LEGEND)
     return figure
 
 
-def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5, note: str = "") -> Figure:
-    """Show how many subjects of each true class (row) were predicted as which class (column), with row percentages.
+def confusion_matrix(
+    labels: ArrayLike, probabilities: ArrayLike, threshold: float = 0.5, note: str = "", about: str = ""
+) -> Figure:
+    """Show how many subjects of each true class (row) were taken for which (column), with the row's percentages.
 
     Args:
         labels: True classes of shape `(n,)`, 0 = HC, 1 = AD.
         probabilities: Predicted probability of AD, shape `(n,)`.
         threshold: Probability from which on a subject counts as AD.
-        note: Footer line.
+        note, about: Footer and title.
 
     Raises:
         MonaiCaeError: For input that `classification_metrics` refuses.
@@ -237,7 +253,8 @@ def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, threshold: flo
     counts = sklearn_metrics.confusion_matrix(truth, predicted_classes(scores, threshold), labels=[0, 1])
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
-    figure = empty_figure(4.1, 4.3, note)
+    title = f"Confusion matrix\n{about or f'{len(truth)} subjects'}, threshold {threshold:.3g}"
+    figure = empty_figure(4.1, 4.2, note, title)
     axis = figure.subplots()
     axis.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     for (row, column), share in np.ndenumerate(shares):
@@ -246,7 +263,6 @@ def confusion_matrix(labels: ArrayLike, probabilities: ArrayLike, threshold: flo
         axis.text(column, row + 0.17, f"{share:.1%}" if totals[row] else "no subjects", **BODY | style)
     axis.set_xticks((0, 1), CLASS_NAMES)
     axis.set_yticks((0, 1), CLASS_NAMES)
-    axis.set_title(f"{len(truth)} subjects, threshold {threshold:g}", **HEADING)
     tidy(axis, xlabel="Predicted class", ylabel="True class (100% per row)")
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
@@ -258,12 +274,13 @@ def repeats(
     note: str = "",
     reference: Mapping[str, float] | None = None,
     reference_name: str = "reference",
+    about: str = "",
 ) -> Figure:
     """Show each repeat's score as a dot, with their mean and standard deviation.
 
     Args:
         values: One value per repeat by metric name, such as `{"accuracy": [0.74, ...]}`; one axis serves all.
-        note: Footer line.
+        note, about: Footer and title.
         reference: Values to compare with, drawn dashed, such as the paper's `{"accuracy": 0.7466, "f1": 0.66}`.
         reference_name: What these are, such as "paper".
 
@@ -274,7 +291,7 @@ def repeats(
     unknown = sorted(set(reference) - set(values))
     if not values or unknown:
         raise MonaiCaeError(f"values must hold every metric of reference, and at least one; missing: {unknown}.")
-    figure = empty_figure(1.6 * len(values) + 1.4, 3.9, note)
+    figure = empty_figure(1.6 * len(values) + 1.4, 3.9, note, f"Scores of the repeats\n{about}")
     axis = figure.subplots()
     names = []
     for place, (name, scores) in enumerate(values.items()):
@@ -301,27 +318,6 @@ def repeats(
     return figure
 
 
-def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> Path:
-    """Write a figure atomically; the folder is made if missing.
-
-    Args:
-        figure: What to write.
-        path: File to write or replace; its suffix sets the format (`.png`, `.pdf`, `.svg` ...).
-        dpi: Pixels per inch, for pixel formats.
-
-    Returns:
-        The path written.
-
-    Raises:
-        MonaiCaeError: The folder or the file can't be written.
-        ValueError: For a suffix that matplotlib does not know.
-    """
-    target = Path(path)
-    with replacing(target) as temporary:
-        figure.savefig(temporary, dpi=dpi, format=target.suffix.lstrip(".") or "png")
-    return target
-
-
 def _image_grid(
     grid: tuple[int, int],
     shape: Sequence[int],
@@ -332,18 +328,20 @@ def _image_grid(
     gap: float,
     foot: float,
     note: str,
+    title: str,
 ) -> tuple[Figure, NDArray[Any]]:
     """Return a figure with a grid of equal axes for images of one shape; lengths in inches, foot for text below each.
 
     The automatic layouts measure titles before images take their shape, and let them overlap.
     """
     rows, columns = grid
-    height, title, bottom = width * shape[1] / shape[0], 0.3, foot + (0.3 if note else 0.1)
-    between = title + foot if foot else gap
+    height, above, bottom = width * shape[1] / shape[0], 0.3, foot + (0.3 if note else 0.1)
+    between = above + foot if foot else gap
     across = left + columns * (width + gap) - gap + right
-    upwards = bottom + rows * (height + between) - between + title
-    figure = empty_figure(across, upwards, note, layout=None)
-    figure.subplots_adjust(left / across, bottom / upwards, 1 - right / across, 1 - title / upwards)
+    upwards = bottom + rows * (height + between) - between + above
+    figure = empty_figure(across, upwards, note, title, layout=None)
+    above, upwards = figure.get_figheight() - upwards + above, figure.get_figheight()
+    figure.subplots_adjust(left / across, bottom / upwards, 1 - right / across, 1 - above / upwards)
     figure.subplots_adjust(wspace=gap / width, hspace=between / height)
     return figure, figure.subplots(rows, columns, squeeze=False)
 

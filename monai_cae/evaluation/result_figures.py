@@ -1,6 +1,6 @@
 """Figures of results: calibration, ROC with a band, clinical grades, learning curves, methods side by side.
 
-Like `figures`: tables and arrays in, matplotlib `Figure` out, each with a `note` at the foot.
+Like `figures`: tables and arrays in, matplotlib `Figure` out, each with a `note` at the foot and `about` in its title.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from numpy.typing import NDArray
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation.calibration import BINS, reliability_bins
+from monai_cae.evaluation.calibration import FEWEST, reliability_bins
 from monai_cae.evaluation.curves import RocBand
 from monai_cae.evaluation.intervals import wilson_interval
 from monai_cae.evaluation.pooled import pooled
@@ -24,7 +24,6 @@ from monai_cae.evaluation.style import (
     BLUE,
     BODY,
     FAINT,
-    HEADING,
     INK,
     LEGEND,
     LINE_COLOURS,
@@ -43,40 +42,41 @@ INTERVAL = ("mean", "low", "high")
 LINE = ("slope", "intercept")
 
 
-def reliability_diagram(predictions: pd.DataFrame, summary: pd.DataFrame, note: str = "", bins: int = BINS) -> Figure:
-    """Show the observed share of AD for each predicted probability, and the number of subjects.
+def reliability_diagram(predictions: pd.DataFrame, summary: pd.DataFrame, note: str = "", about: str = "") -> Figure:
+    """Show what became of subjects with a given predicted probability, and how probabilities are distributed.
 
     Args:
         predictions: Table as described in `pooled`; those of all repeats are sorted into bins together.
         summary: From `summary.summarise`, with `calibration_slope`, `calibration_intercept` and `ece`: means of the
             repeats, each of which has its own.
-        note: Footer line.
-        bins: Bins of equal width.
+        note, about: Footer and title.
 
     Returns:
-        Observed share of AD against mean probability per bin with the 95 % Wilson interval of as many subjects as
-        are in the bin, bars of the counts below, and the summary's numbers as the title.
+        Observed share of AD against mean probability per bin of `reliability_bins`, with the 95 % Wilson interval of as
+        many subjects as are in the bin; a histogram below, and the summary's numbers above.
 
     Raises:
-        MonaiCaeError: For predictions that `pooled` refuses, a summary without these scores, or no bin.
+        MonaiCaeError: For predictions that `pooled` refuses, or a summary without these scores.
     """
     record = pooled(predictions)
     places, labels, probabilities = (
         np.concatenate([getattr(each, field) for each in record.repeats.values()])
         for field in ("places", "labels", "probabilities")
     )
-    sorted_in = reliability_bins(labels, probabilities, bins, places)
-    some, repeats = sorted_in.subjects > 0, len(record.repeats)
-    _, subjects, predicted, observed = (values[some] for values in sorted_in)
-    ends = np.array(
-        [wilson_interval(round(n * share), n) for n, share in zip(subjects.tolist(), observed.tolist(), strict=True)]
-    )
-    figure = empty_figure(4.6, 6.3, note)
+    _, subjects, predicted, observed = reliability_bins(labels, probabilities, places)
+    repeats = len(record.repeats)
+    figure = empty_figure(4.6, 6.3, note, f"Calibration\n{about}")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     above.plot((0, 1), (0, 1), label="Perfect calibration", **DASHES)
-    together = f", {repeats} repeats together" if repeats > 1 else ""
-    _dots_with_intervals(above, predicted, observed, ends, f"Observed, 95% interval{together}")
-    above.plot(predicted, observed, color=BLUE, linewidth=1, alpha=0.5)
+    if len(subjects):
+        counts = [round(n * share) for n, share in zip(subjects, observed, strict=True)]
+        ends = np.array([wilson_interval(*pair) for pair in zip(counts, subjects.tolist(), strict=True)])
+        together = f", {repeats} repeats together" if repeats > 1 else ""
+        _dots_with_intervals(above, predicted, observed, ends, f"Observed, 95% interval{together}")
+        above.plot(predicted, observed, color=BLUE, linewidth=1, alpha=0.5)
+    else:
+        few = f"Too few subjects, or probabilities too alike,\nfor two bins of {FEWEST} subjects"
+        above.text(0.5, 0.5, few, ha="center", va="center", backgroundcolor="white", **BODY)
     above.set(xlim=(0, 1), ylim=(0, 1))
     slope, intercept = (_with_ends(*_interval(summary, f"calibration_{name}", "summary")) for name in LINE)
     ece, *_ = _interval(summary, "ece", "summary")
@@ -84,60 +84,53 @@ def reliability_diagram(predictions: pd.DataFrame, summary: pd.DataFrame, note: 
     above.set_title(f"Slope {slope}, ECE {ece:.3f}\nIntercept {intercept}{means}", pad=38, **BODY)
     tidy(above, ylabel="Observed share of AD")
     above.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.2, **LEGEND)
-    middles = (np.arange(bins) + 0.5) / bins
-    below.bar(middles, sorted_in.predictions, width=0.9 / bins, color=BLUE, alpha=0.6)
-    for middle, count in zip(middles, sorted_in.predictions, strict=True):
-        if count:
-            style = SMALL | {"ha": "center", "va": "bottom", "textcoords": "offset points"}
-            below.annotate(str(count), (middle, count), (0, 1), **style)
-    below.margins(y=0.25)
+    below.hist(probabilities, bins=np.linspace(0, 1, 21).tolist(), rwidth=0.9, color=BLUE, alpha=0.6)
     below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     counted = "Predictions" if repeats > 1 else "Subjects"
     tidy(below, xlabel="Predicted probability of AD", ylabel=counted)
     return figure
 
 
-def roc_with_band(band: RocBand, summary: pd.DataFrame, note: str = "") -> Figure:
+def roc_with_band(band: RocBand, summary: pd.DataFrame, note: str = "", about: str = "") -> Figure:
     """Show the mean ROC curve of the repeats, each repeat thinly, and the band over subjects.
 
     Args:
         band: From `curves.roc_band`.
         summary: From `summary.summarise`, with the row `auc`, and how many `subjects` it is of.
-        note: Footer line.
+        note, about: Footer and title.
 
     Raises:
         MonaiCaeError: If the summary lacks the AUC.
     """
     mean, low, high = _interval(summary, "auc", "summary")
-    figure = empty_figure(4.6, 5.0, note)
+    about = about or f"{summary.loc['auc', 'subjects']} test subjects"
+    figure = empty_figure(4.6, 4.9, note, f"ROC curve\n{about}")
     axis = figure.subplots()
     axis.plot((0, 1), (0, 1), label="Chance, AUC 0.5", **DASHES)
     rates, repeats = band.false_positive_rate, len(band.repeats)
-    whole = np.append(0, rates)  # a curve begins in the corner, where nobody is taken for AD
     axis.fill_between(
         rates, band.low, band.high, color=BLUE, alpha=0.18, linewidth=0, label="95% of resampled subjects"
     )
     if repeats > 1:
         thin: dict[str, Any] = {"color": BLUE, "linewidth": 0.7, "alpha": 0.45}
         for curve in band.repeats[1:]:
-            axis.plot(whole, np.append(0, curve), **thin)
-        axis.plot(whole, np.append(0, band.repeats[0]), label="One repeat", **thin)
+            axis.plot(rates, curve, **thin)
+        axis.plot(rates, band.repeats[0], label="One repeat", **thin)
     name = f"Mean of {repeats} repeats" if repeats > 1 else "Classifier"
     label = f"{name}, AUC {_with_ends(mean, low, high)}".replace(" [", "\n[")
-    axis.plot(whole, np.append(0, band.mean), color=BLUE, linewidth=1.8, clip_on=False, zorder=3, label=label)
+    axis.plot(rates, band.mean, color=BLUE, linewidth=1.8, clip_on=False, zorder=3, label=label)
     axis.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-    axis.set_title(f"ROC curve, {summary.loc['auc', 'subjects']} test subjects", **HEADING)
     tidy(axis, xlabel="1 \N{MINUS SIGN} specificity", ylabel="Sensitivity")
     axis.legend(loc="lower right", **LEGEND)
     return figure
 
 
-def auc_by_grade(subgroups: pd.DataFrame, note: str = "") -> Figure:
-    """Show how well each CDR grade above 0 is distinguished from CDR 0.
+def auc_by_grade(subgroups: pd.DataFrame, note: str = "", about: str = "") -> Figure:
+    """Show how well each grade of CDR above 0 is told from CDR 0.
 
     Args:
         subgroups: From `subgroups.subgroup_table`, with the groups of `cdr`.
-        note: Footer line.
+        note, about: Footer and title.
 
     Raises:
         MonaiCaeError: If there is no AUC of a CDR grade.
@@ -147,7 +140,8 @@ def auc_by_grade(subgroups: pd.DataFrame, note: str = "") -> Figure:
     if rows.empty:
         raise MonaiCaeError("subgroups must hold the AUC of at least one CDR grade, not none.")
     controls = known.loc[known["group"] == "0", "subjects"]
-    figure = empty_figure(1.5 + 1.2 * max(len(rows), 2), 3.8, note)
+    size = f" (n = {controls.iloc[0]})" if len(controls) else ""
+    figure = empty_figure(1.5 + 1.2 * max(len(rows), 2), 3.8, note, f"AUC by CDR, against CDR 0{size}\n{about}")
     axis = figure.subplots()
     axis.axhline(0.5, **DASHES)
     style: dict[str, Any] = {"textcoords": "offset points", "va": "bottom", "ha": "right"}
@@ -165,9 +159,8 @@ def auc_by_grade(subgroups: pd.DataFrame, note: str = "") -> Figure:
     axis.set_xticks(places, [f"CDR {row.group}\nn = {row.subjects}" for row in rows.itertuples()])
     axis.set_xlim(-0.5, len(rows) - 0.1)
     axis.set_ylim(min(0.4, np.nanmin([0.4, *ends[0]]) - 0.02), 1)
-    size = f" (n = {controls.iloc[0]})" if len(controls) else ""
-    hollow = f"\nhollow: fewer than {FEW}, {TOO_NARROW}" if few.any() else ""
-    axis.set_title(f"Against CDR 0{size}{hollow}", pad=12, **HEADING)  # a number stands beside a dot at the top
+    hollow = f"hollow: fewer than {FEW},\n{TOO_NARROW}" if few.any() else ""
+    axis.set_title(hollow, pad=12, **SMALL)  # a number stands beside a dot at the top
     tidy(axis, ylabel="AUC, 95% interval")
     axis.grid(axis="y", color=FAINT, linewidth=0.8)
     axis.tick_params(axis="x", length=0, labelsize=BODY["fontsize"])
@@ -180,6 +173,7 @@ def learning_curve(
     note: str = "",
     reference: float | None = None,
     reference_name: str = "reference",
+    about: str = "",
 ) -> Figure:
     """Show the score against the number of training subjects.
 
@@ -187,7 +181,7 @@ def learning_curve(
         curves: Table by name of the model, a row per size of the training set: `subjects`, and `mean`, `low` and
             `high` of the test score, as `summary.summarise` gives them.
         score: Name of the score, such as `auc`.
-        note: Footer line.
+        note, about: Footer and title.
         reference: Score to compare with, drawn dashed, such as 0.5 for the AUC of chance.
         reference_name: What it is, such as "chance".
 
@@ -196,7 +190,7 @@ def learning_curve(
     """
     if not curves:
         raise MonaiCaeError("curves must hold at least one model, not none.")
-    figure = empty_figure(7.2, 3.9, note)
+    figure = empty_figure(7.2, 3.9, note, f"{readable(score)} by the number of training subjects\n{about}")
     axis = figure.subplots()
     for (name, table), colour in zip(curves.items(), _colours(len(curves)), strict=True):
         if not {"subjects", *INTERVAL} <= set(table) or table.empty:
@@ -220,13 +214,14 @@ def forest_plot(
     note: str = "",
     reference: Mapping[str, float] | None = None,
     reference_name: str = "reference",
+    about: str = "",
 ) -> Figure:
     """Show several models below one another, a panel per score: dot, interval and numbers.
 
     Args:
         summaries: Table by name of the model, from `summary.summarise`; the first stands out.
         scores: Rows of the tables to show, one or more.
-        note: Footer line.
+        note, about: Footer and title.
         reference: Values to compare with by score, drawn dashed, such as the paper's `{"accuracy": 0.7466}`.
         reference_name: What these are, such as "paper".
 
@@ -236,7 +231,8 @@ def forest_plot(
     if not summaries or not scores:
         raise MonaiCaeError("summaries and scores must hold at least one model and one score.")
     models = list(summaries)
-    figure = empty_figure(1.6 + 2.9 * len(scores), 1.2 + 0.42 * len(models), note)
+    title = f"Methods on the same test sets\n{about}"
+    figure = empty_figure(1.6 + 2.9 * len(scores), 1.2 + 0.42 * len(models), note, title)
     axes = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     places = np.arange(len(models))
     for axis, score in zip(axes, scores, strict=True):

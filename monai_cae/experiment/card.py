@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae import DISCLAIMER
-from monai_cae.data import Extraction, make_task
+from monai_cae.data import Extraction, recorded_rules
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.pooled import pooled
@@ -31,6 +31,7 @@ from monai_cae.experiment.wording import (
 )
 from monai_cae.files import write_text
 from monai_cae.templates import render
+from monai_cae.training.results.caveats import data_caveats
 from monai_cae.training.stages.workflow import evaluated
 
 CALIBRATION = ("brier", "ece", "calibration_slope", "calibration_intercept")
@@ -79,10 +80,7 @@ class Facts:
     @property
     def said(self) -> str:
         """What has to be said first; "" for real data without a leak."""
-        leaks = self.summary["leaks"]
-        synthetic = "SYNTHETIC DATA, NOT REAL MRI: the results say nothing about patients." if self.synthetic else ""
-        leaky = f"LEAKY: {leaks} found between the sets, the scores are worthless." if leaks else ""
-        return f"{synthetic} {leaky}".strip()
+        return " ".join(data_caveats(self.summary))
 
     @property
     def synthetic(self) -> bool:
@@ -92,11 +90,7 @@ class Facts:
     @property
     def rules(self) -> tuple[str, str]:
         """Rules of label 1 and label 0; "" where a datalist was given."""
-        names = ("task", "positive", "negative", "label_column")
-        if not all(name in self.recorded for name in names):
-            return "", ""
-        task = make_task(**{name: self.recorded[name] for name in names})
-        return task.positive, task.negative or f"not ({task.positive})"
+        return recorded_rules(self.recorded)
 
     @cached_property
     def tested(self) -> tuple[int, int]:

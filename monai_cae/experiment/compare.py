@@ -145,14 +145,15 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     """
     from monai_cae.evaluation.comparison_figure import comparison_figure
     from monai_cae.evaluation.curves import roc_band
-    from monai_cae.evaluation.figures import save_figure
+    from monai_cae.evaluation.style import save_figure
 
     paths = [folder / f"comparison.{suffix}" for suffix in ("md", "csv", "png")]
     write_text(paths[0], _page(comparison), _ADVICE)
     with replacing(paths[1], _ADVICE) as temporary:
         _flat(comparison).to_csv(temporary, index=False, float_format="%.6g")
     bands = {one.name: roc_band(one.table, np.random.default_rng(0)) for one in comparison.compared}
-    save_figure(comparison_figure(bands, comparison.scores, comparison.differences, comparison.said), paths[2])
+    tables = (bands, comparison.scores, comparison.differences)
+    save_figure(comparison_figure(*tables, comparison.said, f"Compared on {comparison.subjects}"), paths[2])
     return paths
 
 

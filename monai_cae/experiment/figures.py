@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from monai_cae.evaluation import figures, result_figures
 from monai_cae.evaluation.curves import roc_band
-from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD, pooled
+from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD, Pooled, pooled
 from monai_cae.evaluation.scores import HEADLINE, LABELS
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
@@ -41,33 +41,38 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
     if not results.target.binary:
         labels, predicted = (ours[name].to_numpy() for name in ("label", results.target.column))
         own = results.target.figures()
-        return {f"target_{name}": draw(labels, predicted, DEFAULT_THRESHOLD, note) for name, draw in own.items()}
+        about = f"{ours['subject'].nunique()} test subjects"
+        return {f"target_{name}": draw(labels, predicted, DEFAULT_THRESHOLD, note, about) for name, draw in own.items()}
+    record = pooled(ours)
+    patients, tested = int(record.labels.sum()), len(record.subjects)
+    repeats = f", {summary['repeats']} repeats" if summary["repeats"] > 1 else ""
+    told = {"note": note, "about": f"{tested} test subjects: {patients} AD, {tested - patients} HC{repeats}"}
+    network = {**told, "about": f"Network, {told['about']}"}
     summaries = {readable(method): results.scores.loc[method] for method in results.methods}
     drawn = {
-        "roc": result_figures.roc_with_band(roc_band(ours, np.random.default_rng(0)), scores, note=note),
-        "calibration": result_figures.reliability_diagram(ours, scores, note=note),
-        "methods": result_figures.forest_plot(summaries, note=note, reference=paper, reference_name=_OF_THE_PAPER),
+        "roc": result_figures.roc_with_band(roc_band(ours, np.random.default_rng(0)), scores, **network),
+        "calibration": result_figures.reliability_diagram(ours, scores, **network),
+        "methods": result_figures.forest_plot(summaries, reference=paper, reference_name=_OF_THE_PAPER, **told),
     }
     groups = results.subgroups
     if not groups.empty and ((groups["by"] == "cdr") & (groups["score"] == "auc")).any():
-        drawn["auc_by_cdr"] = result_figures.auc_by_grade(groups, note=note)
+        drawn["auc_by_cdr"] = result_figures.auc_by_grade(groups, **network)
     curve = _learning_curve(results)
     if len(curve) > 1:
         drawn["learning_curve"] = result_figures.learning_curve(
-            {"Network": curve}, "auc", note=note, reference=0.5, reference_name="chance"
+            {"Network": curve}, "auc", reference=0.5, reference_name="chance", **told
         )
     if summary["repeats"] > 1:
-        drawn["repeats"] = _repeats(ours, note, paper)
+        drawn["repeats"] = _repeats(record, paper, network)
     return drawn
 
 
-def _repeats(ours: pd.DataFrame, note: str, paper: Mapping[str, float]) -> Figure:
+def _repeats(record: Pooled, paper: Mapping[str, float], told: Mapping[str, str]) -> Figure:
     """The scores whose mean the table has: each repeat's, of all its folds together."""
-    record = pooled(ours)
     by_repeat = record.scores(np.ones((1, len(record.subjects))), HEADLINE)
     values = {LABELS[name]: scores[:, 0].tolist() for name, scores in by_repeat.items()}
     reference = {LABELS[name]: value for name, value in paper.items()}
-    return figures.repeats(values, note=note, reference=reference, reference_name=_OF_THE_PAPER)
+    return figures.repeats(values, reference=reference, reference_name=_OF_THE_PAPER, **told)
 
 
 def _learning_curve(results: Results) -> pd.DataFrame:

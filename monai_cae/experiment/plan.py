@@ -10,6 +10,7 @@ from typing import Any
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.record import NETWORK
+from monai_cae.tracking import cohort_name
 from monai_cae.training.stages.checkpointing import MAY_DIFFER
 
 STAGES = ("pretrain", "train", "evaluate")
@@ -87,6 +88,11 @@ class Plan:
         return replace(self, tracked={**self.tracked, "parent_run_id": run_id})
 
     @property
+    def cohort(self) -> str:
+        """What the cohort is called."""
+        return cohort_name(self.shared["dataset_dir"])
+
+    @property
     def shares(self) -> dict[str, float]:
         """The variants that learn from fewer labelled subjects and are otherwise the network: the learning curve."""
         only = {name: changed["train"] for name, changed in self.variants.items() if list(changed) == ["train"]}
@@ -139,7 +145,7 @@ class Plan:
             "seed": part.seed,
             "overwrite": stage
             in (STAGES[2], BASELINES),  # they have nothing to resume: a step ended there is done again
-            "run_name": f"{part.folder} {method}" + (f" {stage}" if stage in STAGES else ""),
+            "run_name": " ".join([self.cohort, part.folder, method, *([stage] if stage in STAGES else [])]),
             "tracked_run#tags": {"method": method, "repeat": str(part.repeat), "fold": str(part.fold)},
             **self.tracked,
         }

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cae.data import is_synthetic
 from monai_cae.data.splits.datalists import SETS, write_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import evaluate
@@ -121,6 +122,11 @@ def _finished(plan: Plan, parts: Sequence[Part]) -> dict[str, Any]:
     return summary if told == asked else {}
 
 
+def _scheme(parts: Sequence[Part]) -> str:
+    repeats, folds = parts[-1].repeat, parts[-1].fold
+    return f"{repeats} repeat{'s' * (repeats > 1)}" + (f" of {folds} folds" if folds > 1 else "")
+
+
 def _run_parts(
     plan: Plan, parts: Sequence[Part], target: Target, seed: int, resume: bool, overwrite: bool
 ) -> dict[str, Any]:
@@ -131,6 +137,8 @@ def _run_parts(
         tracking_uri=plan.tracked["tracking_uri"],
         experiment_name=plan.tracked["experiment_name"],
         stage="experiment",
+        name=f"{plan.cohort} experiment, {_scheme(parts)}",
+        cohort=str(plan.shared["dataset_dir"]),
         resumed_run_id=_run_id_in(output) if resume else "",
         output_dir=str(output),
     )
@@ -143,6 +151,9 @@ def _run_parts(
         plan = plan.under(tracked.run_id)
         if not tracked.resumed_run_id:
             tracked.log_params({"repeats": parts[-1].repeat, "seed": seed, **one_by_one(plan.shared)})
+            sets = read_sets(output / parts[0].folder, bool(plan.shared["hash_ids"]))
+            everybody = {"cohort": [item for name in SETS for item in sets[name]]}
+            tracked.log_datasets(everybody, is_synthetic(plan.datalist_of(parts[0])))
         tracked.log_json(executed_config(), "config.json")
         done = {part: plan.finished(part) if resume else {} for part in parts}
         left = [step.name for part in parts for step in plan.steps(part) if step.name not in done[part]]

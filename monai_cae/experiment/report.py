@@ -13,8 +13,8 @@ import pandas as pd
 
 from monai_cae import DISCLAIMER
 from monai_cae.data.splits.datalists import SETS
-from monai_cae.evaluation.figures import save_figure
 from monai_cae.evaluation.scores import LABELS
+from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.card import experiment_card, write_card
 from monai_cae.experiment.earlier import TABLES
 from monai_cae.experiment.figures import drawings
@@ -99,6 +99,9 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
     for score in results.target.headline:  # MLflow draws what has one name before the slash side by side
         means = results.scores.xs(score, level="score")["mean"]
         metrics |= {f"{score}/{method}": float(means[method]) for method in results.methods}
+    # short names, which MLflow's columns begin with
+    metrics |= {score: metrics[f"{score}/{NETWORK}"] for score in results.target.headline}
+    metrics["psnr"] = summary["metrics"]["test_psnr"]["mean"]
     tracked.log_metrics({name: value for name, value in metrics.items() if math.isfinite(value)})
     for path in (output / name for name in ("summary.json", "results.md", *(f"{table}.csv" for table in TABLES))):
         if path.is_file():

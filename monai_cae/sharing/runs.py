@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_cae.data import make_task
+from monai_cae.data import recorded_rules
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import sha256_of
@@ -91,14 +91,14 @@ def read_run(output_dir: str | Path) -> Run:
     results = _read(folder, "results_evaluate.json", "evaluate", "synthetic", "leaks")
     datalist = _read(folder, "datalist.json", "evaluate", *SETS)
     stages = [stage for stage in ("pretrain", "train") if (folder / f"config_{stage}.json").is_file()]
-    positive, negative = _rules(datalist)
+    positive, negative = recorded_rules({**(datalist.get("made_from") or {}), **(datalist.get("recipe") or {})})
     return Run(
         folder=folder,
         configs={stage: as_written(_read(folder, f"config_{stage}.json", stage)) for stage in (*stages, "evaluate")},
         results=results,
         audit=_read(folder, "audit.json", "evaluate", "sets", "checks"),
-        positive=positive,
-        negative=negative,
+        positive=positive or "label 1 of a given datalist",
+        negative=negative or "label 0 of a given datalist",
         oasis=all(_OASIS_1.match(item["subject"]) for name in SETS for item in datalist[name]),
         checkpoints=tuple(_evaluated(folder, results)),
     )
@@ -148,12 +148,3 @@ def _evaluated(folder: Path, results: Mapping[str, Any]) -> list[Path]:
             )
         found.append(relative)
     return found
-
-
-def _rules(datalist: Mapping[str, Any]) -> tuple[str, str]:
-    recorded = {**(datalist.get("made_from") or {}), **(datalist.get("recipe") or {})}
-    names = ("task", "positive", "negative", "label_column")
-    if not all(name in recorded for name in names):
-        return "label 1 of a given datalist", "label 0 of a given datalist"
-    task = make_task(**{name: recorded[name] for name in names})
-    return task.positive, task.negative or f"not ({task.positive})"

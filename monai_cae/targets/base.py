@@ -76,8 +76,8 @@ class Target(ABC):
         """Validation metrics besides `val_loss`, each named `val_*`, on an output with `pred` and `label`."""
         return {}
 
-    def figures(self) -> dict[str, Callable[[Numbers, Numbers, float, str], Figure]]:
-        """Figures of a test set by name: functions of labels, predictions, threshold and a note to show."""
+    def figures(self) -> dict[str, Callable[[Numbers, Numbers, float, str, str], Figure]]:
+        """Figures of a test set by name: functions of labels, predictions, threshold, note and whom they show."""
         return {}
 
     def caveats(self, labels: Numbers, predicted: Numbers, threshold: float) -> list[str]:

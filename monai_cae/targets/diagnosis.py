@@ -49,12 +49,9 @@ class Diagnosis(PatientsAndControls, Target):
         """See `classification_metrics`."""
         return classification_metrics(labels, predicted, threshold=threshold)
 
-    def figures(self) -> dict[str, Callable[[Numbers, Numbers, float, str], Figure]]:
+    def figures(self) -> dict[str, Callable[[Numbers, Numbers, float, str, str], Figure]]:
         """ROC curve and confusion matrix."""
-        return {
-            "roc": lambda labels, predicted, threshold, note: figures.roc_curve(labels, predicted, note),
-            "confusion_matrix": figures.confusion_matrix,
-        }
+        return {"roc": figures.roc_curve, "confusion_matrix": figures.confusion_matrix}
 
     def caveats(self, labels: Numbers, predicted: Numbers, threshold: float) -> list[str]:
         """A classifier with one answer for all, or with probabilities that say nothing."""

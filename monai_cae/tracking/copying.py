@@ -26,6 +26,11 @@ SERVER = "monai_cae.server"  # tag of a local run: where it belongs
 SENT = "monai_cae.sent"  # tag of a local run: what of it has arrived where
 PARENT = "mlflow.parentRunId"
 MOST = {"tags": 100, "params": 100, "metrics": 1000, "inputs": 100, "end": 1, "files": 1}  # that MLflow takes at once
+_ABOUT = (
+    "Experiments are the runs at the top: `accuracy`, `auc`, `f1` and `psnr` are means over the test sets, "
+    "`accuracy/METHOD` those of each method. Below them are the stages of each repeat, told apart by the tags `stage`, "
+    "`method`, `repeat` and `fold`. The tag `data` says whether the images are real or synthetic."
+)
 Content = dict[str, list[tuple[Any, ...]]]
 
 
@@ -160,7 +165,7 @@ def experiment_id(client: Any, name: str, database: Path | None) -> str:
 
     beside = None if database is None else (database.parent / "mlruns").resolve().as_uri()
     # the UI shows runs and their curves for this kind; without it, it opens its pages for language models
-    kind = {"mlflow.experimentKind": "custom_model_development"}
+    kind = {"mlflow.experimentKind": "custom_model_development", "mlflow.note.content": _ABOUT}
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:

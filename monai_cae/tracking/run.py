@@ -13,8 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -36,6 +35,7 @@ from monai_cae.tracking.copying import (
     identity,
     write,
 )
+from monai_cae.tracking.entities import cohort_name, dataset_inputs, model_text
 from monai_cae.tracking.mirror import AWAY, Mirror, ask, tell
 from monai_cae.tracking.store import Store, StoreAway, StoreRefuses, without_credentials
 
@@ -62,13 +62,14 @@ class TrackedRun:
     Args:
         tracking_uri: `sqlite:///...` or a server's `http(s)://...`.
         experiment_name: MLflow experiment, made when it is missing.
-        stage: of the run.
-        name: of the run; "" for the stage with a random suffix.
+        stage: what the run is of.
+        name: of the run; "" for cohort and stage.
         parent_run_id: run to nest under; "" for none.
         params: hyper-parameters.
-        tags: other descriptions of the run.
-        resumed_run_id: a run of the same database to continue, if it still exists; "" for a new one.
-        output_dir: the database's folder, unless tracking_uri names a database.
+        tags: whatever else describes the run.
+        resumed_run_id: a run of the same database to go on with, where it is still there; "" for a new one.
+        output_dir: where the database lies, unless it is given.
+        cohort: place of the images; its name, without the folders above, becomes a tag.
 
     Attributes:
         run_id: in the database; at a server it is the tag `monai_cae.id`. "" before the run has begun.
@@ -91,13 +92,16 @@ class TrackedRun:
         tags: Mapping[str, str] | None = None,
         resumed_run_id: str = "",
         output_dir: str = ".",
+        cohort: str = "",
     ) -> None:
         self.tracking_uri = tracking_uri
         self.experiment_name = experiment_name
-        self.name = name or f"{stage}-{uuid.uuid4().hex[:8]}"
+        self.cohort = cohort_name(cohort) if cohort else ""
+        self.name = name or f"{self.cohort} {stage}".strip()
         self.parent_run_id = parent_run_id
         self.params = dict(params or {})
-        self.tags = {"stage": stage, **_source_tags(), **(tags or {})}
+        of = {"cohort": self.cohort} if self.cohort else {}
+        self.tags = {"stage": stage, **of, **_source_tags(), **(tags or {})}
         self.history: History = {}
         self.marks: dict[str, int] = {}
         self.epoch = 0
@@ -227,6 +231,14 @@ class TrackedRun:
         """Set the run's description in MLflow (Markdown) and tags to filter by."""
         self._log("tags", list({"mlflow.note.content": text, **tags}.items()))
 
+    def log_datasets(self, sets: Mapping[str, Sequence[Mapping[str, Any]]], synthetic: bool) -> None:
+        """Which sets the run uses; see `dataset_inputs`."""
+        self._log("inputs", [(one,) for one in dataset_inputs(self.cohort, sets, synthetic)])
+
+    def log_model(self, image: Sequence[int], pred: Sequence[int], **about: Any) -> None:
+        """The trained network's signature, as the artifact model/MLmodel; see `model_text`."""
+        self._log_text(model_text(image, pred, self.run_id, about), "MLmodel", "model")
+
     def mark_and_count(self, name: str, content: Any) -> int | None:
         """Tag the run with the hash of some content, and count the other finished runs of its experiment that have it.
 
@@ -277,12 +289,14 @@ class TrackedRun:
         self._log("files", [(str(path), folder)])
 
     def log_json(self, content: Any, name: str) -> None:
-        """Log values as a JSON artifact."""
-        text = self._without_credentials(json.dumps(content, indent=2, default=str)) + "\n"
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, name)
+        """A JSON artifact."""
+        self._log_text(self._without_credentials(json.dumps(content, indent=2, default=str)) + "\n", name)
+
+    def _log_text(self, text: str, name: str, folder: str = "") -> None:
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary, name)
             path.write_text(text, encoding="utf-8")
-            self.log_file(path)
+            self.log_file(path, folder)
 
     def _without_credentials(self, text: str) -> str:
         return text.replace(self.tracking_uri, without_credentials(self.tracking_uri))

@@ -19,41 +19,39 @@ def simulated(subjects: int, slope: float, intercept: float) -> tuple[np.ndarray
 
 
 def test_reliability_bins_by_hand():
-    bins = reliability_bins([0, 1, 1, 0, 1], [0.1, 0.2, 0.3, 0.6, 1.0], bins=4)
-    # an upper edge belongs to its bin
-    assert bins.subjects.tolist() == [2, 1, 1, 1]
-    assert bins.predicted == pytest.approx([0.15, 0.3, 0.6, 1.0])
-    assert bins.observed == pytest.approx([0.5, 1.0, 0.0, 1.0])
-    assert reliability_bins([0, 1], [0.25, 0.75], bins=4).subjects.tolist() == [1, 0, 1, 0]
-    assert reliability_bins([0, 1], [0.0, 1.0], bins=2).subjects.tolist() == [1, 1]
+    bins = reliability_bins([0, 1, 1, 0, 1, 1], [0.1, 0.2, 0.3, 0.6, 0.7, 1.0], most=3, fewest=2)
+    assert bins.subjects.tolist() == bins.predictions.tolist() == [2, 2, 2]
+    assert bins.predicted == pytest.approx([0.15, 0.45, 0.85])
+    assert bins.observed == pytest.approx([0.5, 0.5, 1.0])
 
 
-def test_reliability_bins_tell_predictions_from_subjects():
-    bins = reliability_bins([0, 0, 0, 1], [0.1, 0.2, 0.7, 0.6], bins=2, subjects=["a", "a", "b", "a"])
-    assert bins.predictions.tolist() == [2, 2]
-    assert bins.subjects.tolist() == [1, 2]
+@pytest.mark.parametrize(("subjects", "bins"), [(19, 0), (20, 2), (29, 2), (30, 3), (49, 4), (50, 5), (500, 5)])
+def test_at_most_five_reliability_bins_of_ten_subjects_or_more(subjects, bins):
+    labels, probabilities = np.arange(subjects) % 2, np.linspace(0, 1, subjects)
+    found = reliability_bins(labels, probabilities)
+    assert len(found.subjects) == bins and all(found.subjects >= 10) and found.subjects.sum() in (0, subjects)
+
+
+def test_reliability_bins_count_different_subjects():
+    labels, probabilities = np.arange(60) % 2, np.linspace(0, 1, 60)
+    assert (
+        len(reliability_bins(labels, probabilities, np.arange(60) // 4).subjects) == 0
+    )  # 15 subjects, four times each
+    found = reliability_bins(labels, probabilities, np.arange(60) // 2)
+    assert found.predictions.tolist() == [20, 20, 20] and found.subjects.tolist() == [10, 10, 10]
 
 
 def test_reliability_bins_agree_with_scikit_learn():
     labels, probabilities = simulated(500, 0.7, 0.3)
-    probabilities = probabilities.round(2)
     bins = reliability_bins(labels, probabilities)
-    observed, predicted = calibration_curve(labels, probabilities, n_bins=10)
-    assert bins.subjects.sum() == 500
-    assert bins.observed[bins.subjects > 0] == pytest.approx(observed)
-    assert bins.predicted[bins.subjects > 0] == pytest.approx(predicted)
+    observed, predicted = calibration_curve(labels, probabilities, n_bins=5, strategy="quantile")
+    assert bins.observed == pytest.approx(observed)
+    assert bins.predicted == pytest.approx(predicted)
 
 
-def test_an_empty_bin_is_nan():
-    bins = reliability_bins([0, 1], [0.1, 0.9], bins=3)
-    assert np.isnan(bins.observed[1])
-    assert np.isnan(bins.predicted[1])
-
-
-@pytest.mark.parametrize(("labels", "bins", "message"), [([0, 2], 10, "labels must be"), ([0, 1], 0, "bins must be")])
-def test_reliability_bins_refuse(labels, bins, message):
-    with pytest.raises(MonaiCaeError, match=message):
-        reliability_bins(labels, [0.1, 0.9], bins)
+def test_reliability_bins_refuse_other_labels():
+    with pytest.raises(MonaiCaeError, match="labels must be"):
+        reliability_bins([0, 2], [0.1, 0.9])
 
 
 def test_expected_calibration_error_by_hand():

@@ -12,11 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation.contact_sheets import contact_sheet, leakage_figure
+from monai_cae.evaluation.contact_sheets import Tile, contact_sheet, leakage_figure
 from monai_cae.evaluation.figures import BLUE, VERMILLION
 
 IMAGES = np.random.default_rng(0).random((5, 8, 10))
 NAMES = list("abcde")
+
+
+def tiles(images, names, marks, **others) -> list[Tile]:
+    return [Tile(*one, **others) for one in zip(images, names, marks, strict=True)]
 
 
 def texts(figure: Figure) -> list[str]:
@@ -35,10 +39,10 @@ def picture(figure: Figure) -> np.ndarray:
 
 
 def test_marked_ones_come_first_and_are_framed():
-    (figure,) = contact_sheet(IMAGES, NAMES, [False, True, False, True, False], note="Synthetic data")
+    (figure,) = contact_sheet(tiles(IMAGES, NAMES, [False, True, False, True, False]), note="Synthetic data")
     words = texts(figure)
-    assert words[:5] == ["b", "d", "a", "c", "e"]
-    assert "5 slices, 2 to look at (framed, first)" in words and "Synthetic data" in words
+    assert [word for word in words if word in NAMES] == ["b", "d", "a", "c", "e"]
+    assert "5 scans, 2 to look at (framed, first)" in words and "Synthetic data" in words
     shown = [np.asarray(image.get_array()) for image in figure.axes[0].images]
     for drawn, place in zip(shown, (1, 3, 0, 2, 4), strict=True):
         assert np.array_equal(drawn, IMAGES[place].T)
@@ -53,7 +57,7 @@ def test_marked_ones_come_first_and_are_framed():
 def test_anterior_is_up():
     image = np.zeros((8, 10))
     image[:, 5:] = 1  # the anterior half
-    (figure,) = contact_sheet([image], ["a"], [False])
+    (figure,) = contact_sheet([Tile(image, "a")])
     pixels = picture(figure).mean(axis=2)
     left, right, bottom, top = (round(100 * inch) for inch in figure.axes[0].images[0].get_extent())
     shown = pixels[len(pixels) - top + 3 : len(pixels) - bottom - 3, left + 3 : right - 3]
@@ -62,17 +66,24 @@ def test_anterior_is_up():
 
 def test_a_hundred_to_a_page():
     marks = [number >= 205 for number in range(210)]
-    pages = contact_sheet(np.repeat(IMAGES, 42, axis=0), [f"n{i}" for i in range(210)], marks)
+    pages = contact_sheet(tiles(np.repeat(IMAGES, 42, axis=0), [f"n{i}" for i in range(210)], marks))
     assert [len(page.axes[0].images) for page in pages] == [100, 100, 10]
-    assert texts(pages[0])[:6] == ["n205", "n206", "n207", "n208", "n209", "n0"]
+    assert [word for word in texts(pages[0]) if word.startswith("n") and word[1:].isdigit()][:6] == [
+        "n205",
+        "n206",
+        "n207",
+        "n208",
+        "n209",
+        "n0",
+    ]
     assert [len(frames(page)) for page in pages] == [5, 0, 0]
     assert all(f"page {number} of 3" in texts(page) for number, page in enumerate(pages, start=1))
-    assert "210 slices, 5 to look at (framed, first)" in texts(pages[2])
+    assert "210 scans, 5 to look at (framed, first)" in texts(pages[2])
 
 
 def test_missing_images_other_shapes_and_long_titles():
     titles = ["x" * 60, "b\nother shape, turned clockwise, and a good deal more than fits here, by far", "c\nwhy"]
-    (figure,) = contact_sheet([None, IMAGES[0].T, IMAGES[0]], titles, [True, True, False], columns=2)
+    (figure,) = contact_sheet(tiles([None, IMAGES[0].T, IMAGES[0]], titles, [True, True, False]), columns=2)
     words = texts(figure)
     assert "no image" in words and len(figure.axes[0].images) == 2
     assert "x" * 21 + "…" in words
@@ -89,18 +100,47 @@ def test_missing_images_other_shapes_and_long_titles():
     assert lower[3] < box.y0 < box.y1 < frames(figure)[0].get_y(), "its title is between the rows"
 
 
+@pytest.mark.parametrize(
+    ("sides", "said"),
+    [
+        ([("L", "A"), ("R", "S")], "letters at the edges: sides of the body"),
+        ([None, ("L", "A")], "letters at the edges: sides of the body (not recorded of 1, shown as stored)"),
+        ([None, None], "sides of the body not recorded, shown as stored"),
+    ],
+)
+def test_classes_and_sides_stand_in_the_tiles(sides, said):
+    pair = [Tile(IMAGES[0], "a", group="AD", sides=sides[0]), Tile(IMAGES[1], "b", group="HC", sides=sides[1])]
+    (figure,) = contact_sheet(pair, about="axial slice 106")
+    words = texts(figure)
+    assert any(" ".join(word.split()) == f"axial slice 106; 1 AD, 1 HC; {said}" for word in words)
+    assert [word for word in words if word in ("AD", "HC")] == ["AD", "HC"]
+    assert [word for word in words if word in list("LRAPSI")] == [side for both in sides if both for side in both]
+    picture(figure)
+    axis, canvas = figure.axes[0], figure.canvas
+    for image, side in zip(axis.images, sides, strict=True):
+        left, right, bottom, top = image.get_extent()
+        inside = [
+            text
+            for text in axis.texts
+            if left <= text.get_position()[0] <= right and bottom <= text.get_position()[1] <= top
+        ]
+        letters = {text.get_text(): text.get_window_extent(canvas.get_renderer()) for text in inside if text.get_text()}
+        if side is not None:  # the one at the left edge, the other on top
+            assert letters[side[0]].x1 < figure.dpi * (left + right) / 2
+            assert letters[side[1]].y0 > figure.dpi * (bottom + top) / 2
+
+
 def test_a_clean_cohort_says_so():
-    (figure,) = contact_sheet(IMAGES, NAMES, [False] * 5)
-    assert "5 slices, none looks wrong" in texts(figure) and frames(figure) == []
+    (figure,) = contact_sheet(tiles(IMAGES, NAMES, [False] * 5))
+    assert "5 scans, none looks wrong" in texts(figure) and frames(figure) == []
 
 
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (([], [], []), "not empty"),
-        ((IMAGES, NAMES[:4], [False] * 5), "5, 4 and 5"),
-        ((IMAGES[0], list("abcdefgh"), [False] * 8), r"\(h, w\), not \(10,\)"),
-        ((IMAGES, NAMES, [False] * 5, "", 0), "columns must be 1 or more, not 0"),
+        (([],), "not be empty"),
+        (([Tile(IMAGES[0, 0], "a")],), r"\(h, w\), not \(10,\)"),
+        (([Tile(IMAGES[0], "a")], "", "", 0), "columns must be 1 or more, not 0"),
     ],
 )
 def test_refused(arguments, match):

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation import figures
+from monai_cae.evaluation import figures, style
 
 LABELS = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
 PROBABILITIES = [0.9, 0.8, 0.6, 0.3, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1]
@@ -27,13 +27,14 @@ HISTORY: dict[str, list[tuple[float, float]]] = {
     "val_auc": [(1, 0.5), (3, 0.8)],
 }
 SCORES: dict[str, list[float]] = {"accuracy": [0.7, 0.8, 0.75], "f1": [0.6, 0.7, 0.65], "auc": [0.8, 0.9, 0.85]}
+ABOUT = "28 validation scans"
 FIGURES: dict[str, Callable[[str], Figure]] = {
-    "reconstructions": lambda note: figures.reconstructions(IMAGES, IMAGES / 2, note),
-    "feature_maps": lambda note: figures.feature_maps({f"Convolution {n}": IMAGES for n in range(6)}, note),
-    "training_curves": lambda note: figures.training_curves(HISTORY, note, {"best": 2, "fine-tuning starts": 3}),
-    "roc_curve": lambda note: figures.roc_curve(LABELS, PROBABILITIES, note),
-    "confusion_matrix": lambda note: figures.confusion_matrix(LABELS, PROBABILITIES, note=note),
-    "repeats": lambda note: figures.repeats(SCORES, note, {"accuracy": 0.7466}),
+    "reconstructions": lambda note: figures.reconstructions(IMAGES, IMAGES / 2, note, ABOUT),
+    "feature_maps": lambda note: figures.feature_maps({f"Convolution {n}": IMAGES for n in range(6)}, note, ABOUT),
+    "training_curves": lambda note: figures.training_curves(HISTORY, note, {"best": 2, "fine-tuning starts": 3}, ABOUT),
+    "roc_curve": lambda note: figures.roc_curve(LABELS, PROBABILITIES, note=note, about=ABOUT),
+    "confusion_matrix": lambda note: figures.confusion_matrix(LABELS, PROBABILITIES, note=note, about=ABOUT),
+    "repeats": lambda note: figures.repeats(SCORES, note, {"accuracy": 0.7466}, about=ABOUT),
 }
 
 
@@ -75,7 +76,9 @@ def test_note_is_below_everything_and_nothing_overlaps(name: Any) -> None:
     boxes = [axis.get_tightbbox(renderer) for axis in axes(figure) if axis.axison]
     assert footer.get_window_extent(renderer).y1 <= min(box.y0 for box in boxes)
     assert not any(one.padded(-2).overlaps(other) for one, other in itertools.combinations(boxes, 2))
-    for box in (*boxes, footer.get_window_extent(renderer)):
+    title = figure._suptitle.get_window_extent(renderer)
+    assert title.y0 >= max(box.y1 for box in boxes) - 1
+    for box in (*boxes, title, footer.get_window_extent(renderer)):
         assert box.x0 >= 0
         assert box.y0 >= 0
         assert box.x1 <= figure.bbox.x1 + 1
@@ -83,8 +86,10 @@ def test_note_is_below_everything_and_nothing_overlaps(name: Any) -> None:
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_no_note_no_footer(name: Any) -> None:
-    assert not FIGURES[name]("").texts
+def test_no_note_no_footer_but_a_title_with_whom_it_is_about(name: Any) -> None:
+    (title,) = FIGURES[name]("").texts
+    what, about = title.get_text().split("\n")
+    assert what and ABOUT in about
 
 
 def test_reconstructions_content() -> None:
@@ -258,7 +263,15 @@ def test_roc_curve() -> None:
     x, y = curve.get_xydata().T
     assert (np.diff(x) * (y[1:] + y[:-1]) / 2).sum() == pytest.approx(19.5 / 24)
     assert point.get_label() == "Threshold 0.5: sensitivity 0.75,\nspecificity 0.67"
-    assert axis.get_title() == "4 AD, 6 HC"
+    assert curve.get_xydata()[0].tolist() == [0, 0] and curve.get_xydata()[-1].tolist() == [1, 1]
+    assert axis.figure.get_suptitle() == "ROC curve\n4 AD, 6 HC"
+
+
+def test_roc_curve_marks_the_threshold_in_use() -> None:
+    axis = axes(figures.roc_curve(LABELS, PROBABILITIES, 0.65))[0]
+    # 2 of 4 AD and 1 of 6 HC lie at or above 0.65
+    assert axis.lines[-1].get_xydata() == pytest.approx(np.array([[1 / 6, 2 / 4]]))
+    assert axis.lines[-1].get_label() == "Threshold 0.65: sensitivity 0.50,\nspecificity 0.83"
 
 
 def test_roc_curve_needs_both_classes() -> None:
@@ -281,7 +294,7 @@ def test_confusion_matrix() -> None:
 def test_confusion_matrix_threshold_and_missing_class() -> None:
     axis = axes(figures.confusion_matrix([0, 0], [0.5, 0.7], threshold=0.6))[0]
     assert texts(axis) == ["1", "50.0%", "1", "50.0%", "0", "no subjects", "0", "no subjects"]
-    assert axis.get_title() == "2 subjects, threshold 0.6"
+    assert axis.figure.get_suptitle() == "Confusion matrix\n2 subjects, threshold 0.6"
 
 
 def test_repeats() -> None:
@@ -320,7 +333,7 @@ def test_save_figure_writes_one_file(tmp_path: Any, suffix: Any, start: Any) -> 
     path = tmp_path / "new" / f"figure{suffix}"
     path.parent.mkdir()
     path.write_bytes(b"old")
-    assert figures.save_figure(Figure((1, 1)), path) == path
+    assert style.save_figure(Figure((1, 1)), path) == path
     assert path.read_bytes().startswith(start)
     assert list(path.parent.iterdir()) == [path]
 
@@ -329,13 +342,13 @@ def test_save_figure_replaces_and_does_not_overwrite(tmp_path: Path) -> None:
     path, link = tmp_path / "figure.png", tmp_path / "link.png"
     path.write_bytes(b"old")
     link.hardlink_to(path)
-    figures.save_figure(Figure((1, 1)), path)
+    style.save_figure(Figure((1, 1)), path)
     assert link.read_bytes() == b"old", "whoever reads the old file meanwhile reads it whole"
     assert path.read_bytes() != b"old"
 
 
 def test_save_figure_makes_the_folder_and_takes_the_resolution(tmp_path: Any) -> None:
-    path = figures.save_figure(Figure((2, 1)), tmp_path / "a" / "b" / "figure.png", dpi=50)
+    path = style.save_figure(Figure((2, 1)), tmp_path / "a" / "b" / "figure.png", dpi=50)
     # width and height stand at bytes 16 to 24 of a PNG
     assert np.frombuffer(path.read_bytes()[16:24], ">u4").tolist() == [100, 50]
 
@@ -350,6 +363,6 @@ def test_save_figure_that_fails_keeps_the_old_file(tmp_path: Any, monkeypatch: A
 
     monkeypatch.setattr(Figure, "savefig", break_off)
     with pytest.raises(MonaiCaeError, match="disk full"):
-        figures.save_figure(Figure(), path)
+        style.save_figure(Figure(), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -23,12 +23,17 @@ GRADES = subgroup_table(TABLE, np.random.default_rng(0), by=("cdr",), resamples=
 BAND = roc_band(TABLE, np.random.default_rng(0), resamples=50)
 SIZES = pd.DataFrame({"subjects": [80, 20], "mean": [0.8, 0.7], "low": [0.7, 0.5], "high": [0.9, 0.8]})
 MODELS = {"CAE, frozen encoder": SUMMARY, "Logistic regression on 128 components": SUMMARY}
+ABOUT = "60 test subjects"
 FIGURES = {
-    "reliability_diagram": lambda note: figures.reliability_diagram(TABLE, SUMMARY, note),
-    "roc_with_band": lambda note: figures.roc_with_band(BAND, SUMMARY, note),
-    "auc_by_grade": lambda note: figures.auc_by_grade(GRADES, note),
-    "learning_curve": lambda note: figures.learning_curve({"CAE": SIZES, "Random": SIZES}, "auc", note, 0.5),
-    "forest_plot": lambda note: figures.forest_plot(MODELS, ("accuracy", "auc", "mcc"), note, {"accuracy": 0.7466}),
+    "reliability_diagram": lambda note: figures.reliability_diagram(TABLE, SUMMARY, note, ABOUT),
+    "roc_with_band": lambda note: figures.roc_with_band(BAND, SUMMARY, note, ABOUT),
+    "auc_by_grade": lambda note: figures.auc_by_grade(GRADES, note, ABOUT),
+    "learning_curve": lambda note: figures.learning_curve(
+        {"CAE": SIZES, "Random": SIZES}, "auc", note, 0.5, about=ABOUT
+    ),
+    "forest_plot": lambda note: figures.forest_plot(
+        MODELS, ("accuracy", "auc", "mcc"), note, {"accuracy": 0.7466}, about=ABOUT
+    ),
 }
 
 
@@ -51,7 +56,9 @@ def test_note_is_below_everything_and_nothing_overlaps(name):
     boxes = [axis.get_tightbbox(renderer) for axis in figure.axes]
     assert footer.get_window_extent(renderer).y1 <= min(box.y0 for box in boxes)
     assert not any(one.padded(-2).overlaps(other) for one, other in itertools.combinations(boxes, 2))
-    for box in (*boxes, footer.get_window_extent(renderer)):
+    title = figure._suptitle.get_window_extent(renderer)
+    assert title.y0 >= max(box.y1 for box in boxes) - 1
+    for box in (*boxes, title, footer.get_window_extent(renderer)):
         assert box.x0 >= -1
         assert box.y0 >= 0
         assert box.x1 <= figure.bbox.x1 + 1
@@ -59,8 +66,10 @@ def test_note_is_below_everything_and_nothing_overlaps(name):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_without_a_note_there_is_none(name):
-    assert not FIGURES[name]("").texts
+def test_without_a_note_there_is_none_but_a_title_with_whom_it_is_about(name):
+    (title,) = FIGURES[name]("").texts
+    what, about = title.get_text().split("\n")
+    assert what and about == ABOUT
 
 
 def told(labels, probabilities, repeats=(1,)) -> pd.DataFrame:
@@ -69,24 +78,32 @@ def told(labels, probabilities, repeats=(1,)) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(rows).assign(repeat=repeat, fold=1) for repeat in repeats])
 
 
-def test_reliability_diagram_shows_shares_and_counts():
-    table = told([0, 1, 1, 0, 1], [0.1, 0.2, 0.3, 0.6, 0.9])
-    above, below = figures.reliability_diagram(table, SUMMARY, bins=4).axes
+def quarters(repeats=(1,)) -> pd.DataFrame:
+    """40 subjects, of whom 1, 4, 6 and 9 of every ten have AD, with about these probabilities."""
+    labels = np.concatenate([np.arange(10) < patients for patients in (1, 4, 6, 9)]).astype(int)
+    return told(labels, np.repeat([0.12, 0.42, 0.62, 0.92], 10) + np.tile(np.arange(10) / 1000, 4), repeats)
+
+
+@pytest.mark.parametrize("repeats", [(1,), (1, 2, 3)])
+def test_reliability_diagram_shows_shares_of_ten_subjects(repeats):
+    above, below = figures.reliability_diagram(quarters(repeats), SUMMARY).axes
     [dots] = [line for line in above.lines if line.get_marker() == "o"]
-    assert dots.get_xydata() == pytest.approx(np.array([[0.15, 0.5], [0.3, 1], [0.6, 0], [0.9, 1]]))
-    assert [bar.get_height() for bar in below.patches] == [2, 1, 1, 1]
-    assert [text.get_text() for text in below.texts] == ["2", "1", "1", "1"]
-    # of one of two the Wilson interval, as Wilson's formula has it
-    first = above.collections[0].get_segments()[0]
-    assert first[:, 1] == pytest.approx([0.0945, 0.9055], abs=1e-4)
+    expected = [[0.1245, 0.1], [0.4245, 0.4], [0.6245, 0.6], [0.9245, 0.9]]
+    assert dots.get_xydata() == pytest.approx(np.array(expected))
+    # of 1 of ten subjects, each counted once, the Wilson interval as Wilson's formula has it
+    assert above.collections[0].get_segments()[0][:, 1] == pytest.approx([0.0179, 0.4042], abs=1e-4)
+    heights = {round(bar.get_x(), 2): bar.get_height() for bar in below.patches if bar.get_height()}
+    assert heights == {round(left, 2): 10 * len(repeats) for left in (0.1, 0.4, 0.6, 0.9)}
+    assert below.get_ylabel() == ("Subjects" if len(repeats) == 1 else "Predictions")
 
 
-def test_reliability_diagram_counts_a_subject_once_in_its_interval():
-    table = told([0, 1, 1, 0, 1], [0.1, 0.2, 0.3, 0.6, 0.9], repeats=(1, 2, 3))
-    above, below = figures.reliability_diagram(table, SUMMARY, bins=4).axes
-    assert [text.get_text() for text in below.texts] == ["6", "3", "3", "3"]
-    assert below.get_ylabel() == "Predictions"
-    assert above.collections[0].get_segments()[0][:, 1] == pytest.approx([0.0945, 0.9055], abs=1e-4)
+@pytest.mark.parametrize("probabilities", [np.linspace(0.1, 0.9, 19), np.full(40, 0.5)], ids=["few", "alike"])
+def test_reliability_diagram_says_what_is_too_little_for_bins(probabilities):
+    labels = np.arange(len(probabilities)) % 2
+    above, below = figures.reliability_diagram(told(labels, probabilities, (1, 2, 3)), SUMMARY).axes
+    assert [line.get_marker() for line in above.lines] == ["None"], "the diagonal alone"
+    assert "for two bins of 10 subjects" in above.texts[0].get_text()
+    assert sum(bar.get_height() for bar in below.patches) == 3 * len(probabilities)
 
 
 def test_reliability_diagram_tells_the_numbers_of_the_table():
@@ -111,7 +128,7 @@ def test_roc_with_band_tells_the_auc_of_the_summary():
     assert entries[-1] == f"Mean of 3 repeats, AUC {row['mean']:.3f}\n[{row['low']:.3f}, {row['high']:.3f}]"
     assert "One repeat" in entries
     (axis,) = FIGURES["roc_with_band"]("").axes
-    assert axis.get_title() == f"ROC curve, {row['subjects']:.0f} test subjects"
+    assert figures.roc_with_band(BAND, SUMMARY).get_suptitle() == f"ROC curve\n{row['subjects']:.0f} test subjects"
     assert all(line.get_xydata()[0].tolist() == [0, 0] for line in axis.lines)
     single = roc_band(FIRST, np.random.default_rng(0), resamples=20)
     assert "One repeat" not in legend(figures.roc_with_band(single, SUMMARY))
@@ -121,10 +138,11 @@ def test_auc_by_grade_tells_how_many():
     shown = texts(figures.auc_by_grade(GRADES))
     counts = GRADES.set_index(["group", "score"])["subjects"]
     assert f"CDR 0.5\nn = {counts['0.5', 'auc']}" in shown
-    assert f"Against CDR 0 (n = {counts['0', 'specificity']})" in shown
+    title = figures.auc_by_grade(GRADES).get_suptitle()
+    assert title == f"AUC by CDR, against CDR 0 (n = {counts['0', 'specificity']})"
     small = predictions(subjects=20)
     axis = figures.auc_by_grade(subgroup_table(small, np.random.default_rng(0), by=("cdr",), resamples=20)).axes[0]
-    assert axis.get_title().endswith("\nhollow: fewer than 10, interval too narrow")
+    assert axis.get_title() == "hollow: fewer than 10,\ninterval too narrow"
     undefined = GRADES.assign(mean=np.nan, low=np.nan, high=np.nan)
     assert texts(figures.auc_by_grade(undefined)).count("undefined") == 2
 

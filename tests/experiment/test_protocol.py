@@ -186,9 +186,11 @@ def test_runs_say_whose_they_are(run, tracking_uri):
     client = MlflowClient(tracking_uri)
     parent = client.get_run(json.loads((run / "experiment.json").read_text())["run_id"])
     nested = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
-    one = {each.info.run_name: each.data.tags for each in nested}["repeat_2/fold_1 half evaluate"]
-    assert {key: one[key] for key in ("method", "repeat", "fold", "stage")} == {
-        "method": "half", "repeat": "2", "fold": "1", "stage": "evaluate"
+    cohort = parent.data.tags["cohort"]
+    assert parent.info.run_name.startswith(f"{cohort} experiment, 2 repeats")
+    one = {each.info.run_name: each.data.tags for each in nested}[f"{cohort} repeat_2/fold_1 half evaluate"]
+    assert {key: one[key] for key in ("method", "repeat", "fold", "stage", "cohort")} == {
+        "method": "half", "repeat": "2", "fold": "1", "stage": "evaluate", "cohort": cohort
     }  # fmt: skip
 
 

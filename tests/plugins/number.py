@@ -52,9 +52,11 @@ class BrainVolume(Target):
         return {"predicted": predicted_against_true}
 
 
-def predicted_against_true(labels: np.ndarray, predicted: np.ndarray, threshold: float, note: str) -> Figure:
+def predicted_against_true(
+    labels: np.ndarray, predicted: np.ndarray, threshold: float, note: str, about: str
+) -> Figure:
     figure = Figure()
-    axes = figure.add_subplot(title=f"Predicted against true nWBV, {len(labels)} subjects {note}".strip())
+    axes = figure.add_subplot(title=f"Predicted against true nWBV, {about} {note}".strip())
     axes.scatter(labels, predicted)
     return figure
 

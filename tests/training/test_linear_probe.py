@@ -22,7 +22,7 @@ class Run:
     """What a linear probe tells MLflow."""
 
     def __init__(self) -> None:
-        self.epoch, self.logged = 0, {}
+        self.epoch, self.logged, self.parent_run_id = 0, {}, ""
 
     def log_metrics(self, metrics, step):
         self.logged = {**metrics, "step": step}

@@ -174,6 +174,15 @@ def make_task(
     return Task(*TASKS[task], missing)
 
 
+def recorded_rules(recorded: Mapping[str, Any]) -> tuple[str, str]:
+    """The rules of patients and of controls as a datalist records them; "" where it does not."""
+    names = ("task", "positive", "negative", "label_column")
+    if not all(name in recorded for name in names):
+        return "", ""
+    task = make_task(**{name: recorded[name] for name in names})
+    return task.positive, task.negative or f"not ({task.positive})"
+
+
 class Rule:
     """A comparison on columns, such as "CDR >= 1", "Age > 60 and `M/F` == 'F'" or "DX in ('AD', 'MCI')".
 

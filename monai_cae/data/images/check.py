@@ -52,6 +52,7 @@ _OTHERS = {
     True: "the header records none, though most others do: it is taken as stored",
     False: "the header records one, though most others record none and are taken as stored",
 }
+_OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
 _Turn = Callable[[NDArray[Any]], NDArray[Any]]
 # How a slice can lie, seen with its first axis to the right and its second up; the second name is the mirrored slice's,
 # which in the axial and coronal planes is the same but for left and right.
@@ -72,12 +73,15 @@ class ScanCheck:
         path: its image file.
         problems: one sentence each, "kind: what was measured, what is usual".
         thumbnail: the wanted slice, averaged to at most 104 pixels, in the file's units; None where it can't be read.
+        sides: of the body, where the thumbnail's first axis begins and its second ends, such as `("L", "A")`; None
+            where the header does not record them.
     """
 
     name: str
     path: Path
     problems: tuple[str, ...]
     thumbnail: _Array | None
+    sides: tuple[str, str] | None = None
 
     @property
     def label(self) -> str:
@@ -140,6 +144,7 @@ class _Look:
     affine: NDArray[np.float64] | None = None
     frame: Frame | None = None
     thumbnail: _Array | None = None
+    sides: tuple[str, str] | None = None
     measures: dict[str, float] = field(default_factory=dict)
     digest: bytes = b""
 
@@ -173,7 +178,7 @@ def check_cohort(
     _find_copies(looks)
     notes += _compare_pixels(looks, extraction.plane)
     notes += frame_lines((str(path) for _, path in images), extraction)
-    scans = [ScanCheck(look.name, look.path, tuple(look.problems), look.thumbnail) for look in looks]
+    scans = [ScanCheck(look.name, look.path, tuple(look.problems), look.thumbnail, look.sides) for look in looks]
     return CohortCheck(scans, shape, spacing, tuple(notes))
 
 
@@ -192,6 +197,9 @@ def _look(name: str, path: Path, extraction: Extraction) -> _Look:
         look.problems.append(f"no usable slice: {error}")
         return look
     look.thumbnail = _thumbnail(extraction.flat(image[0]))
+    if look.frame.codes and extraction.upright:
+        right, up = (code for axis, code in enumerate(nib.aff2axcodes(look.affine)) if axis != extraction.axis)
+        look.sides = (_OPPOSITE[right], up)
     look.measures = _measure(image)
     look.digest = hashlib.blake2b(np.ascontiguousarray(image).tobytes()).digest()
     return look

@@ -48,6 +48,11 @@ class Extraction:
         return {"extraction": type(self).__name__, **vars(self)}
 
     @property
+    def upright(self) -> bool:
+        """Whether its pictures lie as the volume's two other axes do; what a subclass draws may be turned."""
+        return all(getattr(type(self), name) is getattr(Extraction, name) for name in ("image", "flat"))
+
+    @property
     def axis(self) -> int:
         """The axis that the slices cut: 0, 1 or 2."""
         return plane_axis(self.plane)

@@ -207,7 +207,6 @@ def usable_sets(
     classes = (target or PatientsAndControls()).classes
     for name, members in items.items():
         kept = [item for item in members if item["image"] not in broken]
-        classes = (target or PatientsAndControls()).classes
         gone = {item["label"] for item in members} - {item["label"] for item in kept}
         if gone and (classes or not kept):
             what = classes.get(min(gone), "scan")

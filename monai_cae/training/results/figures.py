@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from monai_cae.evaluation import figures
+from monai_cae.evaluation.style import save_figure
 from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 
@@ -61,6 +62,11 @@ class Outcome:
         """The note that every figure must show."""
         return SYNTHETIC_NOTE if self.synthetic else ""
 
+    @property
+    def about(self) -> str:
+        """Whom it is about, for a title: "28 validation scans"."""
+        return f"{_size(self.dataset)} {'test' if self.stage == 'evaluate' else 'validation'} scans"
+
     def images(self, most: int) -> torch.Tensor:
         """The first images of the dataset, on the network's device."""
         return first_images(self.dataset, self.network, most)
@@ -85,7 +91,7 @@ def draw(wanted: Mapping[str, Draw | None], outcome: Outcome, run: TrackedRun, o
         try:
             figure = function(outcome) if function is not None else None
             if figure is not None:
-                figures.save_figure(figure, path)
+                save_figure(figure, path)
         except Exception as error:  # whatever a user's figure raises
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             print(f"the figure {name} could not be drawn ({reason})", file=sys.stderr, flush=True)
@@ -100,27 +106,34 @@ def reconstructions(outcome: Outcome) -> Figure:
     with torch.no_grad():
         outputs = reconstruction_of(outcome.network, outcome.infer(images, outcome.network))
     shown, made = (planes(stack, outcome.flat) for stack in (images, outputs))
-    return figures.reconstructions(shown, made, note=outcome.note)
+    return figures.reconstructions(shown, made, outcome.note, f"{len(shown)} of {outcome.about}")
 
 
 def feature_maps(outcome: Outcome) -> Figure:
     """The paper's figure 3: what the encoder's layers see in the first validation image."""
     maps = _activations(outcome.network.get_submodule("encoder"), outcome.images(1))
     drawn = {name: np.stack([outcome.flat(channel) for channel in channels]) for name, channels in maps.items()}
-    return figures.feature_maps(drawn, note=outcome.note)
+    return figures.feature_maps(drawn, outcome.note, f"the first of {outcome.about}")
 
 
 def training_curves(outcome: Outcome) -> Figure | None:
     """Losses and scores by epoch; None where there was one epoch alone."""
     if not any(epoch > 1 for points in outcome.history.values() for epoch, _ in points):
         return None
-    return figures.training_curves(outcome.history, marks=outcome.marks, note=outcome.note)
+    network = "Autoencoder" if outcome.stage == "pretrain" else "Classifier"
+    known = f"{_size(outcome.training)} training and " if outcome.training is not None else ""
+    about = f"{network}, {known}{outcome.about}"
+    return figures.training_curves(outcome.history, outcome.note, outcome.marks, about)
+
+
+def _size(dataset: Dataset) -> int:
+    return len(dataset)  # type: ignore[arg-type]  # map-style datasets have a length
 
 
 def first_images(dataset: Dataset, network: nn.Module, most: int) -> torch.Tensor:
     """The first images of a dataset on a network's device."""
     device = next(network.parameters()).device
-    chosen = range(min(most, len(dataset)))  # type: ignore[arg-type]  # map-style datasets have a length
+    chosen = range(min(most, _size(dataset)))
     return torch.stack([torch.as_tensor(dataset[index]["image"]) for index in chosen]).to(device)
 
 

@@ -68,6 +68,10 @@ def report_classifier(
     marks = {**run.marks, "best" if checkpoint.keep == "best" else "kept": best_epoch}
     told: dict[str, Any] = {"history": run.history, "marks": marks, "synthetic": synthetic}
     draw(figures, Outcome(stage, network.eval(), inferer, flat, dataset, training, **told), run, output_dir)
+    image = first_images(dataset, network, 1)
+    with torch.no_grad():
+        output = reconstruction_of(network, network(image)) if stage == "pretrain" else network(image)
+    run.log_model(image.shape[1:], output.shape[1:], weights=checkpoint.path.name, synthetic=synthetic)
     run.log_metrics({f"best_{name}": value for name, value in checkpoint.best.items()})
     return {**checkpoint.best, "best_epoch": best_epoch, "epochs": run.epoch}
 
@@ -163,4 +167,4 @@ def report_test(
 
 
 def _of_test(function: Callable[..., Figure], *tested: Any) -> Draw:
-    return lambda outcome: function(*tested, outcome.note)
+    return lambda outcome: function(*tested, outcome.note, outcome.about)

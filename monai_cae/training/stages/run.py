@@ -26,6 +26,7 @@ from monai_cae.training.stages.workflow import bundle_root, executed_config, res
 
 _SAID_APART = ("leaks", "scans_left_out")
 _WRITES = {"pretrain": "checkpoint", "train": "checkpoint", "evaluate": "predictions"}  # setting of a file elsewhere
+_USES = {"evaluate": ("validation", "test"), "baselines": ("training", "validation", "test")}  # sets
 _SHOWN = 20
 _UNITS = {"psnr": " dB", "seconds": " s"}
 
@@ -97,7 +98,7 @@ def run_stage(
                 remove(outdated, output)
                 write_datalist(datalist)
                 if not run.resumed_run_id:
-                    _log_beginning(run, output, config, shared_datalist or datalist, synthetic, audit)
+                    _log_beginning(run, stage, output, config, shared_datalist or datalist, synthetic, audit)
                 left_out = audit["bad_scans"]
                 if left_out and not run.parent_run_id:
                     _print_left_out(left_out)
@@ -159,6 +160,7 @@ def _run_steps(
 
 def _log_beginning(
     run: TrackedRun,
+    stage: str,
     output: Path,
     config: Mapping[str, Any],
     datalist: str | Mapping[str, Any],
@@ -180,6 +182,8 @@ def _log_beginning(
         run.log_file(datalist)
     else:
         run.log_json(datalist, "datalist.json")
+    content = json.loads(Path(datalist).read_text(encoding="utf-8")) if isinstance(datalist, str) else datalist
+    run.log_datasets({name: content[name] for name in _USES.get(stage, ("training", "validation"))}, synthetic)
     _write_audit(run, output, audit)
 
 
