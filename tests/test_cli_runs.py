@@ -192,7 +192,7 @@ def test_weights_without_a_test_beside_them_are_doubted(experiment, discs, tmp_p
 def test_a_refused_run_says_so_in_its_exit_status(experiment, discs, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in experiment.rglob("*") if path.name != ".lock"}
     for output, further, said in (
-        (experiment, [], "has results of an experiment already"),
+        (experiment, [], "already has results of an experiment"),
         (tmp_path / "new", ["--save-every", "-5"], "save_every must be a number of seconds from 0, not -5"),
     ):
         command = [*MONAI_CAE, "run", str(discs), str(output), *SETTINGS, *further]

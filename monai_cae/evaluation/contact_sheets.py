@@ -87,7 +87,7 @@ def _letters(silent: int, total: int) -> str:
     letters = "letters at the edges: sides of the body"
     if silent == total:
         return "sides of the body not recorded, shown as stored"
-    return f"{letters} (not recorded of {silent}, shown as stored)" if silent else letters
+    return f"{letters} (not recorded for {silent}, shown as stored)" if silent else letters
 
 
 def _page(tiles: Sequence[Tile], words: tuple[str, str, str, str], columns: int) -> Figure:

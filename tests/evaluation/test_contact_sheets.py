@@ -104,7 +104,7 @@ def test_missing_images_other_shapes_and_long_titles():
     ("sides", "said"),
     [
         ([("L", "A"), ("R", "S")], "letters at the edges: sides of the body"),
-        ([None, ("L", "A")], "letters at the edges: sides of the body (not recorded of 1, shown as stored)"),
+        ([None, ("L", "A")], "letters at the edges: sides of the body (not recorded for 1, shown as stored)"),
         ([None, None], "sides of the body not recorded, shown as stored"),
     ],
 )

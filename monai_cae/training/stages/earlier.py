@@ -61,7 +61,7 @@ def refuse(found: Iterable[Path], folder: Path, what: str, resumable: bool) -> N
         shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
         going_on = "--resume true continues from them, " if resumable else ""
         raise MonaiCaeError(
-            f"{folder} has results of {what} already ({shown}): {going_on}--overwrite true replaces them, or choose "
+            f"{folder} already has results of {what} ({shown}): {going_on}--overwrite true replaces them, or choose "
             "another --output_dir"
         )
 

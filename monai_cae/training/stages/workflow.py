@@ -178,7 +178,7 @@ def check_settings(config: dict[str, Any]) -> None:
         raise MonaiCaeError(_unread(name, config, (set(settings(config)) & read) | set(_grouped_settings(config))))
     for name in _PATHS:
         if not isinstance(value := config.get(name, ""), (str, os.PathLike)):
-            advice = "put ./ in front of what reads as something else"
+            advice = "put ./ in front of a path that reads as something else"
             raise MonaiCaeError(f"{name} must be a path, not {value!r}: {advice}")
     for name, value in settings(config).items():
         _check_value(name, value)
