@@ -341,7 +341,7 @@ def test_broken_artifact_store_holds_up_no_metrics(server, track, tmp_path, expe
     assert said().count("does not take files") == 1
     there = runs_of(server, experiment)["pretrain"]
     assert MlflowClient(server.uri).get_run(there).info.status == "FINISHED"
-    with pytest.raises(MonaiCaeError, match=r"takes no files \(.*500"):
+    with pytest.raises(MonaiCaeError, match=r"does not take files \(.*500"):
         list(sync(tmp_path))
     server.mend()
     list(sync(tmp_path))
