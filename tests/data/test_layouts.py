@@ -191,7 +191,7 @@ def test_one_image_for_two_subjects_is_refused(plain, refused, second):
     touch(plain / "a.nii", plain / "folder" / "x.nii")
     (plain / "link.nii").symlink_to(plain / "a.nii")
     (plain / "participants.tsv").write_text(f"participant_id\timage\np1\ta.nii\np2\t{second}\n")
-    with refused("p1 and p2 have one image, .*: correct the table"):
+    with refused("p1 and p2 share one image, .*: correct the table"):
         read_scans(plain)
 
 

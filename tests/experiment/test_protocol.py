@@ -107,7 +107,7 @@ def test_page_tables_and_figures_are_on_disk_and_in_mlflow(run, tracking_uri):
 
 def test_page_says_what_the_methods_and_the_abbreviations_are(run):
     page = (run / "results.md").read_text()
-    assert "- **network**: the classifier on the autoencoder's encoder, as the configs have it\n" in page
+    assert "- **network**: the classifier on the autoencoder's encoder, as in the configs\n" in page
     assert "- **half**: the network with `training_share` 0.5 (train)\n" in page
     pooled = "`network_def#pooling` 1, `network_def#hidden` none, `covariates` (age [70, 8]) (train, evaluate)"
     assert f"- **pooled**: the network with {pooled}; `learn` frozen, `calibrate` true (train)\n" in page

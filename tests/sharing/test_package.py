@@ -273,7 +273,7 @@ def test_wrong_arguments(finished_run, package, tmp_path, capsys):
     run = ["--output_dir", str(finished_run)]
     assert "must be a file NAME.zip" in mistake(capsys, "package", str(tmp_path / "p.tar"), *run)
     assert "exists: choose another name" in mistake(capsys, "package", str(package), *run)
-    assert "give the run" in mistake(capsys, "package", str(tmp_path / "p.zip"))
+    assert "give a run with" in mistake(capsys, "package", str(tmp_path / "p.zip"))
     assert "must start with https://" in mistake(capsys, "package", str(tmp_path / "p.zip"), *run, "--weights-url", "x")
     (tmp_path / "file").touch()
     assert "choose another place" in mistake(capsys, "package", str(tmp_path / "file" / "p.zip"), *run)

@@ -48,7 +48,7 @@ def row_of(path: Path, scans: Sequence[Scan], table: str) -> Scan:
         raise MonaiCaeError(
             f"{table} has no row for the session of {path}, only {names}: add one, or leave the file out"
         )
-    raise MonaiCaeError(f"the name of {path} begins with no ID in {table}: add a row, or leave the file out")
+    raise MonaiCaeError(f"{table} has no row whose ID the name of {path} starts with: add one, or leave the file out")
 
 
 def seen_in_training(subject: str, trained_on: Collection[str], sure: bool = False) -> str:
