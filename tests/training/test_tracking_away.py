@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -520,14 +521,23 @@ def test_output_that_was_moved_is_sent_with_its_files(server, two_kept, tmp_path
     assert_complete(page(server, runs_of(server, experiment)["a"]))
 
 
-def test_dataset_inputs_are_sent(server, track, tmp_path, experiment):
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    with track() as run:
-        made = DatasetInput(Dataset("oasis1", "0123", "local", "{}"), [InputTag("mlflow.data.context", "training")])
-        MlflowClient(f"sqlite:///{tmp_path}/mlruns.db").log_inputs(run.run_id, [made])
-    (found,) = MlflowClient(server.uri).get_run(runs_of(server, experiment)["pretrain"]).inputs.dataset_inputs
-    assert (found.dataset.name, found.dataset.digest, found.tags[0].value) == ("oasis1", "0123", "training")
+def test_datasets_and_signature_are_sent(server, track, tmp_path, experiment):
+    people = [{"subject": f"person {number}", "label": number % 2} for number in (1, 2, 3)]
+    with track(cohort="/somewhere/oasis1") as run:
+        run.log_datasets({"training": people, "test": people[:1]}, True)
+        run.log_model((1, 16, 16), (1,), weights="model.pt")
+    client, there = MlflowClient(server.uri), runs_of(server, experiment)["pretrain"]
+    sent = client.get_run(there)
+    found = {one.tags[0].value: one.dataset for one in sent.inputs.dataset_inputs}
+    assert {name: dataset.name for name, dataset in found.items()} == {
+        "training": "oasis1 training",
+        "test": "oasis1 test",
+    }
+    profile = json.loads(found["training"].profile)
+    assert profile == {"scans": 3, "subjects": 3, "AD": 2, "HC": 1, "synthetic": True}
+    assert found["training"].digest != found["test"].digest and "person" not in str(found["training"].to_dictionary())
+    assert (sent.info.run_name, sent.data.tags["cohort"]) == ("oasis1 pretrain", "oasis1")
+    assert {file.path for file in client.list_artifacts(there, "model")} == {"model/MLmodel"}
 
 
 def test_only_what_was_meant_for_a_server_is_sent_unless_one_is_given(server, empty, tmp_path, experiment, monkeypatch):
