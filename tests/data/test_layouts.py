@@ -376,7 +376,9 @@ def test_datalist_of_a_run_knows_where_its_images_are(tmp_path):
 )
 def test_json_that_is_no_datalist_is_refused(tmp_path, refused, text):
     (tmp_path / "list.json").write_text(text)
-    with refused(r"list\.json(: an item)? (is not a (usable )?datalist|is not readable JSON|has no image or no subject)"):
+    with refused(
+        r"list\.json(: an item)? (is not a (usable )?datalist|is not readable JSON|has no image or no subject)"
+    ):
         read_scans(tmp_path / "list.json")
 
 
