@@ -45,7 +45,7 @@ def replacing(path: str | Path, advice: str = "choose another --output_dir") -> 
             temporary.unlink(missing_ok=True)
     except OSError as error:
         if error.errno in _FULL:
-            advice = "free some space; what was there before is whole"
+            advice = "free some space; what was there before is intact"
         raise MonaiCaeError(f"can't write {path} ({error.strerror or error}): {advice}") from error
 
 
@@ -109,7 +109,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}-unfinished-{path.name}")
     try:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise MonaiCaeError(f"{path} is there and is not an empty folder: choose another, or delete it")
+            raise MonaiCaeError(f"{path} exists and is not an empty folder: choose another, or delete it")
         try:
             temporary.mkdir(parents=True)
             yield temporary

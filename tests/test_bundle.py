@@ -527,7 +527,7 @@ def test_shared_settings_have_the_same_default_everywhere():
         ("pretrain.json", {"batch_size": 0}, "batch_size must be a whole number above 0, not 0"),
         ("pretrain.json", {"max_epochs": "many"}, "max_epochs must be a whole number above 0, not 'many'"),
         ("pretrain.json", {"learning_rate": -1.0}, "learning_rate must be a number above 0, not -1.0"),
-        ("pretrain.json", {"seed": "abc"}, "seed must be a whole number from 0, not 'abc'"),
+        ("pretrain.json", {"seed": "abc"}, "seed must be a whole number, 0 or more, not 'abc'"),
         ("train.json", {"pretrained": "/data/#1"}, "pretrained has a # in it (/data/#1)"),
         ("train.json", {"output_dir": "/data/50%"}, "output_dir has a % in it (/data/50%)"),
         ("pretrain.json", {"device": "gpu7"}, "device must be cpu, cuda or cuda:N, not 'gpu7'"),
@@ -547,8 +547,8 @@ def test_shared_settings_have_the_same_default_everywhere():
         ("train.json", {}, "no pretrained autoencoder at .*pretrain.json.*--pretrained none"),
         ("evaluate.json", {}, r"no checkpoint at .*/models/model\.pt: run train\.json .* name one with --checkpoint"),
         ("inference.json", {"checkpoint": "/nowhere.pt"}, "no checkpoint at /nowhere.pt"),
-        ("inference.json", {"num_workers": -1}, "num_workers must be a whole number from 0, not -1"),
-        ("inference.json", {"threads": -1}, "threads must be a whole number from 0"),
+        ("inference.json", {"num_workers": -1}, "num_workers must be a whole number, 0 or more, not -1"),
+        ("inference.json", {"threads": -1}, "threads must be a whole number, "),
     ],
 )  # fmt: skip
 def test_wrong_settings_end_in_one_line(run_bundle, discs, tmp_path, config, options, message):
@@ -589,7 +589,7 @@ BAD_COHORTS = {
     "two matches": (
         lambda r: [first_image(r, s).with_name(f"OAS1_0001_MR1_mpr_n6_anon_111_t88_masked_gfc{s}").write_bytes(b"x")
                    for s in (".hdr", ".img")], "two images for OAS1_0001_MR1"),
-    "missing img": (lambda r: first_image(r, ".img").unlink(), ".img is missing beside its .hdr"),
+    "missing img": (lambda r: first_image(r, ".img").unlink(), ".img is missing next to its .hdr"),
     "truncated img": (lambda r: first_image(r, ".img").write_bytes(b"\0" * 100), "is truncated"),
     "other shape": (lambda r: rewrite(r, lambda d: d[:-1]), "has the shape"),
     "zero slice": (lambda r: rewrite(r, lambda d: d * 0), "zero everywhere"),
@@ -651,7 +651,7 @@ def test_output_dir_that_can_not_be_written(run_bundle, discs, checkpoint, tmp_p
 def test_checkpoint_of_another_architecture(run_bundle, discs, tmp_path):
     torch.save(ConvEncoder(channels=(8, 8, 8)).state_dict(), tmp_path / "other.pt")
     found = mistake(lambda: run_bundle("train.json", discs, tmp_path / "out", pretrained=str(tmp_path / "other.pt")))
-    assert "another architecture than ConvAutoencoder" in found
+    assert "a different architecture than ConvAutoencoder" in found
 
 
 def test_crashed_stage_ends_as_failed(run_bundle, discs, tracking_uri, tmp_path, monkeypatch):

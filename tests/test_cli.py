@@ -63,7 +63,7 @@ def test_one_p_of_age_and_one_of_sex_in_cohort_datalist_and_audit(tmp_path, caps
     sexes = stats.chi2_contingency([[8, 4], [3, 9]], correction=False)
     for what, p in (("Age", stats.ttest_ind(*ages.values()).pvalue), ("Sex", sexes.pvalue)):
         assert [line.split()[-2] for line in printed if line.startswith(f"{what}, p of ")] == 2 * [f"{p:.2g}"]
-        assert checks[f"{what} over the classes"]["threshold"].endswith(f"found p = {p:.2g}")
+        assert checks[f"{what} across the classes"]["threshold"].endswith(f"found p = {p:.2g}")
 
 
 def test_cohort_of_a_table_alone_says_who_is_left_out(tmp_path, capsys):
@@ -327,7 +327,7 @@ GIVEN = {
         "is tested in fold_1 and in fold_3 of",
     ),
     "empty": (lambda f: [shutil.rmtree(path) for path in list(f.iterdir())], "no datalist at"),
-    "broken": (lambda f: (f / "fold_3" / "datalist.json").write_text("[]"), "is no datalist for this"),
+    "broken": (lambda f: (f / "fold_3" / "datalist.json").write_text("[]"), "is not a usable datalist"),
     "no sets": (lambda f: (f / "fold_3" / "datalist.json").write_text("{}"), "it has no training, validation, test"),
 }  # fmt: skip
 
@@ -378,6 +378,6 @@ def test_check_reads_a_cohort_as_the_other_commands_do(tmp_path, capsys):
     (tmp_path / "t.csv").write_text("\n".join(["ID", *names]))
     command = ["check", str(tmp_path), "--slice-index", "11", "--out", str(tmp_path / "out")]
     main(command)
-    assert "every image there is looked at" in capsys.readouterr().out
+    assert "every image there is checked" in capsys.readouterr().out
     assert main([*command, "--subject-pattern", "(.+)"]) == 0
     assert "every image there" not in capsys.readouterr().out

@@ -104,16 +104,16 @@ def test_settings_in_both_spellings_reach_the_bundle_with_their_values_as_they_a
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--with", "bestt"], "no overlay bestt: give a file, or of the bundle's baselines, best,"),
-        (["--with", "broken.yaml"], "broken.yaml is no config in YAML or JSON: "),
-        (["--with", "text.yaml"], "text.yaml is no config in YAML or JSON: "),
-        (["--with", "other.txt"], "other.txt is no config in YAML or JSON: "),
-        (["stray"], "'stray' follows no setting"),
-        (["--repeats", "2", "stray"], "'stray' follows no setting"),
-        (["--repeats=2", "stray"], "'stray' follows no setting"),
-        (["--output-dir", "elsewhere"], "output_dir is given by its place"),
-        (["--dataset_dir=elsewhere"], "dataset_dir is given by its place"),
-        (["--config_file", "mine.yaml"], "config_file is given by its place"),
+        (["--with", "bestt"], "no overlay bestt: give --with a file or one of the bundle's overlays: baselines, best,"),
+        (["--with", "broken.yaml"], "broken.yaml is not a YAML or JSON config: "),
+        (["--with", "text.yaml"], "text.yaml is not a YAML or JSON config: "),
+        (["--with", "other.txt"], "other.txt is not a YAML or JSON config: "),
+        (["stray"], "'stray' belongs to no setting"),
+        (["--repeats", "2", "stray"], "'stray' belongs to no setting"),
+        (["--repeats=2", "stray"], "'stray' belongs to no setting"),
+        (["--output-dir", "elsewhere"], "output_dir is given without a name, by its position"),
+        (["--dataset_dir=elsewhere"], "dataset_dir is given without a name, by its position"),
+        (["--config_file", "mine.yaml"], "config_file is given without a name, by its position"),
     ],
 )
 def test_what_run_can_not_mean_is_refused_in_one_line(refused, tmp_path, arguments, said):
@@ -132,18 +132,18 @@ def test_settings_before_the_places_take_none_for_a_value(settings, capsys):
 
 def test_a_setting_below_one_that_is_not_there_is_one_line(refused, tmp_path):
     said = refused("run", tmp_path, tmp_path / "out", "--stages#trian#max_epochs", "3")
-    assert said == "a setting names trian, which no config has: see `monai-cae settings`"
+    assert said == "no config has the setting trian: see `monai-cae settings`"
     assert not (tmp_path / "out").exists()
 
 
 def test_what_is_no_model_is_refused_in_one_line(refused, tmp_path):
     (tmp_path / "cae.zip").write_bytes(b"")
     assert refused("predict", tmp_path / "absent", "SCANS", "OUT").startswith(f"no model at {tmp_path / 'absent'}: ")
-    assert "cae.zip is packed: monai-cae bundle FOLDER --from " in refused(
+    assert "cae.zip is a zip: unpack it with monai-cae bundle FOLDER --from " in refused(
         "predict", tmp_path / "cae.zip", "SCANS", "OUT"
     )
     assert "run evaluate.json with --output_dir" in refused("predict", tmp_path, "SCANS", "OUT")
-    assert "checkpoint is given by its place" in refused(
+    assert "checkpoint is given without a name, by its position" in refused(
         "predict", tmp_path, "SCANS", "OUT", "--checkpoint", "model.pt"
     )
 
@@ -169,7 +169,7 @@ def test_a_run_predicts_as_it_was_tested_and_replaces_nothing_unasked(
     tested = list(csv.DictReader((part / "predictions.csv").read_text().splitlines()))
     assert len(tested) == 8 and all(predicted[row["subject"]] == row["probability"] for row in tested)
     table.write_text("mine")
-    assert "predictions.csv is there already: --overwrite true replaces it" in mistake(main, command)
+    assert "predictions.csv already exists: --overwrite true replaces it" in mistake(main, command)
     assert table.read_text() == "mine"
     assert main([*command, "--overwrite", "true"]) == 0 and table.read_text() != "mine"
 
@@ -177,7 +177,7 @@ def test_a_run_predicts_as_it_was_tested_and_replaces_nothing_unasked(
 def test_left_out_of_another_is_not_removed(experiment, discs, tmp_path):
     (tmp_path / "left_out.csv").write_text("mine")
     command = ["predict", str(experiment / "repeat_1"), str(discs), str(tmp_path)]
-    assert "left_out.csv is there already" in mistake(main, command)
+    assert "left_out.csv already exists" in mistake(main, command)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -192,7 +192,7 @@ def test_weights_without_a_test_beside_them_are_doubted(experiment, discs, tmp_p
 def test_a_refused_run_says_so_in_its_exit_status(experiment, discs, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in experiment.rglob("*") if path.name != ".lock"}
     for output, further, said in (
-        (experiment, [], "has results of an experiment already"),
+        (experiment, [], "already has results of an experiment"),
         (tmp_path / "new", ["--save-every", "-5"], "save_every must be a number of seconds from 0, not -5"),
     ):
         command = [*MONAI_CAE, "run", str(discs), str(output), *SETTINGS, *further]
@@ -215,6 +215,7 @@ def test_another_rule_is_named_by_its_setting_alone(experiment, discs):
         ("repeats", "repeats\n  default: 5\n  the paper's number; read by experiment.yaml\n"),
         ("task", "cohort#task\n  default: paper\n"),
         ("variants", "variants\n  default: {}\n"),
+        ("cohort#table", "cohort#table\n  default:\n"),
     ],
 )
 def test_settings_are_explained(name, told, capsys):

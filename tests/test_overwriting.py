@@ -50,8 +50,8 @@ def copy(finished, tmp_path) -> Path:
 def test_a_finished_stage_is_refused_and_untouched(stage, copy, run_bundle, discs):
     before = contents(copy)
     said = mistake(run_bundle, f"{stage}.json", discs, copy, **own(stage))
-    assert said.startswith(f"{copy} has results of {stage} already (results_{stage}.json, ") and said.endswith(ASKED)
-    assert ("--resume true goes on with them, " in said) is (stage in ("pretrain", "train"))
+    assert said.startswith(f"{copy} already has results of {stage} (results_{stage}.json, ") and said.endswith(ASKED)
+    assert ("--resume true continues from them, " in said) is (stage in ("pretrain", "train"))
     assert contents(copy) == before
 
 
@@ -75,7 +75,7 @@ def test_whatever_an_ended_stage_has_left_counts(name, finished, run_bundle, dis
     (out / left).parent.mkdir(parents=True, exist_ok=True)
     (out / left).write_text("mine")
     before = contents(out)
-    assert f"has results of {stage} already ({left})" in mistake(run_bundle, f"{stage}.json", discs, out, **own(stage))
+    assert f"already has results of {stage} ({left})" in mistake(run_bundle, f"{stage}.json", discs, out, **own(stage))
     assert contents(out) == before
 
 
@@ -86,7 +86,7 @@ def test_weights_and_predictions_elsewhere_count_too(finished, run_bundle, discs
         models = {key: str(finished / "models" / value) for key, value in models.items()}
         options = {**own(stage), **models, setting: str(tmp_path / name)}
         said = mistake(run_bundle, f"{stage}.json", discs, tmp_path / "out", **options)
-        assert f"has results of {stage} already ({tmp_path / name})" in said
+        assert f"already has results of {stage} ({tmp_path / name})" in said
         assert (tmp_path / name).read_text() == "mine" and not (tmp_path / "out").exists()
 
 
@@ -148,7 +148,7 @@ def test_inference_replaces_no_predictions_unasked(finished, run_bundle, discs, 
         before = path.read_bytes()
         place = {"predictions": str(path)} if path.name == "mine.csv" else {}
         said = mistake(run_bundle, "inference.json", discs, path.parent, **options, **place)
-        assert said.startswith(f"{path} is there already: --overwrite true replaces it") and path.read_bytes() == before
+        assert said.startswith(f"{path} already exists: --overwrite true replaces it") and path.read_bytes() == before
     run_bundle("inference.json", discs, tmp_path / "new", **options, predictions=str(path), overwrite=True)
     assert path.read_text().count("\n") == 25
 
@@ -199,7 +199,7 @@ def test_an_experiment_is_refused_and_untouched(experiment, run_bundle, discs, t
     assert "comparisons.csv" in before and "repeat_2/fold_2/variants/half/models/model.pt" in before
     for options in ({}, {"repeats": 1, "seed": 3}):
         said = mistake(run_bundle, "experiment.yaml", discs, experiment, **SHORT, **options)
-        assert said.startswith(f"{experiment} has results of an experiment already (") and said.endswith(ASKED)
+        assert said.startswith(f"{experiment} already has results of an experiment (") and said.endswith(ASKED)
     assert contents(experiment) == before
     # and one that was ended before its first step was done
     begun = tmp_path / "begun"

@@ -123,7 +123,7 @@ def test_a_target_that_is_a_number(through, run_bundle, discs, capsys):
         ({"stages#evaluate#threshold": "youden"}, "evaluate: threshold is for two classes"),
         ({"baselines": ["majority"]}, "baselines is for two classes"),
         ({"cohort#controls": "all"}, "cohort#controls is about classes, and the target is nWBV: leave it out"),
-        ({"stages#classifier": {"covariates": {"nWBV": [0.7, 0.1]}}}, "nWBV is what the network is to find out"),
+        ({"stages#classifier": {"covariates": {"nWBV": [0.7, 0.1]}}}, "nWBV is what the network predicts"),
     ],
 )
 def test_what_makes_no_sense_for_a_number_is_refused(run_bundle, discs, tmp_path, settings, message):

@@ -87,7 +87,7 @@ def ended_after(monkeypatch):
 
 @pytest.mark.fault(
     "SIGKILL and SIGTERM in turn, twenty times at random moments of pretraining, the frozen stage and fine-tuning",
-    "the same command with --resume true ends with the weights of a run that was left alone, bit for bit",
+    "the same command with --resume true ends with the weights of an uninterrupted run, bit for bit",
 )
 def test_twenty_kills_at_random_moments_change_nothing(whole, settings, tmp_path):
     chance = random.Random(2026)
@@ -111,7 +111,7 @@ def test_twenty_kills_at_random_moments_change_nothing(whole, settings, tmp_path
 
 
 @pytest.mark.fault(
-    "SIGTERM in every single epoch of both stages, augmentation and early stopping on",
+    "SIGTERM in every single epoch of both stages, with augmentation and early stopping",
     "each time the epoch is finished and saved, the status is 143; the end is the same, bit for bit",
 )
 @pytest.mark.parametrize("config", STAGES)
@@ -138,8 +138,8 @@ def test_ended_in_every_epoch(whole, train_here, ended_after, tmp_path, config, 
     history = client.get_metric_history(run.info.run_id, "train_loss")
     assert [point.step for point in history] == list(range(1, epochs + 1))
     printed = capfd.readouterr()
-    assert f"going on after epoch {epochs - 1}" in printed.out
-    assert "ending after this epoch" in printed.err and "--resume true goes on" in printed.err
+    assert f"continuing after epoch {epochs - 1}" in printed.out
+    assert "ending after this epoch" in printed.err and "--resume true continues it" in printed.err
 
 
 @pytest.mark.fault(
@@ -214,7 +214,7 @@ def test_broken_point_ends_in_one_line(train_here, tmp_path):
     for content in (b"", b"PK\x03\x04 cut", b"\x80\x04N."):
         point.write_bytes(content)
         said = mistake(train_here, "pretrain.json", resume=True)
-        assert str(point) in said and "--overwrite true in place of --resume true starts anew" in said
+        assert str(point) in said and "--overwrite true in place of --resume true starts again" in said
         assert point.read_bytes() == content
 
 
@@ -225,12 +225,12 @@ def test_unfinished_run_is_kept_until_its_end_is_asked_for(train_here, ended_aft
     point = tmp_path / "out" / "models" / "resume_pretrain.pt"
     before = point.read_bytes()
     said = mistake(train_here, "pretrain.json", max_epochs=1, patience=1)
-    assert "--resume true goes on with them, --overwrite true replaces them" in said and point.read_bytes() == before
+    assert "--resume true continues from them, --overwrite true replaces them" in said and point.read_bytes() == before
     train_here("pretrain.json", max_epochs=1, patience=1, overwrite=True)
-    assert not point.exists() and "going on" not in capsys.readouterr().out
+    assert not point.exists() and "continuing after" not in capsys.readouterr().out
 
 
-@pytest.mark.fault("two processes with one output_dir", "the second is refused in one line, the first goes on")
+@pytest.mark.fault("two processes with one output_dir", "the second is refused in one line, the first continues")
 def test_second_process_is_refused(settings, tmp_path):
     output = tmp_path / "out"
     long = {**settings, "max_epochs": 5000, "patience": 5000}
@@ -270,7 +270,7 @@ def fill(folder: Path) -> None:
 
 @pytest.mark.fault(
     "the disk is full when a point, a checkpoint, a datalist or a table is to be written",
-    "one line says so; the last good file is whole, and the run goes on from it when there is space",
+    "one line says so; the last good file is intact, and the run continues from it once there is space",
 )
 def test_full_disk_leaves_the_last_good_files(whole, train_here, small_disk, monkeypatch):
     output = small_disk / "out"

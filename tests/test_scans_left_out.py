@@ -84,7 +84,7 @@ def test_pretraining_without_them_says_so_everywhere(broken, run_bundle, trackin
 
 @pytest.mark.fault(
     WHAT.format("`on_bad_scan` skip, an experiment with `hash_ids`"),
-    "results.md has the caveat, every stage the count; their IDs are in the private datalist alone, MLflow included",
+    "results.md has the caveat, every stage the count; their IDs are only in the private datalist, not in MLflow",
 )
 def test_experiment_without_them_hides_their_ids_too(
     broken, run_bundle, tracking_uri, tmp_path, tmp_path_factory, monkeypatch, capsys

@@ -136,9 +136,9 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.fault(
-    "names: a person's in db_name, descrip and aux_file of every header and in three columns of the table, "
+    "names: a subject's in db_name, descrip and aux_file of every header and in three columns of the table, "
     "`--hash_ids true`",
-    "in no file of output_dir, nor in MLflow's database; IDs in the private datalist alone",
+    "in no file of output_dir, nor in MLflow's database; IDs only in the private datalist",
 )
 def test_ids_are_in_the_private_datalists_only_and_names_nowhere(hashed, named_discs):
     with sqlite3.connect(hashed / "mlruns.db") as database:
@@ -210,7 +210,7 @@ def test_pseudonyms_need_the_key(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     made = pseudonym("OAS1_0001")
     assert pseudonym("OAS1_0001") == made != first and key_file().stat().st_mode & 0o077 == 0
-    assert capsys.readouterr().out.count("made the key") == 1
+    assert capsys.readouterr().out.count("made the pseudonym key") == 1
 
 
 def test_nothing_that_users_are_told_to_run_listens_beyond_this_machine():

@@ -52,8 +52,8 @@ def _hyphenated(argument: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="monai-cae",
-        description="From a disk to a trustworthy datalist, for the MONAI bundle of a convolutional autoencoder on "
-        f"single brain MRI slices. {DISCLAIMER}",
+        description="From a cohort on disk to an audited datalist, for the MONAI bundle of a convolutional autoencoder "
+        f"on single brain MRI slices. {DISCLAIMER}",
     )
     parser.add_argument("--version", action="version", version=f"monai-cae {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -63,9 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=function)
         return sub
 
-    phantom = command("phantom", cohorts.phantom, "write a synthetic cohort in OASIS-1's disk format")
+    phantom = command("phantom", cohorts.phantom, "write a synthetic cohort that is laid out like the OASIS-1 discs")
     phantom.add_argument("out", type=Path, help="new or empty folder")
-    counted = (60, "how many, half of them patients (default: 60)")
+    counted = (60, "number of subjects, half of them patients (default: 60)")
     add_options(phantom, subjects=counted, seed=(0, "the same seed writes the same files (default: 0)"))
 
     text = "look at every scan of a cohort before training: headers, slices, orientation"
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add_flags(check, "hash-ids")
     check.add_argument("--out", type=Path, default=Path("check"), help="folder for contact sheets (default: check)")
 
-    cohort = command("cohort", cohorts.cohort, "print who takes part, beside the paper's Table I")
+    cohort = command("cohort", cohorts.cohort, "print who takes part, next to the paper's Table I")
     add_cohort(cohort)
 
     datalist = command("datalist", cohorts.datalist, "split a cohort by subject into a MONAI datalist, with its audit")
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     add_options(
         datalist,
         kind=("holdout", "holdout or kfold (default: holdout)"),
-        folds=(5, "of kfold (default: 5)"),
+        folds=(5, "for kfold (default: 5)"),
         test_fraction=(0.3, "of all subjects (default: 0.3)"),
         val_fraction=(0.2, "of the rest (default: 0.2)"),
         stratify=("class", "class, class+age, class+sex or class+age+sex"),
@@ -102,22 +102,28 @@ def _parser() -> argparse.ArgumentParser:
     add_slice(audit)
     audit.add_argument("path", type=Path, help="MONAI datalist JSON with training, validation and test")
     audit.add_argument("--dataset-dir", type=Path, help="what its image paths are relative to (default: as recorded)")
-    audit.add_argument("--checkpoint", type=Path, nargs="*", default=[], help="pretrained weights in use")
+    audit.add_argument(
+        "--checkpoint",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="pretrained weights, to look for test subjects that they have seen",
+    )
     audit.add_argument("--no-pixels", action="store_true", help="do not read the images")
     add_flags(audit, "allow-other-frame", "hash-ids")
-    audit.add_argument("--out", type=Path, help="folder for audit.json and audit.html (default: beside the datalist)")
+    audit.add_argument("--out", type=Path, help="folder for audit.json and audit.html (default: next to the datalist)")
 
-    leakage = command("leakage-demo", cohorts.leakage, "what splitting slices instead of subjects does to an accuracy")
+    leakage = command("leakage-demo", cohorts.leakage, "what splitting slices instead of subjects does to accuracy")
     add_slice(leakage)
     leakage.add_argument("path", type=Path, nargs="?", help="cohort folder with volumes (default: a synthetic one)")
     leakage.add_argument("--out", type=Path, default=Path("leakage.png"), help="the figure (default: leakage.png)")
 
     run = command("run", runs.run, "the experiment: pretrain, train and evaluate on several splits, and compare")
     run.add_argument("data", type=Path, help=LAYOUTS)
-    run.add_argument("out", type=Path, help="folder for whatever is written")
+    run.add_argument("out", type=Path, help="folder for all output")
     run.add_argument("--with", dest="overlays", default="", metavar="NAMES", help="overlays, such as best,baselines")
     run.set_defaults(settings=[])
-    run.epilog = "Settings of the config follow, such as --repeats 2 --cohort#task ad: see `monai-cae settings`."
+    run.epilog = "Settings of the config can follow, such as --repeats 2 --cohort#task ad: see `monai-cae settings`."
 
     predict = command("predict", runs.predict, "probabilities for scans, from a package or a run")
     text = "an unpacked package, a run's output folder, or a checkpoint of the default network"
@@ -125,46 +131,50 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("scans", type=Path, help="a .nii, .nii.gz or .img, or a folder of them")
     predict.add_argument("out", type=Path, help="folder for predictions.csv")
     predict.set_defaults(settings=[])
-    predict.epilog = "Settings of inference.json follow, such as --device cpu: see `monai-cae settings`."
+    predict.epilog = "Settings of inference.json can follow, such as --device cpu: see `monai-cae settings`."
     add_flags(predict, "trust")
 
     settings = command("settings", runs.settings, "what a setting means, its default, and which config reads it")
-    settings.add_argument("name", nargs="?", default="", help="of a setting (default: all)")
+    settings.add_argument("name", nargs="?", default="", help="of the setting (default: all)")
 
     compare = command("compare", runs.compare, "compare finished runs on the same test subjects: accuracy, AUC, tests")
-    text = "MLflow run (ID or name), folder of an experiment, or predictions.csv; with :METHOD one method of it"
-    compare.add_argument("runs", nargs="*", metavar="RUN", help=f"{text}. The first is compared with each other one")
+    text = "MLflow run (ID or name), folder of an experiment, or predictions.csv; with :METHOD at its end one method"
+    compare.add_argument(
+        "runs", nargs="*", metavar="RUN", help=f"{text}. The first is compared with each of the others"
+    )
     compare.add_argument("--tracking-uri", default="", help="MLflow's store (default: MLFLOW_TRACKING_URI)")
     compare.add_argument("--out", type=Path, help="folder for comparison.md, comparison.csv and comparison.png")
-    compare.add_argument("--method", default="", help="of experiments that are given without one (default: network)")
-    text = "how many each network was trained on, for the corrected t test over folds and repeats"
+    compare.add_argument("--method", default="", help="of experiments given without :METHOD (default: network)")
+    text = "subjects that each network was trained on, for the corrected t test over folds and repeats"
     compare.add_argument("--train-subjects", type=float, default=0, metavar="N", help=text)
 
-    text = "write a network as TorchScript or ONNX, and prove that it agrees with PyTorch"
+    text = "write a network as TorchScript or ONNX, and check that it agrees with PyTorch"
     export = command("export", sharing.export, text)
     export.add_argument("bundle", type=Path, help="folder with configs/ and models/; its inference.json is executed")
-    export.add_argument("out", type=Path, help="file to write: OUT.ts or OUT.onnx; a report comes beside it")
+    export.add_argument("out", type=Path, help="file to write: OUT.ts or OUT.onnx; a report is written next to it")
     export.add_argument("--network", default="classifier", help="classifier or autoencoder (default: classifier)")
     export.add_argument("--checkpoint", type=Path, help="its weights (default: model.pt or autoencoder.pt in models/)")
     export.add_argument("--volumes", type=Path, help="volumes to compare on (default: random ones)")
     add_flags(export, "trust")
 
-    bundle = command("bundle", sharing.bundle, "copy the MONAI bundle, or unpack a package, to a folder of your own")
+    bundle = command("bundle", sharing.bundle, "copy the MONAI bundle, or unpack a package, to a new folder")
     bundle.add_argument("folder", type=Path, help="new or empty folder")
     bundle.add_argument("--from", dest="package", type=Path, metavar="PACKAGE", help="zip of `monai-cae package`")
     add_flags(bundle, "trust")
 
-    sync = command("sync", runs.sync, "send an MLflow server what it lacks of the runs; exit status 1 if it is away")
-    sync.add_argument("output_dir", type=Path, help="of a training or an experiment, or a folder around several")
-    text = "server that gets every run there is (default: each goes where it belongs, or to MLFLOW_TRACKING_URI)"
+    sync = command("sync", runs.sync, "send an MLflow server what it still lacks; exit status 1 if something is left")
+    sync.add_argument("output_dir", type=Path, help="of a training or an experiment, or a folder that holds several")
+    text = "server for all runs (default: the one that each run was meant for, or MLFLOW_TRACKING_URI)"
     sync.add_argument("--tracking-uri", default="", help=text)
 
-    text = "make a MONAI bundle with weights, numbers and model card of a finished run"
+    text = "make a MONAI bundle with weights, scores and model card from a finished run"
     package = command("package", sharing.package, text)
     package.add_argument("package", type=Path, help="new file: NAME.zip")
     package.add_argument("--output-dir", type=Path, metavar="RUN", help="the run's output_dir")
     package.add_argument("--data", default="", help="where its images come from, for the model card")
     package.add_argument("--weights-url", default="", help="where the weights will be published, for large_files.yml")
-    package.add_argument("--check", action="store_true", help="check a package, zip or unpacked, instead of making it")
+    package.add_argument(
+        "--check", action="store_true", help="check a package, zipped or unpacked, instead of making one"
+    )
     add_flags(package, "trust")
     return parser

@@ -57,7 +57,7 @@ def _print_cohort(cohort: Cohort, options: argparse.Namespace, names: bool = Tru
     for reason, count in cohort.left_out.items():
         print(f"left out: {count:>4} {reason}")
     if cohort.layout == "BIDS":
-        say("note: raw BIDS images are not registered to one space; the same slice index is another anatomy in each")
+        say("note: raw BIDS images are not registered to one space; the same slice index shows different anatomy")
     images = (str(scan.image) for scan in cohort.scans if scan.image is not None)
     _print_notes(frame_lines(images, extraction(options)), options, "note: ")
 
@@ -192,7 +192,7 @@ def check(options: argparse.Namespace) -> int:
     except MonaiCaeError as error:  # the scans can be looked at all the same, and a broken one may be the reason
         images = [(path.name, path) for path in find_images(options.path)]
         groups = [""] * len(images)
-        say(f"note: not read as a cohort, every image there is looked at ({own_options(str(error), vars(options))})")
+        say(f"note: not read as a cohort, so every image there is checked ({own_options(str(error), vars(options))})")
     if options.hash_ids:
         images = [(pseudonym(name), path) for name, path in images]
     looked = progress("check", "scan", len(images))

@@ -20,10 +20,10 @@ LAYOUTS = "cohort folder (OASIS-1 discs, BIDS, Clinica CAPS, a folder with a tab
 
 FLAGS = {
     "trust": "accept configs that are not monai-cae's own; they can run any program",
-    "hash-ids": "keyed hashes instead of subject IDs in whatever is printed and drawn",
-    "allow-other-frame": "take slices more than 5 mm or 10 degrees off the others' place",
-    "allow-outside": "take images that a table or datalist names outside the folder",
-    "allow-unmatched": "go on where more than a tenth of the rows have no image, or of the images no row",
+    "hash-ids": "keyed hashes instead of subject IDs in everything printed and drawn",
+    "allow-other-frame": "accept slices more than 5 mm or 10 degrees from where the others lie",
+    "allow-outside": "accept images outside the folder that a table or datalist names",
+    "allow-unmatched": "continue even if more than a tenth of the rows have no image, or of the images no row",
 }
 
 
@@ -46,7 +46,7 @@ def add_slice(parser: argparse.ArgumentParser) -> None:
         slice_index=(106, "counted from 1, left to right, back to front or upwards (default: 106, the paper's)"),
         axes=(
             "anatomical",
-            "anatomical finds the plane by each header's orientation, stored by the order of the axes (default: "
+            "anatomical finds the plane from each header's orientation, stored from the order of the axes (default: "
             "anatomical)",
         ),
     )
@@ -60,7 +60,7 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
         parser,
         task=("paper", "paper (CDR > 0 v 0), ad (CDR >= 1 v 0), very-mild (CDR 0.5 v 0)"),
         positive=("", 'or a rule for patients, such as "CDR>0" or "DX == \'AD\'"'),
-        negative=("", "rule for controls (default: known not to be positive)"),
+        negative=("", "rule for controls (default: known not to be patients)"),
         label_column=("", "or a column of 1 and 0"),
         controls=("oldest", "oldest, matched (age and sex) or all (default: oldest)"),
         sessions=("first", "first scan of a subject, or all (default: first)"),
@@ -70,18 +70,18 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """Add the options for reading a cohort, before selection."""
-    parser.add_argument("--table", type=Path, help="the table, where it is not in the folder")
+    parser.add_argument("--table", type=Path, help="the table, if it is not in the folder")
     for role in ROLES:
-        none = "" if role == "subject" else "; none: go without"
-        parser.add_argument(f"--{role}-column", default="", help=f"the table's column of the {role}{none}")
+        none = "" if role == "subject" else "; none: do without it"
+        parser.add_argument(f"--{role}-column", default="", help=f"the table's column for {role}{none}")
     codes = 'numbers that mean "not given" (default: -1, -4, -8, -9, -99, -999, -9999)'
     parser.add_argument("--missing-codes", help=codes)
     add_options(
         parser,
-        subject_pattern=("", "regular expression that finds the person in an ID; (.+) takes all of it"),
-        sex_codes=("", "what the sex column's values mean, F=2,M=1; none: go without"),
-        acquisition=("", "of several BIDS T1w images take acq-NAME; none: those without"),
-        run=("last", "of several runs: last, first or a number (default: last)"),
+        subject_pattern=("", "regular expression that finds the subject in an ID; (.+) takes the whole ID"),
+        sex_codes=("", "what the values in the sex column mean: F=2,M=1; none: do without it"),
+        acquisition=("", "which of several BIDS T1w images to take: acq-NAME; none: those without acq-"),
+        run=("last", "which of several BIDS runs to take: last, first or a number (default: last)"),
     )
 
 

@@ -32,7 +32,9 @@ def run(options: argparse.Namespace) -> None:
     known = {path.stem.removeprefix("with_"): path for path in sorted(folder.glob("with_*.yaml"))}
     for name in names:
         if name not in known and not Path(name).is_file():
-            raise MonaiCaeError(f"no overlay {name}: give a file, or of the bundle's {', '.join(known)} with --with")
+            raise MonaiCaeError(
+                f"no overlay {name}: give --with a file or one of the bundle's overlays: {', '.join(known)}"
+            )
     files = [folder / "experiment.yaml", *(known.get(name) or Path(name).absolute() for name in names)]
     given = _as_settings(options.settings, ("config_file", "dataset_dir", "output_dir"))
     _check_readable(files)
@@ -57,7 +59,7 @@ def predict(options: argparse.Namespace) -> None:
     elif not options.model.is_file():
         raise MonaiCaeError(f"no model at {options.model}: give an unpacked package, a run's folder or a checkpoint")
     elif options.model.suffix == ".zip":
-        raise MonaiCaeError(f"{options.model} is packed: monai-cae bundle FOLDER --from {options.model} unpacks it")
+        raise MonaiCaeError(f"{options.model} is a zip: unpack it with monai-cae bundle FOLDER --from {options.model}")
     places = _places(dataset_dir=options.scans, predictions=options.out / "predictions.csv")
     _bundle("run", "--config_file", str(config), *settings, *places, *given)
 
@@ -72,7 +74,7 @@ def _as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
     for text in arguments:
         if not text.startswith("--"):
             if not value_may_follow:
-                raise MonaiCaeError(f"{text!r} follows no setting: give --NAME VALUE, see `monai-cae settings`")
+                raise MonaiCaeError(f"{text!r} belongs to no setting: give --NAME VALUE, see `monai-cae settings`")
             settings.append(text)
             value_may_follow = False
             continue
@@ -80,7 +82,7 @@ def _as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
         parts = name.split("#")
         parts = [p if parts[:i] == ["variants"] else p.replace("-", "_") for i, p in enumerate(parts)]
         if parts[0] in taken:
-            raise MonaiCaeError(f"{parts[0]} is given by its place: see --help")
+            raise MonaiCaeError(f"{parts[0]} is given without a name, by its position: see --help")
         settings.append(f"--{'#'.join(parts)}{equals}{value}")
         value_may_follow = not equals
     return settings
@@ -93,7 +95,7 @@ def _check_readable(files: Sequence[Path]) -> None:
         try:
             ConfigParser.load_config_file(str(file)).keys()
         except (OSError, ValueError, AttributeError, YAMLError) as error:
-            raise MonaiCaeError(f"{file} is no config in YAML or JSON: {' '.join(str(error).split())}") from error
+            raise MonaiCaeError(f"{file} is not a YAML or JSON config: {' '.join(str(error).split())}") from error
 
 
 def _places(**paths: Path) -> list[str]:
@@ -114,7 +116,7 @@ def _bundle(*arguments: str) -> None:
         if "query key: " not in str(error):
             raise
         name = str(error.args[0]).removeprefix("query key: ")
-        raise MonaiCaeError(f"a setting names {name}, which no config has: see `monai-cae settings`") from error
+        raise MonaiCaeError(f"no config has the setting {name}: see `monai-cae settings`") from error
 
 
 def settings(options: argparse.Namespace) -> None:
@@ -131,7 +133,7 @@ def settings(options: argparse.Namespace) -> None:
         print(name)
         for setting in (setting for setting in told if setting["name"] == name):
             text = f"{setting['remark']}; read by {', '.join(setting['readers'])}"
-            print(textwrap.fill(setting["default"], width, initial_indent="  default: ", subsequent_indent="    "))
+            print(textwrap.fill(f"default: {setting['default']}", width, initial_indent="  ", subsequent_indent="    "))
             print(textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  "))
 
 

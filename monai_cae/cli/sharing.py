@@ -33,7 +33,7 @@ def export(options: argparse.Namespace) -> None:
     if parity.synthetic:
         print("next: the same command with --volumes FOLDER compares on your own scans")
     else:
-        print("next: give the file to the other runtime with the preprocessing of the inference.json that it carries")
+        print("next: run the file in the other runtime, with the preprocessing of the inference.json that it carries")
     print(DISCLAIMER)
 
 
@@ -58,18 +58,18 @@ def package(options: argparse.Namespace) -> None:
 
     if options.check:
         bundle = check_package(options.package, trust=options.trust)
-        print(f"{bundle.name}: {options.package} is whole, and its weights fit its configs")
+        print(f"{bundle.name}: {options.package} is complete, and its weights fit its configs")
         _print_trusted(bundle.doubts)
         print(_next_of(options.package))
         return
     if options.output_dir is None:
-        raise MonaiCaeError("give the run: --output_dir RUN; or --check, to check a package that is there")
+        raise MonaiCaeError("give a run with --output_dir RUN, or add --check to check an existing package")
     made = package_run(options.output_dir, options.package, data=options.data, weights_url=options.weights_url)
     print(f"{made.path}: {made.size / 1e6:.1f} MB, of a run on {made.run.kind}\nsha256: {made.sha256}")
-    print("in it: weights, configs, metadata, model card, hashes; no image, no subject ID")
+    print("contains weights, configs, metadata, model card, hashes; no image, no subject ID")
     print("".join(f"  ! {caveat}\n" for caveat in made.run.caveats), end="")
     if made.doubts:
-        print(f"whoever unpacks it needs --trust: {len(made.doubts)} of its settings are not monai-cae's own:")
+        print(f"unpacking it needs --trust: {len(made.doubts)} of its settings are not monai-cae's own:")
         print("\n".join(f"  {doubt}" for doubt in made.doubts))
     print(_next_of(made.path))
 
@@ -77,7 +77,7 @@ def package(options: argparse.Namespace) -> None:
 def _print_trusted(doubts: Sequence[str]) -> None:
     if doubts:
         count = "1 place" if len(doubts) == 1 else f"{len(doubts)} places, the first"
-        print(f"trusted: what monai-cae does not ship runs as it is ({count}: {doubts[0]})")
+        print(f"trusted: this is not what monai-cae ships, and will run ({count}: {doubts[0]})")
 
 
 def _next_of(package: Path) -> str:

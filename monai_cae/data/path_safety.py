@@ -24,7 +24,7 @@ def require_inside(image: str | PurePath, folder: Path, what: str, allow_outside
     if not allow_outside and not inside:
         raise MonaiCaeError(
             f"{what} names {str(image)!a}, outside {folder}: correct it, or allow it with --allow_outside true if you "
-            "trust whoever wrote the file"
+            "trust the author of the file"
         )
 
 

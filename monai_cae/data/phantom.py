@@ -217,7 +217,9 @@ def _load_template(name: str) -> tuple[_Array, _Array]:
         )
     path = Path(spec.origin).parent / "datasets" / "data" / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
     if not path.is_file():
-        raise MonaiCaeError(f"{path} is missing: install a nilearn that ships it: pip install 'monai-cae[phantom]'")
+        raise MonaiCaeError(
+            f"{path} is missing: install a version of nilearn that has it: pip install 'monai-cae[phantom]'"
+        )
     image: Any = nib.load(path)
     origin = -image.affine[:3, 3] - [part.start for part in _TEMPLATE_BOX]
     return np.asarray(image.dataobj[_TEMPLATE_BOX], dtype=np.float32), origin

@@ -15,7 +15,7 @@ _UNFIT = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of a pair, ends 
 def require_plain(text: str, what: str) -> None:
     """MonaiCaeError where it has line breaks or other control characters, is no valid Unicode, or is too long."""
     if len(text) > MAX_NAME:
-        raise MonaiCaeError(f"{what} has {len(text)} characters, at most {MAX_NAME} are read: correct it")
+        raise MonaiCaeError(f"{what} has {len(text)} characters, the limit is {MAX_NAME}: shorten it")
     if any(unicodedata.category(character) in _UNFIT for character in text):
         raise MonaiCaeError(f"{what} is {shown(text)}, with control characters in it: correct it")
 

@@ -27,7 +27,7 @@ def audit_page(audit: Mapping[str, Any]) -> str:
     """
     missing = [key for key in ("sets", "checks", "findings", "synthetic") if key not in audit]
     if missing:
-        raise MonaiCaeError(f"this is no leakage audit: it has no {', '.join(missing)}; give what `to_dict` wrote")
+        raise MonaiCaeError(f"this is not a leakage audit: it has no {', '.join(missing)}; give what `to_dict` wrote")
     findings = sorted(audit["findings"], key=lambda finding: not finding["leak"])
     leaks = sum(bool(finding["leak"]) for finding in findings)
     return render(

@@ -32,9 +32,9 @@ def dead_classifier(labels: ArrayLike, probabilities: ArrayLike, threshold: floa
     decisions = set(predicted_classes(scores, threshold).tolist())
     found = []
     if len(set(truth.tolist())) == 2 and len(decisions) == 1:
-        found.append(f"DEAD CLASSIFIER: everybody is taken for {'AD' if 1 in decisions else 'HC'}.")
+        found.append(f"DEAD CLASSIFIER: all subjects are classified as {'AD' if 1 in decisions else 'HC'}.")
     if len(scores) > 1 and np.ptp(scores) < SAME:
-        found.append("NOTHING LEARNED: everybody has the same probability of AD.")
+        found.append("NOTHING LEARNED: all subjects have the same probability of AD.")
     return found
 
 
@@ -51,7 +51,7 @@ def out_of_reach(slope: float) -> list[str]:
         if math.isfinite(slope)
         else "no finite slope fits, as the probabilities separate the classes, or are all the same"
     )
-    return [f"CALIBRATION OUT OF REACH: {why}; the probabilities do not tell how likely AD is."]
+    return [f"NOT CALIBRATED: {why}; the probabilities do not tell how likely AD is."]
 
 
 def worse_than_mean_image(psnr: float, of_mean_image: float) -> list[str]:
@@ -64,6 +64,6 @@ def worse_than_mean_image(psnr: float, of_mean_image: float) -> list[str]:
     if psnr >= of_mean_image:
         return []
     return [
-        f"WORSE THAN THE MEAN IMAGE: reconstructions have {psnr:.2f} dB, and the mean of the training images, shown "
-        f"for everybody, has {of_mean_image:.2f} dB."
+        f"WORSE THAN THE MEAN IMAGE: reconstructions have {psnr:.2f} dB, and the mean of the training images in their "
+        f"place has {of_mean_image:.2f} dB."
     ]

@@ -41,7 +41,7 @@ def comparison_figure(
     """
     first, *others = names = list(bands)
     if not others or set(differences.index.get_level_values(0)) != set(others):
-        raise MonaiCaeError("bands must be of the first and of each that it is compared with, two or more.")
+        raise MonaiCaeError("bands must hold the first and each that it is compared with, two or more.")
     colours = {name: LINE_COLOURS[place % len(LINE_COLOURS)] for place, name in enumerate(names)}
     figure = empty_figure(10.6, max(4.9, 1.6 + 0.42 * len(differences)), note, about)
     left, right = figure.subplots(1, 2, width_ratios=(1, 0.72))
@@ -85,7 +85,7 @@ def _differences(axis: Axes, differences: pd.DataFrame, colours: Mapping[str, st
     axis.set_xlim(-1.08 * reach, 1.08 * reach)
     axis.set_yticks(range(len(marks)), marks)
     axis.set_ylim(len(marks) - 0.4, -0.6)
-    axis.set_title(f"{fill(first, 2 * _WIDTH)}\nminus each other one", **HEADING)
+    axis.set_title(f"{fill(first, 2 * _WIDTH)}\nminus each of the others", **HEADING)
     tidy(axis, xlabel="Difference, 95% interval; right: the first is better")
     axis.xaxis.set_major_locator(MaxNLocator(4, symmetric=True))
     axis.grid(axis="x", color=FAINT, linewidth=0.8)

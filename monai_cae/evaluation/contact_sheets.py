@@ -87,7 +87,7 @@ def _letters(silent: int, total: int) -> str:
     letters = "letters at the edges: sides of the body"
     if silent == total:
         return "sides of the body not recorded, shown as stored"
-    return f"{letters} (not recorded of {silent}, shown as stored)" if silent else letters
+    return f"{letters} (not recorded for {silent}, shown as stored)" if silent else letters
 
 
 def _page(tiles: Sequence[Tile], words: tuple[str, str, str, str], columns: int) -> Figure:
@@ -189,7 +189,7 @@ def leakage_figure(by_image: float, by_subject: float, chance: float, note: str 
     figure.text(0.04, 0.92, "The same slices, the same classifier: only the split differs", fontsize=16, color=INK)
     points = 100 * (by_image - by_subject)
     if points > 0:
-        claim = f"{points:.0f} points of accuracy are subjects recognised again"
+        claim = f"{points:.0f} points of accuracy come from recognising subjects"
         figure.text(0.04, 0.83, claim, fontsize=13, color=VERMILLION)
     figure.text(0.04, 0.04, note, **SMALL)
     figure.text(0.24, 0.12, about, fontsize=10, color=MUTED)

@@ -76,7 +76,7 @@ def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str 
     decibels = psnr(images, outputs)
     if images.ndim != 3 or len(images) > MAX_COLUMNS:
         raise MonaiCaeError(
-            f"originals must be 1 to {MAX_COLUMNS} images of shape (n, H, W), not {images.shape}; pass a part of them."
+            f"originals must be 1 to {MAX_COLUMNS} images of shape (n, H, W), not {images.shape}; pass fewer."
         )
     errors = np.abs(images - outputs)
     # neither a diverged reconstruction nor a few pixels at the brain's rim may take the scale from the rest

@@ -261,7 +261,7 @@ def write_card(path: Path, card: str) -> Path:
     if path.is_file():
         text, _, mark = path.read_text(encoding="utf-8").rpartition("\n<!-- ")
         if f"<!-- {mark}" != _mark(text):
-            print(f"{path} has been edited and stays: the new card is {path.stem}.new.md", flush=True)
+            print(f"{path} has been edited and is kept: the new card is {path.stem}.new.md", flush=True)
             path = path.with_name(f"{path.stem}.new.md")
     write_text(path, f"{card}\n{_mark(card)}")
     return path
@@ -299,7 +299,7 @@ def flow(facts: Facts) -> str:
     items = [item for members in sets.values() for item in members]
     left_out, layout = facts.recorded.get("left_out"), facts.recorded.get("layout") or "layout not recorded"
     if left_out is None:
-        lines = ["found: not recorded by the datalist; nor who was left out"]
+        lines = ["found: not recorded by the datalist; nor what was left out"]
     else:
         lines = [f"{len(listed) + sum(left_out.values())} found ({layout})", " |"]
         lines += [f" +--> {sum(left_out.values())} left out", *(f" |      {n:>5} {why}" for why, n in left_out.items())]

@@ -197,9 +197,9 @@ def _remarks(comparison: Comparison) -> list[str]:
     if "p_corrected_t" in comparison.differences:
         lines.append("Corrected t: Nadeau and Bengio (2003) over the test sets, training included.")
     elif comparison.test_sets > 1:
-        lines.append("With --train_subjects N, how many each network was trained on, there is a corrected t test too.")
+        lines.append("--train_subjects N, the subjects that each network was trained on, adds a corrected t test.")
     if len(comparison.compared) > 2:
-        lines.append("No correction for comparing with several.")
+        lines.append("No correction for multiple comparisons.")
     notes = {f"{LABELS[score]}: {note}" for (_, score), note in comparison.differences["note"].items() if note}
     return lines + [f"! {note}" for note in sorted(notes)]
 
@@ -249,13 +249,14 @@ def _check_agreement(first: Predictions, other: Predictions) -> None:
     different = mine[mine != theirs[mine.index]].index
     if len(different):
         raise MonaiCaeError(
-            f"{first.given} and {other.given} give {len(different)} subjects other labels, the first is {different[0]}"
+            f"{first.given} and {other.given} give {len(different)} subjects different labels, the first is "
+            f"{different[0]}"
         )
     keys = [one.table.set_index(["subject", *SPLITS]).index for one in (first, other)]
     apart = sorted(keys[0].symmetric_difference(keys[1]))
     if apart:
         people = len({subject for subject, _, _ in apart})
         raise MonaiCaeError(
-            f"{first.given} and {other.given} tested {people} subjects in other repeats or folds, the first is "
+            f"{first.given} and {other.given} tested {people} subjects in different repeats or folds, the first is "
             f"{apart[0][0]}: both must come from the same splits"
         )

@@ -166,14 +166,14 @@ def _read(path: Path, given: str) -> pd.DataFrame:
             "commas"
         )
     if table.empty:
-        raise MonaiCaeError(f"{given} has no row: a subject per row is needed")
+        raise MonaiCaeError(f"{given} has no rows: give one subject per row")
     return table.apply(lambda column: column.str.strip())
 
 
 def _of_method(table: pd.DataFrame, given: str, chosen: str, method: str) -> tuple[pd.DataFrame, str]:
     if "method" not in table:
         if chosen:
-            raise MonaiCaeError(f"{given} has no column method: leave :{chosen} away")
+            raise MonaiCaeError(f"{given} has no column method: leave out :{chosen}")
         return table, ""
     methods = list(dict.fromkeys(table["method"]))
     wanted = chosen or method or (methods[0] if len(methods) == 1 else NETWORK)
@@ -208,7 +208,7 @@ def _checked(table: pd.DataFrame, given: str) -> pd.DataFrame:
         if rows["label"].nunique() == 1:
             which = f" in repeat {repeat}" if made["label"].nunique() > 1 else ""
             only = "AD (label 1)" if rows["label"].iloc[0] == 1 else "HC (label 0)"
-            raise MonaiCaeError(f"{given} has one class only{which}, {only}: both are needed")
+            raise MonaiCaeError(f"{given} has only one class{which}, {only}: both are needed")
     made["label"] = made["label"].astype(int)
     return made.assign(threshold=_thresholds(table, made, given))
 
@@ -224,7 +224,7 @@ def _refuse(wrong: pd.Series, table: pd.DataFrame, given: str, rule: str, values
         row = wrong.idxmax()
         value = "" if values is None else f", not {str(values[row]) or 'blank'}"
         who = f" (subject {table['subject'][row]})" if table["subject"][row] else ""
-        raise MonaiCaeError(f"{given}, row {int(row) + 1}{who}: {rule}{value}; {wrong.sum()} rows are so")
+        raise MonaiCaeError(f"{given}, row {int(row) + 1}{who}: {rule}{value}; {wrong.sum()} rows are wrong")
 
 
 def _thresholds(table: pd.DataFrame, made: pd.DataFrame, given: str) -> pd.Series:

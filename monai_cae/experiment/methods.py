@@ -20,7 +20,7 @@ def descriptions(plan: Plan) -> dict[str, str]:
         plan: of the experiment.
     """
     changed = _settings(plan.stages)
-    how = f"with {changed}" if changed else "as the configs have it"
+    how = f"with {changed}" if changed else "as in the configs"
     models = read_json(Path(plan.configs, f"{BASELINES}.json"))["models"] if plan.baselines else {}
     return {
         NETWORK: f"the classifier on the autoencoder's encoder, {how}",

@@ -62,7 +62,7 @@ class Step:
                 if old.get(key) != new.get(key) and key not in _NOT_COMPARED:
                     raise MonaiCaeError(
                         f"{folder} has {self.name} finished with {key} {old.get(key)!r}, not {new.get(key)!r}: choose "
-                        "another --output_dir, or --overwrite true in place of --resume true to have all done again"
+                        "another --output_dir, or --overwrite true in place of --resume true to do all of it again"
                     )
 
 
@@ -162,7 +162,7 @@ def parts_of(repeats: int, seed: int, split: Mapping[str, Any]) -> list[Part]:
         return [Part(f"repeat_{repeat}", repeat, its_seed) for repeat, its_seed in numbered]
     folds = split.get("folds")
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
-        raise MonaiCaeError(f"split#folds must be a whole number from 2, not {folds!r}")
+        raise MonaiCaeError(f"split#folds must be a whole number, 2 or more, not {folds!r}")
     return [
         Part(f"repeat_{repeat}/fold_{fold}", repeat, its_seed, fold)
         for repeat, its_seed in numbered
@@ -190,7 +190,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         content = error
     if not isinstance(content, dict):
-        raise MonaiCaeError(f"{path} is not what an experiment writes: delete it to have its part done again")
+        raise MonaiCaeError(f"{path} is not what an experiment writes: delete it to do its part again")
     return content
 
 

@@ -190,7 +190,7 @@ def _explained(results: Results) -> str:
         return "mean ± SD over the repeats, of the test subjects of each"
     text = "95 % intervals over resampled subjects, Wilson's where they are few"
     if len(results.methods) == 1:
-        return text + "; compare with simpler methods by with_baselines.yaml"
+        return text + "; with_baselines.yaml adds simpler methods"
     few = _by_paired_test(results.comparisons)
     test = "McNemar's and DeLong's test" if few else "Nadeau and Bengio's corrected t test"
     return f"{text}; p: {test} against the network, two-sided"

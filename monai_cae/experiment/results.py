@@ -167,22 +167,22 @@ def _of_sets(results: Sequence[Mapping[str, Any]], repeats: int, seen_before: in
         found.append(f"SCANS LEFT OUT: {left_out}, as they can't be used; the audit of each part says which and why.")
     if seen_before is None:
         found.append(
-            "TEST SETS PERHAPS SEEN BEFORE: MLflow did not answer, so whether earlier experiments scored the same test "
-            "subjects is not known."
+            "TEST SETS PERHAPS SEEN BEFORE: MLflow did not answer, so it is not known whether earlier experiments "
+            "scored the same test subjects."
         )
     elif seen_before:
         times = "once" if seen_before == 1 else f"{seen_before} times"
         found.append(
-            f"TEST SETS SEEN BEFORE: {times}, by earlier experiments here with the same test subjects. Choosing the "
-            "best of several by its test score tunes on the test set, and the score is then too good."
+            f"TEST SETS SEEN BEFORE: {times}, by earlier experiments here on the same test subjects. Choosing the "
+            "best of several by its test score tunes on the test set, and its score is then too high."
         )
     if repeats < ENOUGH_REPEATS:
         what = "one repeat" if repeats == 1 else f"{repeats} repeats"
         found.append(f"FEW REPEATS: {what}; too few to tell how much scores vary with the split and the weights.")
     if results[0].get("given") and repeats > 1:
         found.append(
-            "GIVEN SETS: every repeat has the same, so SD and corrected t tests tell what other weights do, not other "
-            "splits."
+            "GIVEN SETS: they are the same in every repeat, so SD and corrected t tests show what other weights do, "
+            "not other splits."
         )
     return found
 
@@ -200,7 +200,7 @@ def _of_classifier(record: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
 def _of_others(record: pd.DataFrame) -> list[str]:
     dead = [method for method, rows in record.groupby("method", sort=False) if _one_class_only(rows)]
     others = [method for method in dead if method not in (NETWORK, "majority")]
-    said = f"Everybody in one class, in at least one test set: {', '.join(map(readable, others))}."
+    said = f"All subjects in one class, in at least one test set: {', '.join(map(readable, others))}."
     return [said] if others else []
 
 
@@ -212,7 +212,7 @@ def _dead(ours: pd.DataFrame) -> list[str]:
         for rows in sets
         for sentence in dead_classifier(rows["label"], rows["probability"], rows["threshold"].iloc[0])
     )
-    where = f" So it is in {{}} of {len(sets)} test sets." if len(sets) > 1 else ""
+    where = f" This holds in {{}} of {len(sets)} test sets." if len(sets) > 1 else ""
     return [sentence + where.format(times) for sentence, times in said.items()]
 
 

@@ -51,7 +51,7 @@ def _refuse_tested_twice(lists: Sequence[Path]) -> None:
             if fold_of.setdefault(subject, path.parent.name) != path.parent.name:
                 raise MonaiCaeError(
                     f"{subject} is tested in {fold_of[subject]} and in {path.parent.name} of {path.parents[1]}: the "
-                    "folds of one split test everybody once; make them by `monai-cae datalist --kind kfold`"
+                    "folds of one split test every subject once; make them with `monai-cae datalist --kind kfold`"
                 )
 
 
@@ -100,7 +100,7 @@ def _copied(given: Path, place: Path, overwrite: bool) -> dict[str, Any]:
     if any(before.get(name) != content.get(name) for name in SETS):
         raise MonaiCaeError(
             f"{place} has other sets than {given}: choose another --output_dir, or --overwrite true in place of "
-            "--resume true to have all done again"
+            "--resume true to do all of it again"
         )
     return {}
 

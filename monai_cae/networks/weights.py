@@ -92,7 +92,7 @@ def read_state(path: str | Path) -> Mapping[str, torch.Tensor]:
     """
     state = read_checkpoint(path)
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise MonaiCaeError(f"{path} holds something else than one network's weights: name another file")
+        raise MonaiCaeError(f"{path} holds something other than one network's weights: name another file")
     return state
 
 
@@ -166,7 +166,7 @@ def _fitting(network: nn.Module, path: Path, part: str) -> Mapping[str, torch.Te
     misfit = first_misfit(network.state_dict(), state)
     if misfit:
         raise MonaiCaeError(
-            f"{path} holds the weights of another architecture than {type(network).__name__} ({misfit}): "
+            f"{path} holds the weights of a different architecture than {type(network).__name__} ({misfit}): "
             "name a checkpoint of this network, or set the network's arguments as they were in its training"
         )
     return state

@@ -40,9 +40,9 @@ def extract(path: Path, folder: Path) -> None:
         with ZipFile(path) as archive:
             infos = archive.infolist()
             if not infos:
-                raise BadZipFile("nothing is in it")
+                raise BadZipFile("it is empty")
             if min(info.header_offset for info in infos):
-                raise BadZipFile("another zip lies in it")  # weights are zips: the one that is left of a cut package
+                raise BadZipFile("another zip is in it")  # weights are zips: the one that is left of a cut package
             members = _members(path, infos)
             _refuse_bombs(path, infos, archive.start_dir)
             for info, name in members:
@@ -51,7 +51,7 @@ def extract(path: Path, folder: Path) -> None:
     except MonaiCaeError:
         raise
     except (BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error, zlib.error) as error:
-        raise MonaiCaeError(f"{path} is not a whole zip file ({error}): take it from its source again") from error
+        raise MonaiCaeError(f"{path} is not an intact zip file ({error}): get it from its source again") from error
 
 
 def is_safe(name: str) -> bool:
@@ -76,24 +76,25 @@ def _members(path: Path, infos: list[ZipInfo]) -> Members:
         leads_out = base in ("", ".", "..") or re.search(r"[\\:]", base) or (below and not is_safe(below))
         if leads_out or kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise MonaiCaeError(
-                f"{path} has the member {info.filename!a}, a link or a path that leads out, or no plain name: do "
-                "not use it"
+                f"{path} has {info.filename!a}, a link or a path that leads out, or an odd name: do not use it"
             )
         if info.flag_bits & _ENCRYPTED or info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
             raise MonaiCaeError(
-                f"{path}: {info.filename!a} is encrypted or compressed in another way than packages are"
+                f"{path}: {info.filename!a} is encrypted, or compressed as no package is: do not use it"
             )
         lower = below.lower()
         folders |= {lower.rsplit("/", depth)[0] for depth in range(1, lower.count("/") + 1)}
         if info.is_dir():
             folders.add(lower)
         elif not below or base != only or lower in files:
-            raise MonaiCaeError(f"{path}: {info.filename!a} does not lie, once, in the one folder that a package has")
+            raise MonaiCaeError(
+                f"{path}: {info.filename!a} is not in the package's one folder, or is there twice: do not use it"
+            )
         else:
             files.add(lower)
             members.append((info, below))
     if files & folders:
-        raise MonaiCaeError(f"{path}: {min(files & folders)} is a file and a folder in it: do not use it")
+        raise MonaiCaeError(f"{path}: {min(files & folders)} is both a file and a folder: do not use it")
     return members
 
 

@@ -82,9 +82,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise MonaiCaeError(f"{path} is not readable JSON ({error}): take it from the bundle again") from error
+        raise MonaiCaeError(f"{path} is not readable JSON ({error}): get it from the bundle again") from error
     if not isinstance(content, dict):
-        raise MonaiCaeError(f"{path} is not a JSON object: take it from the bundle again")
+        raise MonaiCaeError(f"{path} is not a JSON object: get it from the bundle again")
     return content
 
 

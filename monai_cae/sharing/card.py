@@ -58,14 +58,14 @@ def _refuse_names(text: str, card: Path, datalist: Path) -> None:
     words = set(re.findall(r"[\w.-]*\w", text))
     named = sorted(words & {name for name in subjects if re.search(r"[^\W\d]", name) and re.search(r"\d", name)})
     if named:
-        raise MonaiCaeError(f"{card} names subject {named[0]}: take it out, a package is made to be shared")
+        raise MonaiCaeError(f"{card} names subject {named[0]}: remove it, a package is made to be shared")
 
 
 def data_source(run: Run, shipped: Mapping[str, Any], given: str = "") -> str:
     """Where the images come from, as far as the run can tell."""
     if run.synthetic:
         return f"{SYNTHETIC}: brains made by `monai-cae phantom`"
-    return given or (str(shipped["data_source"]) if run.oasis else "not stated by whoever made this package")
+    return given or (str(shipped["data_source"]) if run.oasis else "not stated by the author of this package")
 
 
 def run_metadata(run: Run, shipped: Mapping[str, Any], config: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def built(bundle: Bundle, name: str) -> Any:
         MonaiCaeError: there is none of that name, or it can't be built.
     """
     if name not in bundle.config:
-        raise MonaiCaeError(f"{bundle.config_file} has no {name}: take the file from the bundle again")
+        raise MonaiCaeError(f"{bundle.config_file} has no {name}: get the file from the bundle again")
     parser = ConfigParser(bundle.config)
     try:
         return parser.get_parsed_content(name)

@@ -143,7 +143,8 @@ def _evaluated(folder: Path, results: Mapping[str, Any]) -> list[Path]:
             raise MonaiCaeError(f"no {path}: copy the {network}'s weights there and run evaluate.json again")
         if results.get("weights", {}).get(_SETTING[network]) != sha256_of(path):
             raise MonaiCaeError(
-                f"{path} is not what results_evaluate.json is about: run evaluate.json with --output_dir {folder} again"
+                f"{path} is not the file that results_evaluate.json describes: run evaluate.json with --output_dir "
+                f"{folder} again"
             )
         found.append(relative)
     return found

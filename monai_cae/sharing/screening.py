@@ -82,7 +82,7 @@ def require_screened(where: Path, doubts: Iterable[Doubt], trust: bool) -> tuple
         "\n".join(
             [
                 f"{where}: {count} not what this monai-cae ships, and could run any program on this machine. Read "
-                f"below, and add {TRUST} if you trust whoever made it; otherwise do not use it:",
+                f"below, and add {TRUST} if you trust its author; otherwise do not use it:",
                 *lines,
                 *more,
             ]

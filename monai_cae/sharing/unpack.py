@@ -80,13 +80,13 @@ def check_files(folder: Path, exact: bool = False, trust: bool = False) -> Bundl
     sums = _sums(folder)
     for name, expected in sums.items():
         if not (folder / name).is_file():
-            raise MonaiCaeError(f"{folder / name} is missing: take the package from its source again")
+            raise MonaiCaeError(f"{folder / name} is missing: get the package from its source again")
         if sha256_of(folder / name) != expected:
-            raise MonaiCaeError(f"{folder / name} is not the file that {SUMS} names: take the package again")
+            raise MonaiCaeError(f"{folder / name} is not the file that {SUMS} names: get the package again")
     here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     added = sorted(here - {*sums, SUMS})
     if exact and added:
-        raise MonaiCaeError(f"{folder / added[0]} is not named by {SUMS}: take the package from its source again")
+        raise MonaiCaeError(f"{folder / added[0]} is not named by {SUMS}: get the package from its source again")
     harmful = [name for name in added if name.startswith("configs/") or is_importable(name)]
     doubts = require_screened(folder, screen_files(folder, [*sums, *harmful]), trust)
     bundle = replace(open_bundle(folder), doubts=doubts)
@@ -111,7 +111,7 @@ def _sums(folder: Path) -> dict[str, str]:
     found = [_SUM.fullmatch(line) for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     sums = {match[2]: match[1] for match in found if match}
     if len(sums) != len(found) or not all(is_safe(name) for name in sums):
-        raise MonaiCaeError(f"{path} is not a list of hashes and file names: take the package from its source again")
+        raise MonaiCaeError(f"{path} is not a list of hashes and file names: get the package from its source again")
     return sums
 
 

@@ -274,7 +274,7 @@ def _sync_run(copying: Copying, run: Any, away: dict[str, str]) -> str:
             raise StoreAway(away[where])
         content = copying.copy(run)
     except FilesAway as error:
-        raise MonaiCaeError(f"{where} takes no files ({error}): try again later") from error
+        raise MonaiCaeError(f"{where} does not take files ({error}): try again later") from error
     except StoreAway as error:
         away[where] = str(error)
         raise MonaiCaeError(f"{where} does not answer ({error}): try again later") from error

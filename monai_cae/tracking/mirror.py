@@ -39,8 +39,8 @@ def tell(server: Store, database: Path, what: str, reason: str) -> None:
     """Print what a server does not do, unless it was printed before."""
     if (server.uri, what) not in _told:
         tqdm.write(
-            f"MLflow at {server.shown} {what} ({reason}): training goes on; what it has not got is in {database} "
-            f"and sent when it is back, or by: monai-cae sync {shlex.quote(str(database.parent))}"
+            f"MLflow at {server.shown} {what} ({reason}): training continues; what it lacks is kept in {database} and "
+            f"sent when it is back, or by: monai-cae sync {shlex.quote(str(database.parent))}"
         )
     _told[server.uri, what] = reason
 
@@ -77,7 +77,7 @@ class Mirror:
             seconds = limits.WAIT_SECONDS / (2 if known else 1)
             self._thread.join(seconds)
             if self._thread.is_alive():
-                tell(self.server, self.copying.database, AWAY, f"it has not got all within {seconds:.0f} s")
+                tell(self.server, self.copying.database, AWAY, f"it did not get everything within {seconds:.0f} s")
 
     def stop(self) -> None:
         """Stop copying."""

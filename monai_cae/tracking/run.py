@@ -170,7 +170,7 @@ class TrackedRun:
                 client.set_tag(run.info.run_id, key, value)
             return run
         if known and not instead:
-            print(f"the MLflow run {known} is gone: going on in a new one", flush=True)
+            print(f"the MLflow run {known} is gone: continuing in a new one", flush=True)
             self.resumed_run_id = known = ""
         more = {PARENT: self.parent_run_id, ID: known}
         tags = {**self.tags, **server, **{key: value for key, value in more.items() if value}}
@@ -313,7 +313,7 @@ def where_to_see(run: TrackedRun, folder: Path) -> list[str]:
     """Lines of a summary: how to see the runs, or how to send what the server lacks of the runs in a folder."""
     if _lacks(Store(run.tracking_uri), folder.resolve()):
         command = f"{program('monai-cae')} sync {shlex.quote(str(folder))}"
-        return [command, f"sends what MLflow at {without_credentials(run.tracking_uri)} has not got yet"]
+        return [command, f"sends what MLflow at {without_credentials(run.tracking_uri)} still lacks"]
     return [ui_command(run.tracking_uri), *([run.address] if run.run_id else [])]
 
 

@@ -239,7 +239,7 @@ def with_hashes(sets):
 def test_hashed_and_plain_runs_find_each_others_test_subjects_or_say_that_they_can_not(sets, monkeypatch, tmp_path):
     monkeypatch.setenv(KEY_VARIABLE, "a key of sixteen letters or more")
     name, keyed = "S15", [hash_subject(pseudonym("S15"))]
-    told = "the pretrained checkpoint was made with another --hash_ids: whom it has seen is not sure"
+    told = "the pretrained checkpoint was made with another --hash_ids: which subjects it has seen is unknown"
     leak = {("Test subject in pretraining", True)}
     unsure = {("Test subject in pretraining", False)}
     assert found(audit_sets(*with_hashes(sets), pixels=False, pretrained_on=keyed)) == leak
@@ -268,11 +268,11 @@ def test_contradicting_labels_are_a_warning(sets):
 @pytest.mark.parametrize(
     ("check", "change"),
     [
-        ("Classes over the sets", lambda item, name: item.update(label=int(name != "training"))),
-        ("Age over the sets", lambda item, name: item.update(age=item["age"] + 9 * (name == "test"))),
-        ("Age over the classes", lambda item, name: item.update(age=item["age"] + 9 * item["label"])),
-        ("Sex over the sets", lambda item, name: item.update(sex="F" if name == "training" else "M")),
-        ("Sex over the classes", lambda item, name: item.update(sex="FM"[item["label"]])),
+        ("Classes across the sets", lambda item, name: item.update(label=int(name != "training"))),
+        ("Age across the sets", lambda item, name: item.update(age=item["age"] + 9 * (name == "test"))),
+        ("Age across the classes", lambda item, name: item.update(age=item["age"] + 9 * item["label"])),
+        ("Sex across the sets", lambda item, name: item.update(sex="F" if name == "training" else "M")),
+        ("Sex across the classes", lambda item, name: item.update(sex="FM"[item["label"]])),
     ],
 )
 def test_sets_or_classes_that_differ_are_a_warning(sets, check, change):

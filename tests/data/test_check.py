@@ -64,7 +64,7 @@ def test_a_clean_cohort_is_clean(images):
     assert result.notes == (
         "left and right can't be told from one axial slice: not judged",
         "the volumes have 36 x 44 x 5 voxels of 1 mm (stored as RAS), the template's 176 x 208 x 176 voxels of 1 mm; "
-        "axial slice 3 lies +0 mm from the middle, there -85.5 mm: register the scans to a template, or choose another "
+        "axial slice 3 lies +0 mm from the middle, not -85.5 mm: register the scans to a template, or choose another "
         "--slice_index",
     )
     assert json.loads(json.dumps(result.to_dict()))["suspicious"] == []
@@ -95,8 +95,8 @@ def on_a_square(turns: int) -> Callable[[np.ndarray], np.ndarray]:
         ("upside down", lambda v: v[::-1, ::-1]),
         ("turned anticlockwise", on_a_square(1)),
         ("turned clockwise", on_a_square(3)),
-        ("other shape, turned clockwise", lambda v: v.swapaxes(0, 1)),
-        ("other shape", lambda v: v[:, :, :-1]),
+        ("different shape, turned clockwise", lambda v: v.swapaxes(0, 1)),
+        ("different shape", lambda v: v[:, :, :-1]),
         ("brightness", lambda v: v * 2),
         ("brightness", lambda v: v // 2),
         ("bright spot", poke(3000)),
@@ -161,11 +161,11 @@ def test_what_cannot_be_told_or_does_no_harm_is_not_flagged(images, change):
 @pytest.mark.parametrize(
     ("problem", "affine"),
     [
-        ("other voxel size: 1 x 1 x 1.5 mm, usually 1 x 1 x 1 mm", np.diag([1.0, 1, 1.5, 1])),
-        ("no orientation: the header records none, most others do: it is taken as stored", None),
+        ("different voxel size: 1 x 1 x 1.5 mm, usually 1 x 1 x 1 mm", np.diag([1.0, 1, 1.5, 1])),
+        ("no orientation: the header records none, though most others do: it is taken as stored", None),
         # 3, 4 and 12 mm along the axes are 13 mm
         (
-            "other place: the header puts the volume up to 13 mm from where the others lie (limit 0.1 mm)",
+            "different place: the header puts the volume up to 13 mm from where the others lie (limit 0.1 mm)",
             AFFINE + np.outer([3, 4, 12, 0], [0, 0, 0, 1]),
         ),
     ],
@@ -210,7 +210,7 @@ def test_a_slice_outside_and_one_cut_off(images):
     path = dict(images)[WRONG]
     save(path, brain(5)[:, :, : INDEX - 1])
     (scan,) = check(images).suspicious
-    assert scan.label == "no usable slice, other shape" and "its axial slices are 1 to 2" in scan.problems[0]
+    assert scan.label == "no usable slice, different shape" and "its axial slices are 1 to 2" in scan.problems[0]
     assert len(check(images, slice_index=99).suspicious) == 12
 
 
@@ -280,7 +280,7 @@ def test_few_slices_are_not_judged_but_their_headers_are(images):
     save(few[1][1], brain(1)[:, ::-1] * 5, np.diag([-1.0, 1, 1, 1]))
     result = check(few, axes="stored")
     assert [scan.problems for scan in result.suspicious] == [
-        ["other axis order: the header says LAS, usually RAS"],
+        ["different axis order: the header says LAS, usually RAS"],
     ]
     assert result.notes[0] == "4 slices of one size are too few to tell what is usual: only headers were compared"
     assert (

@@ -98,8 +98,8 @@ def test_gzip_is_told_by_what_is_in_the_file(tmp_path, volume):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"/annex/objects/MD5E-s9--0.nii.gz\n", "is a git-annex pointer, .* bring it with datalad get"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer, .* git lfs pull"),
+        (b"/annex/objects/MD5E-s9--0.nii.gz\n", "is a git-annex pointer .* get it with datalad get"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer .* git lfs pull"),
     ],
 )
 def test_pointers_are_named(tmp_path, refused, suffix, content, message):
@@ -112,8 +112,8 @@ def test_pointers_are_named(tmp_path, refused, suffix, content, message):
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("../.git/annex/objects/aa/b/k.nii.gz", "is a git-annex link, .* bring it with datalad get"),
-        ("gone.nii.gz", r"is a link to gone\.nii\.gz, which is not there"),
+        ("../.git/annex/objects/aa/b/k.nii.gz", "is a git-annex link .* get it with datalad get"),
+        ("gone.nii.gz", r"is a link to gone\.nii\.gz, which does not exist"),
     ],
 )
 def test_links_that_lead_nowhere_are_named(tmp_path, refused, target, message):

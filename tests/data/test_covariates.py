@@ -42,9 +42,9 @@ def test_without_covariates_items_stay_as_they_are():
     ("scales", "message"),
     [
         ({"agee": [75, 8]}, "no scan has 'agee' in its table row; there are Educ, age, label, sex"),
-        ({"cdr": [0, 1]}, "cdr is what the network is to find out"),
-        ({"cdr^2": [0, 1]}, "cdr\\^2 is what the network is to find out"),
-        ({"CDR": [0, 1]}, "CDR is what the network is to find out"),
+        ({"cdr": [0, 1]}, "cdr is what the network predicts"),
+        ({"cdr^2": [0, 1]}, "cdr\\^2 is what the network predicts"),
+        ({"CDR": [0, 1]}, "CDR is what the network predicts"),
         ({"age": [75, 0]}, "age needs \\[centre, scale\\] with a scale above 0"),
         ({"age": 75}, "age needs \\[centre, scale\\]"),
         ({"age": ["old", 8]}, "age needs \\[centre, scale\\]"),
@@ -62,14 +62,14 @@ def test_new_scans_get_the_row_whose_whole_id_begins_their_name(tmp_path):
     found = inference_items(images, str(table), {"age": [75, 8], "sex": [0, 1]})
     assert [item["covariates"].tolist() for item in found] == [[1.0, 1.0], [-1.0, 0.0]]
     assert [item["file"] for item in found] == [str(image) for image in images]
-    with pytest.raises(MonaiCaeError, match=r"no row whose whole ID begins the name of x/T1.nii"):
+    with pytest.raises(MonaiCaeError, match=r"no row whose ID the name of x/T1.nii starts with"):
         inference_items([Path("x/T1.nii")], str(table), {"age": [75, 8]})
 
 
 def test_without_a_table_everybody_is_average_and_that_is_said(capsys):
     found = inference_items([Path("a.nii")], "", {"age": [75, 8], "sex": [0, 1]})
     assert found[0]["covariates"].tolist() == [0.0, 0.0]
-    assert "no --table: age, sex are taken to be average for everybody" in capsys.readouterr().out
+    assert "no --table: age, sex are taken to be average for all subjects" in capsys.readouterr().out
     (item,) = inference_items([Path("a.nii")], "", {})
     assert item == {"image": "a.nii", "subject": "a", "file": "a.nii", "seen_in_training": "unknown"}
 

@@ -113,7 +113,7 @@ def attempt(function: Callable[..., Any], *given: Any, **options: Any) -> Any:
 
 @pytest.mark.fault(
     f"datalist: {EXAMPLES} with texts, numbers, lists, objects, null, NaN, 10^400, control characters or halves of "
-    "pairs in place of anything, names twice, cut, in other encodings, random bytes",
+    "pairs in place of anything, duplicate names, truncated, in other encodings, random bytes",
     "sets, or one line that names the file; as a cohort, hashed, audited and shared too",
 )
 @fuzz
@@ -153,7 +153,7 @@ def test_the_audit_command_ends_in_one_line_too(tmp_path, capsys, name, value):
     path.write_text(json.dumps({**GOOD, name: value}))
     assert main(["audit", str(path), "--no-pixels"]) == 1
     printed = capsys.readouterr().err
-    assert printed == f"error: {path} is no datalist for this (its {name} is {value!r}): give a MONAI datalist JSON\n"
+    assert printed == f"error: {path} is not a usable datalist (its {name} is {value!r}): give a MONAI datalist JSON\n"
     assert [entry.name for entry in tmp_path.iterdir()] == ["datalist.json"]
 
 
@@ -161,7 +161,7 @@ def test_what_is_no_file_or_too_large_is_not_read(tmp_path, refused):
     os.mkfifo(tmp_path / "pipe.json")
     with (tmp_path / "large.json").open("wb") as file:
         file.truncate(65 << 20)
-    for name, message in (("pipe.json", "no datalist at .*pipe.json"), ("large.json", "68157440 bytes, of at most")):
+    for name, message in (("pipe.json", "no datalist at .*pipe.json"), ("large.json", "68157440 bytes, the limit is")):
         with refused(message):
             read_datalist(tmp_path / name, tmp_path)
         if name != "pipe.json":

@@ -68,7 +68,7 @@ def cohort(save):
     [
         (moved(0, 0, 5.5), "axial slice 11 of {} lies 5.5 mm from the others' (limit 5 mm): register it, or"),
         (moved(0, 0, -40), "lies 40 mm from the others' (limit 5 mm)"),
-        (about_middle(turned(12)), "is tilted by 12 degrees against the others' (limit 10)"),
+        (about_middle(turned(12)), "is tilted by 12 degrees from the others' (limit 10)"),
         (about_middle(turned(-30, about=1)), "is tilted by 30 degrees"),
         (moved(0, 0, 4.5), ""),
         (moved(30, -50, 0), ""),  # the plane is the same
@@ -91,7 +91,8 @@ def test_other_orientations_of_one_frame_are_no_fault(cohort, noise):
     assert find_bad(cohort, SLICE) == []
     (line,) = frame_lines((str(path) for _, path in cohort), SLICE)[1:]
     assert line == (
-        "the scans are stored in 5 orientations (RAS 2, LPS 1, PSR 1, ASL 1, LIP 1), and turned alike by their affines"
+        "the scans are stored in 5 orientations (RAS 2, LPS 1, PSR 1, ASL 1, LIP 1), and turned to one orientation by "
+        "their affines"
     )
 
 
@@ -113,7 +114,7 @@ def test_scans_with_and_without_orientation_are_not_mixed(cohort, save, silent, 
         save(f"s{number}", codes=False)
     found = find_bad(cohort, SLICE)
     assert [scan.subject for scan in found] == bad
-    assert all("may lie another way: its header records" in scan.reason for scan in found)
+    assert all("may have another orientation: its header records" in scan.reason for scan in found)
     assert find_bad(cohort, SLICE, allow_other_frame=True) == []
 
 
@@ -146,7 +147,7 @@ def test_images_are_held_against_the_training(save, capsys):
     assert usable_images([larger], on_bad_scan="fail", **common).images == [larger]
     assert capsys.readouterr().out == (
         "note: the volumes have 20 x 24 x 30 voxels of 1 mm (stored as RAS), those of the training 20 x 24 x 22 voxels "
-        "of 1 mm; axial slice 11 lies -4.5 mm from the middle, there -0.5 mm: register the scans to its space\n"
+        "of 1 mm; axial slice 11 lies -4.5 mm from the middle, not -0.5 mm: register the scans to its space\n"
     )
 
 
@@ -165,7 +166,7 @@ def test_stored_axes_that_are_not_those_of_the_training_are_bad(tmp_path, noise,
     options = SliceExtraction("axial", 11, "stored")
     training = common_frame(frames_of([str(save("training"))], options))
     reorient(nib.Nifti1Image(noise(SHAPE), np.eye(4)), "PSR").to_filename(tmp_path / "a.nii")
-    with pytest.raises(MonaiCaeError, match="is tilted by 90 degrees against the training's"):
+    with pytest.raises(MonaiCaeError, match="is tilted by 90 degrees from the training's"):
         usable_images([tmp_path / "a.nii"], options, on_bad_scan="fail", training=training)
     assert usable_images([tmp_path / "a.nii"], SLICE, on_bad_scan="fail", training=training).images
 

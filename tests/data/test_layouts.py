@@ -191,7 +191,7 @@ def test_one_image_for_two_subjects_is_refused(plain, refused, second):
     touch(plain / "a.nii", plain / "folder" / "x.nii")
     (plain / "link.nii").symlink_to(plain / "a.nii")
     (plain / "participants.tsv").write_text(f"participant_id\timage\np1\ta.nii\np2\t{second}\n")
-    with refused("p1 and p2 have one image, .*: correct the table"):
+    with refused("p1 and p2 share one image, .*: correct the table"):
         read_scans(plain)
 
 
@@ -376,7 +376,9 @@ def test_datalist_of_a_run_knows_where_its_images_are(tmp_path):
 )
 def test_json_that_is_no_datalist_is_refused(tmp_path, refused, text):
     (tmp_path / "list.json").write_text(text)
-    with refused(r"list\.json(: an item)? (is no datalist|is not readable JSON|has no image or no subject)"):
+    with refused(
+        r"list\.json(: an item)? (is not a (usable )?datalist|is not readable JSON|has no image or no subject)"
+    ):
         read_scans(tmp_path / "list.json")
 
 
@@ -439,7 +441,7 @@ def test_links_are_followed_once(discs, tmp_path, write_pair):
     assert found[name].resolve() == t88(away, ".", name, 3).resolve()
 
 
-@pytest.mark.fault("folder: links that lead round in a circle", "each file is found once")
+@pytest.mark.fault("folder: links that form a loop", "each file is found once")
 def test_links_that_lead_round_in_a_circle_end(tmp_path, discs):
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a", target_is_directory=True)

@@ -84,7 +84,7 @@ def test_progress(cohort):
 def test_refused(cohort, refused, write_table, write_pair):
     root = cohort()
     for neighbours in (0, -1, 1.5, True):
-        with refused("neighbours must be a whole number from 1"):
+        with refused("neighbours must be a whole number, 1 or more"):
             run(root, neighbours=neighbours)
     with refused("slice_index 99 is outside"):
         run(root, extraction=SliceExtraction("axial", 99))

@@ -197,7 +197,7 @@ def test_a_folder_of_mixed_orientations_is_alike_to_every_command(cohorts, tmp_p
         said[root.name] = capsys.readouterr().out
     mixed = "the scans are stored in 10 orientations ("
     assert mixed in said["mixed"] and mixed not in said["alike"]
-    assert "0 suspicious" in said["mixed"] and "turned alike by their affines" in said["mixed"]
+    assert "0 suspicious" in said["mixed"] and "turned to one orientation by their affines" in said["mixed"]
     demos = [
         leakage_demo(root, extraction=SliceExtraction("axial", 11), neighbours=2, controls="all") for root in cohorts
     ]

@@ -72,7 +72,7 @@ def test_of_two_columns_of_ids_the_one_whose_values_begin_the_others_is_the_pers
     assert [scan.subject for scan in table.scans] == [person for person, _ in scans]
     assert len({scan.session for scan in table.scans}) == 2
     (note,) = table.notes
-    assert note.text == f"persons are in the column {'Subject' if 'Subject' in header else 'subject_ID'}"
+    assert note.text == f"subjects are in the column {'Subject' if 'Subject' in header else 'subject_ID'}"
     assert note.examples == ("OAS30000", "OAS30001", "OAS30002")
 
 
@@ -87,7 +87,7 @@ def test_scans_whose_ids_tell_nothing_of_the_person_are_its_sessions(tmp_path):
 
 def test_columns_that_make_other_persons_are_asked_about(tmp_path, refused):
     path = write(tmp_path / "t.csv", "subject,ID", "a,1", "a,2", "b,3")
-    with refused(r"by subject the rows are 2 persons, by ID 3: name .* with --subject-column"):
+    with refused(r"by subject the rows are 2 subjects, by ID 3: name .* with --subject-column"):
         read_table(path)
     assert named(path, columns={"subject": "ID"}) == [("1", ""), ("2", ""), ("3", "")]
     assert named(path, columns={"subject": "subject", "session": "ID"}) == [("a", "1"), ("a", "2"), ("b", "3")]
@@ -133,10 +133,10 @@ def test_bids_participant_id_wins_even_where_another_column_groups_the_rows_othe
 def test_ids_that_may_be_one_person_are_asked_about(tmp_path, ids, asked):
     path = write(tmp_path / "t.csv", "ID", *ids)
     with pytest.raises(
-        MonaiCaeError, match=rf"are {asked} one person or two\? Say so with --subject-pattern: "
+        MonaiCaeError, match=rf"are {asked} one subject or two\? Say so with --subject-pattern: "
     ) as said:
         read_table(path)
-    pattern, stem = re.search(r"person, '(.+)' makes these two (.+);", str(said.value)).groups()
+    pattern, stem = re.search(r"subject, '(.+)' takes both as (.+);", str(said.value)).groups()
     joined = [subject for subject, _ in named(path, subject_pattern=pattern, columns={"session": "ID"})]
     assert joined[:2] == [stem, stem]
     assert len(set(joined)) == PERSONS[ids[0]]
@@ -166,7 +166,7 @@ def test_names_of_one_stem_and_two_sexes_are_not_one_person(tmp_path):
 def test_a_pattern_finds_the_persons(tmp_path, refused):
     path = write(tmp_path / "t.csv", "ID", "S01a", "S01b", "S02a")
     assert named(path, subject_pattern=r"(\D*\d+)") == [("S01", "a"), ("S01", "b"), ("S02", "a")]
-    with refused(r"subject_pattern '\(X\)' finds nobody in the ID 'S01a'"):
+    with refused(r"subject_pattern '\(X\)' finds no subject in the ID 'S01a'"):
         read_table(path, subject_pattern="(X)")
     with refused(r"subject_pattern '\(' is not a regular expression"):
         read_table(path, subject_pattern="(")
@@ -342,9 +342,9 @@ def test_two_names_of_one_person_in_two_sets_are_a_leak(tmp_path, first, second)
 )
 def test_two_names_that_may_be_one_person_in_two_sets_are_a_question(tmp_path, first, second):
     audit = audited([first, "b", "c"], [second, "d"], tmp_path)
-    (question,) = [finding for finding in audit.findings if finding.check == "Names that may be one person"]
+    (question,) = [finding for finding in audit.findings if finding.check == "Names that may be one subject"]
     assert (question.leak, audit.leaks) == (False, [])
-    assert f"are {first} and {second} one person? They are in training and in test" in question.message
+    assert f"are {first} and {second} one subject? They are in training and in test" in question.message
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ def test_names_of_different_persons_raise_no_question(tmp_path, names):
             item["sex"] = "FM"[item["label"]]
             touch(tmp_path / item["image"])
     audit = audit_sets(*sets, pixels=False)
-    assert [finding for finding in audit.findings if "one person" in finding.check] == []
+    assert [finding for finding in audit.findings if "one subject" in finding.check] == []
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_names_of_different_persons_raise_no_question(tmp_path, names):
 )
 def test_longer_names_of_one_person_are_a_question_too(tmp_path, first, second):
     (question,) = audited([first, "b", "c"], [second, "d"], tmp_path).findings
-    assert question.message == f"are {first} and {second} one person? They are in training and in test"
+    assert question.message == f"are {first} and {second} one subject? They are in training and in test"
 
 
 def test_what_is_a_leak_is_not_a_question_too(tmp_path):
@@ -391,19 +391,19 @@ def test_names_of_ixi_adni_and_oasis_are_persons(tmp_path):
 
 def test_numbered_subjects_of_a_site_hide_no_visits_of_another_study(tmp_path):
     audit = audited([*(f"Pitt_{n:02d}" for n in range(14)), "P3_bl"], ["P3_m12", "Pitt_20", "Pitt_21"], tmp_path)
-    (question,) = [finding for finding in audit.findings if finding.check == "Names that may be one person"]
-    assert "are P3_bl and P3_m12 one person? They are in training and in test" in question.message
+    (question,) = [finding for finding in audit.findings if finding.check == "Names that may be one subject"]
+    assert "are P3_bl and P3_m12 one subject? They are in training and in test" in question.message
 
 
 def test_one_wrong_sex_hides_no_visits(tmp_path, refused):
     rows = [f"p{n}_{visit},F" for n in range(12) for visit in ("bl", "m12")]
-    with refused("are p0_bl and p0_m12 one person or two"):
+    with refused("are p0_bl and p0_m12 one subject or two"):
         read_table(write(tmp_path / "t.csv", "ID,sex", *rows[:-1], "p11_m12,M"))
 
 
 def test_what_looks_like_a_session_but_has_both_sexes_is_asked_about(tmp_path, refused):
     rows = [f"{group}_d{n:03d},{'FM'[n % 2]}" for group in ("AD", "HC") for n in range(6)]
-    with refused("are AD_d000 and AD_d001 one person or two"):
+    with refused("are AD_d000 and AD_d001 one subject or two"):
         read_table(write(tmp_path / "t.csv", "ID,sex", *rows))
 
 

@@ -256,7 +256,7 @@ def test_volumes_beyond_the_limits_are_refused(tmp_path, refused, shape, message
         SliceReader("sagittal", 1).get_data((str(path),))
 
 
-@pytest.mark.fault("scan: voxels that start behind 128 MiB", "the error")
+@pytest.mark.fault("scan: voxels that start after 128 MiB", "the error")
 def test_voxels_far_behind_the_header_are_refused(tmp_path, refused):
     made = nib.Nifti1Header(header(SHAPE)[:348])
     made["vox_offset"] = 2 * MAX_OFFSET_BYTES
@@ -328,7 +328,7 @@ def test_the_worst_files_within_a_limited_address_space(tmp_path):
 
 @pytest.mark.fault(
     "scan: a named pipe, /dev/zero, a folder, a loop of links, a link to nothing, as image, voxels or .mat",
-    "the error, at once; `monai-cae check` goes on",
+    "the error, at once; `monai-cae check` continues",
 )
 def test_what_is_no_file_is_refused_at_once(tmp_path, refused):
     os.mkfifo(tmp_path / "pipe.nii")
@@ -347,14 +347,14 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, refused):
         assert read(path) is None
     result = check_cohort([(path.name, path) for path in names], extraction=SliceExtraction("axial", 3))
     assert [scan.label for scan in result.suspicious] == ["not readable"] * len(names)
-    with refused(r"pipe\.nii is a folder, a pipe or a device: an image is a file"):
+    with refused(r"pipe\.nii is a folder, a pipe or a device: give an image file"):
         read_only(tmp_path / "pipe.nii", "axial")
     with refused(r"a\x00b\.nii can't be read"):
         read_only("a\0b.nii", "axial")
 
 
 @pytest.mark.fault(
-    f"scan: {EXAMPLES} broken .mat files beside a pair",
+    f"scan: {EXAMPLES} broken .mat files next to a pair",
     "the error, or the .mat is ignored as nibabel does",
 )
 @fuzz

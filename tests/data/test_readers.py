@@ -261,13 +261,13 @@ def test_a_mat_file_places_an_analyze_volume_and_no_other(tmp_path, noise, image
     np.testing.assert_allclose(meta["affine"], by_nibabel(path)[1], rtol=1e-12)
 
 
-@pytest.mark.fault("scan: cut or deleted between the check and the reading", "the error that names the file")
+@pytest.mark.fault("scan: truncated or deleted between the check and the reading", "the error that names the file")
 def test_file_that_is_cut_or_deleted_while_it_is_read_is_named(tmp_path, noise, refused):
     path = save(tmp_path / "a.nii", noise())
     volume = find_volume(str(path))
     os.truncate(path, 352 + 1000)
     for axis in range(3):
-        with refused(r"a\.nii is truncated or broken \(the file ends within the voxels\): copy it again"):
+        with refused(r"a\.nii is truncated or broken \(the file ends in the middle of the voxels\): copy it again"):
             read_slices(volume, axis, 19, 20)
     path.unlink()
     with refused(r"a\.nii is truncated or broken \(No such file or directory\)"):
@@ -437,8 +437,8 @@ def replace_by_folder(path):
 
 BROKEN = {
     "img-truncated": ("a.hdr", truncate_img, r"a\.img is truncated: 19199 of 19200 bytes: copy it again"),
-    "img-missing": ("a.hdr", drop_img, r"a\.img is missing beside its \.hdr: copy the scan again"),
-    "img-is-folder": ("a.hdr", replace_by_folder, r"a\.img is a folder, a pipe or a device: an image is a file"),
+    "img-missing": ("a.hdr", drop_img, r"a\.img is missing next to its \.hdr: copy the scan again"),
+    "img-is-folder": ("a.hdr", replace_by_folder, r"a\.img is a folder, a pipe or a device: give an image file"),
     "img-empty": ("a.img", empty, r"a\.img is truncated: 0 of 19200 bytes: copy it again"),
     "hdr-truncated": ("a.hdr", truncate_header, r"a\.hdr is not a readable image \(.+\): copy it again"),
     "hdr-is-text": ("a.hdr", overwrite, r"a\.hdr is not a readable image \(.+\): copy it again"),

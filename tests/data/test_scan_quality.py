@@ -113,7 +113,7 @@ def test_a_wrong_slice_index_is_no_fault_of_the_scans(discs, refused, on_bad_sca
 
 
 @pytest.mark.fault(
-    "cohort: a scan deleted and one cut after the datalist was made",
+    "cohort: a scan deleted and one truncated after the datalist was made",
     "both named, or left out in memory; the file stays as it is",
 )
 def test_a_datalist_that_is_there(tmp_path, discs):
@@ -184,7 +184,7 @@ def test_a_record_that_is_none_is_refused(tmp_path, discs, refused, bad):
     content = json.loads(path.read_text())
     content["recipe"]["bad_scans"] = bad
     path.write_text(json.dumps(content))
-    with refused(r"datalist\.json is no datalist for this \(its recipe: bad_scans is no list"):
+    with refused(r"datalist\.json is not a usable datalist \(its recipe: bad_scans is not a list"):
         read_datalist(path, discs)
 
 
@@ -201,8 +201,8 @@ def test_a_datalist_nested_too_deep_is_refused(tmp_path, refused):
         ("7.nii.gz", "/d/7.nii.gz is truncated: 7 of 77 bytes", "s1.nii.gz is truncated: 7 of 77 bytes"),
         (
             "a.hdr",
-            "/d/a.img is missing beside its .hdr: a copy is needed",
-            "s1.img is missing beside its .hdr: a copy is needed",
+            "/d/a.img is missing next to its .hdr: a copy is needed",
+            "s1.img is missing next to its .hdr: a copy is needed",
         ),
         ("", "no file", "no file"),
     ],

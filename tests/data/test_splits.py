@@ -393,8 +393,8 @@ def set_part(name, value):
         (drop_key("label"), r"list\.json: the label of OAS1_\d{4} is None"),
         (drop_key("image"), r"list\.json: an item of validation has no image or no subject: both are needed"),
         (drop_key("subject"), r"list\.json: an item of validation has no image or no subject"),
-        (set_part("test", []), r"list\.json is no datalist for this: it has no test set"),
-        (set_part("test", 3), r"list\.json is no datalist for this: it has no test set"),
+        (set_part("test", []), r"list\.json is not a usable datalist: it has no test set"),
+        (set_part("test", 3), r"list\.json is not a usable datalist: it has no test set"),
         (set_part("training", ["a.nii"]), r"list\.json: an item of training has no image or no subject"),
     ],
     ids=[
@@ -443,11 +443,11 @@ def test_leaks_are_let_through_only_where_they_are_asked_for(tmp_path, discs, lo
     ("text", "message"),
     [
         (None, r"no datalist at .*list\.json: check --datalist"),
-        ('{"training": [', r"list\.json is not readable JSON \(.*\): delete it to have it made anew"),
+        ('{"training": [', r"list\.json is not readable JSON \(.*\): delete it to have it made again"),
         ("", r"list\.json is not readable JSON"),
-        ("{}", r"list\.json is no datalist for this: it has no training, validation, test set"),
-        ("[]", r"list\.json is no datalist for this: it is no object with training, validation and test"),
-        ("null", r"list\.json is no datalist for this"),
+        ("{}", r"list\.json is not a usable datalist: it has no training, validation, test set"),
+        ("[]", r"list\.json is not a usable datalist: it is not an object with training, validation and test"),
+        ("null", r"list\.json is not a usable datalist"),
     ],
     ids=["missing", "cut-off", "empty", "nothing", "list", "null"],
 )
@@ -651,6 +651,6 @@ def test_datalist_as_cohort_is_split_anew(tmp_path, discs, load):
 
 
 def test_no_datalist_of_a_table_alone(tmp_path, write_table, load, refused):
-    with refused("dataset_dir is a table alone: training needs the folder with the images"):
+    with refused("dataset_dir is only a table: training needs the folder with the images"):
         load(write_table(tmp_path / "t.csv", ROWS))
     assert not (tmp_path / "out").exists()

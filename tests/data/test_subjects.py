@@ -72,12 +72,12 @@ def test_a_file_gets_the_row_of_its_whole_name_and_session(ages, table, file, ag
             "no row for the session of scans/sub-01_ses-M12_T1w.nii, only 01_M00, 01_M048",
         ),
         (BIDS, "sub-01_T1w.nii", r"several rows for scans/sub-01_T1w.nii \(01_M00, 01_M048\)"),
-        (BIDS, "sub-011_ses-M00_T1w.nii", "no row whose whole ID begins the name of scans/sub-011_ses-M00_T1w.nii"),
-        (NUMBERS, "10.nii.gz", "no row whose whole ID begins the name of scans/10.nii.gz"),
-        (NUMBERS, "12.nii.gz", "no row whose whole ID begins the name of scans/12.nii.gz"),
-        (NUMBERS, "20.nii.gz", "no row whose whole ID"),
+        (BIDS, "sub-011_ses-M00_T1w.nii", "no row whose ID the name of scans/sub-011_ses-M00_T1w.nii starts with"),
+        (NUMBERS, "10.nii.gz", "no row whose ID the name of scans/10.nii.gz starts with"),
+        (NUMBERS, "12.nii.gz", "no row whose ID the name of scans/12.nii.gz starts with"),
+        (NUMBERS, "20.nii.gz", "no row whose ID the name"),
         (NUMBERS, "07.nii.gz", r"several rows for scans/07.nii.gz \(7, 007\)"),
-        (NUMBERS, "1b.nii.gz", "no row whose whole ID"),
+        (NUMBERS, "1b.nii.gz", "no row whose ID the name"),
     ],
 )
 def test_a_file_without_a_row_of_its_own_is_refused(ages, refused, table, file, message):
@@ -133,5 +133,5 @@ def test_the_tables_subjects_need_no_covariates(tmp_path, refused):
     items = inference_items([Path("007.nii"), Path("8_x.nii")], str(tmp_path / "table.csv"), {}, [hash_subject("8")])
     assert [(item["subject"], item["seen_in_training"]) for item in items] == [("007", "no"), ("8", "yes")]
     assert all("covariates" not in item for item in items)
-    with refused("no row whose whole ID begins the name of 9.nii"):
+    with refused("no row whose ID the name of 9.nii starts with"):
         inference_items([Path("9.nii")], str(tmp_path / "table.csv"), {})

@@ -152,7 +152,7 @@ def test_oasis_2_is_read_where_it_is_asked_for(tmp_path):
 
 def test_columns_that_are_not_wanted_are_passed_over(tmp_path, refused):
     path = write(tmp_path / "t.csv", "Subject,PTGENDER,Age,file", "100206,M,22-25,b.txt")
-    with refused(r"Age is '22-25', .*, or go on without ages with --age-column none"):
+    with refused(r"Age is '22-25', .*, or continue without ages with --age-column none"):
         read_table(path)
     (scan,) = read_table(path, {"age": "none", "image": "none"})
     assert (scan.subject, scan.age, scan.sex, scan.file) == ("100206", None, "M", "")
@@ -162,7 +162,7 @@ def test_columns_that_are_not_wanted_are_passed_over(tmp_path, refused):
 
 def test_codes_of_the_sex_need_its_column(tmp_path, refused):
     path = write(tmp_path / "t.csv", "ID,Geschlecht", "a,1")
-    with refused(r"t\.csv has no column of the sex .* name it with --sex-column"):
+    with refused(r"t\.csv has no sex column for --sex-codes: name it with --sex-column"):
         read_table(path, sex_codes="M=1,F=2")
     assert read_table(path, {"sex": "Geschlecht"}, sex_codes="M=1,F=2")[0].sex == "M"
 
@@ -207,7 +207,7 @@ def test_xlsx(tmp_path):
         (["ID,CDR", "a,0", "b,0", "a,1"], r"t\.csv has a twice: delete one of its rows, or .* --session-column"),
         (["ID,CDR", "a_MR1,0", "a_MR1,0"], r"t\.csv has a_MR1 twice"),
         (["ID,CDR", "a,0", " ,0"], r"t\.csv, row 3: the ID is blank: fill it in"),
-        (["ID,CDR", "a,5"], r"t\.csv, row 2: CDR is 5, which is none of 0, 0\.5, 1, 2, 3: correct the table"),
+        (["ID,CDR", "a,5"], r"t\.csv, row 2: CDR is 5, not 0, 0\.5, 1, 2 or 3: correct the table"),
         (["ID,CDR", "a,-2"], r"t\.csv, row 2: CDR is -2,"),
         (["ID,CDR", "a,mild"], r"t\.csv, row 2: CDR is 'mild', not a number: correct it or leave it blank"),
         (
@@ -276,5 +276,5 @@ def test_an_xlsx_that_unpacks_to_too_much_is_not_unpacked(tmp_path, refused):
     with ZipFile(tmp_path / "t.xlsx", "w", ZIP_DEFLATED) as parts:
         parts.writestr("xl/worksheets/sheet1.xml", bytes(70_000_000))
     assert (tmp_path / "t.xlsx").stat().st_size < 100_000
-    with refused(r"t\.xlsx can't be read as a table \(it unpacks to 70000000 bytes, of at most 33554432\)"):
+    with refused(r"t\.xlsx can't be read as a table \(it unpacks to 70000000 bytes, the limit is 33554432\)"):
         read_table(tmp_path / "t.xlsx")

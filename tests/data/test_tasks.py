@@ -42,7 +42,7 @@ def test_rule(rule, expected):
         ("CDR >", "not a comparison"),
         ("__import__('os').system('true') == 0", "a column, a number, a text"),
         ("CDR", "only comparisons"),
-        ("CDR is 0", "'is' is not known"),
+        ("CDR is 0", "'is' is not allowed"),
         ("CDR.real > 0", "a column, a number"),
         ("", "not a comparison"),
     ],

@@ -124,6 +124,6 @@ def test_ages_and_sexes_may_be_unknown():
 
 
 def test_something_else_than_an_audit_is_refused():
-    with pytest.raises(MonaiCaeError, match="no leakage audit: it has no checks, findings") as caught:
+    with pytest.raises(MonaiCaeError, match="not a leakage audit: it has no checks, findings") as caught:
         audit_page({"sets": {}, "synthetic": True})
     assert "\n" not in str(caught.value)

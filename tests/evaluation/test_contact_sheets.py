@@ -104,7 +104,7 @@ def test_missing_images_other_shapes_and_long_titles():
     ("sides", "said"),
     [
         ([("L", "A"), ("R", "S")], "letters at the edges: sides of the body"),
-        ([None, ("L", "A")], "letters at the edges: sides of the body (not recorded of 1, shown as stored)"),
+        ([None, ("L", "A")], "letters at the edges: sides of the body (not recorded for 1, shown as stored)"),
         ([None, None], "sides of the body not recorded, shown as stored"),
     ],
 )
@@ -152,7 +152,7 @@ def test_the_figure_for_a_talk():
     figure = leakage_figure(0.994, 0.596, 0.5, note="Synthetic data")
     words = texts(figure)
     assert {"99.4%", "59.6%", "chance 50%", "Synthetic data"} <= set(words)
-    assert "40 points of accuracy are subjects recognised again" in words
+    assert "40 points of accuracy come from recognising subjects" in words
     bars: list[Any] = list(figure.axes[0].patches)
     widths = {to_hex(bar.get_facecolor()).upper(): bar.get_width() for bar in bars}
     assert widths[VERMILLION] == 0.994 and widths[BLUE] == 0.596

@@ -253,4 +253,4 @@ def test_a_card_that_its_author_has_edited_stays(tmp_path, capsys):
     path.write_text(edited)
     other = write_card(path, "# Card\n\nthird\n")
     assert path.read_text() == edited and other.name == "model_card.new.md" and "third" in other.read_text()
-    assert "has been edited and stays" in capsys.readouterr().out
+    assert "has been edited and is kept" in capsys.readouterr().out

@@ -137,7 +137,7 @@ def test_three_at_once_each_against_the_first_under_names_apart(tmp_path, capsys
     assert main(["compare", *files, "--out", str(tmp_path / "out")]) == 0
     rows = written(tmp_path / "out")
     assert rows["first"].unique() == [files[0]] and list(rows["other"].unique()) == files[1:]
-    assert "No correction for comparing with several" in capsys.readouterr().out
+    assert "No correction for multiple comparisons" in capsys.readouterr().out
 
 
 def test_order_of_the_rows_and_spelling_of_the_numbers_change_nothing(two, tmp_path, capsys):
@@ -153,28 +153,28 @@ GOOD = table(5, 1.2)
 BAD = {
     "no column probability": GOOD.drop(columns="probability"),
     "has no row": GOOD[:0],
-    "row 3 (subject S02): the probability must be between 0 and 1, not 1.5; 1 rows are so": GOOD.assign(
+    "row 3 (subject S02): the probability must be between 0 and 1, not 1.5; 1 rows are wrong": GOOD.assign(
         probability=[0.5, 0.5, 1.5, *[0.5] * 21]
     ),
-    "row 1 (subject S00): the probability must be a number, not blank; 24 rows are so": GOOD.assign(probability=np.nan),
+    "row 1 (subject S00): the probability must be a number, not blank; 24 rows": GOOD.assign(probability=np.nan),
     "the probability must be a number, not high": GOOD.assign(probability="high"),
     "the probability must be a number, not inf": GOOD.assign(probability=np.inf),
     "the label must be 0 (HC) or 1 (AD), not 2": GOOD.assign(label=2),
     "row 1: subject is blank": GOOD.assign(subject=""),
-    "one class only, AD (label 1)": GOOD.assign(label=1),
+    "only one class, AD (label 1)": GOOD.assign(label=1),
     "subject S00 twice in repeat 1": pd.concat([GOOD, GOOD[:2]]),
     "gives 24 subjects both labels, the first is S00": pd.concat(
         [GOOD, GOOD.assign(repeat=2, label=1 - GOOD["label"])]
     ),
-    "one class only in repeat 2, HC": pd.concat([GOOD, GOOD[:5].assign(repeat=2)]),
+    "only one class in repeat 2, HC": pd.concat([GOOD, GOOD[:5].assign(repeat=2)]),
     "the threshold must be between 0 and 1, not 7": GOOD.assign(threshold=7),
     "predictions that no threshold": GOOD.assign(prediction=(GOOD["probability"] < 0.5).astype(int)),
     "lacks 2 that": GOOD[2:],
     "the first is S00": GOOD[2:],
     "has 1 that": pd.concat([GOOD, GOOD[:1].assign(subject="T01")]),
-    "give 1 subjects other labels, the first is S00": GOOD.assign(label=[1, *GOOD["label"][1:]]),
-    "tested 24 subjects in other repeats or folds, the first is S00": GOOD.assign(fold=2),
-    "tested 1 subjects in other repeats or folds, the first is S03": pd.concat(
+    "give 1 subjects different labels, the first is S00": GOOD.assign(label=[1, *GOOD["label"][1:]]),
+    "tested 24 subjects in different repeats or folds, the first is S00": GOOD.assign(fold=2),
+    "tested 1 subjects in different repeats or folds, the first is S03": pd.concat(
         [GOOD.drop(3), GOOD[3:4].assign(fold=2)]
     ),
 }

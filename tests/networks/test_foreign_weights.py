@@ -43,7 +43,7 @@ FOREIGN = {
         weights(weight=torch.zeros(2, 3, device="meta"), bias=torch.zeros(2)),
         "not plain numbers in them",
     ),
-    "other objects": (weights(weight=[1, 2], bias="text"), "holds something else than one network's weights"),
+    "other objects": (weights(weight=[1, 2], bias="text"), "holds something other than one network's weights"),
 }
 
 

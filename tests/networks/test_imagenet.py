@@ -187,8 +187,8 @@ def without(state: State, name: str) -> State:
 BAD = {
     "missing-file": (ResNet50Encoder, None, "no ImageNet weights at"),
     "garbage": (VGG16Encoder, b"not a checkpoint", "not a PyTorch checkpoint"),
-    "no-weights": (ResNet50Encoder, {"epoch": 3}, "something else than one network's weights"),
-    "a-list": (ResNet50Encoder, [1, 2], "something else than one network's weights"),
+    "no-weights": (ResNet50Encoder, {"epoch": 3}, "something other than one network's weights"),
+    "a-list": (ResNet50Encoder, [1, 2], "something other than one network's weights"),
     "missing-resnet": (
         ResNet50Encoder,
         lambda: without(resnet50_state(), "layer1.0.downsample.0.weight"),

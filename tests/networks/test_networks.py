@@ -154,7 +154,7 @@ def test_weights_round_trip(tmp_path):
     [
         (None, "no checkpoint at"),
         (b"not a checkpoint", "not a PyTorch checkpoint"),
-        ({"epoch": 3}, "something else than one network's weights"),
+        ({"epoch": 3}, "something other than one network's weights"),
         (ConvEncoder(channels=SMALL).state_dict(), "another architecture.*is missing"),
         (
             autoencoder(channels=(4, 6, 10)).state_dict(),

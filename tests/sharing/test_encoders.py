@@ -76,11 +76,11 @@ MISTAKES = {
     ),
     "other weights": (
         lambda b: save_weights(random_network("autoencoder", (8, 8, 8)), b / "models/autoencoder.pt"),
-        "autoencoder.pt holds the weights of another architecture than ConvEncoder",
+        "autoencoder.pt holds the weights of a different architecture than ConvEncoder",
     ),
     "other channels": (
         lambda b: change(b, "inference.json", channels=[16, 32]),
-        "of another architecture than ConvEncoder",
+        "of a different architecture than ConvEncoder",
     ),
     "text for weights": (lambda b: (b / "models/autoencoder.pt").write_text("no weights"), "not a PyTorch checkpoint"),
     "newer version": (
@@ -98,14 +98,14 @@ MISTAKES = {
     ),
     "more than memory": (
         lambda b: change(b, "inference.json", channels=[10**6, 10**7]),
-        "of another architecture than ConvEncoder",
+        "of a different architecture than ConvEncoder",
     ),
 }
 
 
 @pytest.mark.fault(
     "weights: an inference.json with 10^7 channels, parts missing or of another network",
-    "`load_encoder` refuses them in one line, before memory is taken",
+    "`load_encoder` refuses them in one line, before they take memory",
 )
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_told_in_one_line(bundle, name, capsys):

@@ -267,7 +267,7 @@ MISTAKES = {
     "plane": ({"bundle": lambda t: given(t, plane="axail")}, "plane must be axial, coronal or sagittal, not 'axail'"),
     "no checkpoint": ({"--checkpoint": lambda t: t / "none.pt"}, "no checkpoint at {t}/none.pt"),
     "code": ({"--checkpoint": code}, "code.pt is not a PyTorch checkpoint of plain weights"),
-    "other": ({"--checkpoint": other_architecture}, "other.pt holds the weights of another architecture"),
+    "other": ({"--checkpoint": other_architecture}, "other.pt holds the weights of a different architecture"),
     "no volumes": ({"--volumes": lambda t: t}, "no .nii, .nii.gz or .hdr/.img image in {t}"),
     "broken volume": ({"--volumes": broken_volume}, "{t}/broken.nii.gz is "),
     "out": ({"out": lambda t: a_file(t) / "out.ts"}, "can't write {t}/file/out.ts"),

@@ -252,7 +252,7 @@ BAD_RUNS = {
     "experiment": (lambda run: shutil.copytree(run, run / "repeat_1"), "an experiment: give one of its runs, such as"),
     "trained on": (
         lambda run: shutil.copyfile(run / "models" / "autoencoder.pt", run / "models" / "model.pt"),
-        "model.pt is not what results_evaluate.json is about: run evaluate.json",
+        "model.pt is not the file that results_evaluate.json describes: run evaluate.json",
     ),
     "no weights": (lambda run: (run / "models" / "autoencoder.pt").unlink(), "autoencoder.pt: copy the autoencoder's"),
     "broken": (lambda run: (run / "audit.json").write_text("{"), "audit.json is not readable JSON"),
@@ -273,7 +273,7 @@ def test_wrong_arguments(finished_run, package, tmp_path, capsys):
     run = ["--output_dir", str(finished_run)]
     assert "must be a file NAME.zip" in mistake(capsys, "package", str(tmp_path / "p.tar"), *run)
     assert "exists: choose another name" in mistake(capsys, "package", str(package), *run)
-    assert "give the run" in mistake(capsys, "package", str(tmp_path / "p.zip"))
+    assert "give a run with" in mistake(capsys, "package", str(tmp_path / "p.zip"))
     assert "must start with https://" in mistake(capsys, "package", str(tmp_path / "p.zip"), *run, "--weights-url", "x")
     (tmp_path / "file").touch()
     assert "choose another place" in mistake(capsys, "package", str(tmp_path / "file" / "p.zip"), *run)
@@ -323,7 +323,7 @@ CHANGED = {
     ),
     "other network": (
         lambda i, folder: i.update({"models/model.pt": other_weights(folder)}), True,
-        "models/model.pt holds the weights of another architecture than EncoderClassifier",
+        "models/model.pt holds the weights of a different architecture than EncoderClassifier",
     ),
     "newer version": (
         lambda i, _: edited(i, "configs/metadata.json", lambda m: m.update(version="7.0.0")), True,
@@ -348,7 +348,8 @@ CHANGED = {
 
 
 @pytest.mark.fault(
-    "package: files changed, added or missing, other or pickled weights, a network that is none, hashes of /etc/passwd",
+    "package: files changed, added or missing, wrong or pickled weights, a definition that is not a network, hashes of "
+    "/etc/passwd",
     "refused in one line by `bundle --from` and `package --check`, nothing written",
 )
 @pytest.mark.parametrize("name", CHANGED)
@@ -386,45 +387,51 @@ def patched(offset: int, value: bytes):
 
 
 BROKEN = {
-    "not a zip": (lambda path: path.write_bytes(b"no zip"), "is not a whole zip file"),
-    "empty": (lambda path: path.write_bytes(b""), "is not a whole zip file"),
-    "nothing in it": (with_members(), "is not a whole zip file (nothing is in it)"),
-    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "is not a whole zip file"),
-    "damaged": (lambda path: path.write_bytes(path.read_bytes().replace(b"Apache", b"apache")), "not a whole zip file"),
+    "not a zip": (lambda path: path.write_bytes(b"no zip"), "is not an intact zip file"),
+    "empty": (lambda path: path.write_bytes(b""), "is not an intact zip file"),
+    "nothing in it": (with_members(), "is not an intact zip file (it is empty)"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-1000]), "is not an intact zip file"),
+    "damaged": (
+        lambda path: path.write_bytes(path.read_bytes().replace(b"Apache", b"apache")),
+        "intact zip file",
+    ),
     "zip slip": (with_members("a/../../x"), "a link or a path that leads out"),
     "absolute": (with_members("/tmp/x"), "a link or a path that leads out"),
     "backslash": (with_members("a\\..\\x"), "a link or a path that leads out"),
     "drive": (with_members("C:/x"), "a link or a path that leads out"),
     "symbolic link": (with_members("a/link", mode=0o120777), "a link or a path that leads out"),
     "device": (with_members("a/dev", mode=0o020666), "a link or a path that leads out"),
-    "two folders": (with_members("a/x", "b/x"), "does not lie, once, in the one folder"),
-    "twice": (with_members("a/x", "a/X"), "does not lie, once, in the one folder"),
-    "no folder": (with_members("x"), "does not lie, once, in the one folder"),
+    "two folders": (with_members("a/x", "b/x"), "is not in the package's one folder, or is there twice"),
+    "twice": (with_members("a/x", "a/X"), "is not in the package's one folder, or is there twice"),
+    "no folder": (with_members("x"), "is not in the package's one folder, or is there twice"),
     "too many": (with_members(*(f"a/{number}" for number in range(201))), "has 201 members"),
     "oversized": (patched(24, struct.pack("<I", 0xFFFFFFFE)), "a package of its size has at most 0.031 GB"),
     "bomb": (with_members("a/x", "a/bomb", content=bytes(33 << 20)), "of its size has at most 0.031 GB"),
     "overlapping": (patched(42, bytes(4)), "overlaps what follows it"),
-    "more than it says": (patched(24, struct.pack("<I", 1)), "is not a whole zip file (Bad CRC-32"),
+    "more than it says": (patched(24, struct.pack("<I", 1)), "is not an intact zip file (Bad CRC-32"),
     "less than it says": (patched(24, struct.pack("<I", 1 << 20)), "is smaller than it says"),
     "another name inside": (
         lambda path: path.write_bytes(path.read_bytes().replace(b"shared_model", b"shared_modem", 1)),
-        "is not a whole zip file (File name in directory",
+        "is not an intact zip file (File name in directory",
     ),
-    "file and folder": (with_members("a/x/y", "a/x"), "x is a file and a folder in it"),
-    "name of another alphabet": (with_members("a/mod\u0435l.pt"), "a link or a path that leads out, or no plain name"),
-    "two ways to write it": (with_members("a/e\u0301", "a/\u00e9"), "or no plain name"),
-    "device of Windows": (with_members("a/NUL.txt"), "or no plain name"),
-    "final dot": (with_members("a/x."), "or no plain name"),
-    "deep": (with_members("a/" + "b/" * 5 + "c"), "or no plain name"),
-    "terminal": (with_members("a/x\x1b[2J"), "'a/x\\x1b[2J', a link or a path that leads out, or no plain name"),
-    "encrypted": (patched(8, struct.pack("<H", 1)), "is encrypted or compressed in another way"),
+    "file and folder": (with_members("a/x/y", "a/x"), "x is both a file and a folder"),
+    "name of another alphabet": (
+        with_members("a/mod\u0435l.pt"),
+        "a link or a path that leads out, or an odd name",
+    ),
+    "two ways to write it": (with_members("a/e\u0301", "a/\u00e9"), "or an odd name"),
+    "device of Windows": (with_members("a/NUL.txt"), "or an odd name"),
+    "final dot": (with_members("a/x."), "or an odd name"),
+    "deep": (with_members("a/" + "b/" * 5 + "c"), "or an odd name"),
+    "terminal": (with_members("a/x\x1b[2J"), "'a/x\\x1b[2J', a link or a path that leads out, or an odd name"),
+    "encrypted": (patched(8, struct.pack("<H", 1)), "is encrypted, or compressed as no package is"),
 }
 
 
 @pytest.mark.fault(
     "zip: truncated, damaged, empty; `..`, absolute, backslash, drive, device name, link, device; overlapping "
-    "members, other sizes or names in directory and file, a bomb, a file that is a folder too, names that differ "
-    "by case or alphabet",
+    "members, sizes or names that differ between directory and file, a bomb, a file that is also a folder, names that "
+    "differ by case or alphabet",
     "refused in one line, nothing written",
 )
 @pytest.mark.parametrize("name", BROKEN)
@@ -451,7 +458,7 @@ def test_a_folder_in_use_is_checked_too(unpacked, tmp_path, capsys):
 
 
 @pytest.mark.fault(
-    "package: weights removed, exchanged or replaced by pickled code once it is unpacked",
+    "package: weights removed, exchanged or replaced by pickled code after unpacking",
     "inference refuses them in one line",
 )
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tiny import CONFIGS
 
 from monai_cae.cli import main
 
-DOUBTS = ["DEAD CLASSIFIER: everybody is taken for AD.", "A sentence of tomorrow, with 100 % and 3 < 4."]
+DOUBTS = ["DEAD CLASSIFIER: all subjects are classified as AD.", "A sentence of tomorrow, with 100 % and 3 < 4."]
 
 
 def edit(path: Path, **changes: object) -> None:
@@ -92,7 +92,7 @@ def test_one_scan_is_one_scan(bundle, discs, tmp_path, capsys):
     assert (row["subject"], row["seen_in_training"]) == ("NA", "unknown")
     printed = capsys.readouterr().out
     assert "\n1 scan in " in printed and "SEEN" not in printed
-    assert "It is not known of 1 of 1 subject whether the checkpoint saw them in training." in printed
+    assert "For 1 of 1 subject it is not known whether the checkpoint saw them in training." in printed
 
 
 def told(printed: str) -> list[str]:
@@ -103,7 +103,7 @@ def told(printed: str) -> list[str]:
 def test_doubts_travel_with_the_weights(run, discs, tmp_path, capsys, changes):
     run = Path(shutil.copytree(run, tmp_path / "run"))
     edit(run / "results_evaluate.json", **changes)
-    of_data = {"synthetic": ["SYNTHETIC DATA, NOT REAL MRI: nothing about people follows from it."],
+    of_data = {"synthetic": ["SYNTHETIC DATA, NOT REAL MRI: the results say nothing about patients."],
                "leaks": ["LEAKY: 3 found between the sets, the scores are worthless."]}  # fmt: skip
     of_results = changes.get("caveats", DOUBTS)
     expected = [*of_data.get(next(iter(changes), ""), []), *of_results]
@@ -131,12 +131,15 @@ def test_doubts_travel_with_the_weights(run, discs, tmp_path, capsys, changes):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ({"weights": {"checkpoint": "another"}, "caveats": DOUBTS}, "UNTESTED: no test of these weights is recorded"),
+        (
+            {"weights": {"checkpoint": "another"}, "caveats": DOUBTS},
+            "UNTESTED: no test results are stored with these weights",
+        ),
         (
             {"caveats": DOUBTS},
-            "results_evaluate.json can't be read, so what is doubtful about these weights is not known",
+            "results_evaluate.json can't be read, so the caveats of these weights are not known",
         ),
-        ([], "results_evaluate.json can't be read, so what is doubtful"),
+        ([], "results_evaluate.json can't be read, so the caveats of"),
     ],
     ids=["of other weights", "older", "broken"],
 )

@@ -65,7 +65,7 @@ ATTACKS = {
 
 
 @pytest.mark.fault(
-    "package: code or a place of its own in a config or metadata.json (`$`, `$import`, os.system, torch.load or "
+    "package: code or a path of its own in a config or metadata.json (`$`, `$import`, os.system, torch.load or "
     "monai.bundle.run as `_target_`, in a reader or hidden in a name, `_requires_`, macros, another server or "
     "file to write)",
     r"each shown with its file and key, and refused; escape sequences and right-to-left marks are printed as "
@@ -98,7 +98,7 @@ FOREIGN = {
 
 
 @pytest.mark.fault(
-    "package: code in logging.conf, `scripts/`, torch.py, a config more, a weight list with a download or YAML "
+    "package: code in logging.conf, `scripts/`, torch.py, an extra config, a weight list with a download or YAML "
     "aliases that multiply",
     "each shown and refused, nothing written",
 )
@@ -124,7 +124,7 @@ def test_what_is_refused_can_be_trusted_and_then_says_so(package, tmp_path, caps
     assert main(["package", str(spoilt), "--check", "--trust"]) == 0
     assert main(["bundle", str(folder), "--from", str(spoilt), "--trust"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("runs as it is (1 place: configs/train.json: seed: $__import__(") == 2
+    assert printed.count("and will run (1 place: configs/train.json: seed: $__import__(") == 2
     assert json.loads((folder / "configs" / "train.json").read_text())["seed"] == RUN
     assert main(["package", str(folder), "--check"]) == 1
     assert main(["export", str(folder), str(tmp_path / "model.ts")]) == 0  # inference.json is what it runs
@@ -132,7 +132,7 @@ def test_what_is_refused_can_be_trusted_and_then_says_so(package, tmp_path, caps
 
 @pytest.mark.fault(
     "package: a `$` in the inference.json that `monai-cae export` runs",
-    "shown and refused, run with `--trust` only",
+    "shown and refused, run only with `--trust`",
 )
 def test_export_runs_an_inference_config_only_when_told_to(unpacked, tmp_path, capsys):
     folder = tmp_path / "model"
@@ -144,10 +144,10 @@ def test_export_runs_an_inference_config_only_when_told_to(unpacked, tmp_path, c
     assert "image_size: $print('executed') or 16" in printed.err and not printed.out
     assert main(["export", str(folder), str(tmp_path / "model.ts"), "--trust"]) == 0
     printed = capsys.readouterr().out
-    assert "executed" in printed and "runs as it is (1 place: configs/inference.json: image_size: $print(" in printed
+    assert "executed" in printed and "and will run (1 place: configs/inference.json: image_size: $print(" in printed
 
 
-@pytest.mark.fault("package: monai.py beside it once it is unpacked", "shown, refused")
+@pytest.mark.fault("package: monai.py added next to it after unpacking", "shown, refused")
 def test_code_beside_an_unpacked_package_is_shown(unpacked, tmp_path, capsys):
     folder = tmp_path / "model"
     shutil.copytree(unpacked, folder)

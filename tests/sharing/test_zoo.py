@@ -100,4 +100,4 @@ def test_a_broken_package_is_one_line(tmp_path, capsys):
     assert zoo_checks["main"]([str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"error: {tmp_path} has no configs/: give a bundle's folder or a package\n"
     assert zoo_checks["main"]([str(tmp_path / "x.zip")]) == 1
-    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'x.zip'} is not a whole zip file")
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'x.zip'} is not an intact zip file")

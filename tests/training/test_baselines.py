@@ -371,7 +371,7 @@ NEGATIVE = {
         ({"models#a/b": SVM_ALONE}, "a model can't be called 'a/b'"),
         ({"models#mine": {"features": "@features#pixels"}}, "models#mine must have features and a classifier"),
         ({"features#pooled_pixels#pool": 17, "only": "linear_svm"}, "pool 17 is above the images' size (16, 16)"),
-        ({"features#pooled_pixels#pool": 0}, "pool must be a whole number from 1, not 0"),
+        ({"features#pooled_pixels#pool": 0}, "pool must be a whole number, 1 or more, not 0"),
         ({"max_epochs": 3}, "nothing here reads --max_epochs: it is a setting of"),
     ],
 )  # fmt: skip

@@ -20,10 +20,10 @@ from monai_cae.networks import save_weights
     ("labels", "probabilities", "threshold", "said"),
     [
         ([0, 1, 1], [0.1, 0.9, 0.8], 0.5, []),
-        ([0, 1, 1], [0.6, 0.9, 0.8], 0.5, ["DEAD CLASSIFIER: everybody is taken for AD."]),
-        ([0, 1, 1], [0.6, 0.9, 0.8], 0.95, ["DEAD CLASSIFIER: everybody is taken for HC."]),
+        ([0, 1, 1], [0.6, 0.9, 0.8], 0.5, ["DEAD CLASSIFIER: all subjects are classified as AD."]),
+        ([0, 1, 1], [0.6, 0.9, 0.8], 0.95, ["DEAD CLASSIFIER: all subjects are classified as HC."]),
         ([1, 1], [0.6, 0.9], 0.5, []),  # rightly so
-        ([1, 1], [0.6, 0.6], 0.5, ["NOTHING LEARNED: everybody has the same probability of AD."]),
+        ([1, 1], [0.6, 0.6], 0.5, ["NOTHING LEARNED: all subjects have the same probability of AD."]),
         ([1], [0.6], 0.5, []),
     ],
 )
@@ -40,7 +40,7 @@ def test_what_is_dead(labels, probabilities, threshold, said):
 )  # fmt: skip
 def test_calibration_that_is_out_of_reach(slope, said):
     (sentence,) = out_of_reach(slope) or [""]
-    assert said in sentence and bool(said) == sentence.startswith("CALIBRATION OUT OF REACH: ")
+    assert said in sentence and bool(said) == sentence.startswith("NOT CALIBRATED: ")
 
 
 @pytest.mark.parametrize(("psnr", "worse"), [(15.47, False), (15.46, False), (15.45, True), (np.inf, False)])
@@ -82,8 +82,8 @@ def evaluate(run_bundle, discs, tmp_path, tracking_uri, capsys):
 def test_a_dead_classifier_is_told_where_its_scores_are(evaluate):
     printed, results, tags = evaluate(alive=False)
     first, second, third, last = results["caveats"]
-    assert first.startswith("DEAD CLASSIFIER: everybody is taken for ")
-    assert second.startswith("NOTHING LEARNED: ") and third.startswith("CALIBRATION OUT OF REACH: no finite slope fits")
+    assert first.startswith("DEAD CLASSIFIER: all subjects are classified as ")
+    assert second.startswith("NOTHING LEARNED: ") and third.startswith("NOT CALIBRATED: no finite slope fits")
     assert f"  ! {first}\n  ! {second}\n" in printed
     assert tags["caveats"] == f"{first} {second} {third} {last}"
     assert first in tags["mlflow.note.content"] and "not a medical device" in tags["mlflow.note.content"]

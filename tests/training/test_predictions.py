@@ -65,7 +65,7 @@ def test_run_that_fails_leaves_the_older_table_and_no_half_one(tmp_path):
 def test_place_that_can_not_be_written_is_told_before_the_first_batch(tmp_path):
     (tmp_path / "file").write_text("")
     engine = evaluator(PredictionTable(tmp_path / "file" / "out" / "predictions.csv", ["file"], Diagnosis()))
-    with pytest.raises(MonaiCaeError, match=r"predictions.csv .*file is no folder.*choose another --output_dir"):
+    with pytest.raises(MonaiCaeError, match=r"predictions.csv .*file is not a folder.*choose another --output_dir"):
         engine.run(BATCHES)
     assert engine.state.iteration == 0
 

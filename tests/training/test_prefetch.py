@@ -94,5 +94,5 @@ def test_the_networks_threads_are_left_alone():
 
 @pytest.mark.parametrize("num_workers", [-1, 1.5, True, "two"])
 def test_impossible_number_of_threads(num_workers):
-    with pytest.raises(MonaiCaeError, match=f"num_workers must be a whole number from 0, not {num_workers!r}"):
+    with pytest.raises(MonaiCaeError, match=f"num_workers must be a whole number, 0 or more, not {num_workers!r}"):
         ReadAheadLoader(scans(1), num_workers=num_workers)

@@ -196,7 +196,7 @@ def test_seed_decides_the_global_generators():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"threads": -1}, "threads must be a whole number from 0 .* not -1"),
+        ({"threads": -1}, "threads must be a whole number, 1 or more, or 0 .* not -1"),
         ({"threads": True}, "threads must be a whole number"),
         ({"deterministic": "yes"}, "deterministic must be true or false, not 'yes'"),
     ],

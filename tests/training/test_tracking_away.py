@@ -185,7 +185,7 @@ def test_what_is_told_is_at_the_server_while_the_run_goes_on(server, track, tmp_
 
 @pytest.mark.fault(
     "MLflow down from start to end, then `monai-cae sync`",
-    "page complete, with the training's times; a second `sync` says that there is nothing",
+    "page complete, with the training's times; a second `sync` finds nothing to send",
 )
 def test_down_for_the_whole_run_and_sent_by_hand(server, track, tmp_path, experiment, capsys):
     server.stop()
@@ -194,7 +194,7 @@ def test_down_for_the_whole_run_and_sent_by_hand(server, track, tmp_path, experi
         log_all(run, tmp_path)
     ended = time.time()
     said = capsys.readouterr().out
-    assert said.count("training goes on") == 1 and "Connection refused" in said
+    assert said.count("training continues") == 1 and "Connection refused" in said
     assert f"monai-cae sync {tmp_path}" in said
     assert main(["sync", str(tmp_path)]) == 1
     refused = capsys.readouterr().err
@@ -215,7 +215,7 @@ def test_down_for_the_whole_run_and_sent_by_hand(server, track, tmp_path, experi
 
 
 @pytest.mark.fault(
-    "MLflow dies, hangs, answers 500, 503 with `Retry-After: 3600`, a web page, or a byte at a time; then it is back",
+    "MLflow dies, hangs, answers 500, 503 with `Retry-After: 3600`, a web page, or a byte at a time, then comes back",
     "page complete, every metric once; one line when it went, one when it came back",
 )
 @pytest.mark.parametrize("fault", ["dead", "500", "503", "html", "hang", "drip"])
@@ -228,7 +228,7 @@ def test_away_in_the_middle_and_back(server, track, tmp_path, experiment, said, 
         server.break_down(fault)
         run._sent_at = 0.0
         run.log_metrics({"early": 1.0}, 2)
-        until(lambda: "training goes on" in said())
+        until(lambda: "training continues" in said())
         monkeypatch.setattr(run._server, "seconds", 10)
         server.mend()
         log_all(run, tmp_path)
@@ -237,7 +237,7 @@ def test_away_in_the_middle_and_back(server, track, tmp_path, experiment, said, 
     seen = page(server, there["pretrain"])
     assert_complete(seen)
     assert seen["early"] == [(1, 0.5), (2, 1.0)]
-    assert said().count("training goes on") == 1 and said().count("answers again") == 1
+    assert said().count("training continues") == 1 and said().count("answers again") == 1
     assert_nothing_left(tmp_path)
 
 
@@ -342,7 +342,7 @@ def test_broken_artifact_store_holds_up_no_metrics(server, track, tmp_path, expe
     assert said().count("does not take files") == 1
     there = runs_of(server, experiment)["pretrain"]
     assert MlflowClient(server.uri).get_run(there).info.status == "FINISHED"
-    with pytest.raises(MonaiCaeError, match=r"takes no files \(.*500"):
+    with pytest.raises(MonaiCaeError, match=r"does not take files \(.*500"):
         list(sync(tmp_path))
     server.mend()
     list(sync(tmp_path))
@@ -391,7 +391,7 @@ def test_resumed_at_another_server_is_there_as_a_whole(server, track, tmp_path, 
     assert seen["early"] == [(1, 0.5)]
     with track(resumed_run_id=run.run_id, tracking_uri=f"sqlite:///{elsewhere}") as other:
         assert other.resumed_run_id == "" and other.run_id != run.run_id
-    assert "is gone: going on in a new one" in capsys.readouterr().out
+    assert "is gone: continuing in a new one" in capsys.readouterr().out
 
 
 @pytest.mark.fault(
@@ -482,7 +482,7 @@ def two_kept(server, track, tmp_path) -> list[TrackedRun]:
     return runs
 
 
-@pytest.mark.fault("a database that is cut or none at all", "one line names it; other runs are sent")
+@pytest.mark.fault("a truncated database, or a file that is not one", "one line names it; other runs are sent")
 @pytest.mark.parametrize("content", [b"", b"not a database, but long enough to be looked at" * 20, None])
 def test_damaged_database_is_one_line_and_stops_no_other(server, two_kept, tmp_path, experiment, content):
     database = tmp_path / "a" / "mlruns.db"
@@ -496,7 +496,7 @@ def test_damaged_database_is_one_line_and_stops_no_other(server, two_kept, tmp_p
 
 
 @pytest.mark.fault(
-    "a database with a forged run ID, links among a run's files", "no file outside `mlruns` beside it is read"
+    "a database with a forged run ID, links among a run's files", "no file outside `mlruns` next to it is read"
 )
 def test_files_outside_are_not_sent(server, two_kept, tmp_path, experiment):
     secret = tmp_path / "secret" / "artifacts" / "id_rsa"
@@ -590,7 +590,7 @@ def test_no_such_store(tmp_path):
         pass
 
 
-@pytest.mark.fault("the run is deleted in MLflow during training", "training goes on; `sync` names what was refused")
+@pytest.mark.fault("the run is deleted in MLflow during training", "training continues; `sync` names what was refused")
 def test_run_that_is_deleted_in_mlflow_goes_on_training(server, track, tmp_path, experiment, capsys):
     with track() as run:
         until(lambda: "pretrain" in runs_of(server, experiment))
@@ -671,7 +671,7 @@ def test_locked_database(own_database, tmp_path, monkeypatch, at_start, released
         if released == "before the end":
             other.close()
     other.close()
-    assert capsys.readouterr().out.count("training goes on") == 1
+    assert capsys.readouterr().out.count("training continues") == 1
     if released == "after the end":
         list(sync(tmp_path))
     if released == "resumed":
@@ -687,7 +687,7 @@ def test_locked_database(own_database, tmp_path, monkeypatch, at_start, released
     assert_nothing_left(tmp_path)
 
 
-@pytest.mark.fault("the SQLite database is read-only, or in a folder that can't be made", "as if it were locked")
+@pytest.mark.fault("the SQLite database is read-only, or in a folder that can't be created", "as if it were locked")
 @pytest.mark.parametrize("fault", ["read-only", "folder"])
 def test_database_that_can_not_be_written(own_database, tmp_path, fault, monkeypatch):
     database = tmp_path / "own.db"

@@ -47,7 +47,7 @@ def read_cells(path: Path) -> Cells:
 def _lines(path: Path) -> Iterator[Row]:
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise ValueError(f"it has {size} bytes, of at most {MAX_BYTES}")
+        raise ValueError(f"it has {size} bytes, the limit is {MAX_BYTES}")
     taken = 0
 
     def lines() -> Iterator[str]:
@@ -74,7 +74,7 @@ def _sheet(path: Path) -> Iterator[Row]:
         with ZipFile(file) as parts:
             unpacked = sum(part.file_size for part in parts.infolist())
         if unpacked > MAX_BYTES:
-            raise ValueError(f"it unpacks to {unpacked} bytes, of at most {MAX_BYTES}")
+            raise ValueError(f"it unpacks to {unpacked} bytes, the limit is {MAX_BYTES}")
         sheet = load_workbook(file, read_only=True, data_only=True, keep_links=False).worksheets[0]
         sheet.reset_dimensions()  # what the file says of them need not be so
         for number, row in enumerate(sheet.iter_rows(), start=1):
@@ -122,7 +122,7 @@ def _within_limits(lines: Iterable[Row]) -> Iterator[Row]:
         cells += len(row)
         if count > MAX_ROWS or len(row) > MAX_COLUMNS or cells > MAX_CELLS:
             raise ValueError(
-                f"it has more than {MAX_ROWS} rows, {MAX_COLUMNS} columns or {MAX_CELLS} cells: keep those of the study"
+                f"it has more than {MAX_ROWS} rows, {MAX_COLUMNS} columns or {MAX_CELLS} cells: keep only the study's"
             )
         if any(cell.strip() for cell in row):
             yield number, row

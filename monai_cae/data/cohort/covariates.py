@@ -90,7 +90,7 @@ def inference_items(
     if not covariates:
         return items
     if not table:
-        print(f"no --table: {', '.join(covariates)} are taken to be average for everybody", flush=True)
+        print(f"no --table: {', '.join(covariates)} are taken to be average for all subjects", flush=True)
         return [{**item, "covariates": np.zeros(len(covariates), np.float32)} for item in items]
     known = [
         {**item, "cdr": row.cdr, "age": row.age, "sex": row.sex, **row.covariates}
@@ -117,7 +117,7 @@ def _rows(images: Sequence[Path], table: str, sex_codes: str) -> list[Scan]:
 
 def _check(name: str, scale: Any, tells: Collection[str]) -> None:
     if name.removesuffix(_SQUARE).lower() in tells:
-        raise MonaiCaeError(f"covariates: {name} is what the network is to find out; leave it out")
+        raise MonaiCaeError(f"covariates: {name} is what the network predicts; leave it out")
     numbers = isinstance(scale, (list, tuple)) and len(scale) == 2 and all(isinstance(v, (int, float)) for v in scale)
     if not numbers or scale[1] <= 0:
         raise MonaiCaeError(f"covariates: {name} needs [centre, scale] with a scale above 0, not {scale!r}")
@@ -167,8 +167,10 @@ def row_of(path: Path, scans: Sequence[Scan], table: str) -> Scan:
     if found:
         raise MonaiCaeError(f"{table} has several rows for {path} ({names}): name the file after one of them")
     if rows:
-        raise MonaiCaeError(f"{table} has no row for the session of {path}, only {names}: add one, or leave it out")
-    raise MonaiCaeError(f"{table} has no row whose whole ID begins the name of {path}: add one, or leave the file out")
+        raise MonaiCaeError(
+            f"{table} has no row for the session of {path}, only {names}: add one, or leave the file out"
+        )
+    raise MonaiCaeError(f"{table} has no row whose ID the name of {path} starts with: add one, or leave the file out")
 
 
 def seen_in_training(subject: str, trained_on: Collection[str], sure: bool = False) -> str:

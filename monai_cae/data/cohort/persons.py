@@ -148,7 +148,9 @@ def name_persons(
         for scan, new in zip(scans, named, strict=True)
         if scan.subject.strip() != new.subject
     ]
-    how = f"persons as --subject-pattern {pattern} finds them" if pattern else "persons without the session in their ID"
+    how = (
+        f"subjects as --subject-pattern {pattern} finds them" if pattern else "subjects without the session in their ID"
+    )
     return named, [Note(how, tuple(cut[:3]))] if cut else []
 
 
@@ -191,7 +193,7 @@ def _found(pattern: re.Pattern[str], name: str, where: str) -> tuple[str, str]:
     group = 1 if pattern.groups else 0
     if not match or not match[group]:
         raise MonaiCaeError(
-            f"{where}: subject_pattern {shown(pattern.pattern)} finds nobody in the ID {shown(name)}: correct it"
+            f"{where}: subject_pattern {shown(pattern.pattern)} finds no subject in the ID {shown(name)}: correct it"
         )
     return match[group], name[match.end(group) :].strip("_-. ")
 
@@ -219,8 +221,8 @@ def _ask(where: str, two: Sequence[str], names: Sequence[str]) -> MonaiCaeError:
         if persons[0] == persons[1] and all(persons):
             found[pattern] = (len(set(map(folded, persons))), persons[0])
     best = max(found, key=lambda pattern: found[pattern][0], default="")
-    one = f", '{best}' makes these two {found[best][1]}" if best else ""
+    one = f", '{best}' takes both as {found[best][1]}" if best else ""
     return MonaiCaeError(
-        f"{where}: are {two[0]} and {two[1]} one person or two? Say so with --subject-pattern: '(.+)' takes every ID "
-        f"as a person{one}; or name the persons' column with --subject-column"
+        f"{where}: are {two[0]} and {two[1]} one subject or two? Say so with --subject-pattern: '(.+)' takes every ID "
+        f"as a subject{one}; or name the subject column with --subject-column"
     )

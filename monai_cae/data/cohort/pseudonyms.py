@@ -91,7 +91,7 @@ def _key() -> bytes:
         given = _read_or_make(key_file())
     if len(given.strip()) < _SHORTEST:
         raise MonaiCaeError(
-            f"the key in {source} must have {_SHORTEST} characters or more: whoever guesses it knows the IDs"
+            f"the key in {source} must have {_SHORTEST} characters or more: anyone who guesses it learns the IDs"
         )
     return given.strip().encode()
 
@@ -101,10 +101,10 @@ def _read_or_make(path: Path) -> str:
         if path.is_file():
             return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise MonaiCaeError(f"can't read {path}: mend it, or set {KEY_VARIABLE} to a key of your own") from error
+        raise MonaiCaeError(f"can't read {path}: repair it, or set {KEY_VARIABLE} to a key of your own") from error
     key = secrets.token_hex(32)
     with replacing(path, f"set {KEY_VARIABLE} to a key of your own") as temporary:
         temporary.touch(mode=0o600)
         temporary.write_text(key + "\n", encoding="utf-8")
-    print(f"made the key of the pseudonyms, {path}: keep it, and keep it secret", flush=True)
+    print(f"made the pseudonym key {path}: keep it, and keep it secret", flush=True)
     return key

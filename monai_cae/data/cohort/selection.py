@@ -180,7 +180,7 @@ def load_usable_cohort(
             raise MonaiCaeError(f"{error}; {len(bad)} were left out as unusable, the first: {bad[0].reason}") from error
         images = [(scan.name, scan.image) for scan in cohort.scans if scan.image is not None]
         if not images:
-            raise MonaiCaeError("dataset_dir is a table alone: training needs the folder with the images")
+            raise MonaiCaeError("dataset_dir is only a table: training needs the folder with the images")
         worse = bad_scans(images, extraction, on_bad_scan, **(frame or {}))
         if not worse:
             return _complete(cohort, found, dataset_dir, bad)

@@ -117,7 +117,7 @@ def read_subjects(
         roles["subject"] = _persons_column(rows, persons, unique, path)
     ids = [column for column in (*persons, *unique) if column != roles["subject"]]
     owners = [row[roles["subject"]] for row in rows]
-    notes = [Note(f"persons are in the column {roles['subject']}", tuple(dict.fromkeys(owners))[:3])] if ids else []
+    notes = [Note(f"subjects are in the column {roles['subject']}", tuple(dict.fromkeys(owners))[:3])] if ids else []
     missing = read_codes(missing_codes)
     sexes = _sexes(rows, roles.get("sex", ""), sex_codes, missing, path, notes)
     unique_id = next((column for column in ids if len({row[column] for row in rows}) == len(rows)), "")
@@ -192,8 +192,8 @@ def _persons_column(rows: Sequence[Row], persons: Sequence[str], scans: Sequence
             best = column
         elif groups[column] != groups[best] and not _begin_with(rows, column, best):
             raise MonaiCaeError(
-                f"{path}: by {best} the rows are {len(set(groups[best]))} persons, by {column} "
-                f"{len(set(groups[column]))}: name the column of the persons with --subject-column"
+                f"{path}: by {best} the rows are {len(set(groups[best]))} subjects, by {column} "
+                f"{len(set(groups[column]))}: name the subject column with --subject-column"
             )
     return best
 
@@ -219,7 +219,7 @@ def _sexes(
         MonaiCaeError: a value that means nothing known, or codes that are not such.
     """
     if not column and codes not in ("", "none"):
-        raise MonaiCaeError(f"{path} has no column of the sex that --sex-codes could mean: name it with --sex-column")
+        raise MonaiCaeError(f"{path} has no sex column for --sex-codes: name it with --sex-column")
     if not column or codes == "none":
         return {}
     found = list(dict.fromkeys(row[column].strip() for row in rows if parse(row[column], missing) is not None))
@@ -228,13 +228,13 @@ def _sexes(
         pairs = [pair.partition("=") for pair in str(codes).split(",")]
         meanings = {value.strip().casefold(): sex.strip().upper() for sex, _, value in pairs}
         if not set(meanings.values()) <= {"F", "M"} or "" in meanings:
-            raise MonaiCaeError(f"sex_codes must be such as F=2,M=1, or none, not {shown(codes)}")
+            raise MonaiCaeError(f"sex_codes must be like F=2,M=1, or none, not {shown(codes)}")
     strange = [value for value in found if value.casefold() not in meanings]
     if strange and not codes:
         example = f"F={strange[0]},M={strange[1] if len(strange) > 1 else '...'}"
         raise MonaiCaeError(
             f"{path}: {column} has {', '.join(strange[:4])}: say which is which with --sex-codes, such as {example}, "
-            "or go on without sex with --sex-codes none"
+            "or continue without sex with --sex-codes none"
         )
     others = [value for value in found if not meanings.get(value.casefold())]
     if others:
@@ -246,7 +246,7 @@ def _note_ages(rows: Sequence[Row], roles: Mapping[str, str], notes: list[Note])
     ages = [row[roles["age"]].strip() for row in rows if "age" in roles]
     capped = [text for text in ages if text and (text[0] in ">≥" or text.endswith("+"))]
     if capped:
-        text = f"{len(capped)} ages are capped and taken as the number that they give"
+        text = f"{len(capped)} ages are capped and read as the number in them"
         notes.append(Note(text, tuple(dict.fromkeys(capped))[:3]))
 
 
@@ -274,7 +274,7 @@ class _Reading:
             require_plain(text, f"{where}: the {what}")
         cdr = _number(self.text(row, "CDR"), "CDR", where)
         if cdr is not None and cdr not in CDR_GRADES:
-            raise MonaiCaeError(f"{where}: CDR is {cdr:g}, which is none of 0, 0.5, 1, 2, 3: correct the table")
+            raise MonaiCaeError(f"{where}: CDR is {cdr:g}, not 0, 0.5, 1, 2 or 3: correct the table")
         numbers = {key: _number(self.text(row, key).replace(",", "."), key, where) for key in COVARIATES}
         return Scan(
             subject=name,
@@ -307,7 +307,7 @@ def _age(text: str, column: str, where: str) -> float | None:
     if not match:
         raise MonaiCaeError(
             f"{where}: {column} is {shown(text)}, not a number of years such as 74, 74.5, 74,5, 074Y or 89+: correct "
-            "it, leave it blank, or go on without ages with --age-column none"
+            "it, leave it blank, or continue without ages with --age-column none"
         )
     age = float(match[1].replace(",", ".")) / (12 if (match[2] or "y")[0].lower() == "m" else 1)
     if not 0 < age < 130:

@@ -82,7 +82,7 @@ class Task:
             return []
         used = list(dict.fromkeys(column for rule in self._rules(rows) for column in rule.used))
         lines = []
-        for label, who in ((1, "patients"), (0, "controls"), (None, "nobody")):
+        for label, who in ((1, "patients"), (0, "controls"), (None, "neither")):
             members = [row for row, given in zip(rows, labels, strict=True) if given == label]
             told = [f"{column} {_counted(row.get(column, '') for row in members)}" for column in used if members]
             lines += [f"{who} ({len(members)}): {'; '.join(told)}"] if members else []
@@ -213,16 +213,16 @@ class Rule:
             return lambda row: None if (value := inner(row)) is None else not value
         if isinstance(node, ast.Compare):
             return self._comparison(node, quoted)
-        raise self._wrong("only comparisons, and, or, not are known")
+        raise self._wrong("only comparisons, and, or and not are allowed")
 
     def _comparison(self, node: ast.Compare, quoted: Mapping[str, str]) -> Callable[[Row], bool | None]:
         operands = [self._operand(operand, quoted) for operand in (node.left, *node.comparators)]
         kinds = [type(op) for op in node.ops]
         if not set(kinds) <= set(_COMPARISONS):
-            raise self._wrong("'is' is not known")
+            raise self._wrong("'is' is not allowed")
         for kind, *pair in zip(kinds, (node.left, *node.comparators), node.comparators, strict=False):
             if kind in _ORDERED and any(isinstance(one, ast.Constant) and isinstance(one.value, str) for one in pair):
-                raise self._wrong("a text is not less or more than another")
+                raise self._wrong("texts can't be compared by size")
 
         def evaluate(row: Row) -> bool | None:
             values = [operand(row) for operand in operands]
@@ -239,7 +239,7 @@ class Rule:
         try:
             constant = ast.literal_eval(node)
         except (ValueError, TypeError, SyntaxError) as error:
-            raise self._wrong("a side of a comparison is a column, a number, a text or a list of them") from error
+            raise self._wrong("each side of a comparison must be a column, a number, a text or a list") from error
         several = [_plain(value) for value in constant] if isinstance(constant, (list, tuple, set)) else None
         return lambda row: _plain(constant) if several is None else several
 

@@ -50,8 +50,8 @@ _WORDS = {
     "fit": ("unlike the others", "correlation with the cohort's median slice inside the brain"),
 }
 _OTHERS = {
-    True: "the header records none, most others do: it is taken as stored",
-    False: "the header records one, most others record none and are taken as stored",
+    True: "the header records none, though most others do: it is taken as stored",
+    False: "the header records one, though most others record none and are taken as stored",
 }
 _OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
 _Turn = Callable[[NDArray[Any]], NDArray[Any]]
@@ -207,9 +207,9 @@ def _compare_headers(looks: Sequence[ScanCheck], shape: Any, spacing: Any) -> li
         if look.frame is None or look.affine is None:
             continue
         if look.frame.shape != shape:
-            look.problems.append(f"other shape: {_times(look.frame.shape)} voxels, usually {_times(shape)}")
+            look.problems.append(f"different shape: {_times(look.frame.shape)} voxels, usually {_times(shape)}")
         elif look.frame.spacing != spacing:
-            look.problems.append(f"other voxel size: {_times(look.frame.spacing)} mm, usually {_times(spacing)} mm")
+            look.problems.append(f"different voxel size: {_times(look.frame.spacing)} mm, usually {_times(spacing)} mm")
         elif not np.isfinite(look.affine).all():
             look.problems.append("no orientation: the header's affine is not finite")
         elif recorded != bool(look.frame.codes):
@@ -219,7 +219,7 @@ def _compare_headers(looks: Sequence[ScanCheck], shape: Any, spacing: Any) -> li
     usual = _most_common(codes for *_, codes in alike)
     for look, _, codes in alike:
         if codes != usual:
-            look.problems.append(f"other axis order: the header says {codes}, usually {usual}")
+            look.problems.append(f"different axis order: the header says {codes}, usually {usual}")
     placed = [(look, affine) for look, affine, codes in alike if codes == usual]
     if not placed:
         return []
@@ -231,7 +231,7 @@ def _compare_headers(looks: Sequence[ScanCheck], shape: Any, spacing: Any) -> li
     for (look, _), distance in zip(placed, apart, strict=True):
         if distance > PLACE_MM:
             look.problems.append(
-                f"other place: the header puts the volume up to {distance:.3g} mm from where the others lie "
+                f"different place: the header puts the volume up to {distance:.3g} mm from where the others lie "
                 f"(limit {PLACE_MM} mm)"
             )
     return []

@@ -105,7 +105,9 @@ def frame_faults(
             faults[image] = f"{fault}: register it"
         elif usual and bool(frame.codes) == (2 * silent >= len(frames)):
             has, others = ("an", "do not") if frame.codes else ("no", "do")
-            faults[image] = f"may lie another way: its header records {has} orientation, most others {others}: mend it"
+            faults[image] = (
+                f"may have another orientation: its header records {has} orientation, most others {others}: correct it"
+            )
     return faults
 
 
@@ -121,7 +123,7 @@ def _misplaced(frame: Frame, wanted: Frame | None, others: str, volumes: bool) -
     if off > MOST_MM:
         return f"lies {off:.3g} mm from {others} (limit {MOST_MM:g} mm)"
     if tilt > MOST_DEGREES:
-        return f"is tilted by {tilt:.3g} degrees against {others} (limit {MOST_DEGREES:g})"
+        return f"is tilted by {tilt:.3g} degrees from {others} (limit {MOST_DEGREES:g})"
     if frame.on_template and frame.tilt > MOST_DEGREES:
         return f"is oblique by {frame.tilt:.3g} degrees, though the volume has the template's voxels"
     return ""
@@ -148,7 +150,7 @@ def frame_lines(images: Iterable[str], extraction: Extraction, *, training: Fram
         whose, where = ("those of the training", "its space") if training else ("the template's", "a template")
         alike = sum(frame[1:3] == usual[1:3] for frame in frames)
         have = "the volumes have" if alike == len(frames) else f"{alike} of {len(frames)} volumes have"
-        lies = f"lies {usual.above_middle:+.3g} mm from the middle, there {wanted.above_middle:+.3g} mm: "
+        lies = f"lies {usual.above_middle:+.3g} mm from the middle, not {wanted.above_middle:+.3g} mm: "
         lines.append(
             f"{have} {_voxels(usual)}{stored}, {whose} {_voxels(wanted)}; "
             f"{'' if usual.shape[extraction.axis] == 1 else f'{extraction.name} {lies}'}register the scans to {where}"
@@ -166,7 +168,7 @@ def _contradictions(images: Iterable[str]) -> list[str]:
     listed = ", ".join(f"{pair} ({count})" for pair, count in pairs.most_common(3))
     return [
         f"sform and qform disagree on the directions of {len(layouts)} scans ({listed}); the sform is used: look at "
-        "them in a viewer, and correct whichever is wrong"
+        "them in a viewer, and correct the wrong one"
     ]
 
 
@@ -187,7 +189,11 @@ def _orientation_lines(frames: Sequence[Frame], axes: str, training: Frame | Non
             "anatomical"
         )
     elif len(counts) > 1:
-        how = "turned alike by their affines" if axes == "anatomical" else "not turned: give --axes anatomical"
+        how = (
+            "turned to one orientation by their affines"
+            if axes == "anatomical"
+            else "not turned: give --axes anatomical"
+        )
         lines.append(f"the scans are stored in {len(counts)} orientations ({found}), and {how}")
     elif training and axes == "stored" and counts and training.codes not in ("", *counts):
         lines.append(f"the scans are stored as {found}, those of the training as {training.codes}: reorient them")
@@ -215,7 +221,7 @@ def _place_lines(frames: Sequence[Frame], usual: Frame, slice_name: str) -> list
         if max(heights) - min(heights) > MOST_MM:
             lines.append(
                 f"the headers place {slice_name} from {min(heights):.3g} to {max(heights):.3g} mm: the scans are not "
-                "registered to one space, and one index is another anatomy in each; register them to a template"
+                "registered to one space, and one index shows different anatomy in each; register them to a template"
             )
     return lines
 

@@ -163,7 +163,7 @@ def from_record(records: Any) -> list[BadScan]:
     try:
         bad = [BadScan(*(str(one[name]) for name in ("subject", "image", "reason"))) for one in records]
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError("bad_scans is no list of subject, image and reason") from error
+        raise ValueError("bad_scans is not a list of subject, image and reason") from error
     for scan in bad:
         for text in (scan.subject, scan.image, scan.reason):
             require_plain(text, "a text in bad_scans")

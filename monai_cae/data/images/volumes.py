@@ -40,7 +40,7 @@ _NIFTI2 = 544  # the same of NIfTI-2
 _MAGIC = slice(344, 348)
 _DISPLAY = ("cal_max", "cal_min")
 _TEXTS = ("data_type", "db_name", "extents", "session_error", "regular", "descrip", "aux_file")
-_NOT_BROUGHT = "is {what}, and its content is not here: bring it with {how}"
+_NOT_BROUGHT = "is {what} whose content is not on this machine: get it with {how}"
 _DEFLATE_RATIO = 1032  # what a byte can inflate to at most: 258 bytes for two bits
 
 
@@ -115,7 +115,7 @@ def find_volume(name: str) -> Volume:
     if pair:
         size = _size(voxels, name)
     if packed and size * _DEFLATE_RATIO < found.end:
-        raise MonaiCaeError(f"{name} is truncated: its {size} bytes can't hold {found.end}: copy it again")
+        raise MonaiCaeError(f"{name} is truncated: its {size} bytes can't hold the {found.end} it needs: copy it again")
     if not packed and size < found.end:
         raise MonaiCaeError(f"{voxels} is truncated: {size} of {found.end} bytes: copy it again")
     return Volume(voxels, found, packed)
@@ -182,7 +182,7 @@ def _dangling(path: str) -> str:
     target = os.readlink(path)  # noqa: PTH115
     if "/annex/objects/" in target:
         return _NOT_BROUGHT.format(what="a git-annex link", how="datalad get, or git annex get")
-    return f"is a link to {target}, which is not there: bring that file, or mend the link"
+    return f"is a link to {target}, which does not exist: restore that file, or correct the link"
 
 
 def _size(path: str, asked: str) -> int:
@@ -192,12 +192,12 @@ def _size(path: str, asked: str) -> int:
         if os.path.islink(path):  # noqa: PTH114
             raise MonaiCaeError(f"{path} {_dangling(path)}") from error
         if path[-4:].lower() == ".img":
-            raise MonaiCaeError(f"{path} is missing beside its .hdr: copy the scan again") from error
+            raise MonaiCaeError(f"{path} is missing next to its .hdr: copy the scan again") from error
         raise MonaiCaeError(f"no image at {path}: check --dataset_dir") from error
     except (OSError, ValueError) as error:  # no permission, a loop of links, a NUL in the name
         raise MonaiCaeError(f"{asked} can't be read ({_first_line(error)}): check the file") from error
     if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device has no end
-        raise MonaiCaeError(f"{path} is a folder, a pipe or a device: an image is a file")
+        raise MonaiCaeError(f"{path} is a folder, a pipe or a device: give an image file")
     return found.st_size
 
 
@@ -223,7 +223,7 @@ def _read(file: Any, layout: Layout, axis: int, start: int, stop: int) -> NDArra
 def _fill(file: Any, layout: Layout, first: int, array: NDArray[Any]) -> None:
     file.seek(layout.offset + first * layout.dtype.itemsize)
     if file.readinto(array.data) != array.nbytes:
-        raise EOFError("the file ends within the voxels")
+        raise EOFError("the file ends in the middle of the voxels")
 
 
 def _scaled(array: NDArray[Any], layout: Layout) -> NDArray[Any]:

@@ -84,7 +84,7 @@ def _notes(sessions: Mapping[str, Sequence[Path]], chosen: Mapping[str, Path], r
     counted = ", ".join(f"{kind} ({count})" for kind, count in taken.most_common())
     text = (
         f"{len(several)} sessions have several T1w images: {rule} are taken ({counted}); --acquisition NAME and --run "
-        "first or a number choose otherwise"
+        "first or a number choose others"
     )
     mixed = [Note("images of several kinds are mixed: --acquisition NAME keeps one")] if len(taken) > 1 else []
     lacking = [Note(f"{len(missing)} sessions have no such T1w image", tuple(missing[:3]))] if missing else []

@@ -35,7 +35,7 @@ def _scans(path: Path, allow_outside: bool) -> list[Scan]:
     sets = [content.get(name, []) for name in ("training", "validation", "test")]
     items = [item for one in sets if isinstance(one, list) for item in one]
     if not items or not all(isinstance(item, dict) and "label" in item for item in items):
-        raise MonaiCaeError(f"{path} is no datalist with image, label and subject in every item")
+        raise MonaiCaeError(f"{path} is not a datalist with image, label and subject in every item")
     base = recorded_folder(path)
     items = [checked_item(item, f"{path}: an item") for item in items]
     for item in items:

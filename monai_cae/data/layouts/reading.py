@@ -119,7 +119,7 @@ def _unmatched(
         if len(names) > total * MOST_UNMATCHED and not allowed:
             raise MonaiCaeError(
                 f"{len(names)} of {total} {what}, such as {nearest(names[0], partners)}: correct the names, name the "
-                "column of the persons with --subject-column, or go on without these with --allow-unmatched true"
+                "subject column with --subject-column, or continue without these with --allow-unmatched true"
             )
         notes += [Note(f"{len(names)} {what}", tuple(names[:NAMED]))] if names else []
     return {what: len(names) for what, names in alone.items() if names}
@@ -157,7 +157,7 @@ def _refuse_shared(scans: list[Scan]) -> None:
     for scan in scans:
         other = owner.setdefault(os.path.realpath(str(scan.image)), scan)
         if other is not scan:
-            raise MonaiCaeError(f"{other.name} and {scan.name} have one image, {scan.image}: correct the table")
+            raise MonaiCaeError(f"{other.name} and {scan.name} share one image, {scan.image}: correct the table")
 
 
 def _nothing_matches(root: Path, asked: Asked, rows: list[Scan], images: Mapping[str, Path]) -> str:

@@ -125,7 +125,7 @@ def audit_training(
     if audit.leaks and not allow_leaks:
         more = f" (and {len(audit.leaks) - 1} more)" if len(audit.leaks) > 1 else ""
         raise MonaiCaeError(
-            f"leak between the sets: {audit.leaks[0].message}{more}; `monai-cae audit DATALIST` shows all; mend the "
+            f"leak between the sets: {audit.leaks[0].message}{more}; `monai-cae audit DATALIST` shows all; correct the "
             "datalist, or train anyway with --allow_leaks true: every result will say so"
         )
     return audit.to_dict()
@@ -198,13 +198,13 @@ def _check_subjects(report: Report, everyone: list[_Member]) -> None:
         group = [member for member in everyone if member.person in persons]
         if len(names := _sets_of(group)) > 1:
             who = " and ".join(people[person].subject for person in persons[:3])
-            alike.append((False, f"are {who} one person? They are in {' and in '.join(names)}", group))
+            alike.append((False, f"are {who} one subject? They are in {' and in '.join(names)}", group))
     for check, looks_for, found in (
-        ("Subject in two sets", "one subject, under any spelling of its name, in two sets", same),
+        ("Subject in two sets", "a subject in two sets, under any spelling of its name", same),
         ("Rescan in another set", "another session of a subject in another set", rescans),
         (
-            "Names that may be one person",
-            "names in two sets that differ in zeros, punctuation or an end that may be a visit's; a question",
+            "Names that may be one subject",
+            "names in two sets that differ only in zeros, punctuation or an ending that may mean a visit; a question",
             alike,
         ),
     ):
@@ -222,7 +222,7 @@ def _check_pretraining(report: Report, test: list[_Member], seen: set[str]) -> N
     ]
     kinds = [{digest.startswith("k") for digest in some} for some in (seen, [hash_subject(m.subject) for m in test])]
     if seen and test and not kinds[0] <= kinds[1]:
-        unsure = "the pretrained checkpoint was made with another --hash_ids: whom it has seen is not sure"
+        unsure = "the pretrained checkpoint was made with another --hash_ids: which subjects it has seen is unknown"
         found.append((False, unsure, []))
     report.add(
         "Test subject in pretraining",
@@ -351,11 +351,11 @@ def _check_balance(report: Report, everyone: list[_Member], target: Labels) -> N
     }
     label, labels = ("class", "Classes") if target.classes else (target.name, target.name)
     for name, what, by in (
-        (f"{labels} over the sets", "label", "set"),
-        ("Age over the sets", "age", "set"),
-        ("Age over the classes", "age", "label"),
-        ("Sex over the sets", "sex", "set"),
-        ("Sex over the classes", "sex", "label"),
+        (f"{labels} across the sets", "label", "set"),
+        ("Age across the sets", "age", "set"),
+        ("Age across the classes", "age", "label"),
+        ("Sex across the sets", "sex", "set"),
+        ("Sex across the classes", "sex", "label"),
     ):
         if by == "label" and not target.classes:
             continue

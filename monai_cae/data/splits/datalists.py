@@ -31,16 +31,16 @@ def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[s
         raise MonaiCaeError(f"no datalist at {path}: check --datalist")
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"it has {path.stat().st_size} bytes, of at most {MAX_BYTES}")
+            raise ValueError(f"it has {path.stat().st_size} bytes, the limit is {MAX_BYTES}")
         content = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(content, ensure_ascii=False).encode()  # a half of a pair, such as \ud800, is in no text
     except (OSError, ValueError, RecursionError) as error:
         raise MonaiCaeError(f"{path} is not readable JSON ({one_line(error)}): {hint}") from error
     if not isinstance(content, dict):
-        raise MonaiCaeError(f"{path} is no datalist for this: it is no object with training, validation and test")
+        raise MonaiCaeError(f"{path} is not a usable datalist: it is not an object with training, validation and test")
     for name in _OBJECTS:
         if not isinstance(content.get(name) or {}, dict):
-            raise MonaiCaeError(f"{path} is no datalist for this (its {name} is {shown(content[name])}): {hint}")
+            raise MonaiCaeError(f"{path} is not a usable datalist (its {name} is {shown(content[name])}): {hint}")
     check_record(content, path)
     return content
 
@@ -56,11 +56,13 @@ def check_record(content: Mapping[str, Any], path: Path) -> None:
     for what, value in (("dataset_dir", made_from.get("dataset_dir")), ("layout", recipe.get("layout"))):
         if value is not None:
             if not isinstance(value, str):
-                raise MonaiCaeError(f"{path} is no datalist for this: its {what} is {shown(value)}, not a text")
+                raise MonaiCaeError(f"{path} is not a usable datalist: its {what} is {shown(value)}, not a text")
             require_plain(value, f"{path}: its {what}")
     left_out = recipe.get("left_out") or {}
     if not (isinstance(left_out, dict) and all(type(n) is int and 0 <= n < 1 << 32 for n in left_out.values())):
-        raise MonaiCaeError(f"{path} is no datalist for this: its left_out is {shown(left_out)}, not numbers by reason")
+        raise MonaiCaeError(
+            f"{path} is not a usable datalist: its left_out is {shown(left_out)}, not numbers by reason"
+        )
     for why in left_out:
         require_plain(why, f"{path}: a reason in its left_out")
 
@@ -141,7 +143,7 @@ def checked_item(item: Any, what: str) -> dict[str, Any]:
             continue
         text = str(value) if _is_number(value) and name != "image" else value
         if not isinstance(text, str):
-            raise MonaiCaeError(f"{what} has the {name} {shown(value)}, which is no text: correct it")
+            raise MonaiCaeError(f"{what} has the {name} {shown(value)}, not a text: correct it")
         require_plain(text, f"{what}: its {name}")
         given[name] = text
     if not (given.get("image") or "").strip() or not (given.get("subject") or "").strip():

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 NOT_CHECKED = (
-    "slices of one person under two names, farther apart than neighbours: of those 2 mm apart one in seven passes "
-    "unseen, of those 3 mm apart nearly all",
+    "slices of one subject under two names, farther apart than neighbours: one in seven of those 2 mm apart is missed, "
+    "and nearly all of those 3 mm apart",
     "copies that were shifted by 2 pixels or rotated by 2 degrees or more, cropped, padded, transposed or inverted",
-    "a second visit of one person under another name, relatives, and whether subject names and labels are true",
-    "what a checkpoint has learned from these subjects before, unless its subjects are given",
+    "a second visit of a subject under another name, relatives, and whether subject names and labels are correct",
+    "what a checkpoint has already learned from these subjects, unless its subjects are given",
 )
 
 

@@ -64,7 +64,7 @@ def leakage_demo(
             different shapes, or of one slice.
     """
     if isinstance(neighbours, bool) or not isinstance(neighbours, int) or neighbours < 1:
-        raise MonaiCaeError(f"neighbours must be a whole number from 1, not {neighbours!r}")
+        raise MonaiCaeError(f"neighbours must be a whole number, 1 or more, not {neighbours!r}")
     cohort = load_cohort(dataset_dir, plane=extraction.plane, **selection)
     for found, what in ((cohort.patients, "patients"), (cohort.controls, "controls")):
         subjects = len({scan.subject for scan in found})

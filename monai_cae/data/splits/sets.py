@@ -256,14 +256,14 @@ def read_datalist(
             an image outside dataset_dir. The images are not looked at.
     """
     path = Path(path)
-    content = content or read_content(path, "delete it to have it made anew")
+    content = content or read_content(path, "delete it to have it made again")
     labelled = (content.get("made_from") or {}).get("target", PatientsAndControls.name)
     if target is None and labelled != PatientsAndControls.name:
         raise MonaiCaeError(f"the labels of {path} are {labelled}, and this is for patients and controls")
     target = target or PatientsAndControls()
     missing = [name for name in SETS if not isinstance(content.get(name), list) or not content[name]]
     if missing:
-        raise MonaiCaeError(f"{path} is no datalist for this: it has no {', '.join(missing)} set")
+        raise MonaiCaeError(f"{path} is not a usable datalist: it has no {', '.join(missing)} set")
     recorded = content.get("made_from") or {}
     for key, value in (made_from or {}).items():
         if key in recorded and recorded[key] != value:
@@ -286,7 +286,7 @@ def read_datalist(
     try:
         bad = from_record((content.get("recipe") or {}).get("bad_scans", []))
     except ValueError as error:
-        raise MonaiCaeError(f"{path} is no datalist for this (its recipe: {error})") from error
+        raise MonaiCaeError(f"{path} is not a usable datalist (its recipe: {error})") from error
     training, validation, test = (with_pseudonyms(sets[name]) if hash_ids else sets[name] for name in SETS)
     if hash_ids:
         bad = [hidden(scan, pseudonym(scan.subject)) for scan in bad]

@@ -76,7 +76,7 @@ class LossWatch:
     def _whose(self, loader: Any, batch: int) -> str:
         order = getattr(loader, "order", [])
         if batch >= len(order):
-            return "the loader does not tell whose"
+            return "the loader does not say whose"
         subjects = [str(self.subjects[index]) for index in order[batch]]
         more = len(subjects) - _MOST_SUBJECTS
         return ", ".join(subjects[:_MOST_SUBJECTS]) + (f" and {more} more" if more > 0 else "")

@@ -34,7 +34,7 @@ class ReadAheadLoader(DataLoader):
 
     def __init__(self, dataset: Dataset, num_workers: int = 1, **kwargs: Any) -> None:
         if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
-            raise MonaiCaeError(f"num_workers must be a whole number from 0, not {num_workers!r}")
+            raise MonaiCaeError(f"num_workers must be a whole number, 0 or more, not {num_workers!r}")
         super().__init__(dataset, num_workers=0, **kwargs)
         self.threads = num_workers
 

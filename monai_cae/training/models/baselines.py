@@ -216,7 +216,7 @@ def check_models(
         if empty := _empty_columns(model["features"], fitting):
             raise MonaiCaeError(
                 f"{name} needs the column {' and '.join(empty)}, which no training or validation subject "
-                "has: add it to the table and make the datalist anew"
+                "has: add it to the table and make the datalist again"
                 + _without(chosen, lambda other: bool(_empty_columns(other, fitting)))
             )
     return chosen
@@ -238,7 +238,7 @@ def _chosen(models: Mapping[str, Mapping[str, Any]], only: str | Sequence[str]) 
         if not (
             isinstance(model, Mapping) and callable(model.get("features")) and hasattr(model.get("classifier"), "fit")
         ):
-            raise MonaiCaeError(f"models#{name} must have features and a classifier, as the others in baselines.json")
+            raise MonaiCaeError(f"models#{name} must have features and a classifier, like the others in baselines.json")
         if not hasattr(model["classifier"], "predict_proba"):
             raise MonaiCaeError(
                 f"the classifier of models#{name} gives no probabilities: "

@@ -61,7 +61,7 @@ class Pixels:
 
     def __init__(self, pool: int = 1) -> None:
         if isinstance(pool, bool) or not isinstance(pool, int) or pool < 1:
-            raise MonaiCaeError(f"pool must be a whole number from 1, not {pool!r}")
+            raise MonaiCaeError(f"pool must be a whole number, 1 or more, not {pool!r}")
         self.pool = pool
 
     def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:

@@ -79,7 +79,7 @@ class LinearProbe:
         weights = fitted.coef_[0] / scale
         self._write(weights, float(fitted.intercept_[0] - weights @ centre))
         if not self.tracked.parent_run_id:  # an experiment would say it again and again
-            print(f"linear probe fitted to {len(labels)} subjects' scans, the validation set's among them", flush=True)
+            print(f"linear probe fitted to {len(labels)} subjects' scans, including the validation set's", flush=True)
         self.tracked.epoch += 1
         self.evaluator.run()
         metrics = {name.replace("val_", "fitted_"): value for name, value in self.evaluator.state.metrics.items()}

@@ -10,7 +10,7 @@ from typing import Any
 from monai_cae.files import sha256_of
 
 SYNTHETIC = "SYNTHETIC DATA, NOT REAL MRI"
-UNTESTED = "UNTESTED: no test of these weights is recorded beside them, so how far they can be trusted is not known."
+UNTESTED = "UNTESTED: no test results are stored with these weights, so how far to trust them is not known."
 
 
 def data_caveats(results: Mapping[str, Any]) -> list[str]:
@@ -19,7 +19,7 @@ def data_caveats(results: Mapping[str, Any]) -> list[str]:
     Args:
         results: of a stage, as `results_evaluate.json` has them.
     """
-    synthetic = [f"{SYNTHETIC}: nothing about people follows from it."] if results["synthetic"] else []
+    synthetic = [f"{SYNTHETIC}: the results say nothing about patients."] if results["synthetic"] else []
     leaks = results["leaks"]
     return synthetic + ([f"LEAKY: {leaks} found between the sets, the scores are worthless."] if leaks else [])
 
@@ -34,7 +34,7 @@ def checkpoint_caveats(checkpoint: str | Path) -> list[str]:
         try:
             told = _caveats_in(source, path) if source.is_file() else None
         except (OSError, ValueError, TypeError, LookupError, AttributeError):
-            told = [f"{source} can't be read, so what is doubtful about these weights is not known."]
+            told = [f"{source} can't be read, so the caveats of these weights are not known."]
         known, found = known or told is not None, [*found, *(told or [])]
     return found if known else [UNTESTED]
 

@@ -188,8 +188,8 @@ def _seen(table: PredictionTable) -> list[str]:
     people = dict(zip(table.column("subject"), table.column("seen_in_training"), strict=True))
     counts, of = Counter(people.values()), f"of {len(people)} {'subject' if len(people) == 1 else 'subjects'}"
     told = {
-        "yes": f"SEEN IN TRAINING: {counts['yes']} {of}; what is predicted of them says nothing about other people.",
-        "unknown": f"It is not known of {counts['unknown']} {of} whether the checkpoint saw them in training.",
+        "yes": f"SEEN IN TRAINING: {counts['yes']} {of}; their predictions say nothing about other subjects.",
+        "unknown": f"For {counts['unknown']} {of} it is not known whether the checkpoint saw them in training.",
     }
     return [line for answer, line in told.items() if counts[answer]]
 
@@ -197,7 +197,7 @@ def _seen(table: PredictionTable) -> list[str]:
 def _check_place(path: Path) -> None:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        reason = "is no folder" if not folder.is_dir() else "is read-only"
+        reason = "is not a folder" if not folder.is_dir() else "is read-only"
         raise MonaiCaeError(f"can't write {path} ({folder} {reason}): choose another --output_dir")
 
 

@@ -29,7 +29,7 @@ MAY_DIFFER = (
     "resume", "overwrite", "save_every", "device", "threads", "tracking_uri", "experiment_name", "run_name",
     "parent_run_id",
 )  # fmt: skip
-_ANEW = "--overwrite true in place of --resume true starts anew"
+_ANEW = "--overwrite true in place of --resume true starts again"
 State = dict[str, Any]
 
 
@@ -98,7 +98,7 @@ class Resuming:
             return False
         state = read_checkpoint(self.path, advice=_ANEW)
         if not isinstance(state, dict) or "step" not in state:
-            raise MonaiCaeError(f"{self.path} is no point to resume from: {_ANEW}")
+            raise MonaiCaeError(f"{self.path} is not a resume point: {_ANEW}")
         refuse_other_config(json.loads(state["config"]), config, self.path)
         self._state = state
         self.run.resumed_run_id = state["run_id"]
@@ -190,7 +190,7 @@ class Resuming:
             self.trainers[state["trainer"]].load_state_dict(state["parts"])
         if is_first():  # the others have drawn other numbers, which nobody kept
             _set_random_state(state["random"])
-        print(f"going on after epoch {self.run.epoch}", flush=True)
+        print(f"continuing after epoch {self.run.epoch}", flush=True)
         return int(state["step"]), bool(state["finished"])
 
 
@@ -271,7 +271,7 @@ def refuse_other_config(before: Mapping[str, Any], now: Mapping[str, Any], where
     for name in sorted({*before, *now} - set(MAY_DIFFER)):
         if before.get(name) != now.get(name) and not name.startswith("_"):
             raise MonaiCaeError(
-                f"{where} was begun with {name} {_short(before.get(name))}, not {_short(now.get(name))}: give the "
+                f"{where} was started with {name} {_short(before.get(name))}, not {_short(now.get(name))}: give the "
                 f"settings it had; {_ANEW}"
             )
 

@@ -59,9 +59,9 @@ def refuse(found: Iterable[Path], folder: Path, what: str, resumable: bool) -> N
     names = [str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path) for path in found]
     if names:
         shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-        going_on = "--resume true goes on with them, " if resumable else ""
+        going_on = "--resume true continues from them, " if resumable else ""
         raise MonaiCaeError(
-            f"{folder} has results of {what} already ({shown}): {going_on}--overwrite true replaces them, or choose "
+            f"{folder} already has results of {what} ({shown}): {going_on}--overwrite true replaces them, or choose "
             "another --output_dir"
         )
 
@@ -78,8 +78,7 @@ def refuse_predictions(path: str, overwrite: bool) -> None:
     for found in (Path(path), Path(path).with_name("left_out.csv")):
         if found.exists() and not overwrite:
             raise MonaiCaeError(
-                f"{found} is there already: --overwrite true replaces it, or choose another --output_dir or "
-                "--predictions"
+                f"{found} already exists: --overwrite true replaces it, or choose another --output_dir or --predictions"
             )
 
 

@@ -116,7 +116,9 @@ def run_stage(
         except (Ended, KeyboardInterrupt):
             if resuming is not None and resuming.path.is_file():
                 given = "--resume true" + " in place of --overwrite true" * overwrite
-                print(f"{stage} was ended: the same command with {given} goes on", file=sys.stderr, flush=True)
+                print(
+                    f"{stage} was interrupted: the same command with {given} continues it", file=sys.stderr, flush=True
+                )
             raise
         if resuming is not None:
             resuming.close()
@@ -209,14 +211,14 @@ def _finished(stage: str, output: Path, config: Mapping[str, Any], resuming: Res
         weights = dict(found["weights"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MonaiCaeError(
-            f"{results} and {before.name} are not what {stage} writes: --overwrite true in place of --resume true has "
-            "the stage done anew"
+            f"{results} and {before.name} are not what {stage} writes: --overwrite true in place of --resume true does "
+            "the stage again"
         ) from error
     refuse_other_config(known, config, output)
     if weights != _hashes():
         raise MonaiCaeError(
-            f"the weights in {output} are not those that {results} is about: --overwrite true in place of "
-            "--resume true has the stage done anew"
+            f"the weights in {output} are not those that {results} describes: --overwrite true in place of --resume "
+            "true does the stage again"
         )
     return dict(found)
 
@@ -266,7 +268,7 @@ def _print_summary(stage: str, run: TrackedRun, results: Mapping[str, Any], outp
             unit = next((unit for part, unit in _UNITS.items() if part in name), "")
             lines.append(f"  {name:<24}{value:.4g}{unit}")
     if count := results["scans_left_out"]:
-        lines.append(f"  {'scans left out':<24}{count}, as they can't be used: {output / 'audit.html'} says why")
+        lines.append(f"  {'scans left out':<24}{count} that can't be used: see {output / 'audit.html'}")
     lines += [
         *(f"  ! {caveat}" for caveat in results.get("caveats", ())),
         *(f"  {what:<24}{folder}" for what, folder in _written(stage, output).items() if folder.is_dir()),

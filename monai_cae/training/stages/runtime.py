@@ -30,7 +30,7 @@ def use_machine(*, seed: int = 0, threads: int = 0, deterministic: bool = False)
         MonaiCaeError: a number of threads below 0, or `deterministic` that is neither true nor false.
     """
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
-        raise MonaiCaeError(f"threads must be a whole number from 0 (as many as there are cores), not {threads!r}")
+        raise MonaiCaeError(f"threads must be a whole number, 1 or more, or 0 for all cores, not {threads!r}")
     if not isinstance(deterministic, bool):
         raise MonaiCaeError(f"deterministic must be true or false, not {deterministic!r}")
     if deterministic:  # cuBLAS reads it when it is first used

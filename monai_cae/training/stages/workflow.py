@@ -71,7 +71,7 @@ def prepare(seed: int = 0, threads: int = 0, deterministic: bool = False) -> Non
         _read_booleans(workflow)
         check_settings(workflow.parser.get())
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise MonaiCaeError(f"seed must be a whole number from 0, not {seed!r}")
+        raise MonaiCaeError(f"seed must be a whole number, 0 or more, not {seed!r}")
     use_machine(seed=seed, threads=threads, deterministic=_BOOLEANS.get(str(deterministic), deterministic))
 
 
@@ -179,7 +179,7 @@ def check_settings(config: dict[str, Any]) -> None:
         raise MonaiCaeError(_unread(name, config, (set(settings(config)) & read) | set(_grouped_settings(config))))
     for name in _PATHS:
         if not isinstance(value := config.get(name, ""), (str, os.PathLike)):
-            advice = "put ./ in front of what reads as something else"
+            advice = "put ./ in front of a path that reads as something else"
             raise MonaiCaeError(f"{name} must be a path, not {value!r}: {advice}")
     for name, value in settings(config).items():
         _check_value(name, value)
@@ -238,7 +238,7 @@ def _check_value(name: str, value: Any) -> None:
     if name in _POSITIVE_INTEGERS and not (whole and value > 0):
         raise MonaiCaeError(f"{name} must be a whole number above 0, not {value!r}")
     if name == "num_workers" and not (whole and value >= 0):
-        raise MonaiCaeError(f"{name} must be a whole number from 0, not {value!r}")
+        raise MonaiCaeError(f"{name} must be a whole number, 0 or more, not {value!r}")
     if name in _POSITIVE_NUMBERS and not (isinstance(value, (int, float)) and value > 0):
         raise MonaiCaeError(f"{name} must be a number above 0, not {value!r}")
     if name in _TRUE_OR_FALSE and not isinstance(value, bool) and value not in _BOOLEANS:  # any text counts as true
@@ -257,7 +257,9 @@ def _check_device(name: str) -> None:
     except RuntimeError as error:
         raise MonaiCaeError(f"device must be cpu, cuda or cuda:N, not {name!r}") from error
     if device.type == "cuda" and (device.index or 0) >= (seen := torch.cuda.device_count()):
-        raise MonaiCaeError(f"device {name} is not there: this PyTorch sees {seen or 'no'} CUDA GPUs; use --device cpu")
+        raise MonaiCaeError(
+            f"device {name} is not available: this PyTorch sees {seen or 'no'} CUDA GPUs; use --device cpu"
+        )
 
 
 def find_mistake(error: BaseException | None) -> MonaiCaeError | None:
