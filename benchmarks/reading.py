@@ -27,7 +27,7 @@ from monai.data import CacheDataset, NibabelReader
 from monai.transforms import LoadImage
 from report import Row, alternate, finish
 
-from monai_cae.data import SliceReader, audit_training, load_sets
+from monai_cae.data import SliceExtraction, SliceReader, audit_training, load_sets
 from monai_cae.data.images.slice_cache import forget
 
 CONFIG = Path(__file__).parent.parent / "bundle" / "configs" / "pretrain.json"
@@ -93,11 +93,10 @@ def cold_start(root: Path, files: list[Path], steps: dict[str, list[float]]) -> 
     drop_from_cache(files)
     with tempfile.TemporaryDirectory() as output:
         marks = [time.perf_counter()]
-        sets = load_sets(
-            root, Path(output, "datalist.json"), cohort=cohort, split=split, plane="axial", slice_index=SLICE
-        )
+        extraction = SliceExtraction(slice_index=SLICE)
+        sets = load_sets(root, Path(output, "datalist.json"), cohort=cohort, split=split, extraction=extraction)
         marks.append(time.perf_counter())
-        audit_training(sets, plane="axial", slice_index=SLICE)
+        audit_training(sets, extraction=extraction)
         marks.append(time.perf_counter())
         items = sets.training + sets.validation + sets.test
         cached = CacheDataset(items, preprocessing, num_workers=0, progress=False)

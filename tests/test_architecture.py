@@ -77,6 +77,13 @@ def test_no_module_imports_itself_in_a_circle():
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
+def test_a_wheel_has_every_folder():
+    project = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    named = set(re.findall(r'"(monai_cae[\w.]*)"', project.partition("packages = [")[2].partition("]")[0]))
+    folders = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert {name for name in named if not name.startswith("monai_cae.bundle")} == folders
+
+
 def test_modules_are_short_enough_to_be_read():
     assert {
         path.name: lines for path in PACKAGE.rglob("*.py") if (lines := len(path.read_text().splitlines())) > 400

@@ -21,9 +21,12 @@ from tiny import mistake, random_network, volume
 
 from monai_cae.cli import main
 from monai_cae.data import load_cohort, read_scans
+from monai_cae.data.splits.sets import read_datalist
+from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.load_runs import read_predictions
 from monai_cae.networks import reconstruction_of, trained_with
 from monai_cae.sharing import export_network
+from monai_cae.training.stages.workflow import find_mistake
 
 PLUGINS = Path(__file__).parent / "plugins"
 
@@ -73,7 +76,10 @@ def test_an_autoencoder_with_two_outputs_and_its_own_loss(through):
 
 def test_a_target_that_is_a_number(through, run_bundle, discs, capsys):
     made, predicted = through("with_number.yaml", repeats=2)
-    told = capsys.readouterr().out
+    said = capsys.readouterr()
+    told = said.out
+    for name, times in (("broken", 2), ("target_broken", 1)):  # of the stage in each repeat, and of all repeats
+        assert said.err.count(f"the figure {name} could not be drawn (ValueError: nothing to draw)") == times
     whole = made.parent
     record = rows_of(whole / "predictions.csv")
     assert list(record[0]) == ["method", "subject", "repeat", "fold", "label", "nwbv", "cdr", "age", "sex"]
@@ -97,6 +103,8 @@ def test_a_target_that_is_a_number(through, run_bundle, discs, capsys):
     card = (whole.parent / "cae" / "docs" / "README.md").read_text()
     assert "Label: nWBV." in card and "| mae |" in card and "patients" not in card
     assert "has no column probability" in mistake(read_predictions, str(whole))  # `monai-cae compare` is for classes
+    with pytest.raises(MonaiCaeError, match=r"the labels of .*datalist\.json are nWBV, and this is for patients"):
+        read_datalist(made / "datalist.json", discs)
     assert "nWBV from 0." in told and list(predicted[0]) == ["subject", "file", "seen_in_training", "nwbv"]
     tested = {row["subject"]: float(row["nwbv"]) for row in rows_of(made / "predictions.csv")}
     both = [(float(row["nwbv"]), tested[row["subject"]]) for row in predicted if row["subject"] in tested]
@@ -122,6 +130,42 @@ def test_what_makes_no_sense_for_a_number_is_refused(run_bundle, discs, tmp_path
     config = ["experiment.yaml", str(PLUGINS / "with_number.yaml")]
     assert message in mistake(run_bundle, config, discs, tmp_path / "out", repeats=1, **settings)
     assert not (tmp_path / "out" / "experiment.json").exists()
+
+
+PLACE = {"centre": 0.73, "scale": 0.02}
+SLICES = {"plane": "@plane", "slice_index": "@slice_index"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"target": {"_target_": "plugins.number.BrianVolume"}}, "Python finds no plugins.number.BrianVolume"),
+        ({"target": {"_target_": "plugins.number.BrainVolume", "center": 1}}, "unexpected keyword argument 'center'"),
+        ({"target": {"_target_": "plugins.mistaken.Nothing"}}, "abstract methods activation, headline, loss, name"),
+        ({"target": "plugins.number.BrainVolume"}, "target must be a monai_cae.targets.Target"),
+        ({"target": {"_target_": "plugins.mistaken.ColumnOfOthers", **PLACE}}, "the column age is another's in the"),
+        ({"target": {"_target_": "plugins.mistaken.UnknownMetric", **PLACE}}, "val_rmse is neither val_loss nor"),
+        ({"target": {"_target_": "plugins.mistaken.OtherClasses", **PLACE}}, "other classes are numbers, 0 and 1"),
+        ({"target": {"_target_": "plugins.mistaken.Alike", **PLACE}}, "nWBV is 0.75 for all of 24 scans"),
+        ({"target": {"_target_": "plugins.mistaken.Text", **PLACE}}, "nWBV of OAS1_0001_MR1 is 'F'; it must be a num"),
+        ({"stages": {"classifier": {"target": {"_target_": "a.B"}}}}, "classifier under stages has a target"),
+        ({"variants": {"v": {"train": {"target#x": 1}}}}, "train under variants v has a target"),
+        (
+            {"extraction": "one slice"},
+            "extraction must be of the kind Extraction, such as {_target_: my_package.MyClass}",
+        ),
+        ({"layout": "mine"}, "layout must be of the kind Layout"),
+        (
+            {"extraction": {"_target_": "plugins.mistaken.ThreeAnnounced", **SLICES}},
+            "shape (2, 20, 24), and its channe",
+        ),
+        ({"stages": {"pretrain": {"network_def#_target_": "plugins.mistaken.NoEncoder"}}}, "NoEncoder has no encoder"),
+    ],
+)
+def test_a_part_with_a_mistake_is_refused_before_the_first_training(run_bundle, discs, tmp_path, changed, message):
+    with pytest.raises(Exception) as raised:
+        run_bundle("experiment.yaml", discs, tmp_path / "out", repeats=1, **changed)
+    assert message in str(find_mistake(raised.value)) and not list(tmp_path.rglob("*.pt"))
 
 
 def test_its_loss_is_what_it_was_trained_with():

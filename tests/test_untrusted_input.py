@@ -16,7 +16,7 @@ import torch
 from tiny import CONFIGS, TINY, write_discs
 
 from monai_cae.cli import main
-from monai_cae.data import hash_subject, load_sets, read_datalist
+from monai_cae.data import SliceExtraction, hash_subject, load_sets, read_datalist
 from monai_cae.data.cohort.pseudonyms import KEY_VARIABLE, key_file, pseudonym
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.compare import compare_predictions
@@ -25,7 +25,7 @@ from monai_cae.tracking import ui_command
 from monai_cae.training.stages.workflow import find_mistake
 
 KEY = "a key of sixteen letters or more"
-SETTINGS = {"slice_index": 11, "cohort": {"controls": "all"}}
+SETTINGS = {"extraction": SliceExtraction(slice_index=11), "cohort": {"controls": "all"}}
 NAME = "Zebedee"
 
 

@@ -10,16 +10,7 @@ from pathlib import Path
 
 from monai_cae import DISCLAIMER, __version__
 from monai_cae.cli import cohorts, runs, sharing
-from monai_cae.cli.options import (
-    LAYOUTS,
-    add_cohort,
-    add_hash_ids,
-    add_other_frame,
-    add_reading,
-    add_slice,
-    add_trust,
-    own_options,
-)
+from monai_cae.cli.options import LAYOUTS, add_cohort, add_flags, add_options, add_reading, add_slice, own_options
 from monai_cae.errors import MonaiCaeError
 
 
@@ -74,18 +65,15 @@ def _parser() -> argparse.ArgumentParser:
 
     phantom = command("phantom", cohorts.phantom, "write a synthetic cohort that is laid out like the OASIS-1 discs")
     phantom.add_argument("out", type=Path, help="new or empty folder")
-    phantom.add_argument(
-        "--subjects", type=int, default=60, help="number of subjects, half of them patients (default: 60)"
-    )
-    phantom.add_argument("--seed", type=int, default=0, help="the same seed writes the same files (default: 0)")
+    counted = (60, "number of subjects, half of them patients (default: 60)")
+    add_options(phantom, subjects=counted, seed=(0, "the same seed writes the same files (default: 0)"))
 
-    check = command(
-        "check", cohorts.check, "look at every scan of a cohort before training: headers, slices, orientation"
-    )
+    text = "look at every scan of a cohort before training: headers, slices, orientation"
+    check = command("check", cohorts.check, text)
     add_slice(check)
     check.add_argument("path", type=Path, help=f"{LAYOUTS}, or a folder of images without a table")
     add_reading(check)
-    add_hash_ids(check)
+    add_flags(check, "hash-ids")
     check.add_argument("--out", type=Path, default=Path("check"), help="folder for contact sheets (default: check)")
 
     cohort = command("cohort", cohorts.cohort, "print who takes part, next to the paper's Table I")
@@ -93,24 +81,24 @@ def _parser() -> argparse.ArgumentParser:
 
     datalist = command("datalist", cohorts.datalist, "split a cohort by subject into a MONAI datalist, with its audit")
     add_cohort(datalist)
-    add_hash_ids(datalist)
+    add_flags(datalist, "hash-ids", "allow-other-frame")
     datalist.add_argument("--out", type=Path, default=Path("datalist"), help="folder to write (default: datalist)")
-    datalist.add_argument("--kind", default="holdout", help="holdout or kfold (default: holdout)")
-    datalist.add_argument("--folds", type=int, default=5, help="for kfold (default: 5)")
-    datalist.add_argument("--test-fraction", type=float, default=0.3, help="of all subjects (default: 0.3)")
-    datalist.add_argument("--val-fraction", type=float, default=0.2, help="of the rest (default: 0.2)")
-    datalist.add_argument("--stratify", default="class", help="class, class+age, class+sex or class+age+sex")
-    datalist.add_argument("--seed", type=int, default=0, help="decides the split (default: 0)")
-    add_other_frame(datalist)
-    datalist.add_argument(
-        "--on-bad-scan",
-        default="fail",
-        help="fail names all scans that can't be used, skip leaves them out and counts them (default: fail)",
+    add_options(
+        datalist,
+        kind=("holdout", "holdout or kfold (default: holdout)"),
+        folds=(5, "for kfold (default: 5)"),
+        test_fraction=(0.3, "of all subjects (default: 0.3)"),
+        val_fraction=(0.2, "of the rest (default: 0.2)"),
+        stratify=("class", "class, class+age, class+sex or class+age+sex"),
+        seed=(0, "decides the split (default: 0)"),
+        on_bad_scan=(
+            "fail",
+            "fail names all scans that can't be used, skip leaves out and counts them (default: fail)",
+        ),
     )
 
-    audit = command(
-        "audit", cohorts.audit, "look for leaks between the sets of a datalist; exit status 1 if there is one"
-    )
+    text = "look for leaks between the sets of a datalist; exit status 1 if there is one"
+    audit = command("audit", cohorts.audit, text)
     add_slice(audit)
     audit.add_argument("path", type=Path, help="MONAI datalist JSON with training, validation and test")
     audit.add_argument("--dataset-dir", type=Path, help="what its image paths are relative to (default: as recorded)")
@@ -122,8 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         help="pretrained weights, to look for test subjects that they have seen",
     )
     audit.add_argument("--no-pixels", action="store_true", help="do not read the images")
-    add_other_frame(audit)
-    add_hash_ids(audit)
+    add_flags(audit, "allow-other-frame", "hash-ids")
     audit.add_argument("--out", type=Path, help="folder for audit.json and audit.html (default: next to the datalist)")
 
     leakage = command("leakage-demo", cohorts.leakage, "what splitting slices instead of subjects does to accuracy")
@@ -145,56 +132,43 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("out", type=Path, help="folder for predictions.csv")
     predict.set_defaults(settings=[])
     predict.epilog = "Settings of inference.json can follow, such as --device cpu: see `monai-cae settings`."
-    add_trust(predict)
+    add_flags(predict, "trust")
 
     settings = command("settings", runs.settings, "what a setting means, its default, and which config reads it")
     settings.add_argument("name", nargs="?", default="", help="of the setting (default: all)")
 
     compare = command("compare", runs.compare, "compare finished runs on the same test subjects: accuracy, AUC, tests")
+    text = "MLflow run (ID or name), folder of an experiment, or predictions.csv; with :METHOD at its end one method"
     compare.add_argument(
-        "runs",
-        nargs="*",
-        metavar="RUN",
-        help="MLflow run (ID or name), folder of an experiment, or predictions.csv; :METHOD at its end chooses one. "
-        "The first is compared with each of the others",
+        "runs", nargs="*", metavar="RUN", help=f"{text}. The first is compared with each of the others"
     )
     compare.add_argument("--tracking-uri", default="", help="MLflow's store (default: MLFLOW_TRACKING_URI)")
     compare.add_argument("--out", type=Path, help="folder for comparison.md, comparison.csv and comparison.png")
     compare.add_argument("--method", default="", help="of experiments given without :METHOD (default: network)")
-    compare.add_argument(
-        "--train-subjects",
-        type=float,
-        default=0,
-        metavar="N",
-        help="subjects that each network was trained on, for the corrected t test over folds and repeats",
-    )
+    text = "subjects that each network was trained on, for the corrected t test over folds and repeats"
+    compare.add_argument("--train-subjects", type=float, default=0, metavar="N", help=text)
 
-    export = command(
-        "export", sharing.export, "write a network as TorchScript or ONNX, and check that it agrees with PyTorch"
-    )
+    text = "write a network as TorchScript or ONNX, and check that it agrees with PyTorch"
+    export = command("export", sharing.export, text)
     export.add_argument("bundle", type=Path, help="folder with configs/ and models/; its inference.json is executed")
     export.add_argument("out", type=Path, help="file to write: OUT.ts or OUT.onnx; a report is written next to it")
     export.add_argument("--network", default="classifier", help="classifier or autoencoder (default: classifier)")
     export.add_argument("--checkpoint", type=Path, help="its weights (default: model.pt or autoencoder.pt in models/)")
     export.add_argument("--volumes", type=Path, help="volumes to compare on (default: random ones)")
-    add_trust(export)
+    add_flags(export, "trust")
 
     bundle = command("bundle", sharing.bundle, "copy the MONAI bundle, or unpack a package, to a new folder")
     bundle.add_argument("folder", type=Path, help="new or empty folder")
     bundle.add_argument("--from", dest="package", type=Path, metavar="PACKAGE", help="zip of `monai-cae package`")
-    add_trust(bundle)
+    add_flags(bundle, "trust")
 
     sync = command("sync", runs.sync, "send an MLflow server what it still lacks; exit status 1 if something is left")
     sync.add_argument("output_dir", type=Path, help="of a training or an experiment, or a folder that holds several")
-    sync.add_argument(
-        "--tracking-uri",
-        default="",
-        help="server for all runs (default: the one that each run was meant for, or MLFLOW_TRACKING_URI)",
-    )
+    text = "server for all runs (default: the one that each run was meant for, or MLFLOW_TRACKING_URI)"
+    sync.add_argument("--tracking-uri", default="", help=text)
 
-    package = command(
-        "package", sharing.package, "make a MONAI bundle with weights, scores and model card from a finished run"
-    )
+    text = "make a MONAI bundle with weights, scores and model card from a finished run"
+    package = command("package", sharing.package, text)
     package.add_argument("package", type=Path, help="new file: NAME.zip")
     package.add_argument("--output-dir", type=Path, metavar="RUN", help="the run's output_dir")
     package.add_argument("--data", default="", help="where its images come from, for the model card")
@@ -202,5 +176,5 @@ def _parser() -> argparse.ArgumentParser:
     package.add_argument(
         "--check", action="store_true", help="check a package, zipped or unpacked, instead of making one"
     )
-    add_trust(package)
+    add_flags(package, "trust")
     return parser

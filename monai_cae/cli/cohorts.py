@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from monai_cae import DISCLAIMER
-from monai_cae.cli.options import SLICE, cohort_options, extraction, own_options, progress, reading_options
+from monai_cae.cli.options import SLICE, cohort_settings, extraction, own_options, progress
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import write_text
 from monai_cae.folders import bundle_folder
@@ -37,25 +37,14 @@ def phantom(options: argparse.Namespace) -> None:
 def cohort(options: argparse.Namespace) -> None:
     from monai_cae.data import load_cohort
 
-    allowed = {"allow_outside": options.allow_outside}
-    cohort = load_cohort(options.path, plane=options.plane, **allowed, **cohort_options(options))
-    _print_cohort(cohort, options.path)
-    _print_frame(cohort, options)
+    _print_cohort(load_cohort(options.path, **cohort_settings(options)), options)
 
 
-def _print_frame(cohort: Cohort, options: argparse.Namespace) -> None:
-    from monai_cae.data import frame_lines
-
-    images = (str(scan.image) for scan in cohort.scans if scan.image is not None)
-    for line in frame_lines(images, extraction(options)):
-        say(f"note: {own_options(line, vars(options))}")
-
-
-def _print_cohort(cohort: Cohort, path: Path, names: bool = True) -> None:
-    from monai_cae.data import PAPER_TABLE_1, balance, table_1
+def _print_cohort(cohort: Cohort, options: argparse.Namespace, names: bool = True) -> None:
+    from monai_cae.data import PAPER_TABLE_1, balance, frame_lines, table_1
 
     ours, p = table_1(cohort), balance(cohort)
-    print(f"{'SYNTHETIC cohort, not real MRI' if cohort.synthetic else 'cohort'}: {path} ({cohort.layout})\n")
+    print(f"{'SYNTHETIC cohort, not real MRI' if cohort.synthetic else 'cohort'}: {options.path} ({cohort.layout})\n")
     print(f"{'':<23}{'this cohort':>28}{'the paper (Table I)':>28}")
     print(f"{'':<23}" + f"{'patients':>14}{'controls':>14}" * 2)
     for row, paper in PAPER_TABLE_1.items():
@@ -68,10 +57,14 @@ def _print_cohort(cohort: Cohort, path: Path, names: bool = True) -> None:
     for reason, count in cohort.left_out.items():
         print(f"left out: {count:>4} {reason}")
     if cohort.layout == "BIDS":
-        say(
-            "note: raw BIDS images are not registered to one space; the same slice index shows different anatomy in "
-            "each"
-        )
+        say("note: raw BIDS images are not registered to one space; the same slice index shows different anatomy")
+    images = (str(scan.image) for scan in cohort.scans if scan.image is not None)
+    _print_notes(frame_lines(images, extraction(options)), options, "note: ")
+
+
+def _print_notes(notes: Iterable[str], options: argparse.Namespace, before: str = "  note: ") -> None:
+    for note in notes:
+        say(f"{before}{own_options(note, vars(options))}")
 
 
 def _p(value: float) -> str:
@@ -82,12 +75,11 @@ def datalist(options: argparse.Namespace) -> int:
     from monai_cae.data import load_usable_cohort, recipe_of, skipped_lines, split_cohort, write_datalist
     from monai_cae.data.splits.datalists import folder_of
 
-    rules = cohort_options(options)
-    seen, frame = extraction(options), {"allow_other_frame": options.allow_other_frame}
-    allowed = {"allow_outside": options.allow_outside, "frame": frame}
-    cohort = load_usable_cohort(options.path, seen, on_bad_scan=options.on_bad_scan, **allowed, **rules)
-    _print_cohort(cohort, options.path, names=not options.hash_ids)
-    _print_frame(cohort, options)
+    seen, rules = extraction(options), cohort_settings(options)
+    del rules["plane"]
+    frame = {"allow_other_frame": options.allow_other_frame}
+    cohort = load_usable_cohort(options.path, seen, on_bad_scan=options.on_bad_scan, frame=frame, **rules)
+    _print_cohort(cohort, options, names=not options.hash_ids)
     if cohort.bad_scans:
         print("\n".join(["", *skipped_lines(cohort.bad_scans, len(cohort.scans) + len(cohort.bad_scans))]))
     names = ("kind", "folds", "test_fraction", "val_fraction", "stratify", "seed")
@@ -139,10 +131,8 @@ def audit(options: argparse.Namespace) -> int:
 
     root = options.dataset_dir or recorded_folder(options.path)
     folder = options.out or options.path.parent
-    seen = _seen_by(options.checkpoint)
-    audit = _run_audit(options.path, root, folder, options, seen, not options.no_pixels)
-    for note in audit.notes:
-        say(f"  note: {own_options(note, vars(options))}")
+    audit = _run_audit(options.path, root, folder, options, _seen_by(options.checkpoint), not options.no_pixels)
+    _print_notes(audit.notes, options)
     print(DISCLAIMER)
     return int(bool(audit.leaks))
 
@@ -164,48 +154,27 @@ def _seen_by(checkpoints: Iterable[Path]) -> list[str]:
 
 
 def _run_audit(
-    path: Path,
-    dataset_dir: Path,
-    folder: Path,
-    options: argparse.Namespace,
-    seen: Sequence[str] = (),
-    pixels: bool = True,
+    path: Path, root: Path, folder: Path, options: argparse.Namespace, seen: Sequence[str] = (), pixels: bool = True
 ) -> Audit:
-    from monai_cae.data import audit_sets, read_datalist, usable_sets
+    from monai_cae.data import audit_datalist, read_datalist, usable_sets
+    from monai_cae.evaluation.audit_page import audit_page
 
-    sets = read_datalist(
-        path, dataset_dir, allow_leaks=True, allow_outside=options.allow_outside, hash_ids=options.hash_ids
-    )
+    allowed = {name: getattr(options, name) for name in ("allow_outside", "hash_ids")}
+    sets = read_datalist(path, root, allow_leaks=True, **allowed)
     if pixels:
         frame = {"allow_other_frame": options.allow_other_frame}
         sets = usable_sets(sets, path, extraction(options), on_bad_scan="fail", frame=frame)
-    number = len(sets.training) + len(sets.validation) + len(sets.test)
-    audit = audit_sets(
-        sets.training,
-        sets.validation,
-        sets.test,
-        extraction=extraction(options),
-        pixels=pixels,
-        synthetic=sets.synthetic,
-        pretrained_on=seen,
-        name_files=not options.hash_ids,
-        bad_scans=sets.bad_scans,
-        progress=progress("audit", "image", number),
-    )
-    _write_audit(audit.to_dict(), folder)
+    looked = progress("audit", "image", len(sets.training) + len(sets.validation) + len(sets.test))
+    audit = audit_datalist(sets, extraction(options), pixels=pixels, pretrained_on=seen, progress=looked)
+    content = audit.to_dict()
+    for name, text in (("audit.json", json.dumps(content, indent=2) + "\n"), ("audit.html", audit_page(content))):
+        write_text(folder / name, text)
     warnings = [finding for finding in audit.findings if not finding.leak]
     data = "SYNTHETIC data, not real MRI; " if audit.synthetic else ""
     print(f"audit of {path}: {data}{len(audit.leaks)} leaks, {len(warnings)} warnings; see {folder / 'audit.html'}")
     for finding in [*audit.leaks, *warnings][:10]:
         say(f"  {'LEAK' if finding.leak else 'warning'}: {finding.message}")
     return audit
-
-
-def _write_audit(audit: Mapping[str, Any], folder: Path) -> None:
-    from monai_cae.evaluation.audit_page import audit_page
-
-    for name, text in (("audit.json", json.dumps(audit, indent=2) + "\n"), ("audit.html", audit_page(audit))):
-        write_text(folder / name, text)
 
 
 def check(options: argparse.Namespace) -> int:
@@ -215,8 +184,7 @@ def check(options: argparse.Namespace) -> int:
     from monai_cae.evaluation.style import save_figure
 
     try:
-        allowed = {"allow_unmatched": True, "allow_outside": options.allow_outside}
-        found = read_scans(options.path, plane=options.plane, **allowed, **reading_options(options))
+        found = read_scans(options.path, **cohort_settings(options, allow_unmatched=True))
         for note in found.notes:
             say(f"note: {note.line(names=not options.hash_ids)}")
         images = [(scan.name, scan.image) for scan in found.scans if scan.image is not None]
@@ -248,8 +216,7 @@ def check(options: argparse.Namespace) -> int:
     for scan in result.suspicious:
         for problem in scan.problems:
             say(f"  {scan.name}: {problem}")
-    for remark in result.notes:
-        say(f"  note: {own_options(remark, vars(options))}")
+    _print_notes(result.notes, options)
     return int(bool(result.suspicious))
 
 

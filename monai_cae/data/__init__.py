@@ -17,68 +17,9 @@ from monai_cae.data.images.transforms import Extract, Extractd, SelectSlice, Sel
 from monai_cae.data.layouts import Found, find_images, read_scans
 from monai_cae.data.phantom import is_synthetic, write_phantom
 from monai_cae.data.scan import BadScan, Scan
-from monai_cae.data.splits.audit import audit_sets
+from monai_cae.data.splits.audit import audit_datalist, audit_sets, audit_training
 from monai_cae.data.splits.datalists import write_datalist
 from monai_cae.data.splits.findings import Audit, Finding
 from monai_cae.data.splits.leakage import LeakageDemo, leakage_demo
 from monai_cae.data.splits.sets import Sets, load_sets, read_datalist, recipe_of, shareable, usable_sets
 from monai_cae.data.splits.splitting import split_cohort
-from monai_cae.data.splits.training_audit import audit_training
-
-__all__ = [
-    "PAPER_SLICE",
-    "PAPER_TABLE_1",
-    "TASKS",
-    "Audit",
-    "BadScan",
-    "Cohort",
-    "CohortCheck",
-    "Extract",
-    "Extractd",
-    "Extraction",
-    "ExtractionReader",
-    "Finding",
-    "Found",
-    "LeakageDemo",
-    "NetworkInput",
-    "Scan",
-    "ScanCheck",
-    "SelectSlice",
-    "SelectSliced",
-    "Sets",
-    "SliceExtraction",
-    "SliceReader",
-    "Task",
-    "UsableImages",
-    "audit_sets",
-    "audit_training",
-    "balance",
-    "check_cohort",
-    "find_images",
-    "frame_lines",
-    "hash_subject",
-    "hashed_subjects",
-    "inference_items",
-    "is_synthetic",
-    "labelled_items",
-    "leakage_demo",
-    "load_cohort",
-    "load_sets",
-    "load_usable_cohort",
-    "make_task",
-    "read_datalist",
-    "read_scans",
-    "read_table",
-    "recipe_of",
-    "recorded_rules",
-    "select_cohort",
-    "shareable",
-    "skipped_lines",
-    "split_cohort",
-    "table_1",
-    "usable_images",
-    "usable_sets",
-    "with_covariates",
-    "write_datalist",
-    "write_phantom",
-]

@@ -8,16 +8,10 @@ from monai_cae.errors import MonaiCaeError
 
 
 def require_inside(image: str | PurePath, folder: Path, what: str, allow_outside: bool) -> None:
-    """Refuse a path that leads out of a folder: with `..`, or absolute and elsewhere.
+    """Refuse a path that leads out of a folder, with `..`, or absolute and elsewhere, unless the user allows it.
 
     Symbolic links in the folder are followed: whoever has made them wanted the images there, and neither a table nor a
-    datalist can make one.
-
-    Args:
-        image: as it is named, relative to `folder` or absolute.
-        folder: of the images.
-        what: which item of which file names it, for the error.
-        allow_outside: the user wants it all the same.
+    datalist can make one. Errors name the item as `what`.
 
     Raises:
         MonaiCaeError: it leads out.
@@ -32,3 +26,9 @@ def require_inside(image: str | PurePath, folder: Path, what: str, allow_outside
             f"{what} names {str(image)!a}, outside {folder}: correct it, or allow it with --allow_outside true if you "
             "trust the author of the file"
         )
+
+
+def below(image: Path, folder: Path) -> str:
+    """An image's path as a datalist names it: relative to a folder that it is in."""
+    image, folder = image.absolute(), folder.absolute()
+    return str(image.relative_to(folder) if image.is_relative_to(folder) else image)

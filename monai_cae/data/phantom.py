@@ -27,7 +27,6 @@ _TEMPLATE = (
     "ICBM 152 Nonlinear symmetric 2009a, 1 mm (Fonov et al. 2011, NeuroImage 54:313-327; "
     "Fonov et al. 2009, NeuroImage 47:S102)"
 )
-_COLUMNS = ("ID", "M/F", "Hand", "Age", "Educ", "eTIV", "nWBV", "ASF", "Delay", "MMSE", "CDR", "SES")
 _FIRST_NUMBER, _LAST_NUMBER = 9001, 9999  # real IDs end at OAS1_0457: no synthetic subject carries a real one's
 _SUBJECTS_PER_DISC = 40
 
@@ -82,14 +81,24 @@ def write_phantom(
         MonaiCaeError: out_dir is not empty or not writable, subjects or seed out of range, nilearn not installed.
     """
     out = Path(out_dir).expanduser().resolve()
-    _check(subjects, seed)
+    most = _LAST_NUMBER - _FIRST_NUMBER + 1
+    if not 4 <= subjects <= most:
+        raise MonaiCaeError(f"subjects must be 4 to {most}, not {subjects}")
+    if seed < 0:
+        raise MonaiCaeError(f"seed must be 0 or greater, not {seed}")
     anatomy = _load_anatomy()
     people = _draw_people(subjects, seed)
     with new_folder(out) as partial:
         for person in people if progress is None else progress(people):
-            _write_volume(partial / person.folder, person, _render(anatomy, person.atrophy, person.generator))
-        _write_table(partial / "oasis_cross-sectional.csv", people)
-        _write_marker(partial / _MARKER, subjects, seed)
+            volume = _render(anatomy, person.ventricle_mm, person.cortex_mm, person.generator)
+            _write_volume(partial / person.folder, person, volume)
+        with (partial / "oasis_cross-sectional.csv").open("w", encoding="utf-8-sig", newline="") as file:
+            table = csv.DictWriter(file, people[0].row)
+            table.writeheader()
+            table.writerows(person.row for person in people)
+        about = {"Name": "monai-cae synthetic cohort", "synthetic": True, "seed": seed, "subjects": subjects}
+        about |= {"generator": "monai-cae phantom", "template": _TEMPLATE}
+        (partial / _MARKER).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return out
 
 
@@ -107,51 +116,28 @@ def is_synthetic(root: str | Path) -> bool:
 
 
 @dataclass(frozen=True)
-class _Atrophy:
-    """Millimetres by which the ventricles' walls give way and by which the cortex thins."""
-
-    ventricle_mm: float
-    cortex_mm: float
-
-
-@dataclass(frozen=True)
 class _Person:
-    """A subject: its row of the table, its place on disk, its atrophy and the generator that draws its image."""
+    """A subject: its row of the table, its place on disk, by how much the ventricles' walls give way and the cortex
+    thins, and the generator that draws its image."""
 
     row: dict[str, str]
     folder: Path
     acquisitions: int
-    atrophy: _Atrophy
+    ventricle_mm: float
+    cortex_mm: float
     generator: _Generator
 
 
 @dataclass(frozen=True)
 class _Anatomy:
-    """What all subjects share: float32 maps (153, 189, 159) on the template's 1 mm grid, and the T88 brain mask.
+    """What all subjects share: float32 maps (153, 189, 159) on the template's 1 mm grid, and the T88 brain mask."""
 
-    Attributes:
-        brightness: T1 relative to white matter.
-        depth: mm from the white matter into the cortex and beyond; 0 in deep nuclei.
-        ventricle: mm from the walls of the lateral ventricles, negative inside.
-        outward: gradient of `ventricle`, (3, 153, 189, 159).
-        origin: the anterior commissure's voxel on the template's grid.
-        inside: brain mask (176, 208, 176).
-    """
-
-    brightness: _Array
-    depth: _Array
-    ventricle: _Array
-    outward: _Array
-    origin: _Array
-    inside: _Array
-
-
-def _check(subjects: int, seed: int) -> None:
-    most = _LAST_NUMBER - _FIRST_NUMBER + 1
-    if not 4 <= subjects <= most:
-        raise MonaiCaeError(f"subjects must be 4 to {most}, not {subjects}")
-    if seed < 0:
-        raise MonaiCaeError(f"seed must be 0 or greater, not {seed}")
+    brightness: _Array  # T1 relative to white matter
+    depth: _Array  # mm from the white matter into the cortex and beyond; 0 in deep nuclei
+    ventricle: _Array  # mm from the walls of the lateral ventricles, negative inside
+    outward: _Array  # gradient of `ventricle`, (3, 153, 189, 159)
+    origin: _Array  # the anterior commissure's voxel on the template's grid
+    inside: _Array  # brain mask (176, 208, 176)
 
 
 def _draw_people(subjects: int, seed: int) -> list[_Person]:
@@ -171,10 +157,8 @@ def _draw_person(index: int, is_patient: bool, rng: _Generator) -> _Person:
     female = rng.random() < (0.59 if is_patient else 0.73)
     age = round(np.clip(rng.normal(76.7, 7.1), 62, 96) if is_patient else np.clip(rng.normal(75.5, 9.2), 59, 94))
     severity_mm = _CDR_SEVERITY_MM[cdr] + 0.035 * (age - 75) + rng.normal(0, 0.85)
-    atrophy = _Atrophy(
-        ventricle_mm=max(0.0, 1.4 + severity_mm + rng.normal(0, 0.5)),
-        cortex_mm=max(0.0, 0.7 + 0.4 * severity_mm + rng.normal(0, 0.25)),
-    )
+    ventricle_mm = max(0.0, 1.4 + severity_mm + rng.normal(0, 0.5))
+    cortex_mm = max(0.0, 0.7 + 0.4 * severity_mm + rng.normal(0, 0.25))
     nwbv = np.clip(0.753 - 0.012 * severity_mm - 0.002 * (age - 76) + rng.normal(0, 0.026), 0.64, 0.84)
     mean, deviation, lowest, highest = _MMSE[cdr]
     etiv_ml = round(np.clip(rng.normal(1400 if female else 1580, 130), 1120, 1990))
@@ -194,7 +178,8 @@ def _draw_person(index: int, is_patient: bool, rng: _Generator) -> _Person:
         "SES": "" if rng.random() < (0.17 if is_patient else 0.01) else str(rng.integers(1, 5)),
     }
     folder = Path(f"disc{1 + index // _SUBJECTS_PER_DISC}") / name / "PROCESSED" / "MPRAGE" / "T88_111"
-    return _Person(row, folder, int(rng.choice((3, 4, 5, 6), p=(0.1, 0.8, 0.05, 0.05))), atrophy, rng)
+    acquisitions = int(rng.choice((3, 4, 5, 6), p=(0.1, 0.8, 0.05, 0.05)))
+    return _Person(row, folder, acquisitions, ventricle_mm, cortex_mm, rng)
 
 
 def _load_anatomy() -> _Anatomy:
@@ -209,7 +194,11 @@ def _load_anatomy() -> _Anatomy:
     deep_nuclei = np.sqrt((x / 34) ** 2 + ((y + 8) / 34) ** 2 + ((z - 4) / 20) ** 2)
     cerebellum = (y < -35) & (z < -12 - (y + 35) / 4)
     cortical = np.clip((deep_nuclei - 0.95) / 0.15, 0, 1) * np.where(cerebellum, 0.5, 1.0)
-    ventricle = ndimage.gaussian_filter(_signed_distance_mm(_lateral_ventricles(t1, origin)), 0.7)
+    labels, _ = ndimage.label(t1 < 110)
+    bodies = [labels[tuple(np.add(origin, mni_mm).astype(int))] for mni_mm in ((-8, -10, 22), (8, -10, 22))]
+    lateral = np.isin(labels, bodies)
+    outside_mm, inside_mm = (ndimage.distance_transform_edt(part) for part in (~lateral, lateral))
+    ventricle = ndimage.gaussian_filter(np.asarray(outside_mm - inside_mm, dtype=np.float32), 0.7)
     return _Anatomy(
         brightness=np.interp(sharp, _T1_VALUES, _T1_BRIGHTNESS).astype(np.float32),
         depth=(depth * cortical).astype(np.float32),
@@ -236,17 +225,6 @@ def _load_template(name: str) -> tuple[_Array, _Array]:
     return np.asarray(image.dataobj[_TEMPLATE_BOX], dtype=np.float32), origin
 
 
-def _signed_distance_mm(region: _Array) -> _Array:
-    outside, inside = (ndimage.distance_transform_edt(part) for part in (~region, region))
-    return np.asarray(outside - inside, dtype=np.float32)
-
-
-def _lateral_ventricles(t1: _Array, origin: _Array) -> _Array:
-    labels, _ = ndimage.label(t1 < 110)
-    bodies = [labels[tuple(np.add(origin, mni_mm).astype(int))] for mni_mm in ((-8, -10, 22), (8, -10, 22))]
-    return np.isin(labels, bodies)
-
-
 def _brain_mask(brain: _Array, origin: _Array) -> _Array:
     """The template's brain on the T88 grid, sulci closed; the same for all, as OASIS-1's atlas mask is."""
     scale = np.array(_MNI_PER_T88)
@@ -257,19 +235,15 @@ def _brain_mask(brain: _Array, origin: _Array) -> _Array:
     return np.asarray(ndimage.distance_transform_edt(dilated) > closing_mm + tight_mm)
 
 
-def _render(anatomy: _Anatomy, atrophy: _Atrophy, rng: _Generator) -> _Array:
-    """Simulate one masked T1 volume.
-
-    Returns:
-        int16 array (176, 208, 176), 0 outside the brain mask.
-    """
+def _render(anatomy: _Anatomy, ventricle_mm: float, cortex_mm: float, rng: _Generator) -> _Array:
+    """Simulate one masked T1 volume: int16 (176, 208, 176), 0 outside the brain mask."""
     box = ndimage.find_objects(anatomy.inside.astype(np.int8))[0]
     inside = anatomy.inside[box]
     warp_mm, (folding, bias) = _draw_fields(inside, rng)
     source = _to_template(np.argwhere(inside).T + [[axis.start] for axis in box], anatomy.origin, rng) + warp_mm
-    _widen_ventricles(source, anatomy, atrophy.ventricle_mm)
+    _widen_ventricles(source, anatomy, ventricle_mm)
     brightness = _sample(anatomy.brightness, source)
-    excess_mm = _sample(anatomy.depth, source) - (_CORTEX_MM - atrophy.cortex_mm) - 0.6 * folding
+    excess_mm = _sample(anatomy.depth, source) - (_CORTEX_MM - cortex_mm) - 0.6 * folding
     brightness -= np.clip(excess_mm / 1.2 + 0.5, 0, 1) * np.maximum(brightness - _CSF, 0)
     volume = np.zeros(_SHAPE, dtype=np.int16)
     volume[box][inside] = _acquire(brightness, bias, rng)
@@ -341,22 +315,3 @@ def _write_volume(folder: Path, person: _Person, volume: _Array) -> None:
             file.seek(int(block) * blocks[0].nbytes)
             file.write(blocks[block].tobytes())
         file.truncate(blocks.nbytes)
-
-
-def _write_table(path: Path, people: list[_Person]) -> None:
-    with path.open("w", encoding="utf-8-sig", newline="") as file:
-        table = csv.DictWriter(file, _COLUMNS)
-        table.writeheader()
-        table.writerows(person.row for person in people)
-
-
-def _write_marker(path: Path, subjects: int, seed: int) -> None:
-    description = {
-        "Name": "monai-cae synthetic cohort",
-        "synthetic": True,
-        "seed": seed,
-        "subjects": subjects,
-        "generator": "monai-cae phantom",
-        "template": _TEMPLATE,
-    }
-    path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")

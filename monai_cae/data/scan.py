@@ -49,15 +49,10 @@ class Scan:
 
 
 class Note(NamedTuple):
-    """Something that was guessed or left out while a cohort was read.
+    """Something that was guessed or left out while a cohort was read."""
 
-    Attributes:
-        text: what, without anybody's ID.
-        examples: IDs and files that it is about, the first few.
-    """
-
-    text: str
-    examples: tuple[str, ...] = ()
+    text: str  # what, without anybody's ID
+    examples: tuple[str, ...] = ()  # IDs and files that it is about, the first few
 
     def line(self, names: bool = True) -> str:
         """In one line, with or without the examples."""
@@ -66,19 +61,12 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True)
 class BadScan:
-    """A scan that can't be used.
+    """A scan that can't be used."""
 
-    Attributes:
-        subject: whose it is, with the session where there are several; "" where only the file is known.
-        image: the file.
-        reason: what is wrong, one line that names the file.
-        set: of a given datalist's, the set that it is missing from; "" where it was left out before the split.
-    """
-
-    subject: str
+    subject: str  # whose it is, with the session where there are several; "" where only the file is known
     image: str
-    reason: str
-    set: str = ""
+    reason: str  # what is wrong, one line that names the file
+    set: str = ""  # of a given datalist's, the one that it is missing from; "" where it was left out before the split
 
     @property
     def brief(self) -> str:

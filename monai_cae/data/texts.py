@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 from monai_cae.errors import MonaiCaeError
@@ -12,10 +13,7 @@ _UNFIT = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of a pair, ends 
 
 
 def require_plain(text: str, what: str) -> None:
-    """
-    Raises:
-        MonaiCaeError: it has line breaks or other control characters, is no valid Unicode, or is too long for a name.
-    """
+    """MonaiCaeError where it has line breaks or other control characters, is no valid Unicode, or is too long."""
     if len(text) > MAX_NAME:
         raise MonaiCaeError(f"{what} has {len(text)} characters, the limit is {MAX_NAME}: shorten it")
     if any(unicodedata.category(character) in _UNFIT for character in text):
@@ -26,6 +24,12 @@ def shown(value: Any, most: int = 60) -> str:
     """A value as an error quotes it: on one line, cut after so many characters."""
     text = ascii(value) if isinstance(value, str) else repr(value)
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def one_line(error: BaseException) -> str:

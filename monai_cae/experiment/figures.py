@@ -16,7 +16,7 @@ from monai_cae.evaluation.scores import HEADLINE, LABELS
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import readable
-from monai_cae.training.results.figures import SYNTHETIC_NOTE
+from monai_cae.training.results.figures import SYNTHETIC_NOTE, tell_undrawn
 
 _PAPER = {"accuracy": 0.7466, "f1": 0.66}
 _OF_THE_PAPER = "paper, other subjects"
@@ -40,9 +40,13 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
     ours, scores = results.of(NETWORK), results.scores.loc[NETWORK]
     if not results.target.binary:
         labels, predicted = (ours[name].to_numpy() for name in ("label", results.target.column))
-        own = results.target.figures()
-        about = f"{ours['subject'].nunique()} test subjects"
-        return {f"target_{name}": draw(labels, predicted, DEFAULT_THRESHOLD, note, about) for name, draw in own.items()}
+        about, own = f"{ours['subject'].nunique()} test subjects", dict[str, Figure]()
+        for name, draw in results.target.figures().items():
+            try:
+                own[f"target_{name}"] = draw(labels, predicted, DEFAULT_THRESHOLD, note, about)
+            except Exception as error:  # whatever a user's figure raises
+                tell_undrawn(f"target_{name}", error)
+        return own
     record = pooled(ours)
     patients, tested = int(record.labels.sum()), len(record.subjects)
     repeats = f", {summary['repeats']} repeats" if summary["repeats"] > 1 else ""

@@ -80,6 +80,10 @@ def run_experiment(
     """
     _check_types(shared["split"], stages, variants, baselines)
     _check_names(stages, variants, baselines)
+    if not isinstance(target, Target):
+        raise MonaiCaeError(
+            f"target must be a monai_cae.targets.Target, such as {{_target_: my.Target}}, not {target!r}"
+        )
     target.require_binary(baselines=bool(baselines))
     check_asked(resume, overwrite)
     output, given = Path(output_dir).resolve(), given_datalists(datalist)
@@ -201,6 +205,10 @@ def _check_names(
             known = (*STAGES, CLASSIFIER, *([BASELINES] if where == "stages" else []))
             if stage not in known:
                 raise MonaiCaeError(f"unknown stage {stage!r} under {where}: it must be one of {', '.join(known)}")
+            if any(name.split("#")[0].split("::")[0] == "target" for name in given[stage]):
+                raise MonaiCaeError(
+                    f"{stage} under {where} has a target: all methods have that of the experiment's top"
+                )
     taken = [name for name in variants if name in (BASELINES, *STAGES)]
     if taken:
         raise MonaiCaeError(f"variant {taken[0]!r} has the name of a stage: give it another name")

@@ -115,7 +115,15 @@ def _ours(path: str | Path) -> Mapping[str, Any]:
 
 
 def on_device(network: Network, device: str | torch.device) -> Network:
-    """Move the network to a device, with 2D convolution weights in channels-last order for `PrecisionInferer`."""
+    """Move the network to a device, with 2D convolution weights in channels-last order for `PrecisionInferer`.
+
+    Raises:
+        MonaiCaeError: it has no encoder.
+    """
+    if not isinstance(getattr(network, "encoder", None), nn.Module):
+        raise MonaiCaeError(
+            f"{type(network).__name__} has no encoder: give it a module of that name that makes the code"
+        )
     flat = all(weight.ndim < 5 for weight in network.parameters())
     network.to(device, memory_format=torch.channels_last if flat else torch.preserve_format)  # type: ignore[call-overload]
     return network

@@ -21,14 +21,17 @@ from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 
 Numbers = NDArray[np.float64]
 
+# What else the tables of predictions have.
+_TAKEN = {"method", "subject", "repeat", "fold", "label", "threshold", "cdr", "age", "sex", "file", "seen_in_training"}
+
 
 class Target(ABC):
     """What the network's output means for a subject; chosen by the config item `target`.
 
     Attributes:
         name: of what is predicted, in tables and messages.
-        binary: whether it is two classes and a probability. If not, threshold, calibration, linear probe, baselines,
-            ROC and tests between methods are refused or left out.
+        binary: whether it is patients and controls, and a probability. If not, threshold, calibration, linear probe,
+            baselines, ROC and tests between methods are refused or left out; two other classes are the numbers 0 and 1.
         classes: label -> name of the class; empty if the label is a number.
         column: of predictions.csv, with the predictions.
         key_metric: validation metric that chooses weights and stops training; lower is better.
@@ -37,14 +40,23 @@ class Target(ABC):
         headline: the scores that come first.
     """
 
-    name: str
     binary: bool = False
     classes: Mapping[float, str] = {}
     column: str = "predicted"
     key_metric: str = "val_loss"
     shown: Sequence[str] = ("val_loss",)
-    score_names: Mapping[str, str]
-    headline: Sequence[str]
+
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def score_names(self) -> Mapping[str, str]: ...
+
+    @property
+    @abstractmethod
+    def headline(self) -> Sequence[str]: ...
 
     def __repr__(self) -> str:
         """Class and settings, by which a checkpoint knows its target."""
@@ -103,7 +115,12 @@ class Target(ABC):
         """
         if rules:
             raise MonaiCaeError(f"cohort#{min(rules)} is about classes, and the target is {self.name}: leave it out")
-        return select_measured(scans, self.value, name=self.name, sessions=sessions)
+
+        def number(scan: Scan) -> float | None:
+            found = self.value(scan)
+            return None if found is None else self.checked(found, f"{self.name} of {scan.name}")
+
+        return select_measured(scans, number, name=self.name, sessions=sessions)
 
     def checked(self, label: Any, what: str) -> float:
         """Check a label of a given datalist.
@@ -111,6 +128,7 @@ class Target(ABC):
         Raises:
             MonaiCaeError: it is not a number; `what` names it.
         """
+        label = label.item() if isinstance(label, np.generic) else label
         if isinstance(label, bool) or not isinstance(label, (int, float)) or not math.isfinite(label):
             raise MonaiCaeError(f"{what} is {shown(label)}; it must be a number, {self.name}")
         return label
@@ -140,6 +158,22 @@ class Target(ABC):
         """
         found = np.array(columns[self.column])
         return f"{self.name} from {found.min():.4g} to {found.max():.4g}, mean {found.mean():.4g}"
+
+    def require_consistent(self) -> None:
+        """
+        Raises:
+            MonaiCaeError: what the class says of itself does not fit together, or collides with other columns.
+        """
+        name = type(self).__name__
+        if self.column in _TAKEN or self.column not in self.columns([0.0], DEFAULT_THRESHOLD, classes=False):
+            why = "is another's in the tables" if self.column in _TAKEN else "is not among its columns"
+            raise MonaiCaeError(
+                f"{name}: the column {self.column} {why}: give it another, such as predicted_{self.name}"
+            )
+        if self.key_metric not in ("val_loss", *self.metrics()):
+            raise MonaiCaeError(f"{name}: key_metric {self.key_metric} is neither val_loss nor among its metrics")
+        if self.binary and self.column != "probability":
+            raise MonaiCaeError(f"{name}: binary is for patients and controls; other classes are numbers, 0 and 1")
 
     def require_binary(self, **asked: bool) -> None:
         """

@@ -171,7 +171,7 @@ def test_what_cannot_be_told_or_does_no_harm_is_not_flagged(images, change):
     ],
 )
 def test_headers_that_differ(images, problem, affine):
-    assert plant(images, lambda volume: volume, affine=affine).problems == (problem,)
+    assert plant(images, lambda volume: volume, affine=affine).problems == [problem]
 
 
 def test_a_header_whose_affine_is_not_finite(images):
@@ -219,8 +219,8 @@ def test_the_same_slice_under_two_names_names_the_other(images):
     paths["s07"].write_bytes(paths["s05"].read_bytes())
     found = {scan.name: scan.problems for scan in check(images).suspicious}
     assert found == {
-        "s05": ("same slice twice: every pixel equals that of s07",),
-        "s07": ("same slice twice: every pixel equals that of s05",),
+        "s05": ["same slice twice: every pixel equals that of s07"],
+        "s07": ["same slice twice: every pixel equals that of s05"],
     }
 
 
@@ -280,7 +280,7 @@ def test_few_slices_are_not_judged_but_their_headers_are(images):
     save(few[1][1], brain(1)[:, ::-1] * 5, np.diag([-1.0, 1, 1, 1]))
     result = check(few, axes="stored")
     assert [scan.problems for scan in result.suspicious] == [
-        ("different axis order: the header says LAS, usually RAS",),
+        ["different axis order: the header says LAS, usually RAS"],
     ]
     assert result.notes[0] == "4 slices of one size are too few to tell what is usual: only headers were compared"
     assert (

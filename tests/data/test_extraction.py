@@ -10,9 +10,22 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 from plugins.two_slices import TwoSlices
 from plugins.whole_volume import WholeVolume
 
-from monai_cae.data import Extractd, ExtractionReader, SliceExtraction, audit_sets, check_cohort
+from monai_cae.data import Extractd, Extraction, ExtractionReader, SliceExtraction, audit_sets, check_cohort
 from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.scan_quality import find_bad
+
+
+class NoSlice(Extraction):
+    def indices(self, count):
+        return []
+
+
+class Quotient(Extraction):
+    def indices(self, count):
+        return [1]
+
+    def image(self, slices):
+        return np.full_like(slices, np.nan, dtype=float)
 
 
 def save(path, voxels, codes="RAS", affine=None):
@@ -65,6 +78,10 @@ def test_a_slice_that_is_not_there_or_empty_is_told(tmp_path, noise, refused):
     with refused(r"axial slice 3 of .*a\.nii is zero everywhere"):
         read_image(TwoSlices("axial", 6, 3), path)
     assert read_image(WholeVolume(), path).shape == (1, 5, 6, 7)
+    with refused(r"NoSlice asks for no slice of .*a\.nii"):
+        read_image(NoSlice(), path)
+    with refused("Quotient makes an image with values that are not finite"):
+        read_image(Quotient(), path)
     save(tmp_path / "cut.nii", voxels[..., :1])
     with refused(r"slice_index -2 is outside .*cut\.nii: its axial slices are 1 to 1"):
         read_image(TwoSlices("axial", 2, 4), str(tmp_path / "cut.nii"))

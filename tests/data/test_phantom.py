@@ -105,7 +105,7 @@ def test_people_resemble_the_real_table():
         values = np.array([float(row[column]) for row in rows])
         assert values[patients].mean() == pytest.approx(patient_mean, abs=tolerance)
         assert values[~patients].mean() == pytest.approx(control_mean, abs=tolerance)
-    widening = np.array([person.atrophy.ventricle_mm for person in people])
+    widening = np.array([person.ventricle_mm for person in people])
     assert np.median(widening[patients]) > np.percentile(widening[~patients], 90)
     assert np.percentile(widening[patients], 5) < np.percentile(widening[~patients], 90)  # some look healthy
     assert people[40].folder.parts[:2] == ("disc2", "OAS1_9041_MR1")
@@ -127,7 +127,7 @@ def test_another_seed_gives_another_cohort(cohort):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_atrophy_darkens_slice_106_around_the_ventricles_and_in_all(anatomy, seed):
     healthy, ill = (
-        phantom._render(anatomy, phantom._Atrophy(1.4 + mm, 0.7 + 0.4 * mm), np.random.default_rng(seed))
+        phantom._render(anatomy, 1.4 + mm, 0.7 + 0.4 * mm, np.random.default_rng(seed))
         for mm in (0.0, phantom._CDR_SEVERITY_MM[0.5])
     )
     assert dark_share(ill) > dark_share(healthy) + 0.02

@@ -509,7 +509,7 @@ def test_crash_while_writing_leaves_nothing_half_written(tmp_path, load, monkeyp
         ({"cohort": {"table": "nowhere.csv"}}, r"no table at nowhere\.csv"),
         ({"cohort": {"tsak": 1}}, r"unknown setting --cohort#tsak: did you mean --cohort#task\?"),
         ({"cohort": {"plane": "axial"}}, "unknown setting --cohort#plane: "),
-        ({"cohort": {"zzz": 1}}, "unknown setting --cohort#zzz: there are table, columns, task, .*, sessions"),
+        ({"cohort": {"zzz": 1}}, "unknown setting --cohort#zzz: there are table, columns, .*, task, .*, sessions"),
         ({"split": {"test_fraction": 2}}, "test_fraction must be between 0 and 1"),
         ({"split": {"stratifi": "class"}}, r"unknown setting --split#stratifi: did you mean --split#stratify\?"),
         ({"split": {"seed": 2}}, "unknown setting --split#seed: "),

@@ -21,15 +21,10 @@ Row = tuple[int, list[str]]  # number of the line, cells
 
 @dataclass(frozen=True)
 class Cells:
-    """The content of a table.
+    """What a table says; "" where a cell is not there."""
 
-    Attributes:
-        columns: the names in the header, each once.
-        rows: number of the line in the file (the header's is 1) and column -> text, "" for a cell that is not there.
-    """
-
-    columns: list[str]
-    rows: list[tuple[int, dict[str, str]]]
+    columns: list[str]  # the names in the header, each once
+    rows: list[tuple[int, dict[str, str]]]  # number of the line in the file (the header's is 1), and column -> text
 
 
 def read_cells(path: Path) -> Cells:

@@ -1,17 +1,18 @@
-"""Covariates: numbers from the table for a network."""
+"""Whose scan is predicted, and what the table says of a subject beside the image, as numbers for a network."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from monai_cae.data.cohort.persons import split_session, subject_of
+from monai_cae.data.cohort.persons import loose, split_session, subject_of
+from monai_cae.data.cohort.pseudonyms import hash_subject, names_of
 from monai_cae.data.cohort.selection import Labels, PatientsAndControls
-from monai_cae.data.cohort.subjects import row_of, seen_in_training
 from monai_cae.data.cohort.tables import read_table
 from monai_cae.data.scan import Scan
 from monai_cae.errors import MonaiCaeError
@@ -20,20 +21,19 @@ Item = dict[str, Any]
 Scales = Mapping[str, Sequence[float]]
 _MALE = {"F": 0.0, "M": 1.0}
 _SQUARE = "^2"
+_SHOWN = 5
+_AN_ID = re.compile(r"sub-[a-z0-9]+|OAS[13]_?\d{4}", re.IGNORECASE)
 _LARGEST = 1e30  # beyond, a product of two has no float32
 
 
 def with_covariates(items: Sequence[Item], covariates: Scales, target: Labels | None = None) -> list[Item]:
-    """Items of a datalist with their covariates as a list of numbers, `(value - centre) / scale`.
+    """Items of a datalist with their `covariates` as a list of numbers, `(value - centre) / scale`; unchanged without.
 
     Args:
         items: with the table's columns, as `load_sets` gives them; `sex` counts as 0 for F and 1 for M.
         covariates: name -> (centre, scale), both fixed, so nothing is fitted to any subject. A missing value
             counts as the centre. `NAME^2` is the square of the scaled value of the column NAME.
         target: what is predicted; by default the diagnosis.
-
-    Returns:
-        The items, each with `covariates`; unchanged when there are none.
 
     Raises:
         MonaiCaeError: an invalid centre or scale, a column that gives the label, or a column that no item has.
@@ -69,10 +69,9 @@ def inference_items(
         images: paths.
         table: a subjects' table, see `row_of`; "" for none, and then everybody is taken to be average where the network
             takes covariates, which is said.
-        covariates: see `with_covariates`.
+        covariates, target: see `with_covariates`.
         trained_on: hashed IDs of the subjects that the checkpoint saw.
         sex_codes: see `read_subjects`.
-        target: see `with_covariates`.
 
     Raises:
         MonaiCaeError: what `row_of`, `read_subjects` and `with_covariates` refuse.
@@ -141,3 +140,59 @@ def _scaled(item: Item, covariates: Scales) -> np.ndarray:
         if not abs(numbers[-1]) < _LARGEST:
             raise MonaiCaeError(f"covariates: {name} of {item.get('subject', item['image'])} is {value:g}: correct it")
     return np.array(numbers, dtype=np.float32)
+
+
+def row_of(path: Path, scans: Sequence[Scan], table: str) -> Scan:
+    """The row of a table (named in errors) that a file belongs to: the one whose whole ID its name begins with.
+
+    A row of the file's session comes first; a row of another session is never used. sub- and ses-, leading zeros and
+    case are ignored, unless two rows differ only in these.
+
+    Raises:
+        MonaiCaeError: no row, rows of other sessions alone, or several.
+    """
+    begins = _beginnings(path)
+    spelled = {loose(text): len(text) for text in sorted(begins, key=len)}
+    length = {id(scan): max(spelled.get(loose(name), 0) for name in (scan.subject, *scan.aliases)) for scan in scans}
+    longest = max(length.values(), default=0)
+    rows = [scan for scan in scans if longest and length[id(scan)] == longest]
+    session = subject_of(path)[1]
+    same = [scan for scan in rows if any(loose(name) in spelled for name in _names(scan))]
+    found = same or [scan for scan in rows if not (scan.session and session)]
+    literal = [scan for scan in found if begins & {scan.subject, scan.name, *scan.aliases}]
+    found = literal if len(found) > 1 and literal else found
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(scan.name for scan in (found or rows)[:_SHOWN])
+    if found:
+        raise MonaiCaeError(f"{table} has several rows for {path} ({names}): name the file after one of them")
+    if rows:
+        raise MonaiCaeError(
+            f"{table} has no row for the session of {path}, only {names}: add one, or leave the file out"
+        )
+    raise MonaiCaeError(f"{table} has no row whose ID the name of {path} starts with: add one, or leave the file out")
+
+
+def seen_in_training(subject: str, trained_on: Collection[str], sure: bool = False) -> str:
+    """ "yes", "no", or "unknown" where the checkpoint names nobody, or by pseudonyms (`--hash_ids`), or the subject may
+    be no ID at all.
+
+    Args:
+        subject: of a table or, by `subject_of`, of a file.
+        trained_on: hashed IDs, as `monai_cae.networks.trained_on` reads them.
+        sure: it is an ID, whatever form it has.
+    """
+    if any(hash_subject(name) in trained_on for name in names_of(subject)):
+        return "yes"
+    keyed = any(digest.startswith("k") for digest in trained_on)  # perhaps with another key than the one here
+    return "no" if trained_on and not keyed and (sure or _AN_ID.fullmatch(subject)) else "unknown"
+
+
+def _beginnings(path: Path) -> set[str]:
+    """What a file's name begins with, up to each place where a word ends."""
+    stem = re.sub(r"\.(nii(\.gz)?|hdr|img)$", "", path.name, flags=re.IGNORECASE)
+    return {stem[: match.start()] for match in re.finditer(r"[^A-Za-z0-9]+|$", stem)} - {""}
+
+
+def _names(scan: Scan) -> Iterable[str]:
+    return (scan.name, *scan.aliases) if scan.session else scan.aliases

@@ -23,10 +23,10 @@ def labelled_items(
     seed: int = 0,
     target: Labels | None = None,
 ) -> list[Item]:
-    """The items that a classifier learns from.
+    """The items of a set that a classifier learns from.
 
     Args:
-        items: of a set, with `subject` and `label`.
+        items: with `subject` and `label`.
         share: keep this share of each class's (or stratum's) subjects, at least one; a larger share includes every
             smaller one, so a learning curve adds subjects and exchanges none.
         permute_labels: permute the subjects' labels at random, with one constraint: patients and controls get label 1

@@ -30,16 +30,12 @@ _OTHER_FORMATS = {
 def match(
     rows: Sequence[Scan], images: Mapping[str, Path], root: Path, allow_outside: bool
 ) -> tuple[list[Scan], list[Note]]:
-    """The rows that have an image, each with its own.
+    """The rows that have an image, each with its own, and which were matched in spite of another spelling.
 
     Args:
         rows: of the table; `file` names the image where the table does, with or without its suffix.
         images: name of the scan -> file.
-        root: of the paths in the table.
-        allow_outside: see `require_inside`.
-
-    Returns:
-        The rows with images, and those matched despite a different spelling.
+        root, allow_outside: of the paths in the table, see `require_inside`.
 
     Raises:
         MonaiCaeError: a path that leads out of the folder.

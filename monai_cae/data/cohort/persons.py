@@ -98,10 +98,8 @@ def natural(name: str) -> list[tuple[int, int, str]]:
 
 
 def subject_of(path: str | Path) -> tuple[str, str]:
-    """Subject and session from an image's file name, in BIDS or OASIS style; else the name without suffix.
-
-    The session is "" if the name has none.
-    """
+    """Subject and session of an image by its file's name, as BIDS or OASIS write them; else the name without suffix,
+    and "" for the session."""
     name = Path(path).name
     suffix = next((suffix for suffix in _SUFFIXES if name.lower().endswith(suffix)), "")
     name = name[: len(name) - len(suffix)]
@@ -129,7 +127,11 @@ def name_persons(
     Raises:
         MonaiCaeError: a pattern that does not fit, or names that may be of one subject or several.
     """
-    read = re.compile(_checked(pattern)) if pattern else None
+    try:
+        read = re.compile(pattern) if pattern else None
+    except re.error as error:
+        wrong = f"subject_pattern {shown(pattern)} is not a regular expression ({error}): correct it"
+        raise MonaiCaeError(wrong) from error
     split = [split_session(scan.subject) if read is None else _found(read, scan.subject, where) for scan in scans]
     keys = [folded(subject) if pattern else person(subject) for subject, _ in split]
     spelling: dict[str, str] = {}
@@ -153,17 +155,11 @@ def name_persons(
 
 
 def maybe_one_person(sexes: Mapping[str, str]) -> list[list[str]]:
-    """Names that differ but may be of the same subject.
+    """Groups of names that are different as written, and may be one person all the same; each comes with its sex.
 
-    They differ only in case, punctuation and zeros, or in an end that may be a visit. A stem is a site or a group, and
-    not a subject, if it has both sexes or more names than one subject has visits, or if fewer than three subjects would
-    remain.
-
-    Args:
-        sexes: name -> "F", "M" or "".
-
-    Returns:
-        Groups of two names or more.
+    They differ in case, punctuation and zeros only, or in an end that may be a visit's. The latter is ruled out for all
+    of them where a stem has both sexes or more names than a person has visits, or where fewer than three persons would
+    be left: then the stem is a site's or a group's.
     """
     alike = defaultdict(list)
     for name in sexes:
@@ -190,16 +186,6 @@ def _visits(sexes: Mapping[str, str], numbers: bool) -> list[list[str]]:
 def _are_sites(groups: Sequence[Sequence[str]], sexes: Mapping[str, str]) -> bool:
     both = sum({"F", "M"} <= {sexes[name] for name in group} for group in groups)
     return both > _MISTAKES * len(groups) or any(len(group) > _MOST_VISITS for group in groups)
-
-
-def _checked(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise MonaiCaeError(
-            f"subject_pattern {shown(pattern)} is not a regular expression ({error}): correct it"
-        ) from error
-    return pattern
 
 
 def _found(pattern: re.Pattern[str], name: str, where: str) -> tuple[str, str]:

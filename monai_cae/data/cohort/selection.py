@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from scipy import optimize
 
 from monai_cae.data.cohort.persons import natural
-from monai_cae.data.cohort.tasks import MISSING_CODES, Task, make_task
+from monai_cae.data.cohort.tasks import Task, make_task
 from monai_cae.data.images.extraction import Extraction
-from monai_cae.data.images.scan_quality import LEFT_OUT, check_on_bad_scan, find_bad, refuse_bad
-from monai_cae.data.layouts import Found, Layout, read_scans
+from monai_cae.data.images.scan_quality import LEFT_OUT, bad_scans
+from monai_cae.data.layouts import Asked, Found, read_scans
 from monai_cae.data.phantom import is_synthetic
 from monai_cae.data.scan import BadScan, Note, Scan
 from monai_cae.data.texts import shown
@@ -61,21 +60,16 @@ class Cohort:
         return sorted(self.patients + self.controls + self.measured, key=lambda scan: scan.name)
 
 
+@runtime_checkable
 class Labels(Protocol):
-    """What the data need to know of a target, see `monai_cae.targets.Target`.
-
-    Attributes:
-        name: what is predicted; a datalist records it with its settings.
-        classes: label -> what somebody with it is called; none where the label is a number.
-        tells: columns that tell the label, and can't be covariates.
-    """
+    """What the data need to know of a target, see `monai_cae.targets.Target`; `classes` are none for numbers."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str: ...  # what is predicted; a datalist records it with its settings
     @property
-    def classes(self) -> Mapping[float, str]: ...
+    def classes(self) -> Mapping[float, str]: ...  # label -> what somebody with it is called
     @property
-    def tells(self) -> Collection[str]: ...
+    def tells(self) -> Collection[str]: ...  # columns that tell the label, and can't be covariates
 
     def select(self, scans: Sequence[Scan], *, sessions: str, missing_codes: Any, **rules: Any) -> Cohort:
         """Who takes part, each with a label; `rules` are the cohort's settings that differ from their defaults."""
@@ -95,24 +89,14 @@ class PatientsAndControls:
     tells: Collection[str] = ("cdr", "label")
 
     def select(
-        self,
-        scans: Sequence[Scan],
-        *,
-        sessions: str = "first",
-        missing_codes: Any = MISSING_CODES,
-        controls: str = "oldest",
-        **rules: str,
+        self, scans: Sequence[Scan], *, sessions: str, missing_codes: Any, controls: str = "oldest", **rules: str
     ) -> Cohort:
         """See `select_cohort` and, for the rules, `make_task`."""
         task = make_task(missing_codes=missing_codes, **rules)
         return select_cohort(scans, task=task, controls=controls, sessions=sessions)
 
     def checked(self, label: Any, what: str) -> int:
-        """A label of a given datalist.
-
-        Raises:
-            MonaiCaeError: it is neither 0 nor 1.
-        """
+        """A label of a given datalist; MonaiCaeError where it is neither 0 nor 1, which names it as `what`."""
         if label not in (0, 1):
             raise MonaiCaeError(f"{what} is {shown(label)}; it must be 0 (HC) or 1 (AD)")
         return int(label)
@@ -122,56 +106,42 @@ class PatientsAndControls:
         return [f"{label:g}" for label in labels]
 
 
-def load_cohort(
-    dataset_dir: str | Path,
-    *,
-    layout: Layout | None = None,
-    table: str | Path | None = None,
-    plane: str = "axial",
-    columns: Mapping[str, str] | None = None,
-    task: str = "paper",
-    positive: str = "",
-    negative: str = "",
-    label_column: str = "",
-    missing_codes: Any = MISSING_CODES,
-    controls: str = "oldest",
-    sessions: str = "first",
-    subject_pattern: str = "",
-    sex_codes: str = "",
-    acquisition: str = "",
-    run: str = "last",
-    allow_unmatched: bool = False,
-    allow_outside: bool = False,
-) -> Cohort:
-    """Read a cohort in any layout and select the scans that take part; opens no image.
+@dataclass(frozen=True)
+class CohortSettings(Asked):
+    """How a cohort is read, and who of it takes part.
+
+    Attributes:
+        task, positive, negative, label_column: which scans are patients and which controls, see `make_task`.
+        controls, sessions: see `select_cohort`.
+    """
+
+    task: str = "paper"
+    positive: str = ""
+    negative: str = ""
+    label_column: str = ""
+    controls: str = "oldest"
+    sessions: str = "first"
+
+    def of(self, scans: Sequence[Scan], target: Labels | None = None) -> Cohort:
+        """Those of the scans that take part; a target is told the rules of the classes that are not the usual ones."""
+        rules = {name: value for name in _RULES if (value := getattr(self, name)) != getattr(CohortSettings, name)}
+        target = target or PatientsAndControls()
+        return target.select(scans, sessions=self.sessions, missing_codes=self.missing_codes, **rules)
+
+
+def load_cohort(dataset_dir: str | Path, **settings: Any) -> Cohort:
+    """Read a cohort (a folder, table or datalist), and select the scans that take part; no image is opened.
 
     Args:
-        dataset_dir, layout, table, plane, columns, subject_pattern, sex_codes, acquisition, run: see `read_scans`.
-        allow_unmatched, allow_outside: see `read_scans`.
-        task, positive, negative, label_column, missing_codes: which scans are patients and which controls, see
-            `make_task`.
-        controls, sessions: see `select_cohort`.
+        dataset_dir: see `read_scans`.
+        **settings: fields of `CohortSettings`.
 
     Raises:
         MonaiCaeError: what `read_scans`, `make_task` and `select_cohort` refuse.
     """
-    found = read_scans(
-        dataset_dir,
-        layout=layout,
-        table=table,
-        plane=plane,
-        columns=columns,
-        subject_pattern=subject_pattern,
-        missing_codes=missing_codes,
-        sex_codes=sex_codes,
-        acquisition=acquisition,
-        run=run,
-        allow_unmatched=allow_unmatched,
-        allow_outside=allow_outside,
-    )
-    chosen = make_task(task, positive, negative, label_column, missing_codes)
-    cohort = select_cohort(found.scans, task=chosen, controls=controls, sessions=sessions)
-    return _complete(cohort, found, dataset_dir)
+    asked = CohortSettings(**settings)
+    found = read_scans(dataset_dir, asked)
+    return _complete(asked.of(found.scans), found, dataset_dir)
 
 
 def load_usable_cohort(
@@ -181,7 +151,7 @@ def load_usable_cohort(
     on_bad_scan: str,
     frame: Mapping[str, Any] | None = None,
     target: Labels | None = None,
-    **options: Any,
+    **settings: Any,
 ) -> Cohort:
     """`load_cohort`, with every selected scan read and usable.
 
@@ -189,27 +159,21 @@ def load_usable_cohort(
     subject's second scan replaces a bad first one. Only selected scans are read.
 
     Args:
-        dataset_dir: see `load_cohort`.
+        dataset_dir, **settings: see `load_cohort`.
         extraction: what is read of the scans.
         on_bad_scan: "fail" names all selected bad scans; "skip" leaves them out.
         frame: `training` and `allow_other_frame` of `find_bad`.
-        target: gives a scan's label; by default patient or control.
-        **options: the others of `load_cohort`.
+        target: what a scan's label is; by default whether it is a patient's.
 
     Raises:
         MonaiCaeError: what `load_cohort` refuses, bad scans, or a class of which none is left.
     """
-    check_on_bad_scan(on_bad_scan)
-    usual = _defaults(load_cohort)
-    full = {**usual, **options}
-    given = {name: full[name] for name in _defaults(read_scans).keys() & full.keys() - {"dataset_dir", "plane"}}
-    found = read_scans(dataset_dir, plane=extraction.plane, **given)
-    rules = {name: full[name] for name in _RULES if full[name] != usual[name]}
-    rules |= {name: full[name] for name in ("sessions", "missing_codes")}
+    asked = CohortSettings(plane=extraction.plane, **settings)
+    found = read_scans(dataset_dir, asked)
     scans, bad = found.scans, list[BadScan]()
     while True:
         try:
-            cohort = (target or PatientsAndControls()).select(scans, **rules)
+            cohort = asked.of(scans, target)
         except MonaiCaeError as error:
             if not bad:
                 raise
@@ -217,9 +181,7 @@ def load_usable_cohort(
         images = [(scan.name, scan.image) for scan in cohort.scans if scan.image is not None]
         if not images:
             raise MonaiCaeError("dataset_dir is only a table: training needs the folder with the images")
-        worse = find_bad(images, extraction, **(frame or {}))
-        if on_bad_scan == "fail":
-            refuse_bad(worse, len(images))
+        worse = bad_scans(images, extraction, on_bad_scan, **(frame or {}))
         if not worse:
             return _complete(cohort, found, dataset_dir, bad)
         bad += worse
@@ -239,10 +201,6 @@ def _complete(cohort: Cohort, found: Found, dataset_dir: str | Path, bad: Sequen
     )
 
 
-def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
-
-
 def select_cohort(
     scans: Sequence[Scan], *, task: Task | None = None, controls: str = "oldest", sessions: str = "first"
 ) -> Cohort:
@@ -252,8 +210,7 @@ def select_cohort(
     and age ranges of Table I exactly. A scan that the task gives no label, such as one with a blank CDR, is left out.
 
     Args:
-        scans: the scans to choose from.
-        task: the rules of the two classes; the paper's by default.
+        scans, task: the scans to choose from, and the rules of the two classes; by default the paper's.
         controls: "oldest" takes the oldest, as many as there are patients; "matched" gives every patient the control of
             the same sex, as long as there are enough, that is nearest in age (no control twice, smallest sum of
             differences); "all" takes every one.
@@ -267,7 +224,9 @@ def select_cohort(
         raise MonaiCaeError(f"controls must be one of {', '.join(CONTROLS)}, not {controls!r}")
     task = task or Task()
     kept = _of_sessions(scans, sessions)
-    labels = task.labels((scan.row for scan in kept), (scan.name for scan in kept))
+    rows = [scan.row for scan in kept]
+    labels = task.labels(rows, (scan.name for scan in kept))
+    values = task.values(rows, labels)
     labelled = [dataclasses.replace(scan, label=label) for scan, label in zip(kept, labels, strict=True)]
     _refuse_contradictions(labelled)
     patients = [scan for scan in labelled if scan.label == 1]
@@ -275,10 +234,9 @@ def select_cohort(
     negative = task.negative or f"not {task.positive}"
     for found, rule in ((patients, f"patient ({task.positive})"), (healthy, f"control ({negative})")):
         if not found:
-            told = "; ".join(task.values([scan.row for scan in kept], labels))
+            told = f" ({'; '.join(values)})" if values else ""
             raise MonaiCaeError(
-                f"no {rule} among {len(kept)} scans{f' ({told})' if told else ''}: two classes are needed; check the "
-                "table and the task"
+                f"no {rule} among {len(kept)} scans{told}: two classes are needed; check the table and the task"
             )
     people = {scan.subject for scan in _choose(_first_scans(healthy), _first_scans(patients), controls)}
     chosen = [scan for scan in healthy if scan.subject in people]
@@ -287,7 +245,6 @@ def select_cohort(
         _FURTHER: len(scans) - len(kept),
         f"controls not chosen ({controls})": len(healthy) - len(chosen),
     }
-    values = task.values([scan.row for scan in kept], labels)
     return Cohort(
         patients,
         chosen,
@@ -300,13 +257,7 @@ def select_cohort(
 def select_measured(
     scans: Sequence[Scan], value: Callable[[Scan], float | None], *, name: str, sessions: str = "first"
 ) -> Cohort:
-    """All scans that have a number.
-
-    Args:
-        scans: the scans to choose from.
-        value: the number of a scan; None leaves it out.
-        name: of the number.
-        sessions: see `select_cohort`.
+    """All scans of which `value` gives a number; errors call it `name`. For `sessions` see `select_cohort`.
 
     Raises:
         MonaiCaeError: an unknown word for the sessions, or nobody has the number.
@@ -315,6 +266,8 @@ def select_measured(
     measured = [dataclasses.replace(scan, label=number) for scan in kept if (number := value(scan)) is not None]
     if not measured:
         raise MonaiCaeError(f"no {name} among {len(kept)} scans: check the table, or choose another target")
+    if len({scan.label for scan in measured}) == 1:
+        raise MonaiCaeError(f"{name} is {measured[0].label} for all of {len(measured)} scans: nothing is to be learned")
     left_out = {f"scans without {name}": len(kept) - len(measured), _FURTHER: len(scans) - len(kept)}
     return Cohort([], [], left_out={why: count for why, count in left_out.items() if count}, measured=measured)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from monai_cae.data.cohort.cells import Cells, read_cells
 from monai_cae.data.cohort.persons import name_persons, person
 from monai_cae.data.cohort.tasks import BLANK, MISSING_CODES, Row, parse, read_codes
 from monai_cae.data.scan import CDR_GRADES, Note, Scan
-from monai_cae.data.texts import require_plain, shown
+from monai_cae.data.texts import listed, require_plain, shown
 from monai_cae.errors import MonaiCaeError
 
 SUFFIXES = (".csv", ".tsv", ".xlsx")
@@ -28,18 +29,9 @@ ROLES = {
     "sex": ("m/f", "sex", "gender", "ptgender"),
 }  # fmt: skip
 _SCANS = (
-    "image data id",
-    "image_id",
-    "scan_id",
-    "scan",
-    "mr_id",
-    "mr id",
-    "mri id",
-    "mr_session",
-    "session_label",
-    "experiment_id",
-    "label",
-)
+    "image data id", "image_id", "scan_id", "scan", "mr_id", "mr id", "mri id", "mr_session", "session_label",
+    "experiment_id", "label",
+)  # fmt: skip
 COVARIATES = ("Educ", "SES", "MMSE", "eTIV", "nWBV", "ASF")
 SHOWN = 40  # columns that an error names
 _PREFERRED = ("oasis_cross-sectional", "participants")
@@ -77,14 +69,9 @@ def find_table(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Table:
-    """The scans in a table.
+    """What a table says of its scans, and what of that was guessed."""
 
-    Attributes:
-        scans: one per row; images are not looked for.
-        notes: what was guessed.
-    """
-
-    scans: list[Scan]
+    scans: list[Scan]  # one per row; images are not looked for
     notes: list[Note]
 
 
@@ -111,8 +98,7 @@ def read_subjects(
         path: the table.
         columns: columns with unusual names: role (see `ROLES`) -> column name; "none" ignores a column that the names
             would find.
-        subject_pattern: see `persons.name_persons`.
-        missing_codes: numbers that mean "not given", see `tasks.read_codes`.
+        subject_pattern, missing_codes: see `persons.name_persons` and `tasks.read_codes`.
         sex_codes: what the values of the sex column mean, "F=2,M=1"; "none" ignores the column.
 
     Raises:
@@ -139,16 +125,17 @@ def read_subjects(
     scans = [reading.scan(row, f"{path}, row {number}") for number, row in cells.rows]
     _note_ages(rows, roles, notes)
     scans, guessed = name_persons(scans, subject_pattern, str(path))
-    _refuse_duplicates(scans, path)
+    for name, count in Counter(scan.name for scan in scans).items():
+        if count > 1:
+            raise MonaiCaeError(
+                f"{path} has {name} twice: delete one of its rows, or name the column that tells the scans of a person "
+                "apart with --session-column"
+            )
     return Table(scans, [*notes, *guessed])
 
 
 def column_names(path: Path) -> list[str]:
-    """The names in a table's header.
-
-    Raises:
-        MonaiCaeError: no such file, or not a table.
-    """
+    """The names in a table's header; MonaiCaeError where there is no such file, or it is no table."""
     return read_cells(_there(path)).columns
 
 
@@ -165,12 +152,13 @@ def _roles(names: list[str], given: Mapping[str, str], path: Path) -> dict[str, 
             f"{path} is the table of OASIS-2 (longitudinal), not OASIS-1's oasis_cross-sectional.csv: for a cohort of "
             "OASIS-2 give --subject-column 'Subject ID'"
         )
-    have = _listed(names)
     for role, name in given.items():
         if role not in ROLES:
             raise MonaiCaeError(f"columns has the role {role!r}; the roles are {', '.join(ROLES)}")
         if name.strip().lower() not in by_lower and (name != "none" or role == "subject"):
-            raise MonaiCaeError(f"{path} has no column {name} (it has: {have}): check the {role} column")
+            raise MonaiCaeError(
+                f"{path} has no column {name} (it has: {listed(names, SHOWN)}): check the {role} column"
+            )
     roles = {
         role: by_lower[alias.strip().lower()]
         for role, aliases in ROLES.items()
@@ -193,8 +181,8 @@ def _persons_column(rows: Sequence[Row], persons: Sequence[str], scans: Sequence
     candidates = persons or scans[:1]
     if not candidates:
         raise MonaiCaeError(
-            f"{path} has no column ID (it has: {_listed(rows[0])}): add one, or name the subject column with "
-            "--subject-column"
+            f"{path} has no column ID (it has: {listed([*rows[0]], SHOWN)}): add one, or name the column of the "
+            "persons with --subject-column"
         )
     full = [column for column in candidates if all(row[column].strip() for row in rows)] or candidates[:1]
     groups = {column: _grouping([person(row[column]) for row in rows]) for column in full}
@@ -245,8 +233,8 @@ def _sexes(
     if strange and not codes:
         example = f"F={strange[0]},M={strange[1] if len(strange) > 1 else '...'}"
         raise MonaiCaeError(
-            f"{path}: {column} has {_listed(strange[:4])}: say which is which with --sex-codes, such as {example}, or "
-            "continue without sex with --sex-codes none"
+            f"{path}: {column} has {', '.join(strange[:4])}: say which is which with --sex-codes, such as {example}, "
+            "or continue without sex with --sex-codes none"
         )
     others = [value for value in found if not meanings.get(value.casefold())]
     if others:
@@ -339,19 +327,3 @@ def _number(text: str, column: str, where: str) -> float | None:
     if not math.isfinite(value):
         raise MonaiCaeError(f"{where}: {column} is {shown(text)}, not a number: correct it or leave it blank")
     return value
-
-
-def _refuse_duplicates(scans: list[Scan], path: Path) -> None:
-    seen: set[str] = set()
-    for scan in scans:
-        if scan.name in seen:
-            raise MonaiCaeError(
-                f"{path} has {scan.name} twice: delete one of its rows, or name the column that tells the scans of a "
-                "subject apart with --session-column"
-            )
-        seen.add(scan.name)
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names) if len(names) <= SHOWN else f"{', '.join(names[:SHOWN])} and {len(names) - SHOWN} more"

@@ -58,11 +58,7 @@ class Task:
     missing: frozenset[float] = field(default_factory=lambda: read_codes(MISSING_CODES))
 
     def labels(self, rows: Iterable[Row], names: Iterable[str]) -> list[int | None]:
-        """The label of every row.
-
-        Args:
-            rows: column -> text.
-            names: what to call the rows in errors, one each.
+        """The label of every row (column -> text); errors call the rows by these names.
 
         Raises:
             MonaiCaeError: an invalid rule, one that names no column, or a row that meets both.
@@ -70,8 +66,7 @@ class Task:
         rows = list(rows)
         if not rows:
             return []
-        columns = list(dict.fromkeys(column for row in rows for column in row))  # not every row has all of them
-        positive, negative = self._rules(columns)
+        positive, negative = self._rules(rows)
         labels: list[int | None] = []
         for row, name in zip(rows, names, strict=True):
             is_positive, is_negative = positive(row), negative(row)
@@ -82,16 +77,10 @@ class Task:
         return labels
 
     def values(self, rows: Sequence[Row], labels: Sequence[int | None]) -> list[str]:
-        """A sentence on which values of the rules' columns made patients, controls and neither.
-
-        Args:
-            rows: column -> text.
-            labels: as `labels` gives them.
-        """
+        """In words, which values of the rules' columns made patients, controls and nobody, by what `labels` gave."""
         if not rows:
             return []
-        columns = list(dict.fromkeys(column for row in rows for column in row))
-        used = list(dict.fromkeys(column for rule in self._rules(columns) for column in rule.used))
+        used = list(dict.fromkeys(column for rule in self._rules(rows) for column in rule.used))
         lines = []
         for label, who in ((1, "patients"), (0, "controls"), (None, "neither")):
             members = [row for row, given in zip(rows, labels, strict=True) if given == label]
@@ -111,7 +100,8 @@ class Task:
         listed = ", ".join(f"{code:g}" for code in codes)
         return f'{column} {listed} may mean "not given": if so, add {listed} to the numbers of --missing-codes'
 
-    def _rules(self, columns: Sequence[str]) -> tuple[Rule, Rule]:
+    def _rules(self, rows: Sequence[Row]) -> tuple[Rule, Rule]:
+        columns = list(dict.fromkeys(column for row in rows for column in row))  # not every row has all of them
         negative = self.negative or f"not ({self.positive})"
         return Rule(self.positive, columns, self.missing), Rule(negative, columns, self.missing)
 
@@ -128,10 +118,7 @@ def _counted(cells: Iterable[str]) -> str:
 
 
 def read_codes(codes: Any) -> frozenset[float]:
-    """Numbers that mean "not given".
-
-    Args:
-        codes: "-4, -9", one number, or a list of them; "" for none.
+    """Numbers that mean "not given", of a text such as "-4, -9", one number, or a list of them; "" for none.
 
     Raises:
         MonaiCaeError: something else.
@@ -154,8 +141,7 @@ def make_task(
 
     Args:
         task: one of `TASKS`; used when nothing else is given.
-        positive: rule of label 1.
-        negative: rule of label 0; without it, all rows known not to be positive.
+        positive, negative: rules of labels 1 and 0; without the latter, 0 is whoever is known not to be positive.
         label_column: column that holds 1 and 0; short for `positive="COLUMN == 1"`, `negative="COLUMN == 0"`.
         missing_codes: see `read_codes`.
 
@@ -186,17 +172,10 @@ def recorded_rules(recorded: Mapping[str, Any]) -> tuple[str, str]:
 class Rule:
     """A comparison on columns, such as "CDR >= 1", "Age > 60 and `M/F` == 'F'" or "DX in ('AD', 'MCI')".
 
-    Known are <, <=, >, >=, ==, !=, in, not in, and, or, not, numbers, texts and column names; names that are
-    not identifiers need backticks. Nothing else is evaluated. Texts are compared without regard to case. A blank cell,
-    a missing code, or a text compared with a number makes the comparison unknown, which is neither true nor false.
-
-    Args:
-        text: the rule.
-        columns: the table's column names; matched without regard to case if no name fits exactly.
-        missing: numbers that mean "not given".
-
-    Attributes:
-        used: the columns that it compares.
+    Known are <, <=, >, >=, ==, !=, in, not in, and, or, not, numbers, texts and column names; a name that is no
+    identifier stands in backticks. Nothing else is evaluated. Texts are compared without regard to case, columns by it
+    where one fits exactly. A cell that is blank, a missing code, a text beside a number or a number beside a text makes
+    its comparison unknown, and unknown is neither true nor false. `used` has the columns that it compares.
 
     Raises:
         MonaiCaeError: not such a comparison, texts compared by < or >, or a name that is not a
@@ -208,14 +187,9 @@ class Rule:
         self.missing = missing
         self.used: list[str] = []
         self._columns = list(columns)
-        quoted: dict[str, str] = {}
-
-        def name_of(match: re.Match[str]) -> str:
-            token = f"_column_{len(quoted)}"
-            quoted[token] = match[1]
-            return token
-
-        plain = re.sub(r"`([^`]+)`", name_of, text)
+        first, *others = re.split(r"`([^`]+)`", text)
+        quoted = {f"_column_{number}": name for number, name in enumerate(others[::2])}
+        plain = first + "".join(token + rest for token, rest in zip(quoted, others[1::2], strict=True))
         try:
             tree = ast.parse(plain.strip(), mode="eval").body
         except (SyntaxError, ValueError) as error:
@@ -246,14 +220,9 @@ class Rule:
         kinds = [type(op) for op in node.ops]
         if not set(kinds) <= set(_COMPARISONS):
             raise self._wrong("'is' is not allowed")
-        ordered = [
-            operand
-            for at, kind in enumerate(kinds)
-            if kind in _ORDERED
-            for operand in (node.left, *node.comparators)[at : at + 2]
-        ]
-        if any(isinstance(operand, ast.Constant) and isinstance(operand.value, str) for operand in ordered):
-            raise self._wrong("texts can't be compared by size")
+        for kind, *pair in zip(kinds, (node.left, *node.comparators), node.comparators, strict=False):
+            if kind in _ORDERED and any(isinstance(one, ast.Constant) and isinstance(one.value, str) for one in pair):
+                raise self._wrong("texts can't be compared by size")
 
         def evaluate(row: Row) -> bool | None:
             values = [operand(row) for operand in operands]

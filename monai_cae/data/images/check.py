@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from monai_cae.data.images.frames import PLACE_MM, Frame, frame_lines, frame_of
 from monai_cae.data.images.planes import plane_axis
 from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.volumes import find_volume
+from monai_cae.data.texts import listed
 from monai_cae.errors import MonaiCaeError
 
 _Array = NDArray[np.float32]
@@ -64,24 +65,19 @@ _LIES: tuple[tuple[str, str, _Turn], ...] = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class ScanCheck:
-    """What is known of one scan.
-
-    Attributes:
-        name: the scan's name.
-        path: its image file.
-        problems: one sentence each, "kind: what was measured, what is usual".
-        thumbnail: the wanted slice, averaged to at most 104 pixels, in the file's units; None where it can't be read.
-        sides: of the body, where the thumbnail's first axis begins and its second ends, such as `("L", "A")`; None
-            where the header does not record them.
-    """
+    """What is known of one scan; what could not be read keeps its default."""
 
     name: str
     path: Path
-    problems: tuple[str, ...]
-    thumbnail: _Array | None
-    sides: tuple[str, str] | None = None
+    problems: list[str] = field(default_factory=list)  # a sentence each, "kind: what was measured, what is usual"
+    frame: Frame | None = None
+    affine: NDArray[np.float64] | None = None
+    thumbnail: _Array | None = None  # the wanted slice, averaged to at most 104 pixels, in the file's units
+    sides: tuple[str, str] | None = None  # of the body: where its first axis begins and its second ends, ("L", "A")
+    measures: dict[str, float] = field(default_factory=dict)
+    digest: bytes = b""
 
     @property
     def label(self) -> str:
@@ -91,19 +87,12 @@ class ScanCheck:
 
 @dataclass(frozen=True)
 class CohortCheck:
-    """What is usual in a cohort, and which scans differ.
+    """What is usual in a cohort, and which scans differ."""
 
-    Attributes:
-        scans: every scan, in the order given.
-        shape: the usual shape of a volume; None where no volume can be opened.
-        spacing: the usual voxel size in mm; None as well.
-        notes: what could not be judged, and why.
-    """
-
-    scans: list[ScanCheck]
-    shape: tuple[int, int, int] | None
-    spacing: tuple[float, float, float] | None
-    notes: tuple[str, ...] = ()
+    scans: list[ScanCheck]  # every scan, in the order given
+    shape: tuple[int, int, int] | None  # the usual one; None where no volume can be opened, like spacing
+    spacing: tuple[float, float, float] | None  # mm
+    notes: tuple[str, ...] = ()  # what could not be judged, and why
 
     @property
     def suspicious(self) -> list[ScanCheck]:
@@ -115,7 +104,7 @@ class CohortCheck:
         hidden = []
         for scan in self.scans:
             file = str(scan.path.parent / scan.path.name.partition(".")[0])
-            problems = tuple(problem.replace(file, scan.name) for problem in scan.problems)
+            problems = [problem.replace(file, scan.name) for problem in scan.problems]
             hidden.append(replace(scan, path=Path(scan.name), problems=problems))
         return replace(self, scans=hidden)
 
@@ -127,26 +116,9 @@ class CohortCheck:
             "spacing_mm": self.spacing and list(self.spacing),
             "notes": list(self.notes),
             "suspicious": [
-                {"name": scan.name, "path": str(scan.path), "problems": list(scan.problems)} for scan in self.suspicious
+                {"name": scan.name, "path": str(scan.path), "problems": scan.problems} for scan in self.suspicious
             ],
         }
-
-
-@dataclass
-class _Look:
-    """What is read of one scan; what could not be read keeps its default."""
-
-    name: str
-    path: Path
-    problems: list[str] = field(default_factory=list)
-    shape: tuple[int, int, int] | None = None
-    spacing: tuple[float, float, float] | None = None
-    affine: NDArray[np.float64] | None = None
-    frame: Frame | None = None
-    thumbnail: _Array | None = None
-    sides: tuple[str, str] | None = None
-    measures: dict[str, float] = field(default_factory=dict)
-    digest: bytes = b""
 
 
 def check_cohort(
@@ -172,25 +144,23 @@ def check_cohort(
     if not images:
         raise MonaiCaeError("there are no images to check: give the folder with the images with --dataset_dir")
     looks = [_look(name, path, extraction) for name, path in (images if progress is None else progress(images))]
-    shape = _most_common(look.shape for look in looks)
-    spacing = _most_common(look.spacing for look in looks)
+    frames = [look.frame for look in looks if look.frame]
+    shape, spacing = (_most_common(getattr(frame, name) for frame in frames) for name in ("shape", "spacing"))
     notes = _compare_headers(looks, shape, spacing)
     _find_copies(looks)
     notes += _compare_pixels(looks, extraction.plane)
     notes += frame_lines((str(path) for _, path in images), extraction)
-    scans = [ScanCheck(look.name, look.path, tuple(look.problems), look.thumbnail, look.sides) for look in looks]
-    return CohortCheck(scans, shape, spacing, tuple(notes))
+    return CohortCheck(looks, shape, spacing, tuple(notes))
 
 
-def _look(name: str, path: Path, extraction: Extraction) -> _Look:
-    look = _Look(name, path)
+def _look(name: str, path: Path, extraction: Extraction) -> ScanCheck:
+    look = ScanCheck(name, path)
     try:
         layout = find_volume(str(path)).layout
     except MonaiCaeError as error:
         look.problems.append(f"not readable: {error}")
         return look
-    look.frame = frame_of(layout, extraction)
-    look.shape, look.spacing, look.affine = look.frame.shape, look.frame.spacing, layout.view(extraction.axes).affine
+    look.frame, look.affine = frame_of(layout, extraction), layout.view(extraction.axes).affine
     try:
         image = read_image(extraction, str(path))
     except MonaiCaeError as error:
@@ -230,19 +200,19 @@ def _most_common(values: Iterable[Any]) -> Any:
     return counts[0][0] if counts else None
 
 
-def _compare_headers(looks: Sequence[_Look], shape: Any, spacing: Any) -> list[str]:
+def _compare_headers(looks: Sequence[ScanCheck], shape: Any, spacing: Any) -> list[str]:
     alike = []
     recorded = _most_common(bool(look.frame.codes) for look in looks if look.frame is not None)
     for look in looks:
-        if look.affine is None:
+        if look.frame is None or look.affine is None:
             continue
-        if look.shape != shape:
-            look.problems.append(f"different shape: {_times(look.shape)} voxels, usually {_times(shape)}")
-        elif look.spacing != spacing:
-            look.problems.append(f"different voxel size: {_times(look.spacing)} mm, usually {_times(spacing)} mm")
+        if look.frame.shape != shape:
+            look.problems.append(f"different shape: {_times(look.frame.shape)} voxels, usually {_times(shape)}")
+        elif look.frame.spacing != spacing:
+            look.problems.append(f"different voxel size: {_times(look.frame.spacing)} mm, usually {_times(spacing)} mm")
         elif not np.isfinite(look.affine).all():
             look.problems.append("no orientation: the header's affine is not finite")
-        elif recorded != bool(look.frame and look.frame.codes):
+        elif recorded != bool(look.frame.codes):
             look.problems.append(f"no orientation: {_OTHERS[recorded]}")
         else:
             alike.append((look, look.affine, "".join(code or "?" for code in nib.aff2axcodes(look.affine))))
@@ -267,19 +237,17 @@ def _compare_headers(looks: Sequence[_Look], shape: Any, spacing: Any) -> list[s
     return []
 
 
-def _find_copies(looks: Sequence[_Look]) -> None:
-    same: dict[bytes, list[_Look]] = {}
+def _find_copies(looks: Sequence[ScanCheck]) -> None:
+    same = defaultdict(list)
     for look in looks:
-        if look.digest:
-            same.setdefault(look.digest, []).append(look)
+        same[look.digest].append(look)
     for look in looks:
-        others = [other.name for other in same.get(look.digest, []) if other is not look]
+        others = [other.name for other in same[look.digest] if other is not look] if look.digest else []
         if others:
-            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-            look.problems.append(f"same slice twice: every pixel equals that of {', '.join(others[:3])}{more}")
+            look.problems.append(f"same slice twice: every pixel equals that of {listed(others, 3)}")
 
 
-def _compare_pixels(looks: Sequence[_Look], plane: str) -> list[str]:
+def _compare_pixels(looks: Sequence[ScanCheck], plane: str) -> list[str]:
     size = _most_common(look.thumbnail.shape for look in looks if look.thumbnail is not None)
     # a transposed slice too
     alike = [look for look in looks if look.thumbnail is not None and sorted(look.thumbnail.shape) == sorted(size)]
@@ -288,7 +256,7 @@ def _compare_pixels(looks: Sequence[_Look], plane: str) -> list[str]:
     notes = [f"left and right can't be told from one {plane} slice: not judged", *_judge_orientation(alike, plane)]
     for name in _LEAST:
         values = np.array([look.measures[name] for look in alike])
-        usual, limit = _usual(name, values)
+        usual, limit = float(np.median(values)), max(ROBUST_Z * _spread(values), _LEAST[name])
         for look, value in zip(alike, values, strict=True):
             off = value - usual
             # a slice that fits better than the others is none to look at
@@ -297,7 +265,7 @@ def _compare_pixels(looks: Sequence[_Look], plane: str) -> list[str]:
     return notes
 
 
-def _judge_orientation(looks: Sequence[_Look], plane: str) -> list[str]:
+def _judge_orientation(looks: Sequence[ScanCheck], plane: str) -> list[str]:
     """Name the slices that lie another way round than the cohort's median slice, and measure how each fits it."""
     slices = np.stack([_square(look.thumbnail) for look in looks if look.thumbnail is not None])
     flat = _unit(slices.reshape(len(slices), -1)).reshape(slices.shape)
@@ -367,11 +335,6 @@ def _unit(vectors: _Array) -> _Array:
     centred = vectors - vectors.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(centred, axis=-1, keepdims=True)
     return centred / np.where(length > 0, length, 1)
-
-
-def _usual(name: str, values: NDArray[np.float64]) -> tuple[float, float]:
-    """The median, and how far from it a value may lie."""
-    return float(np.median(values)), max(ROBUST_Z * _spread(values), _LEAST[name])
 
 
 def _spread(values: NDArray[np.float64]) -> float:

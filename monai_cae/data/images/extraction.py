@@ -24,8 +24,10 @@ class Extraction:
     Attributes:
         plane: "axial", "coronal" or "sagittal".
         axes: "anatomical" or "stored", see `SliceReader`.
-        spatial_dims: of the image, 2 or 3.
-        channels: of the image.
+        spatial_dims, channels: of the image; two or three dimensions.
+
+    Raises:
+        MonaiCaeError: an unknown plane or axes.
     """
 
     plane: str = "axial"
@@ -58,11 +60,7 @@ class Extraction:
         return plane_axis(self.plane)
 
     def indices(self, count: int) -> Sequence[int]:
-        """Which slices are read, counted from 1.
-
-        Args:
-            count: number of slices in the volume.
-        """
+        """Which of `count` slices are read, counted from 1."""
         return range(1, count + 1)
 
     def image(self, slices: NDArray[Any]) -> NDArray[Any]:
@@ -76,6 +74,22 @@ class Extraction:
         """
         return slices if self.spatial_dims == 2 else np.moveaxis(slices, 0, self.axis)[None]
 
+    def seen(self, slices: NDArray[Any]) -> NDArray[Any]:
+        """`image`, looked at.
+
+        Raises:
+            MonaiCaeError: an image of another shape than is announced, or with values that are not finite.
+        """
+        image = self.image(slices)
+        if image.ndim != 1 + self.spatial_dims or len(image) != self.channels:
+            announced = f"channels is {self.channels} and spatial_dims {self.spatial_dims}"
+            raise MonaiCaeError(f"{type(self).__name__} makes an image of shape {image.shape}, and its {announced}")
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            raise MonaiCaeError(
+                f"{type(self).__name__} makes an image with values that are not finite (NaN or infinite)"
+            )
+        return image
+
     def flat(self, channel: NDArray[Any]) -> NDArray[Any]:
         """The picture that people, `monai-cae check` and the search for near-duplicates see.
 
@@ -88,19 +102,17 @@ class Extraction:
         return channel if channel.ndim == 2 else channel.take(channel.shape[self.axis] // 2, self.axis)
 
     def positions(self, shape: Sequence[int], where: str) -> list[int]:
-        """The positions of its slices along the plane's axis, counted from 0.
+        """Where its slices lie along the plane's axis, counted from 0; `where` names the volume in an error.
 
         A volume with a single slice gives that slice, whatever its index: such cohorts were cut before.
-
-        Args:
-            shape: the volume's three sizes.
-            where: names the volume in the error.
 
         Raises:
             MonaiCaeError: an index outside the volume.
         """
         count = shape[self.axis]
         indices = self.indices(count)
+        if not len(indices):
+            raise MonaiCaeError(f"{self.name} asks for no slice of {where}")
         if count == 1 and len(indices) == 1:
             return [0]
         for index in indices:
@@ -116,16 +128,7 @@ class Extraction:
 
 @dataclass(frozen=True)
 class SliceExtraction(Extraction):
-    """One slice; by default the paper's.
-
-    Args:
-        plane: "axial", "coronal" or "sagittal".
-        slice_index: counted from 1, as in the paper.
-        axes: "anatomical" or "stored", see `SliceReader`.
-
-    Raises:
-        MonaiCaeError: an unknown plane or axes.
-    """
+    """One slice; by default the paper's. `slice_index` is counted from 1, as there; for the others see `Extraction`."""
 
     plane: str = "axial"
     slice_index: int = 106

@@ -6,6 +6,7 @@ paper's template have is compared with what each header says; headers are all th
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,23 +27,14 @@ _Point = tuple[float, float, float]
 
 
 class Frame(NamedTuple):
-    """How a volume, or most of a cohort's, lies.
+    """How a volume, or most of a cohort's, lies; shape and spacing are those of the volume as it is read."""
 
-    Attributes:
-        codes: directions of the stored axes, such as "PSR"; "" where the header records none; "mixed" of several.
-        shape: of the volume as it is read.
-        spacing: of its voxels as it is read, in mm.
-        above_middle: mm from the volume's middle to the slice.
-        centre: of the slice in mm; None where it is not recorded, or where headers do not agree.
-        normal: unit vector across the slice; None likewise.
-    """
-
-    codes: str
+    codes: str  # directions of the stored axes, such as "PSR"; "" where the header records none; "mixed" of several
     shape: tuple[int, int, int]
-    spacing: _Point
-    above_middle: float
-    centre: _Point | None = None
-    normal: _Point | None = None
+    spacing: _Point  # mm
+    above_middle: float  # mm from the volume's middle to the slice
+    centre: _Point | None = None  # of the slice in mm; None where it is not recorded, or where headers do not agree
+    normal: _Point | None = None  # unit vector across the slice; None likewise
 
     @property
     def tilt(self) -> float:
@@ -78,7 +70,7 @@ def frames_of(images: Iterable[str], extraction: Extraction) -> list[Frame]:
 
 def common_frame(frames: Sequence[Frame]) -> Frame:
     """What most of the frames have; with a place if more than half of the headers agree on it."""
-    usual = _usual([(frame.shape, frame.spacing) for frame in frames])
+    usual = Counter((frame.shape, frame.spacing) for frame in frames).most_common(1)[0][0]
     alike = [frame for frame in frames if (frame.shape, frame.spacing) == usual]
     codes = {frame.codes for frame in frames}
     common = alike[0]._replace(codes=codes.pop() if len(codes) == 1 else MIXED, centre=None, normal=None)
@@ -143,10 +135,7 @@ def frame_lines(images: Iterable[str], extraction: Extraction, *, training: Fram
     Args:
         images: files; one whose header can't be read is passed over.
         extraction: what of a volume is looked at.
-        training: what the checkpoint records; None for the template, OASIS-1's T88 volumes.
-
-    Returns:
-        A line for each kind of difference; none for OASIS-1 itself.
+        training: what the checkpoint records; None for the template, OASIS-1's T88 volumes, of which no line is true.
     """
     images = list(images)
     frames = frames_of(images, extraction)
@@ -159,9 +148,11 @@ def frame_lines(images: Iterable[str], extraction: Extraction, *, training: Fram
     if not _same_voxels(usual, wanted):
         stored = f" (stored as {usual.codes})" if usual.codes not in ("", MIXED) else ""
         whose, where = ("those of the training", "its space") if training else ("the template's", "a template")
+        alike = sum(frame[1:3] == usual[1:3] for frame in frames)
+        have = "the volumes have" if alike == len(frames) else f"{alike} of {len(frames)} volumes have"
         lies = f"lies {usual.above_middle:+.3g} mm from the middle, not {wanted.above_middle:+.3g} mm: "
         lines.append(
-            f"{_how_many(frames, usual)} {_voxels(usual)}{stored}, {whose} {_voxels(wanted)}; "
+            f"{have} {_voxels(usual)}{stored}, {whose} {_voxels(wanted)}; "
             f"{'' if usual.shape[extraction.axis] == 1 else f'{extraction.name} {lies}'}register the scans to {where}"
             f"{'' if training else ', or choose another --slice_index'}"
         )
@@ -192,10 +183,9 @@ def _orientation_lines(frames: Sequence[Frame], axes: str, training: Frame | Non
     lines = []
     counts = Counter(frame.codes for frame in frames if frame.codes)
     found = ", ".join(f"{codes} {count}" for codes, count in counts.most_common())
-    if axes == "stored" and any(not _in_order(codes) for codes in counts):
+    if axes == "stored" and not all(re.fullmatch("[LR][PA][IS]", codes) for codes in counts):
         lines.append(
-            f"the scans are stored as {found}, and with axes stored the planes are not those of the body: give "
-            "--axes "
+            f"the scans are stored as {found}, and with axes stored the planes are not those of the body: give --axes "
             "anatomical"
         )
     elif len(counts) > 1:
@@ -243,30 +233,14 @@ def _above_middle(shape: Sequence[int], spacing: Sequence[float], extraction: Ex
 
 def _same_voxels(frame: Frame, wanted: Frame) -> bool:
     """A single slice was cut by somebody else: its size alone can be compared."""
-    alike = [
-        ours == theirs or 1 in (ours[0], theirs[0])
-        for ours, theirs in zip(zip(*frame[1:3], strict=True), zip(*wanted[1:3], strict=True), strict=True)
-    ]
-    return all(alike)
-
-
-def _in_order(codes: str) -> bool:
-    return all(code in pair for code, pair in zip(codes, ("LR", "PA", "IS"), strict=True))
-
-
-def _how_many(frames: Sequence[Frame], usual: Frame) -> str:
-    alike = sum((frame.shape, frame.spacing) == (usual.shape, usual.spacing) for frame in frames)
-    return "the volumes have" if alike == len(frames) else f"{alike} of {len(frames)} volumes have"
+    pairs = zip(zip(*frame[1:3], strict=True), zip(*wanted[1:3], strict=True), strict=True)
+    return all(ours == theirs or 1 in (ours[0], theirs[0]) for ours, theirs in pairs)
 
 
 def _voxels(frame: Frame) -> str:
     sizes = sorted(set(frame.spacing))
     spacing = f"{sizes[0]:g}" if len(sizes) == 1 else " x ".join(f"{size:g}" for size in frame.spacing)
     return f"{' x '.join(map(str, frame.shape))} voxels of {spacing} mm"
-
-
-def _usual(values: Iterable[Any]) -> Any:
-    return Counter(values).most_common(1)[0][0]
 
 
 def _point(values: NDArray[np.float64]) -> _Point:

@@ -45,11 +45,7 @@ class NetworkInput:
             self.settings["target"] = repr(target)
 
     def record(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Plain values for a checkpoint: the settings, and the frame that most volumes of the training share.
-
-        Args:
-            items: of the training set, with `image`.
-        """
+        """Plain values for a checkpoint: the settings, and the frame that most images of the training's items share."""
         frames = frames_of((str(item["image"]) for item in items), self.extraction)
         frame = common_frame(frames)._asdict() if frames else None
         return _plain({**self.settings, "frame": frame})

@@ -10,29 +10,18 @@ from numpy.typing import NDArray
 
 from monai_cae.errors import MonaiCaeError
 
-PLANES = {
-    "sagittal": 0,
-    "coronal": 1,
-    "axial": 2,
-}  # axes to the right, to the front, upwards
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # axes to the right, to the front, upwards
 AXES = ("anatomical", "stored")
 _LEAST_VOLUME = 1e-6  # of the unit cube under an affine without its scales: below, its axes lie in one plane
 
 
 class View(NamedTuple):
-    """The axes of a volume as they are counted: those of the file, or turned into the closest RAS+.
-
-    Attributes:
-        shape: three sizes.
-        affine: shape (4, 4); copy it before you change it.
-        order: which stored axis each of the axes is.
-        flipped: which of the axes run against the stored ones.
-    """
+    """The axes of a volume as they are counted: those of the file, or turned into the closest RAS+."""
 
     shape: tuple[int, int, int]
-    affine: NDArray[np.float64]
-    order: tuple[int, int, int] = (0, 1, 2)
-    flipped: tuple[bool, bool, bool] = (False, False, False)
+    affine: NDArray[np.float64]  # shape (4, 4); copy it before you change it
+    order: tuple[int, int, int] = (0, 1, 2)  # which stored axis each of the axes is
+    flipped: tuple[bool, bool, bool] = (False, False, False)  # which of the axes run against the stored ones
 
     @property
     def as_stored(self) -> bool:
@@ -53,12 +42,7 @@ class View(NamedTuple):
 
 
 def closest_view(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> View | None:
-    """A volume as `nibabel.as_closest_canonical` turns it; None where the affine gives no orientation.
-
-    Args:
-        shape: of the volume as it is stored.
-        affine: of its voxels, to RAS+ coordinates in mm.
-    """
+    """A volume as `nibabel.as_closest_canonical` turns it; None where its affine, to RAS+, gives no orientation."""
     with np.errstate(all="ignore"):
         directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
         if not np.isfinite(affine).all() or not abs(np.linalg.det(directions)) > _LEAST_VOLUME:  # NaN is not above it
@@ -74,19 +58,13 @@ def closest_view(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Vi
 
 
 def plane_axis(plane: str) -> int:
-    """
-    Raises:
-        MonaiCaeError: an unknown plane.
-    """
+    """0, 1 or 2; MonaiCaeError where the plane is unknown."""
     if plane not in PLANES:
         raise MonaiCaeError(f"plane must be axial, coronal or sagittal, not {plane!r}")
     return PLANES[plane]
 
 
 def check_axes(axes: str) -> None:
-    """
-    Raises:
-        MonaiCaeError: neither anatomical nor stored.
-    """
+    """MonaiCaeError unless they are anatomical or stored."""
     if axes not in AXES:
         raise MonaiCaeError(f"axes must be anatomical or stored, not {axes!r}")

@@ -58,14 +58,10 @@ class ExtractionReader(NibabelReader):
         return tuple(str(name) for name in ensure_tuple(data))
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict[Any, Any]]:
-        """Read the slices.
+        """The slices of the files that `read` gives, and the metadata of the first.
 
-        Args:
-            img: file names, as `read` gives them.
-
-        Returns:
-            The slices, three-dimensional with as many along the plane's axis (several files are stacked in a last,
-            channel, dimension), and the metadata of the first file.
+        One file's are three-dimensional with as many along the plane's axis as there are slices; those of several files
+        are stacked in a last, channel, dimension.
         """
         read = [read_part(self.extraction, str(path)) for path in img]
         array, affine, oriented = read[0]
@@ -106,21 +102,13 @@ class SliceReader(ExtractionReader):
 
 
 def read_image(extraction: Extraction, name: str) -> NDArray[Any]:
-    """What the network sees of a file, before it is resized and scaled: shape `(channels, ...)`.
-
-    Raises:
-        MonaiCaeError: see `ExtractionReader`.
-    """
-    return extraction.image(np.moveaxis(read_part(extraction, name)[0], extraction.axis, 0))
+    """What the network sees of a file, before it is resized and scaled; errors: see `ExtractionReader`."""
+    return extraction.seen(np.moveaxis(read_part(extraction, name)[0], extraction.axis, 0))
 
 
 def read_part(extraction: Extraction, name: str) -> tuple[np.ndarray, np.ndarray, bool]:
     """The slices of a file that an extraction needs, three-dimensional, with their affine, and whether the header
-    records an orientation.
-
-    Raises:
-        MonaiCaeError: see `ExtractionReader`.
-    """
+    records an orientation. Errors: see `ExtractionReader`."""
     volume, axis = find_volume(name), extraction.axis
     view = volume.layout.view(extraction.axes)
     positions = extraction.positions(view.shape, name)
@@ -138,18 +126,7 @@ def read_part(extraction: Extraction, name: str) -> tuple[np.ndarray, np.ndarray
 
 
 def check_part(extraction: Extraction, array: np.ndarray, axis: int, positions: Sequence[int], where: str) -> None:
-    """Look at every slice, of a volume at all of them together.
-
-    Args:
-        extraction: what they are for.
-        array: the slices, along `axis`.
-        axis: of the array.
-        positions: of the slices, counted from 0.
-        where: names the volume.
-
-    Raises:
-        MonaiCaeError: see `check_slice`.
-    """
+    """Look at every slice along `axis`, or at a volume's all together; errors, which name them, are `check_slice`'s."""
     if extraction.spatial_dims == 3:
         check_slice(array, f"{extraction.name} of {where}")
         return
@@ -158,10 +135,7 @@ def check_part(extraction: Extraction, array: np.ndarray, axis: int, positions: 
 
 
 def check_slice(array: np.ndarray, where: str) -> None:
-    """
-    Raises:
-        MonaiCaeError: the slice has values that are not finite or that no scan has, or is zero everywhere.
-    """
+    """MonaiCaeError where a slice has values that are not finite or that no scan has, or is zero everywhere."""
     if array.dtype.kind in "iu":
         array = array.view(array.dtype.newbyteorder("="))  # zero in any byte order; native numbers need no conversion
         largest = 1.0 if array.any() else 0.0

@@ -13,6 +13,7 @@ from monai_cae.data.images.frames import Frame, frame_faults, frame_lines, frame
 from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.slice_cache import stamp
 from monai_cae.data.images.volumes import Volume, find_volume
+from monai_cae.data.path_safety import below
 from monai_cae.data.scan import BadScan
 from monai_cae.data.texts import require_plain
 from monai_cae.errors import MonaiCaeError
@@ -75,14 +76,21 @@ def find_bad(
     return [BadScan(subject, str(image), reasons[str(image)]) for subject, image in images if str(image) in reasons]
 
 
-def refuse_bad(bad: Sequence[BadScan], total: int) -> None:
-    """
+def bad_scans(
+    images: Sequence[tuple[str, str | Path]], extraction: Extraction, on_bad_scan: str, **options: Any
+) -> list[BadScan]:
+    """What `find_bad`, which has the other options, finds; "fail" refuses it, "skip" gives it.
+
     Raises:
-        MonaiCaeError: there are some: the first line says how many and what to do, then a line for each.
+        MonaiCaeError: bad scans: the first line says how many and what to do, then a line for each; or neither word.
     """
-    if bad:
-        lines = [f"{len(bad)} of {total} scans can't be used: repair them, or leave them out with --on_bad_scan skip"]
-        raise MonaiCaeError("\n".join([*lines, *bad_lines(bad)]))
+    if on_bad_scan not in ON_BAD_SCAN:
+        raise MonaiCaeError(f"on_bad_scan must be fail or skip, not {on_bad_scan!r}")
+    bad = find_bad(images, extraction, **options)
+    if bad and on_bad_scan == "fail":
+        first = f"{len(bad)} of {len(images)} scans can't be used: repair them, or leave them out with"
+        raise MonaiCaeError("\n".join([f"{first} --on_bad_scan skip", *bad_lines(bad)]))
+    return bad
 
 
 def skipped_lines(bad: Sequence[BadScan], total: int) -> list[str]:
@@ -97,15 +105,10 @@ def bad_lines(bad: Sequence[BadScan]) -> list[str]:
 
 
 class UsableImages(NamedTuple):
-    """Images to predict from.
+    """Images to predict from."""
 
-    Attributes:
-        images: those that can be used.
-        left_out: files that can't be used, and why.
-    """
-
-    images: list[Path]
-    left_out: dict[str, str]
+    images: list[Path]  # those that can be used
+    left_out: dict[str, str]  # files that can't be used, and why
 
 
 def usable_images(
@@ -119,19 +122,15 @@ def usable_images(
     """Check images before any is predicted from; their shapes may differ.
 
     Args:
-        images: files.
-        extraction: what is wanted of them.
+        images, extraction: files, and what is wanted of them.
         on_bad_scan: "fail" names all bad images; "skip" leaves them out, and prints which.
         training, allow_other_frame: see `find_bad`; what else of the volumes differs from the training's is printed.
 
     Raises:
         MonaiCaeError: bad images, or none left.
     """
-    check_on_bad_scan(on_bad_scan)
-    frame: dict[str, Any] = {"training": training, "allow_other_frame": allow_other_frame}
-    bad = find_bad([("", path) for path in images], extraction, cohort=False, **frame)
-    if on_bad_scan == "fail":
-        refuse_bad(bad, len(images))
+    frame = {"training": training, "allow_other_frame": allow_other_frame}
+    bad = bad_scans([("", path) for path in images], extraction, on_bad_scan, cohort=False, **frame)
     if len(bad) == len(images):
         raise MonaiCaeError(f"none of {len(images)} scans can be used, the first: {bad[0].reason}")
     if bad:
@@ -143,46 +142,24 @@ def usable_images(
     return UsableImages(kept, left_out)
 
 
-def check_on_bad_scan(on_bad_scan: str) -> None:
-    """
-    Raises:
-        MonaiCaeError: neither fail nor skip.
-    """
-    if on_bad_scan not in ON_BAD_SCAN:
-        raise MonaiCaeError(f"on_bad_scan must be fail or skip, not {on_bad_scan!r}")
-
-
 def recorded(bad: Sequence[BadScan], root: Path | None = None) -> list[dict[str, str]]:
     """For JSON: subject, set, image and reason.
 
-    Args:
-        bad: the scans.
-        root: images below it are named relative to it, as in a datalist; without it the files' names alone are given.
+    An image below `root` is named relative to it, as in a datalist; without a root the files' names alone are given.
     """
     return [
         {
             "subject": scan.subject,
             **({"set": scan.set} if scan.set else {}),
-            "image": _below(Path(scan.image), root),
+            "image": below(Path(scan.image), root) if root else Path(scan.image).name,
             "reason": scan.brief,
         }
         for scan in bad
     ]
 
 
-def _below(image: Path, root: Path | None) -> str:
-    if root is None:
-        return image.name
-    image, root = image.absolute(), root.absolute()
-    return str(image.relative_to(root) if image.is_relative_to(root) else image)
-
-
 def from_record(records: Any) -> list[BadScan]:
-    """What `recorded` wrote.
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """What `recorded` wrote; ValueError where it is something else."""
     try:
         bad = [BadScan(*(str(one[name]) for name in ("subject", "image", "reason"))) for one in records]
     except (TypeError, KeyError, AttributeError) as error:

@@ -22,18 +22,8 @@ _lock = threading.Lock()  # several threads read ahead
 
 
 def read_slice(volume: Volume, axis: int, index: int) -> NDArray[Any]:
-    """One slice, read from the file unless it is a .nii.gz that was read before and has not changed since.
-
-    Args:
-        volume: as `find_volume` gives it.
-        axis, index: see `read_slices`.
-
-    Returns:
-        As `read_slices`; the caller's own.
-
-    Raises:
-        MonaiCaeError: see `read_slices`.
-    """
+    """One slice, the caller's own, read from the file unless it is a .nii.gz that was read before and has not changed
+    since; otherwise see `read_slices`."""
     global _bytes
     if not volume.packed:
         return read_slices(volume, axis, index, index + 1)

@@ -69,7 +69,7 @@ class Extract(Transform):
             array = np.stack([_turned(part, view, axis) for part in parts])
             check_part(extraction, array, 1 + axis, positions, where)
             affine, first = view.affine, positions[0]
-        images = [extraction.image(np.moveaxis(channel, axis, 0)) for channel in array]
+        images = [extraction.seen(np.moveaxis(channel, axis, 0)) for channel in array]
         out, *_ = convert_to_dst_type(images[0] if len(images) == 1 else np.concatenate(images), img)
         if isinstance(out, MetaTensor):
             out.affine = torch.as_tensor(self._affine(affine, first), dtype=out.affine.dtype)
@@ -104,14 +104,7 @@ def _is_oriented(meta: Mapping[Any, Any]) -> bool:
 
 
 class Extractd(MapTransform):
-    """Dictionary version of `Extract`.
-
-    Args:
-        keys: items to take it of.
-        extraction: see `Extract`.
-        single_slice: see `Extract`.
-        allow_missing_keys: as in every MONAI dictionary transform.
-    """
+    """Dictionary version of `Extract`."""
 
     backend = Extract.backend
 
@@ -134,17 +127,7 @@ class Extractd(MapTransform):
 
 
 class SelectSlice(Extract):
-    """`Extract` for one slice: the same slice that `SliceReader` takes from a file.
-
-    Args:
-        plane: "axial", "coronal" or "sagittal".
-        slice_index: counted from 1.
-        axes: see `SliceReader`.
-        single_slice: see `Extract`.
-
-    Raises:
-        MonaiCaeError: an unknown plane or axes; in use: see `Extract`.
-    """
+    """`Extract` for one slice: the same slice that `SliceReader`, which explains the arguments, takes from a file."""
 
     def __init__(
         self, plane: str = "axial", slice_index: int = 106, axes: str = "anatomical", single_slice: bool = False
@@ -153,13 +136,7 @@ class SelectSlice(Extract):
 
 
 class SelectSliced(Extractd):
-    """Dictionary version of `SelectSlice`.
-
-    Args:
-        keys: items to take the slice of.
-        plane, slice_index, axes, single_slice: see `SelectSlice`.
-        allow_missing_keys: as in every MONAI dictionary transform.
-    """
+    """Dictionary version of `SelectSlice`."""
 
     def __init__(
         self,

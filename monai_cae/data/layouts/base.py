@@ -18,23 +18,30 @@ IMAGE_SUFFIXES = (".nii.gz", ".nii", ".hdr")
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """The images of a cohort.
-
-    Attributes:
-        by_name: name of the scan -> file.
-        further: number skipped for another image of the same session.
-        notes: how the images were chosen.
-    """
+    """The images of a cohort, by the name of their scan."""
 
     by_name: dict[str, Path]
-    further: int = 0
-    notes: list[Note] = dataclasses.field(default_factory=list)
+    further: int = 0  # how many were passed over for another of the same session
+    notes: list[Note] = dataclasses.field(default_factory=list)  # how these were chosen
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """The user's options for reading a cohort; see `read_scans`."""
+    """How a user wants a cohort to be read.
 
+    Attributes:
+        layout: one's own; None recognises one of those that `read_scans` knows.
+        table: the table, where it is not in the folder.
+        plane: subfolder that a plain folder's images are looked for in first.
+        columns, subject_pattern, missing_codes, sex_codes: see `read_subjects`.
+        acquisition: of BIDS images, take those with this `acq-` alone, "none" for those without one; by default, where
+            a session has several T1w images, the kind that most sessions have.
+        run: of several runs of a kind, "last", "first", or a number.
+        allow_unmatched: go on where more than a tenth of the rows have no image, or of the images no row.
+        allow_outside: take images that the table or datalist names outside the folder, see `require_inside`.
+    """
+
+    layout: Layout | None = None
     table: str | Path | None = None
     plane: str = "axial"
     columns: Mapping[str, str] | None = None
@@ -43,6 +50,7 @@ class Asked:
     sex_codes: str = ""
     acquisition: str = ""
     run: str = "last"
+    allow_unmatched: bool = False
     allow_outside: bool = False
 
     def table_in(self, root: Path) -> Path:
@@ -51,13 +59,8 @@ class Asked:
 
     def rows(self, table: Path) -> Table:
         """Read a table, see `read_subjects`."""
-        return read_subjects(
-            table,
-            self.columns,
-            subject_pattern=self.subject_pattern,
-            missing_codes=self.missing_codes,
-            sex_codes=self.sex_codes,
-        )
+        names = ("subject_pattern", "missing_codes", "sex_codes")
+        return read_subjects(table, self.columns, **{name: getattr(self, name) for name in names})
 
 
 @runtime_checkable
@@ -81,12 +84,16 @@ class Layout(Protocol):
         """The scans, each with its subject (one ID for all scans of a subject), and what was guessed."""
 
 
-def walk(root: Path) -> Iterator[Path]:
-    """All files below a folder in a fixed order; links are followed, but no folder is visited twice.
+class WithTable:
+    """A layout whose rows are those of the table."""
 
-    Raises:
-        MonaiCaeError: a folder that can't be read.
-    """
+    def rows(self, root: Path, asked: Asked) -> Table:
+        """The table's."""
+        return asked.rows(asked.table_in(root))
+
+
+def walk(root: Path) -> Iterator[Path]:
+    """All files below a folder in a fixed order; links are followed, but never back to where the walk has been."""
 
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse_unreadable):
@@ -100,11 +107,7 @@ def walk(root: Path) -> Iterator[Path]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """The content of a folder, by name, without hidden files: macOS leaves "._NAME" next to NAME on other disks.
-
-    Raises:
-        MonaiCaeError: it can't be read.
-    """
+    """What a folder holds, by name, without hidden files: macOS leaves "._NAME" beside NAME on foreign disks."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
@@ -118,11 +121,7 @@ def subfolders(root: Path, prefix: str = "") -> list[Path]:
 
 
 def add_image(images: dict[str, Path], name: str, path: Path) -> None:
-    """Give a scan its image.
-
-    Raises:
-        MonaiCaeError: it has one.
-    """
+    """Give a scan its image; MonaiCaeError where it has one."""
     if name in images:
         raise MonaiCaeError(f"two images for {name}: {images[name]} and {path}: remove one")
     images[name] = path

@@ -28,7 +28,7 @@ class Bids:
 
     def images(self, root: Path, asked: Asked) -> Images:
         """One T1w image of each session."""
-        return T1w(asked.acquisition, asked.run)(session_images(root, "anat", "*_t1w.nii*"))
+        return choose_t1w(session_images(root, "anat", "*_t1w.nii*"), asked.acquisition, asked.run)
 
     def rows(self, root: Path, asked: Asked) -> Table:
         """One row per session; sub-*_sessions.tsv takes precedence over participants.tsv."""
@@ -39,75 +39,60 @@ class Bids:
         return Table(_with_sessions(root, read.scans, asked), read.notes)
 
 
-@dataclasses.dataclass(frozen=True)
-class T1w:
-    """The rule that chooses one image of every BIDS session.
+def choose_t1w(sessions: Mapping[str, Sequence[Path]], acquisition: str = "", run: str = "last") -> Images:
+    """One image of every session that has any, by the name of the scan; for acquisition and run see `Asked`.
 
     The kind of an image is its entities except subject, session and run: acquisition, reconstruction, contrast agent
     ... Each session gives the kind that most sessions of the cohort have, and the last of several runs, which often
     repeats one that went wrong.
 
-    Attributes:
-        acquisition: only images with this `acq-`, "none" for those without; "" for any.
-        run: "last", "first", or the number of a run.
+    Raises:
+        MonaiCaeError: an unknown run, or an acquisition that no image has.
     """
+    number = str(run).removeprefix("run-")
+    if number not in ("last", "first") and not number.isdecimal():
+        raise MonaiCaeError(f"run must be last, first or a number, not {run!r}")
+    asked = str(acquisition).removeprefix("acq-").casefold()
+    wanted = {
+        name: [path for path in paths if not acquisition or _acquisition(path).casefold() == asked]
+        for name, paths in sessions.items()
+    }
+    kinds = Counter(kind for paths in wanted.values() for kind in set(map(_kind, paths)))
+    if sessions and not kinds:
+        acquisitions = sorted({_acquisition(path) for paths in sessions.values() for path in paths})
+        raise MonaiCaeError(f"no T1w image has acq-{acquisition}: there are {', '.join(acquisitions)}")
+    usual = sorted(kinds, key=lambda kind: (-kinds[kind], len(kind), kind))
+    chosen = {}
+    for name, paths in wanted.items():
+        kind = next((kind for kind in usual if kind in map(_kind, paths)), "")
+        runs = sorted((path for path in paths if _kind(path) == kind), key=_run)
+        if number.isdecimal() and len(runs) > 1:
+            runs = [path for path in runs if _run(path) == int(number)]
+        if runs:
+            chosen[name] = runs[0 if number == "first" else -1]
+    rule = f"acq-{acquisition}" if acquisition else "the kind that most sessions have"
+    total = sum(map(len, sessions.values()))
+    return Images(chosen, total - len(chosen), _notes(sessions, chosen, f"{rule} and the {run} run"))
 
-    acquisition: str = ""
-    run: str = "last"
 
-    def __call__(self, sessions: Mapping[str, Sequence[Path]]) -> Images:
-        """Choose.
+def _notes(sessions: Mapping[str, Sequence[Path]], chosen: Mapping[str, Path], rule: str) -> list[Note]:
+    several = [name for name, paths in sessions.items() if len(paths) > 1]
+    missing = [name for name in sessions if name not in chosen]
+    taken = Counter(_kind(path) or "without acq-" for path in chosen.values())
+    if not several and len(taken) < 2:
+        return []
+    counted = ", ".join(f"{kind} ({count})" for kind, count in taken.most_common())
+    text = (
+        f"{len(several)} sessions have several T1w images: {rule} are taken ({counted}); --acquisition NAME and --run "
+        "first or a number choose others"
+    )
+    mixed = [Note("images of several kinds are mixed: --acquisition NAME keeps one")] if len(taken) > 1 else []
+    lacking = [Note(f"{len(missing)} sessions have no such T1w image", tuple(missing[:3]))] if missing else []
+    return [Note(text, tuple(chosen[name].name for name in several[:3] if name in chosen)), *mixed, *lacking]
 
-        Args:
-            sessions: name of the scan -> its images, one or more.
 
-        Raises:
-            MonaiCaeError: an unknown run, or an acquisition that no image has.
-        """
-        run = str(self.run).removeprefix("run-")
-        if run not in ("last", "first") and not run.isdecimal():
-            raise MonaiCaeError(f"run must be last, first or a number, not {self.run!r}")
-        wanted = {name: [path for path in paths if self._wanted(path)] for name, paths in sessions.items()}
-        kinds = Counter(kind for paths in wanted.values() for kind in {_kind(path) for path in paths})
-        if sessions and not kinds:
-            acquisitions = sorted({_entities(path).get("acq", "none") for paths in sessions.values() for path in paths})
-            raise MonaiCaeError(f"no T1w image has acq-{self.acquisition}: there are {', '.join(acquisitions)}")
-        usual = sorted(kinds, key=lambda kind: (-kinds[kind], len(kind), kind))
-        chosen = {}
-        for name, paths in wanted.items():
-            kind = next((kind for kind in usual if kind in map(_kind, paths)), "")
-            runs = sorted((path for path in paths if _kind(path) == kind), key=_run)
-            if run.isdecimal() and len(runs) > 1:
-                runs = [path for path in runs if _run(path) == int(run)]
-            if runs:
-                chosen[name] = runs[0 if run == "first" else -1]
-        total = sum(map(len, sessions.values()))
-        return Images(chosen, total - len(chosen), self._notes(sessions, chosen))
-
-    def _wanted(self, path: Path) -> bool:
-        has = _entities(path).get("acq", "none")
-        return not self.acquisition or has.casefold() == str(self.acquisition).removeprefix("acq-").casefold()
-
-    def _notes(self, sessions: Mapping[str, Sequence[Path]], chosen: Mapping[str, Path]) -> list[Note]:
-        several = [name for name, paths in sessions.items() if len(paths) > 1]
-        taken = Counter(_kind(path) or "without acq-" for path in chosen.values())
-        if not several and len(taken) < 2:
-            return []
-        rule = f"acq-{self.acquisition}" if self.acquisition else "the kind that most sessions have"
-        counted = ", ".join(f"{kind} ({count})" for kind, count in taken.most_common())
-        notes = [
-            Note(
-                f"{len(several)} sessions have several T1w images: {rule} and the {self.run} run are taken "
-                f"({counted}); --acquisition NAME and --run first or a number choose others",
-                tuple(chosen[name].name for name in several[:3] if name in chosen),
-            )
-        ]
-        if len(taken) > 1:
-            notes.append(Note("images of several kinds are mixed: --acquisition NAME keeps one"))
-        missing = [name for name in sessions if name not in chosen]
-        return notes + (
-            [Note(f"{len(missing)} sessions have no such T1w image", tuple(missing[:3]))] if missing else []
-        )
+def _acquisition(path: Path) -> str:
+    return _entities(path).get("acq", "none")
 
 
 def _entities(path: Path) -> dict[str, str]:

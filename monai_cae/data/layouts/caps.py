@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_cae.data.cohort.tables import Table
-from monai_cae.data.layouts.base import Asked, Images
+from monai_cae.data.layouts.base import Asked, Images, WithTable
 from monai_cae.data.layouts.bids import session_images
 
 _IMAGE = "*_space-mni152nlin2009csym{crop}_res-1x1x1_t1w.nii*"
 
 
-class Caps:
-    """Clinica's t1-linear pipeline; the table is elsewhere."""
+class Caps(WithTable):
+    """Clinica's t1-linear pipeline; the table lies elsewhere."""
 
     name = "Clinica CAPS"
 
@@ -27,7 +26,3 @@ class Caps:
         )
         # Clinica writes both; the cropped ones are its own default for training
         return Images({name: found[0] for name, found in (cropped or whole).items()})
-
-    def rows(self, root: Path, asked: Asked) -> Table:
-        """The table's."""
-        return asked.rows(asked.table_in(root))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from monai_cae.data.cohort.tables import Table
-from monai_cae.data.layouts.base import IMAGE_SUFFIXES, Asked, Images, add_image, entries
+from monai_cae.data.layouts.base import IMAGE_SUFFIXES, Asked, Images, WithTable, add_image, entries
 
 
-class Folder:
-    """ID.nii.gz in a subfolder named after the plane or next to the table, or images named by the table."""
+class Folder(WithTable):
+    """ID.nii.gz in a subfolder named after the plane, or beside the table; or wherever the table says."""
 
     name = "plain folder"
 
@@ -25,7 +24,3 @@ class Folder:
             if suffix:
                 add_image(images, path.name[: -len(suffix)], path)
         return Images(images)
-
-    def rows(self, root: Path, asked: Asked) -> Table:
-        """The table's."""
-        return asked.rows(asked.table_in(root))

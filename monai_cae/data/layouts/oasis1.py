@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from monai_cae.data.cohort.tables import Table
-from monai_cae.data.layouts.base import Asked, Images, add_image, subfolders, walk
+from monai_cae.data.layouts.base import Asked, Images, WithTable, add_image, subfolders, walk
 
 # gain-field corrected, atlas-registered (T88), masked: the paper's input; n3 to n6 is the number of averaged
 # acquisitions
 T88 = re.compile(r"^(?P<name>OAS1_\d{4}_MR\d+)_mpr_n\d_anon_111_t88_masked_gfc\.hdr$")
 
 
-class Oasis1:
+class Oasis1(WithTable):
     """`OAS1_*_t88_masked_gfc.hdr` at any depth, and oasis_cross-sectional.csv or .xlsx."""
 
     name = "OASIS-1 discs"
@@ -29,7 +28,3 @@ class Oasis1:
             if found := T88.match(path.name):
                 add_image(images, found["name"], path)
         return Images(images)
-
-    def rows(self, root: Path, asked: Asked) -> Table:
-        """The table's."""
-        return asked.rows(asked.table_in(root))

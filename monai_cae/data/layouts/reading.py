@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae.data.cohort.matching import match, nearest, other_formats
-from monai_cae.data.cohort.tasks import MISSING_CODES
 from monai_cae.data.images.planes import plane_axis
 from monai_cae.data.layouts.base import IMAGE_SUFFIXES, Asked, Images, Layout, walk
 from monai_cae.data.layouts.bids import Bids
@@ -30,37 +29,16 @@ NAMED = 10
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """The content of a cohort folder.
+    """What a cohort folder holds."""
 
-    Attributes:
-        layout: in words, e.g. "OASIS-1 discs".
-        scans: rows of the table that have an image (all rows if only a table was given).
-        left_out: reasons why rows or images are not among them, and counts.
-        notes: what was guessed, and what was left out.
-    """
-
-    layout: str
-    scans: list[Scan]
-    left_out: dict[str, int] = dataclasses.field(default_factory=dict)
-    notes: list[Note] = dataclasses.field(default_factory=list, compare=False)
+    layout: str  # in words, e.g. "OASIS-1 discs"
+    scans: list[Scan]  # rows of the table that have an image (all rows where only a table was given)
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict)  # why rows or images are not among them
+    notes: list[Note] = dataclasses.field(default_factory=list, compare=False)  # what was guessed, who was left out
 
 
-def read_scans(
-    dataset_dir: str | Path,
-    *,
-    layout: Layout | None = None,
-    table: str | Path | None = None,
-    plane: str = "axial",
-    columns: Mapping[str, str] | None = None,
-    subject_pattern: str = "",
-    missing_codes: Any = MISSING_CODES,
-    sex_codes: str = "",
-    acquisition: str = "",
-    run: str = "last",
-    allow_unmatched: bool = False,
-    allow_outside: bool = False,
-) -> Found:
-    """Recognise the layout of a cohort, and read it.
+def read_scans(dataset_dir: str | Path, asked: Asked | None = None, **options: Any) -> Found:
+    """Recognise the layout of a cohort by what is there, and read it.
 
     - OASIS-1 discs: `OAS1_*_t88_masked_gfc.hdr` at any depth;
     - BIDS: `sub-*/[ses-*/]anat/*_T1w.nii[.gz]`, with participants.tsv and, if present, `sub-*_sessions.tsv`;
@@ -73,42 +51,32 @@ def read_scans(
 
     Args:
         dataset_dir: folder, table or datalist.
-        layout: your own; None recognises one of the above.
-        table: the table, if it is not in the folder.
-        plane: subfolder where a plain folder's images are looked for first.
-        columns, subject_pattern, missing_codes, sex_codes: see `read_subjects`.
-        acquisition: only BIDS images with this `acq-`, "none" for those without one; by default, if a session has
-            several T1w images, the kind that most sessions have.
-        run: of several runs of a kind, "last", "first", or a number.
-        allow_unmatched: continue if more than a tenth of the rows have no image, or of the images no row.
-        allow_outside: accept images outside the folder that the table or datalist names, see `require_inside`.
+        asked: how it is read.
+        **options: fields of `Asked` that are otherwise.
 
     Raises:
         MonaiCaeError: nothing there, no table, no images, two images for one scan or two scans for one image, two
             layouts in one folder, an unknown plane, rows and images that do not match. A file that the table names may
             be missing: see `find_bad`.
     """
-    plane_axis(plane)
-    root = Path(dataset_dir)
-    asked = Asked(table, plane, columns, subject_pattern, missing_codes, sex_codes, acquisition, run, allow_outside)
-    if layout is not None:
-        _check(layout, root)
-    found, images = _recognised(root, asked) if layout is None else (layout, layout.images(root, asked))
+    asked, root = dataclasses.replace(asked or Asked(), **options), Path(dataset_dir)
+    plane_axis(asked.plane)
+    found, images = _recognised(root, asked) if asked.layout is None else _own(asked.layout, root, asked)
     read = found.rows(root, asked)
     if images is None:
         return Found(found.name, read.scans, notes=read.notes)
-    scans, notes = match(read.scans, images.by_name, root, allow_outside)
+    scans, notes = match(read.scans, images.by_name, root, asked.allow_outside)
     if not scans:
-        raise MonaiCaeError(_nothing_matches(root, plane, read.scans, images.by_name, layout))
+        raise MonaiCaeError(_nothing_matches(root, asked, read.scans, images.by_name))
     _refuse_shared(scans)
     notes = [*images.notes, *read.notes, *notes]
-    left_out = _unmatched(read.scans, scans, images.by_name, allow_unmatched, notes)
+    left_out = _unmatched(read.scans, scans, images.by_name, asked.allow_unmatched, notes)
     if images.further:
         left_out["further images of a session"] = images.further
     return Found(found.name, scans, left_out, notes)
 
 
-def _check(layout: Layout, root: Path) -> None:
+def _own(layout: Layout, root: Path, asked: Asked) -> tuple[Layout, Images | None]:
     if not isinstance(layout, Layout):
         raise MonaiCaeError(
             "layout must be an object with name, detect, images and rows, such as {_target_: my_package.MyLayout}, "
@@ -116,6 +84,7 @@ def _check(layout: Layout, root: Path) -> None:
         )
     if not layout.detect(root):
         raise MonaiCaeError(f"{root} does not look like {layout.name}: check --dataset_dir and --layout")
+    return layout, layout.images(root, asked)
 
 
 def _recognised(root: Path, asked: Asked) -> tuple[Layout, Images | None]:
@@ -157,14 +126,11 @@ def _unmatched(
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """The images at a path that a user gives for inference.
+    """The image files that a user points at for inference, in the order of their paths, the header for an Analyze pair.
 
     Args:
         path: one .nii, .nii.gz, .img or .hdr file, or a folder; of OASIS-1 discs only the atlas-registered, masked
             volumes.
-
-    Returns:
-        Image files in the order of their paths, the header for an Analyze pair.
 
     Raises:
         MonaiCaeError: nothing there, or no image.
@@ -194,14 +160,14 @@ def _refuse_shared(scans: list[Scan]) -> None:
             raise MonaiCaeError(f"{other.name} and {scan.name} share one image, {scan.image}: correct the table")
 
 
-def _nothing_matches(root: Path, plane: str, rows: list[Scan], images: Mapping[str, Path], own: Layout | None) -> str:
-    if not images and own is not None:
-        return f"no images in {root} where {own.name} would have them{other_formats(walk(root))}"
+def _nothing_matches(root: Path, asked: Asked, rows: list[Scan], images: Mapping[str, Path]) -> str:
+    if not images and asked.layout is not None:
+        return f"no images in {root} where {asked.layout.name} would have them{other_formats(walk(root))}"
     if not images:
         return (
             f"no images in {root}: neither OASIS-1's *_t88_masked_gfc.hdr, nor BIDS's sub-*/anat/*_T1w.nii.gz, nor "
-            f"Clinica's t1_linear, nor ID.nii.gz in {root} or {root / plane}, nor a column of the table that names them"
-            f"{other_formats(walk(root))}"
+            f"Clinica's t1_linear, nor ID.nii.gz in {root} or {root / asked.plane}, nor a column of the table that "
+            f"names them{other_formats(walk(root))}"
         )
     return (
         f"no image in {root} is named after an ID of the table: the first ID is {rows[0].name}, "

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_cae.data.cohort.differences import compare_ages, compare_shares
+from monai_cae.data.cohort.demographics import compare_ages, compare_shares
 from monai_cae.data.cohort.persons import maybe_one_person, person, split_session
 from monai_cae.data.cohort.pseudonyms import hash_subject, names_of
 from monai_cae.data.cohort.selection import Labels, PatientsAndControls
@@ -25,8 +25,9 @@ from monai_cae.data.images.frames import frame_lines
 from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.scan_quality import recorded
 from monai_cae.data.scan import BadScan
-from monai_cae.data.splits.findings import Audit, Report
+from monai_cae.data.splits.findings import Audit, Found, Report
 from monai_cae.data.splits.near_duplicates import THRESHOLD, WAVES, describe, near_duplicates
+from monai_cae.data.splits.sets import Sets
 from monai_cae.errors import MonaiCaeError
 
 _Array = NDArray[Any]
@@ -74,14 +75,13 @@ def audit_sets(
     """
     target = target or PatientsAndControls()
     members = {
-        name: [_member(name, number, item, target) for number, item in enumerate(items)]
+        name: [_member(name, number, item, target) for number, item in enumerate(items, start=1)]
         for name, items in (("training", training), ("validation", validation), ("test", test))
     }
     everyone = [member for one_set in members.values() for member in one_set]
-    files = [member.path for member in everyone] if pixels else []
     report = Report()
     _check_subjects(report, everyone)
-    _check_pretraining(report, members["test"], pretrained_on)
+    _check_pretraining(report, members["test"], set(pretrained_on))
     _check_files(report, everyone, name_files)
     _check_pixels(report, everyone, extraction, pixels, progress)
     if target.classes:
@@ -93,8 +93,42 @@ def audit_sets(
         findings=report.findings,
         synthetic=synthetic,
         bad_scans=recorded(bad_scans),
-        notes=frame_lines(files, extraction),
+        notes=frame_lines([member.path for member in everyone] if pixels else [], extraction),
     )
+
+
+def audit_datalist(sets: Sets, extraction: Extraction, **options: Any) -> Audit:
+    """`audit_sets`, which has the options, of what was read from a datalist."""
+    known: dict[str, Any] = {"synthetic": sets.synthetic, "name_files": not sets.hashed, "bad_scans": sets.bad_scans}
+    return audit_sets(sets.training, sets.validation, sets.test, extraction=extraction, **known, **options)
+
+
+def audit_training(
+    sets: Sets,
+    extraction: Extraction,
+    *,
+    pretrained_on: Sequence[str] = (),
+    allow_leaks: bool = False,
+    target: Labels | None = None,
+) -> dict[str, Any]:
+    """Audit the sets of a run, and refuse to go on with a leak, unless it is allowed; the audit as plain data.
+
+    Args:
+        sets: as read from the datalist.
+        extraction, pretrained_on, target: see `audit_sets`.
+        allow_leaks: go on in spite of leaks.
+
+    Raises:
+        MonaiCaeError: a leak that is not allowed.
+    """
+    audit = audit_datalist(sets, extraction, pretrained_on=pretrained_on, target=target)
+    if audit.leaks and not allow_leaks:
+        more = f" (and {len(audit.leaks) - 1} more)" if len(audit.leaks) > 1 else ""
+        raise MonaiCaeError(
+            f"leak between the sets: {audit.leaks[0].message}{more}; `monai-cae audit DATALIST` shows all; correct the "
+            "datalist, or train anyway with --allow_leaks true: every result will say so"
+        )
+    return audit.to_dict()
 
 
 @dataclass(frozen=True)
@@ -108,15 +142,18 @@ class _Member:
     age: float | None
     sex: str
 
-    @property
-    def name(self) -> str:
+    def __str__(self) -> str:
         return f"{self.set}: {self.subject}/{self.session}" if self.session else f"{self.set}: {self.subject}"
+
+    @property
+    def scan(self) -> str:
+        return (self.session or split_session(self.subject)[1]).casefold()
 
 
 def _member(set_name: str, number: int, item: Mapping[str, Any], target: Labels) -> _Member:
     image, label, subject, age = (item.get(key) for key in ("image", "label", "subject", "age"))
     if not (isinstance(image, (str, Path)) and isinstance(subject, str) and subject.strip()):
-        raise MonaiCaeError(f"item {number + 1} of {set_name} has no image or no subject: both are needed")
+        raise MonaiCaeError(f"item {number} of {set_name} has no image or no subject: both are needed")
     if not isinstance(age, (int, float, type(None))):
         raise MonaiCaeError(f"the age of {subject} in {set_name} is {age!r}; it must be a number of years, or left out")
     return _Member(
@@ -148,54 +185,38 @@ def _sets_of(members: Iterable[_Member]) -> list[str]:
 
 
 def _check_subjects(report: Report, everyone: list[_Member]) -> None:
-    same: list[tuple[bool, str, list[str]]] = []
-    rescans: list[tuple[bool, str, list[str]]] = []
+    same, rescans, alike = list[Found](), list[Found](), list[Found]()
     for group in _scans_of_one(everyone):
         names = _sets_of(group)
-        scans = [{_scan(member) for member in group if member.set == name} for name in names]
         if len(names) > 1:
+            scans = [{member.scan for member in group if member.set == name} for name in names]
             apart = all(first.isdisjoint(second) for first, second in combinations(scans, 2))
-            what = "different scans of subject" if apart else "subject"
-            message = f"{what} {group[0].subject} in {' and in '.join(names)}"
-            (rescans if apart else same).append((True, message, [member.name for member in group]))
-    count = len({member.person for member in everyone})
-    looks_for = "a subject in two sets, under any spelling of its name"
-    report.add("Subject in two sets", looks_for, same, compared=count, unit="subjects")
-    looks_for = "another session of a subject in another set"
-    report.add("Rescan in another set", looks_for, rescans, compared=count, unit="subjects")
-    report.add(
-        "Names that may be one subject",
-        "names in two sets that differ only in zeros, punctuation or an ending that may mean a visit; a question",
-        _alike(everyone),
-        compared=count,
-        unit="subjects",
-    )
+            what, found = ("different scans of subject", rescans) if apart else ("subject", same)
+            found.append((True, f"{what} {group[0].subject} in {' and in '.join(names)}", group))
+    people = {member.person: member for member in reversed(everyone)}
+    for persons in maybe_one_person({member.person: people[member.person].sex for member in everyone}):
+        group = [member for member in everyone if member.person in persons]
+        if len(names := _sets_of(group)) > 1:
+            who = " and ".join(people[person].subject for person in persons[:3])
+            alike.append((False, f"are {who} one subject? They are in {' and in '.join(names)}", group))
+    for check, looks_for, found in (
+        ("Subject in two sets", "a subject in two sets, under any spelling of its name", same),
+        ("Rescan in another set", "another session of a subject in another set", rescans),
+        (
+            "Names that may be one subject",
+            "names in two sets that differ only in zeros, punctuation or an ending that may mean a visit; a question",
+            alike,
+        ),
+    ):
+        report.add(check, looks_for, found, compared=len(people), unit="subjects")
 
 
-def _alike(everyone: list[_Member]) -> Iterator[tuple[bool, str, list[str]]]:
-    named: dict[str, _Member] = {}
-    for member in everyone:
-        named.setdefault(member.person, member)
-    for group in maybe_one_person({name: member.sex for name, member in named.items()}):
-        members = [member for member in everyone if member.person in group]
-        sets = _sets_of(members)
-        if len(sets) > 1:
-            names = " and ".join(named[person].subject for person in group[:3])
-            message = f"are {names} one subject? They are in {' and in '.join(sets)}"
-            yield False, message, [member.name for member in members]
-
-
-def _scan(member: _Member) -> str:
-    return (member.session or split_session(member.subject)[1]).casefold()
-
-
-def _check_pretraining(report: Report, test: list[_Member], pretrained_on: Sequence[str]) -> None:
-    seen = set(pretrained_on)
+def _check_pretraining(report: Report, test: list[_Member], seen: set[str]) -> None:
     for digest in seen:
         if not (isinstance(digest, str) and re.fullmatch(r"k?[0-9a-f]{16}", digest)):
             raise MonaiCaeError(f"pretrained_on must be hashes made by hash_subject, not {digest!r}")
-    found: list[tuple[bool, str, list[str]]] = [
-        (True, f"test subject {member.subject} was seen by the pretrained checkpoint", [member.name])
+    found: list[Found] = [
+        (True, f"test subject {member.subject} was seen by the pretrained checkpoint", [member])
         for member in test
         if seen & {hash_subject(name) for name in names_of(member.subject)}
     ]
@@ -214,12 +235,12 @@ def _check_pretraining(report: Report, test: list[_Member], pretrained_on: Seque
 
 
 def _check_files(report: Report, everyone: list[_Member], name_files: bool) -> None:
-    found = []
+    found = list[Found]()
     for group in _groups(everyone, (_file_identity(member.path) for member in everyone)):
         names = _sets_of(group)
         where = " and in ".join(names) if len(names) > 1 else f"{names[0]} {len(group)} times"
         message = f"the file of subject {group[0].subject} in {where}"
-        found.append((len(names) > 1, message, [f"{m.set}: {m.path}" if name_files else m.name for m in group]))
+        found.append((len(names) > 1, message, [f"{m.set}: {m.path}" for m in group] if name_files else group))
     report.add(
         "Same file",
         "one file under two names (symbolic or hard link) or listed twice; within one set a warning",
@@ -275,23 +296,21 @@ def _check_pixels(
     )
 
 
-def _same_pixels(everyone: list[_Member], digests: list[Hashable]) -> Iterator[tuple[bool, str, list[str]]]:
+def _same_pixels(everyone: list[_Member], digests: list[Hashable]) -> Iterator[Found]:
     for group in _groups(everyone, digests):
         subjects = list({member.person: member.subject for member in group}.values())
         if len(subjects) > 1:
             names = _sets_of(group)
             others = f"{len(subjects) - 1} more" if len(subjects) > 2 else subjects[1]
             message = f"subjects {subjects[0]} and {others} have the same pixels, in {' and in '.join(names)}"
-            yield len(names) > 1, message, [member.name for member in group]
+            yield len(names) > 1, message, group
 
 
 def _parts(everyone: list[_Member]) -> dict[str, _Array]:
     return {name: np.array([n for n, m in enumerate(everyone) if m.set == name]) for name in _sets_of(everyone)}
 
 
-def _near_duplicates(
-    everyone: list[_Member], digests: list[Hashable], described: _Array
-) -> Iterator[tuple[bool, str, list[str]]]:
+def _near_duplicates(everyone: list[_Member], digests: list[Hashable], described: _Array) -> Iterator[Found]:
     for (first, rows), (second, columns) in combinations(_parts(everyone).items(), 2):
         likes: dict[int, dict[int, float]] = defaultdict(dict)
         for row, column, correlation in near_duplicates(described[rows], described[columns]):
@@ -305,7 +324,7 @@ def _near_duplicates(
                 f"subject {everyone[b].subject} of {second} shows almost the same slice as subject "
                 f"{everyone[best].subject}{more} of {first} (correlation {alike[best]:.2f})"
             )
-            yield True, message, [everyone[number].name for number in (b, best, *others)]
+            yield True, message, [everyone[number] for number in (b, best, *others)]
 
 
 def _check_labels(report: Report, everyone: list[_Member]) -> None:
@@ -313,7 +332,7 @@ def _check_labels(report: Report, everyone: list[_Member]) -> None:
         "Contradicting labels",
         "one subject with label 0 and label 1; a warning",
         [
-            (False, f"subject {group[0].subject} has both labels", [f"{m.name} has label {m.label}" for m in group])
+            (False, f"subject {group[0].subject} has both labels", [f"{m} has label {m.label}" for m in group])
             for group in _scans_of_one(everyone)
             if len({member.label for member in group}) > 1
         ],
@@ -325,14 +344,14 @@ def _check_labels(report: Report, everyone: list[_Member]) -> None:
 def _check_balance(report: Report, everyone: list[_Member], target: Labels) -> None:
     """Compare labels, ages and sexes, every subject once."""
     people = list({member.person: member for member in everyone}.values())
-    named = {"label": "class" if target.classes else target.name}
     known = {
         "label": people,
         "age": [member for member in people if member.age is not None],
         "sex": [member for member in people if member.sex in ("F", "M")],
     }
+    label, labels = ("class", "Classes") if target.classes else (target.name, target.name)
     for name, what, by in (
-        ("Classes across the sets" if target.classes else f"{target.name} across the sets", "label", "set"),
+        (f"{labels} across the sets", "label", "set"),
         ("Age across the sets", "age", "set"),
         ("Age across the classes", "age", "label"),
         ("Sex across the sets", "sex", "set"),
@@ -348,7 +367,7 @@ def _check_balance(report: Report, everyone: list[_Member], target: Labels) -> N
         differ = p is not None and p < WARN_P
         report.add(
             name,
-            f"a difference in {named.get(what, what)} that chance does not explain; a warning",
+            f"a difference in {label if what == 'label' else what} that chance does not explain; a warning",
             [(False, f"{name.lower()}: they differ ({test}, p = {p:.2g})", [])] if differ else [],
             threshold=f"{test}, p < {WARN_P}" + ("" if p is None else f"; found p = {p:.2g}"),
             compared=None if p is None else len(known[what]),
@@ -357,18 +376,14 @@ def _check_balance(report: Report, everyone: list[_Member], target: Labels) -> N
 
 
 def _summary(members: list[_Member], target: Labels) -> dict[str, Any]:
+    ages = [member.age for member in members if member.age is not None]
+    sd = float(np.std(ages, ddof=1)) if len(ages) > 1 else 0.0
+    age = {"n": len(ages), "mean": float(np.mean(ages)), "sd": sd, "min": min(ages), "max": max(ages)} if ages else None
     return {
         "n": len(members),
         "subjects": len({member.person for member in members}),
         "classes": {f"{label:g}": sum(m.label == label for m in members) for label in sorted(target.classes)},
-        "age": _age_summary([member.age for member in members if member.age is not None]),
+        "age": age,
         "women": sum(member.sex == "F" for member in members),
         "men": sum(member.sex == "M" for member in members),
     }
-
-
-def _age_summary(years: list[float]) -> dict[str, float] | None:
-    if not years:
-        return None
-    sd = float(np.std(years, ddof=1)) if len(years) > 1 else 0.0
-    return {"n": len(years), "mean": float(np.mean(years)), "sd": sd, "min": min(years), "max": max(years)}

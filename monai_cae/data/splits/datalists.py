@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_cae.data.path_safety import below
 from monai_cae.data.scan import Scan
 from monai_cae.data.texts import one_line, require_plain, shown
 from monai_cae.errors import MonaiCaeError
@@ -21,11 +22,7 @@ Item = dict[str, Any]
 
 
 def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[str, Any]:
-    """What is in the file, checked but for its items.
-
-    Args:
-        path: the datalist.
-        hint: what to do where it is none.
+    """What is in the file, checked but for its items; an error says the hint where it is none.
 
     Raises:
         MonaiCaeError: no file, too large, not JSON in UTF-8, or a record of how it was made that is none.
@@ -49,11 +46,7 @@ def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[s
 
 
 def recorded_folder(path: Path) -> Path:
-    """What a datalist's image paths are relative to: the folder that it records, else its own.
-
-    Raises:
-        MonaiCaeError: what `read_content` refuses.
-    """
+    """What a datalist's image paths are relative to: the folder that it records, else its own."""
     return Path((read_content(path).get("made_from") or {}).get("dataset_dir") or path.parent)
 
 
@@ -78,11 +71,8 @@ def write_datalist(path: Path, sets: Mapping[str, Sequence[Scan]], **about: Any)
     """Write the sets as a MONAI datalist JSON (`monai.data.load_decathlon_datalist` reads it), atomically.
 
     Args:
-        path: the file.
+        path: the file; MonaiCaeError where it can't be written.
         sets, about: see `datalist_content`.
-
-    Raises:
-        MonaiCaeError: the folder can't be written.
     """
     write_content(path, datalist_content(sets, **about))
 
@@ -102,8 +92,7 @@ def datalist_content(
         sets: "training", "validation", "test" -> scans.
         root: the image paths are relative to it.
         synthetic: the images are a phantom's.
-        made_from: settings that a run must share to use the file.
-        recipe: how else it came about, for the record.
+        made_from, recipe: settings that a run must share to use the file, and how else it came about, for the record.
         labels: what they mean.
     """
     content: dict[str, Any] = {
@@ -113,10 +102,7 @@ def datalist_content(
         "made_from": dict(made_from),
         **({"recipe": dict(recipe)} if recipe else {}),
     }
-    folder = folder_of(root).absolute()
-    for name in SETS:
-        content[name] = [_item(scan, folder) for scan in sets[name]]
-    return content
+    return content | {name: [_item(scan, folder_of(root)) for scan in sets[name]] for name in SETS}
 
 
 def write_content(path: str | Path, content: Mapping[str, Any]) -> None:
@@ -135,9 +121,8 @@ def _item(scan: Scan, folder: Path) -> Item:
     if scan.image is None or scan.label is None:
         raise MonaiCaeError(f"{scan.name} has no image or no CDR: a table alone can't be split for training")
     given = {"session": scan.session, "cdr": scan.cdr, "age": scan.age, "sex": scan.sex, **scan.covariates}
-    image = scan.image.absolute()
     return {
-        "image": str(image.relative_to(folder) if image.is_relative_to(folder) else image),
+        "image": below(scan.image, folder),
         "label": scan.label,
         "subject": scan.subject,
         **{k: v for k, v in given.items() if v not in (None, "")},
@@ -145,11 +130,7 @@ def _item(scan: Scan, folder: Path) -> Item:
 
 
 def checked_item(item: Any, what: str) -> dict[str, Any]:
-    """An item with its names as texts; some write the subject 7 as a number.
-
-    Args:
-        item: of a set.
-        what: names it in an error: file and set.
+    """An item with its names as texts; some write the subject 7 as a number. Errors name it as `what`: file and set.
 
     Raises:
         MonaiCaeError: no image or subject, or another value than a datalist has: a name that is no text, an age or CDR

@@ -17,19 +17,12 @@ NOT_CHECKED = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """What one check found."""
 
-    Attributes:
-        check: the check's name.
-        leak: information passes between sets; otherwise a warning.
-        message: one sentence.
-        members: the items, as subject/session or file name, each after its set.
-    """
-
-    check: str
-    leak: bool
-    message: str
-    members: tuple[str, ...] = ()
+    check: str  # its name
+    leak: bool  # information passes between sets; otherwise a warning
+    message: str  # one sentence
+    members: tuple[str, ...] = ()  # the items, as subject/session or file name, each after its set
 
 
 @dataclass(frozen=True)
@@ -72,7 +65,7 @@ class Audit:
         }
 
 
-Found = Iterable[tuple[bool, str, Iterable[str]]]  # leak, message, members
+Found = tuple[bool, str, Iterable[object]]  # leak, message, members
 
 
 @dataclass
@@ -83,10 +76,10 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
     def add(
-        self, name: str, looks_for: str, found: Found, *, compared: int | None, unit: str, threshold: str = ""
+        self, name: str, looks_for: str, found: Iterable[Found], *, compared: int | None, unit: str, threshold: str = ""
     ) -> None:
         """Enter a check with its findings; without `compared` it was not done."""
-        findings = [Finding(name, leak, message, tuple(names)) for leak, message, names in found]
+        findings = [Finding(name, leak, message, tuple(map(str, names))) for leak, message, names in found]
         self.findings += findings
         passed = None if compared is None else not findings
         entry = {"name": name, "looks_for": looks_for, "threshold": threshold, "compared": compared or 0, "unit": unit}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +27,14 @@ PIXELS = 32  # longest side after averaging: enough to know a brain again, and s
 
 @dataclass(frozen=True)
 class LeakageDemo:
-    """How often the nearest other slice has the right class, by how the slices were split.
+    """How often the nearest other slice has the right class, by how the slices were split."""
 
-    Attributes:
-        by_image: accuracy with slices split at random, so that a subject's neighbouring slices are on both sides.
-        by_subject: accuracy with whole subjects kept together: the one that holds for new patients.
-        chance: share of the larger class.
-        same_subject: share of slices whose nearest one, split by image, is of the same subject: it was recognised.
-        subjects: number of subjects; the uncertainty of `by_subject` is theirs.
-        slices: number of slices, of which each is tested once.
-    """
-
-    by_image: float
-    by_subject: float
-    chance: float
-    same_subject: float
-    subjects: int
-    slices: int
-
-    def to_dict(self) -> dict[str, float | int]:
-        """The same for a JSON file."""
-        return asdict(self)
+    by_image: float  # accuracy with slices split at random: a subject's neighbouring slices are on both sides
+    by_subject: float  # accuracy with whole subjects kept together: the one that holds for new patients
+    chance: float  # share of the larger class
+    same_subject: float  # share of slices whose nearest one, split by image, is of the same subject: it was recognised
+    subjects: int  # the uncertainty of `by_subject` is theirs
+    slices: int  # each is tested once
 
 
 def leakage_demo(

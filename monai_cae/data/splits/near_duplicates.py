@@ -29,11 +29,6 @@ THRESHOLD = f"correlation of fine detail at least {SAME_SLICE_CORRELATION}, in s
 _MIRRORS = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]], np.float32)
 
 
-def _by_parity(square: _Array) -> _Array:
-    half = WAVES // 2
-    return square.reshape(half, 2, half, 2).transpose(1, 3, 0, 2).reshape(4, half * half)
-
-
 def describe(values: _Array) -> _Array:
     """Cosine coefficients (4 parities, 576) of a slice's fine detail, of unit norm.
 
@@ -49,7 +44,9 @@ def describe(values: _Array) -> _Array:
     square = np.zeros((WAVES, WAVES), np.float32)
     square[: spectrum.shape[0], : spectrum.shape[1]] = spectrum
     square[0, 0] = 0
-    return _by_parity(square / max(np.linalg.norm(square), np.finfo(np.float32).tiny))
+    unit = square / max(np.linalg.norm(square), np.finfo(np.float32).tiny)
+    half = WAVES // 2
+    return unit.reshape(half, 2, half, 2).transpose(1, 3, 0, 2).reshape(4, half * half)
 
 
 def near_duplicates(a: _Array, b: _Array) -> Iterator[tuple[_Array, _Array, _Array]]:

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from monai_cae.data.cohort.pseudonyms import hidden, pseudonym, with_pseudonyms
-from monai_cae.data.cohort.selection import (
-    Cohort,
-    Labels,
-    PatientsAndControls,
-    load_cohort,
-    load_usable_cohort,
-)
+from monai_cae.data.cohort.selection import Cohort, CohortSettings, Labels, PatientsAndControls, load_usable_cohort
 from monai_cae.data.cohort.tables import ROLES
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import Frame
-from monai_cae.data.images.scan_quality import check_on_bad_scan, find_bad, from_record, recorded, refuse_bad
+from monai_cae.data.images.scan_quality import bad_scans, from_record, recorded
 from monai_cae.data.layouts import Layout
 from monai_cae.data.path_safety import require_inside
 from monai_cae.data.scan import BadScan
@@ -36,12 +29,10 @@ from monai_cae.data.splits.datalists import (
     read_content,
     write_content,
 )
-from monai_cae.data.splits.splitting import check_split, split_cohort
+from monai_cae.data.splits.splitting import Split, split_cohort
 from monai_cae.data.texts import MAX_NAME, shown
 from monai_cae.errors import MonaiCaeError
 from monai_cae.terminal import say
-
-_ANEW = "delete it to have it made again"
 
 
 @dataclass(frozen=True)
@@ -65,14 +56,7 @@ class Sets:
     unwritten: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def write(self, datalist: str | Path) -> None:
-        """Write the datalist, atomically, unless these sets come from one that is on the disk.
-
-        Args:
-            datalist: the file.
-
-        Raises:
-            MonaiCaeError: it can't be written.
-        """
+        """Write the datalist, atomically, unless these sets come from one that is on the disk."""
         if self.unwritten:
             write_content(datalist, self.unwritten)
 
@@ -101,11 +85,11 @@ def load_sets(
     Args:
         dataset_dir: cohort folder; the datalist's image paths are relative to it.
         datalist: JSON file, written atomically when it does not exist.
-        layout: see `read_scans`.
-        cohort: options of `load_cohort`.
-        split: options of `split_cohort`.
+        layout: see `Asked`.
+        cohort: fields of `CohortSettings`.
+        split: fields of `Split`.
         extraction: every image must have its slices.
-        seed: see `split_cohort`.
+        seed: see `Split`.
         allow_leaks: accept a given datalist with a subject in two sets.
         allow_outside: accept images outside dataset_dir, see `monai_cae.data.path_safety.require_inside`.
         allow_other_frame, training: see `find_bad`.
@@ -120,9 +104,17 @@ def load_sets(
         MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, bad scans, a set or class
             of which none is left, or what `load_usable_cohort` and `split_cohort` refuse.
     """
-    cohort_options = _known_options("cohort", cohort, load_cohort, without={"plane", "layout", "allow_outside"})
-    split_options = _known_options("split", split, split_cohort, without={"seed", "target"})
+    cohort_options = _known_options("cohort", cohort, CohortSettings, without={"plane", "layout", "allow_outside"})
+    split_options = _known_options("split", split, Split, without={"seed"})
     target = target or PatientsAndControls()
+    for name, part, kind in (
+        ("layout", layout, Layout),
+        ("extraction", extraction, Extraction),
+        ("target", target, Labels),
+    ):
+        if part is not None and not isinstance(part, kind):
+            wanted = f"must be of the kind {kind.__name__}, such as {{_target_: my_package.MyClass}}"
+            raise MonaiCaeError(f"{name} {wanted}, not {part!r}")
     root, datalist = Path(dataset_dir), Path(datalist)
     if cohort_options["table"]:
         cohort_options["table"] = str(cohort_options["table"])
@@ -134,7 +126,7 @@ def load_sets(
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
     made_from["plane"] = extraction.plane if (root / extraction.plane).is_dir() else ""
     frame = {"training": training, "allow_other_frame": allow_other_frame}
-    check_split(**split_options, seed=seed)
+    Split(**split_options, seed=seed)
     unwritten: dict[str, Any] = {}
     if not datalist.exists():
         also: dict[str, Any] = {"layout": layout, "allow_outside": allow_outside, "on_bad_scan": on_bad_scan}
@@ -149,10 +141,9 @@ def load_sets(
         about |= {} if target.classes else {"labels": f"label = {target.name}"}
         unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, **about)
         check_record(unwritten, datalist)
-    content = unwritten or read_content(datalist, _ANEW)
-    allowed: dict[str, Any] = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "target": target}
+    allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "hash_ids": hash_ids}
     known = {name: made_from[name] for name in ("dataset_dir", "target")} if given else made_from
-    found = _sets_of(content, datalist, root, made_from=known, hash_ids=hash_ids, **allowed)
+    found = read_datalist(datalist, root, content=unwritten, made_from=known, target=target, **allowed)
     found = usable_sets(found, datalist, extraction, on_bad_scan=on_bad_scan, frame=frame, target=target)
     if write and unwritten:
         write_content(datalist, unwritten)
@@ -176,12 +167,10 @@ def usable_sets(
     frame: Mapping[str, Any] | None = None,
     target: Labels | None = None,
 ) -> Sets:
-    """The sets of a datalist that is there, with every scan read and found usable.
+    """The sets of a datalist that is there (named in errors), with every scan read and found usable.
 
     Args:
-        sets: as read.
-        datalist: names them in an error.
-        extraction: what is read of them.
+        sets, extraction: what was read, and what is wanted of its images.
         on_bad_scan: "fail" names all bad scans; "skip" leaves them out, in memory.
         frame: `training` and `allow_other_frame` of `find_bad`.
         target: see `load_sets`.
@@ -189,12 +178,9 @@ def usable_sets(
     Raises:
         MonaiCaeError: bad scans, or a class of which none is left in a set.
     """
-    check_on_bad_scan(on_bad_scan)
     items = {name: getattr(sets, name) for name in SETS}
     images = [(item["subject"], item["image"]) for members in items.values() for item in members]
-    bad = find_bad(images, extraction, **(frame or {}))
-    if on_bad_scan == "fail":
-        refuse_bad(bad, len(images))
+    bad = bad_scans(images, extraction, on_bad_scan, **(frame or {}))
     if not bad:
         return sets
     broken = {scan.image: scan for scan in bad}
@@ -221,13 +207,9 @@ def usable_sets(
 
 
 def _known_options(
-    what: str, given: Mapping[str, Any] | None, function: Callable[..., Any], without: set[str]
+    what: str, given: Mapping[str, Any] | None, settings: type[Any], without: set[str]
 ) -> dict[str, Any]:
-    known = {
-        name: parameter.default
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in without
-    }
+    known = {field.name: field.default for field in dataclasses.fields(settings) if field.name not in without}
     for name in given or {}:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -253,6 +235,7 @@ def read_datalist(
     path: str | Path,
     dataset_dir: str | Path,
     *,
+    content: Mapping[str, Any] | None = None,
     made_from: Mapping[str, Any] | None = None,
     allow_leaks: bool = False,
     allow_outside: bool = False,
@@ -264,30 +247,20 @@ def read_datalist(
     Args:
         path: MONAI datalist JSON with "training", "validation" and "test".
         dataset_dir: what its image paths are relative to.
+        content: what will be in the file; by default it is read.
         made_from: the settings of this run; a datalist that records other ones is refused.
-        allow_leaks: accept a subject in two sets.
-        allow_outside, hash_ids, target: see `load_sets`.
+        allow_leaks, allow_outside, hash_ids, target: see `load_sets`.
 
     Raises:
         MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label that is none, or
             an image outside dataset_dir. The images are not looked at.
     """
-    checked = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "hash_ids": hash_ids}
-    content, target = read_content(Path(path), _ANEW), target or PatientsAndControls()
-    return _sets_of(content, Path(path), Path(dataset_dir), made_from=made_from, target=target, **checked)
-
-
-def _sets_of(
-    content: Mapping[str, Any],
-    path: Path,
-    dataset_dir: Path,
-    *,
-    made_from: Mapping[str, Any] | None,
-    allow_leaks: bool,
-    allow_outside: bool,
-    hash_ids: bool,
-    target: Labels,
-) -> Sets:
+    path = Path(path)
+    content = content or read_content(path, "delete it to have it made again")
+    labelled = (content.get("made_from") or {}).get("target", PatientsAndControls.name)
+    if target is None and labelled != PatientsAndControls.name:
+        raise MonaiCaeError(f"the labels of {path} are {labelled}, and this is for patients and controls")
+    target = target or PatientsAndControls()
     missing = [name for name in SETS if not isinstance(content.get(name), list) or not content[name]]
     if missing:
         raise MonaiCaeError(f"{path} is not a usable datalist: it has no {', '.join(missing)} set")
@@ -300,7 +273,7 @@ def _sets_of(
                 "--output_dir, or delete the file"
             )
     # not load_decathlon_datalist: it makes a path of every value that happens to name a file, of subject IDs too
-    root = folder_of(dataset_dir).absolute()
+    root = folder_of(Path(dataset_dir)).absolute()
     sets = {name: [_located(item, root, name, path, allow_outside, target) for item in content[name]] for name in SETS}
     owner: dict[str, str] = {}
     for name, items in sets.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,11 @@ from monai_cae.errors import MonaiCaeError
 KINDS = ("holdout", "kfold")
 
 
-def split_cohort(
-    cohort: Cohort,
-    *,
-    kind: str = "holdout",
-    folds: int = 5,
-    fold: int = 1,
-    test_fraction: float = 0.3,
-    val_fraction: float = 0.2,
-    stratify: str = "class",
-    seed: int = 0,
-    target: Labels | None = None,
-) -> dict[str, list[Scan]]:
-    """Split whole subjects, stratified by class: of the paper's 200 subjects 112, 28 and 60 (section III-B).
+@dataclass(frozen=True)
+class Split:
+    """How a cohort is split.
 
-    Args:
-        cohort: who takes part; all scans of a subject go into one set.
+    Attributes:
         kind: "holdout" draws the test set; "kfold" takes one of `folds` equal parts, which together are everybody.
         folds: how many parts.
         fold: which part is the test set, counted from 1.
@@ -41,29 +31,63 @@ def split_cohort(
         stratify: "class", or with "+age" (tertiles) and "+sex" appended, e.g. "class+age+sex"; strata too small to
             divide are joined with others of their class.
         seed: decides the split, alone.
-        target: what the labels are; by default classes.
 
     Raises:
-        MonaiCaeError: an unknown kind, a fraction outside (0, 1), no such fold or seed, or too few subjects for both
-            classes in every set.
+        MonaiCaeError: an unknown kind, a fraction outside (0, 1), no such fold or seed.
     """
-    check_split(kind, folds, fold, test_fraction, val_fraction, stratify, seed)
-    target = target or PatientsAndControls()
-    strata = _strata(cohort, target, stratify)
+
+    kind: str = "holdout"
+    folds: int = 5
+    fold: int = 1
+    test_fraction: float = 0.3
+    val_fraction: float = 0.2
+    stratify: str = "class"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise MonaiCaeError(f"split kind must be one of {', '.join(KINDS)}, not {self.kind!r}")
+        folds, fold = self.folds, self.fold
+        if not (_is_whole(folds) and folds >= 2 and _is_whole(fold) and 1 <= fold <= folds):
+            raise MonaiCaeError(f"fold must be from 1 to folds, and folds at least 2, not {fold} of {folds}")
+        for name in ("test_fraction", "val_fraction"):
+            fraction = getattr(self, name)
+            if not (isinstance(fraction, float) and 0 < fraction < 1):
+                raise MonaiCaeError(f"{name} must be between 0 and 1, not {fraction}")
+        by_class, *others = str(self.stratify).split("+")
+        if by_class != "class" or not set(others) <= {"age", "sex"}:
+            raise MonaiCaeError(f"stratify must be class, class+age, class+sex or class+age+sex, not {self.stratify!r}")
+        if not (_is_whole(self.seed) and 0 <= self.seed < 2**32):
+            raise MonaiCaeError(f"seed must be a whole number from 0 to {2**32 - 1}, not {self.seed}")
+
+
+def split_cohort(cohort: Cohort, *, target: Labels | None = None, **split: Any) -> dict[str, list[Scan]]:
+    """Split whole subjects, stratified by class: of the paper's 200 subjects 112, 28 and 60 (section III-B).
+
+    Args:
+        cohort: who takes part; all scans of a subject go into one set.
+        target: what the labels are; by default classes.
+        **split: fields of `Split`.
+
+    Raises:
+        MonaiCaeError: what `Split` refuses, or too few subjects for both classes in every set.
+    """
+    how, target = Split(**split), target or PatientsAndControls()
+    strata = _strata(cohort, target, how.stratify)
     kinds = {subject: _kind(stratum) for subject, stratum in strata.items()}
     needed = {*map(_kind, target.strata([*target.classes]))} or {*kinds.values()}
     subjects = sorted(strata)
     try:
-        if kind == "kfold":
-            if min(Counter(kinds.values()).values()) < folds:
+        if how.kind == "kfold":
+            if min(Counter(kinds.values()).values()) < how.folds:
                 raise ValueError("a fold would lack a class")  # scikit-learn only warns
-            parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
-            joined = _joined([strata[subject] for subject in subjects], smallest=folds, most=len(subjects))
-            rest_index, test_index = list(parts.split(subjects, joined))[fold - 1]
+            parts = StratifiedKFold(how.folds, shuffle=True, random_state=how.seed)
+            joined = _joined([strata[subject] for subject in subjects], smallest=how.folds, most=len(subjects))
+            rest_index, test_index = list(parts.split(subjects, joined))[how.fold - 1]
             rest, test = [subjects[i] for i in rest_index], [subjects[i] for i in test_index]
         else:
-            rest, test = _divide(subjects, strata, test_fraction, seed)
-        training, validation = _divide(rest, strata, val_fraction, seed)
+            rest, test = _divide(subjects, strata, how.test_fraction, how.seed)
+        training, validation = _divide(rest, strata, how.val_fraction, how.seed)
     except ValueError as error:
         raise MonaiCaeError(_too_few(cohort, target)) from error
     sets: dict[str, list[Scan]] = {}
@@ -73,27 +97,6 @@ def split_cohort(
         within = set(members)
         sets[name] = [scan for scan in cohort.scans if scan.subject in within]
     return sets
-
-
-def check_split(
-    kind: str, folds: int, fold: int, test_fraction: float, val_fraction: float, stratify: str, seed: int
-) -> None:
-    """
-    Raises:
-        MonaiCaeError: what `split_cohort` refuses of its options.
-    """
-    if kind not in KINDS:
-        raise MonaiCaeError(f"split kind must be one of {', '.join(KINDS)}, not {kind!r}")
-    if not (_is_whole(folds) and folds >= 2 and _is_whole(fold) and 1 <= fold <= folds):
-        raise MonaiCaeError(f"fold must be from 1 to folds, and folds at least 2, not {fold} of {folds}")
-    for name, fraction in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
-        if not (isinstance(fraction, float) and 0 < fraction < 1):
-            raise MonaiCaeError(f"{name} must be between 0 and 1, not {fraction}")
-    by_class, *others = str(stratify).split("+")
-    if by_class != "class" or not set(others) <= {"age", "sex"}:
-        raise MonaiCaeError(f"stratify must be class, class+age, class+sex or class+age+sex, not {stratify!r}")
-    if not (_is_whole(seed) and 0 <= seed < 2**32):
-        raise MonaiCaeError(f"seed must be a whole number from 0 to {2**32 - 1}, not {seed}")
 
 
 def _is_whole(value: Any) -> bool:

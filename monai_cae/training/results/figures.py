@@ -93,11 +93,16 @@ def draw(wanted: Mapping[str, Draw | None], outcome: Outcome, run: TrackedRun, o
             if figure is not None:
                 save_figure(figure, path)
         except Exception as error:  # whatever a user's figure raises
-            reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-            print(f"the figure {name} could not be drawn ({reason})", file=sys.stderr, flush=True)
+            tell_undrawn(name, error)
         else:
             if figure is not None:
                 run.log_file(path, "figures")
+
+
+def tell_undrawn(name: str, error: Exception) -> None:
+    """Name a figure that failed, in one line on stderr."""
+    reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    print(f"the figure {name} could not be drawn ({reason})", file=sys.stderr, flush=True)
 
 
 def reconstructions(outcome: Outcome) -> Figure:

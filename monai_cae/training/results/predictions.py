@@ -60,6 +60,7 @@ class PredictionTable:
         if not (threshold in CRITERIA if isinstance(threshold, str) else 0 <= threshold <= 1):
             raise MonaiCaeError(f"threshold must be from 0 to 1, or one of {', '.join(CRITERIA)}, not {threshold!r}")
         target.require_binary(threshold=threshold != DEFAULT_THRESHOLD)
+        target.require_consistent()
         self.path = Path(path)
         self.keys = keys
         self.target = target

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import Dataset
 
+from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.caveats import worse_than_mean_image
 from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.reconstruction_baselines import (
@@ -146,10 +147,17 @@ def report_test(
     Returns:
         The name of the `target`, the metrics, each named `test_*`, the `threshold` that classes were decided by, and
         `caveats`: what has to be known before a metric is quoted, one sentence each.
+
+    Raises:
+        MonaiCaeError: the target names a score that it does not give.
     """
     target = table.target
     tested = np.array(table.column("label")), np.array(table.column(target.column)), table.threshold
     scores = target.scores(*tested)
+    if not target.binary and (missing := {*target.score_names, *target.headline} - scores.keys()):
+        raise MonaiCaeError(
+            f"{type(target).__name__}.scores gives no {min(missing)}, which it names: correct the class"
+        )
     coded = codecs()
     similar = {f"test_{name}": float(coded.loc["autoencoder", name]) for name in ("ssim", "ssim_brain")}
     metrics = {**reconstruction.state.metrics, **similar, **{f"test_{name}": value for name, value in scores.items()}}

@@ -44,6 +44,7 @@ def learning_steps(
             classes and the target has none.
     """
     check_learn(learn)
+    target.require_consistent()
     target.require_binary(linear_probe=learn == "linear_probe", calibrate=calibration.enabled)
     steps: dict[str, list[Callable[[], Any]]] = {
         "two_stage": [frozen.run, best.restore, finetuning.run],

@@ -49,6 +49,7 @@ _TRUE_OR_FALSE = (
 _WORDS = {"keep": KEEP}
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 _PLAIN = (str, int, float, bool, torch.device)
+_NOT_THERE, _NOT_MADE = "Cannot locate class or function path", "Failed to instantiate component"  # MONAI's words
 
 
 def prepare(seed: int = 0, threads: int = 0, deterministic: bool = False) -> None:
@@ -262,12 +263,25 @@ def _check_device(name: str) -> None:
 
 
 def find_mistake(error: BaseException | None) -> MonaiCaeError | None:
-    """The MonaiCaeError behind an exception; MONAI wraps what its expressions raise."""
+    """The MonaiCaeError behind an exception, as MONAI wraps what its expressions raise; or one on a part of the config
+    that is not there or does not take what it is given. What a part itself raises keeps its traceback."""
     while error is not None:
         if isinstance(error, MonaiCaeError):
             return error
-        error = error.__cause__ or error.__context__
+        if str(error).startswith(_NOT_THERE):
+            path = str(error).removeprefix(_NOT_THERE).strip(": '.")
+            advice = "check the name, and that PYTHONPATH has the folder of its file"
+            return MonaiCaeError(f"Python finds no {path}, which a _target_ names: {advice}")
+        cause = error.__cause__
+        if str(error).startswith(_NOT_MADE) and isinstance(cause, TypeError) and _is_of_the_call(cause):
+            return MonaiCaeError(f"{str(error).removeprefix(_NOT_MADE).split()[0]} can't be made: {cause}")
+        error = cause or error.__context__
     return None
+
+
+def _is_of_the_call(error: TypeError) -> bool:
+    """Whether it comes from the call itself, such as a missing argument, not from within what was called."""
+    return error.__traceback__ is not None and error.__traceback__.tb_next is None
 
 
 def _tell_mistakes_in_one_line() -> None:
