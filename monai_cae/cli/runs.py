@@ -144,7 +144,7 @@ def _settings() -> Iterator[dict[str, Any]]:
         config = json.loads((bundle_folder() / "configs" / f"{stage}.json").read_text(encoding="utf-8"))
         for name, value in config.items():
             part = isinstance(value, dict) and "_target_" in value
-            remarks = (value.get("_desc_") if part else "") or config.get(f"_{name}_")
+            remarks = config.get(f"_{name}_") or (part and value.get("_desc_"))
             if not remarks or name == "run":
                 continue
             value = {key: one for key, one in value.items() if key != "_desc_"} if part else value

@@ -155,10 +155,10 @@ def test_weights_round_trip(tmp_path):
         (None, "no checkpoint at"),
         (b"not a checkpoint", "not a PyTorch checkpoint"),
         ({"epoch": 3}, "something other than one network's weights"),
-        (ConvEncoder(channels=SMALL).state_dict(), "another architecture.*is missing"),
+        (ConvEncoder(channels=SMALL).state_dict(), "a different architecture.*is missing"),
         (
             autoencoder(channels=(4, 6, 10)).state_dict(),
-            r"another architecture.*\(10, 6, 3, 3\) in the file, \(8, 6, 3, 3\) here",
+            r"a different architecture.*\(10, 6, 3, 3\) in the file, \(8, 6, 3, 3\) here",
         ),
     ],
     ids=["missing", "garbage", "no-weights", "other-network", "other-width"],

@@ -467,7 +467,7 @@ def test_a_folder_in_use_is_checked_too(unpacked, tmp_path, capsys):
         (lambda weights, _: weights.unlink(), "no checkpoint at"),
         (
             lambda weights, folder: weights.write_bytes(other_weights(folder)),
-            "another architecture than EncoderClassif",
+            "a different architecture than EncoderClassif",
         ),
         (
             lambda weights, _: weights.write_bytes(pickle.dumps(Malicious())),
