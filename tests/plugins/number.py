@@ -52,7 +52,7 @@ class BrainVolume(Target):
         return {"broken": broken, "predicted": predicted_against_true}
 
 
-def broken(labels: np.ndarray, predicted: np.ndarray, threshold: float, note: str) -> Figure:
+def broken(*tested: object) -> Figure:
     raise ValueError("nothing to draw")
 
 
