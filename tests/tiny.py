@@ -20,6 +20,9 @@ from monai_cae.training.stages.workflow import find_mistake
 CONFIGS = Path(__file__).resolve().parents[1] / "bundle" / "configs"
 SHAPE = (20, 24, 20)
 TINY = {"image_size": 16, "slice_index": 11, "batch_size": 4, "max_epochs": 2, "device": "cpu", "precision": "float32"}
+# of the run that is packaged; no default among them: what a package does not take from the run is found out
+PACKAGED = {"channels": [4, 8], "seed": 3, "experiment_name": "ward-seven", "split#stratify": "class+sex"}
+HIDDEN = [32, 16]
 UNTRAINED = ("baselines.json", "evaluate.json", "inference.json")
 
 

@@ -6,19 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny import HIDDEN, PACKAGED
 
 from monai_cae.cli import main
-
-# no default among them: what a package does not take from the run is found out
-SETTINGS = {"channels": [4, 8], "seed": 3, "experiment_name": "ward-seven", "split#stratify": "class+sex"}
-HIDDEN = [32, 16]
 
 
 @pytest.fixture(scope="session")
 def finished_run(run_bundle, discs, tmp_path_factory) -> Path:
     """The output_dir of pretrain, train and evaluate; not to be changed."""
     output = tmp_path_factory.mktemp("a run")
-    settings = {**SETTINGS, "cohort#table": str(discs / "oasis_cross-sectional.csv")}
+    settings = {**PACKAGED, "cohort#table": str(discs / "oasis_cross-sectional.csv")}
     head = {"network_def#hidden": HIDDEN}
     run_bundle("pretrain.json", discs, output, **settings)
     run_bundle("train.json", discs, output, **settings, **head)

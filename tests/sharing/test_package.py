@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import HIDDEN, SETTINGS
 from monai.bundle import ConfigParser, ConfigWorkflow
-from tiny import CONFIGS, TINY
+from tiny import CONFIGS, HIDDEN, PACKAGED, TINY
 
 from monai_cae.cli import main
 from monai_cae.networks import ConvEncoder, EncoderClassifier, save_weights
@@ -135,7 +134,7 @@ def test_nothing_of_the_subjects_or_the_machine_is_inside(finished_run, package,
     assert inside.keys() == FILES
     datalist = json.loads((finished_run / "datalist.json").read_text())
     subjects = [item["subject"] for name in ("training", "validation", "test") for item in datalist[name]]
-    hidden = [*subjects, str(discs), discs.name, str(finished_run), finished_run.name, SETTINGS["experiment_name"]]
+    hidden = [*subjects, str(discs), discs.name, str(finished_run), finished_run.name, PACKAGED["experiment_name"]]
     for name, content in inside.items():
         assert not [text for text in hidden if text.encode() in content], name
 
