@@ -33,6 +33,7 @@ def say(text: str, indent: str = "    ") -> None:
     if columns := width():
         text = textwrap.fill(text, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()  # a log shows what runs now, not what was printed a buffer ago
 
 
 def progress_bar(title: str, total: int, unit: str, initial: int = 0, hidden: bool = False) -> Any:
@@ -76,9 +77,12 @@ class Overall:
             self._bar.close()
 
     def start(self, title: str) -> None:
-        """Begin a step: title, such as "repeat 2, network"."""
+        """Begin a step: title, such as "repeat 2, network". Without a terminal a line says so, as no bar does."""
         self._title, self._step_started = title, time.monotonic()
         self.show(title, 0.0)
+        if self._bar.disable:
+            left = self.left(0.0)
+            say(f"  step {self.done + 1} of {len(self.steps)}" + (f", about {duration(left)} left" if left else ""))
 
     def end(self) -> None:
         """The step is done."""

@@ -147,6 +147,10 @@ SLICES = {"plane": "@plane", "slice_index": "@slice_index"}
         ({"target": {"_target_": "plugins.mistaken.UnknownMetric", **PLACE}}, "val_rmse is neither val_loss nor"),
         ({"target": {"_target_": "plugins.mistaken.OtherClasses", **PLACE}}, "other classes are numbers, 0 and 1"),
         ({"target": {"_target_": "plugins.mistaken.Alike", **PLACE}}, "nWBV is 0.75 for all of 24 scans"),
+        (
+            {"target": {"_target_": "plugins.mistaken.NoValue", **PLACE}},
+            "NoValue has no method value(scan), which",
+        ),
         ({"target": {"_target_": "plugins.mistaken.Text", **PLACE}}, "nWBV of OAS1_0001_MR1 is 'F'; it must be a num"),
         ({"stages": {"classifier": {"target": {"_target_": "a.B"}}}}, "classifier under stages has a target"),
         ({"variants": {"v": {"train": {"target#x": 1}}}}, "train under variants v has a target"),

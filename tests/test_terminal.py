@@ -88,6 +88,26 @@ def test_lines_are_as_wide_as_the_terminal_and_whole_in_a_file(screen, monkeypat
     assert file.getvalue() == text + "\n"
 
 
+def test_a_log_says_which_step_runs_without_waiting_for_its_end(clock, monkeypatch):
+    class Log(io.StringIO):
+        seen = ""
+
+        def flush(self) -> None:
+            self.seen = self.getvalue()  # what somebody who follows the file sees
+
+    log = Log()
+    monkeypatch.setattr("sys.stdout", log)
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    overall = Overall(["network", "network"])
+    with overall.shown():
+        overall.start("repeat 1, network")
+        assert log.seen == "  step 1 of 2\n"
+        clock[0] += 40
+        overall.end()
+        overall.start("repeat 2, network")
+        assert log.seen.splitlines()[-1] == "  step 2 of 2, about 40 s left"
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7000, "117 min"), (9000, "2.5 h")]
 )

@@ -63,7 +63,7 @@ def is_safe(name: str) -> bool:
 
 
 def _members(path: Path, infos: list[ZipInfo]) -> Members:
-    """The files, each with its path below the package's one folder, none of which leads anywhere else."""
+    """The files, each with its path below the package's one folder; a path that leads elsewhere is refused."""
     if len(infos) > MOST_FILES:
         raise MonaiCaeError(f"{path} has {len(infos)} members: a package has at most {MOST_FILES}")
     members: Members = []

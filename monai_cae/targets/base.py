@@ -64,7 +64,7 @@ class Target(ABC):
 
     def value(self, scan: Scan) -> float | None:
         """The label of a scan, from its row, for the default `select`; a scan with None does not take part."""
-        raise NotImplementedError
+        raise MonaiCaeError(f"{type(self).__name__} has no method value(scan), which gives the label of a scan")
 
     @abstractmethod
     def loss(self) -> nn.Module:

@@ -1,4 +1,4 @@
-"""What MLflow is told of data and models beside numbers and files: which sets were used, and what a network takes."""
+"""MLflow's records of the sets that a run used, and of what its network takes and gives."""
 
 from __future__ import annotations
 

@@ -39,6 +39,10 @@ class Text(BrainVolume):
         return scan.sex  # type: ignore[return-value]
 
 
+class NoValue(BrainVolume):
+    value = Target.value
+
+
 @dataclass(frozen=True)
 class ThreeAnnounced(TwoSlices):
     channels = 3

@@ -123,7 +123,7 @@ class CohortSettings(Asked):
     sessions: str = "first"
 
     def of(self, scans: Sequence[Scan], target: Labels | None = None) -> Cohort:
-        """Those of the scans that take part; a target is told the rules of the classes that are not the usual ones."""
+        """Select the scans that take part; the target gets the settings of the classes that are not the defaults."""
         rules = {name: value for name in _RULES if (value := getattr(self, name)) != getattr(CohortSettings, name)}
         target = target or PatientsAndControls()
         return target.select(scans, sessions=self.sessions, missing_codes=self.missing_codes, **rules)

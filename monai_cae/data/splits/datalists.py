@@ -25,7 +25,7 @@ def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[s
     """What is in the file, checked but for its items; an error says the hint where it is none.
 
     Raises:
-        MonaiCaeError: no file, too large, not JSON in UTF-8, or a record of how it was made that is none.
+        MonaiCaeError: no file, too large, not JSON in UTF-8, or an invalid record of how it was made.
     """
     if not path.is_file():
         raise MonaiCaeError(f"no datalist at {path}: check --datalist")

@@ -252,7 +252,7 @@ def read_datalist(
         allow_leaks, allow_outside, hash_ids, target: see `load_sets`.
 
     Raises:
-        MonaiCaeError: not a datalist, made from other settings, a subject in two sets, a label that is none, or
+        MonaiCaeError: not a datalist, made from other settings, a subject in two sets, an invalid label, or
             an image outside dataset_dir. The images are not looked at.
     """
     path = Path(path)

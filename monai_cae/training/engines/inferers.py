@@ -31,7 +31,7 @@ class PrecisionInferer(SimpleInferer):
             is no faster than oneDNN's kernels, and costs half a minute of compiling.
 
     Raises:
-        MonaiCaeError: an unknown precision, or a `compile` that is none of true, false and auto.
+        MonaiCaeError: an unknown precision, or a `compile` other than true, false and auto.
     """
 
     def __init__(self, precision: str = "auto", compile: bool | str = False) -> None:

@@ -66,7 +66,7 @@ class LinearProbe:
         """Fit, and keep the weights with the metrics of the evaluator's subjects.
 
         Raises:
-            MonaiCaeError: hidden layers, several processes, a penalty that is none, or one class alone.
+            MonaiCaeError: hidden layers, several processes, an invalid penalty, or one class alone.
         """
         if torch.distributed.is_initialized():
             raise MonaiCaeError("learn linear_probe fits in one process: start it without torchrun")
@@ -114,7 +114,7 @@ def check_linear_probe(learn: str, network: EncoderClassifier, penalty: Mapping[
         penalty: see `LinearProbe`.
 
     Raises:
-        MonaiCaeError: hidden layers, or a penalty that is none.
+        MonaiCaeError: hidden layers, or an invalid penalty.
     """
     if learn == "linear_probe":
         _penalties(network, penalty)

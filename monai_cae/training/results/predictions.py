@@ -45,7 +45,7 @@ class PredictionTable:
         seconds: from the start of the evaluator to its end, reading included.
 
     Raises:
-        MonaiCaeError: a threshold that is none, or for a target that has none.
+        MonaiCaeError: an invalid threshold, or one for a target without classes.
     """
 
     def __init__(

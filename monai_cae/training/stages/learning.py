@@ -63,7 +63,7 @@ def learning_steps(
 def check_learn(learn: Any) -> None:
     """
     Raises:
-        MonaiCaeError: not one of `LEARN`; a former name is told the one that it has now.
+        MonaiCaeError: not one of `LEARN`; for a former name the message gives the new one.
     """
     if learn in FORMER:
         raise MonaiCaeError(f"learn {learn} is called {FORMER[learn]} now: give --learn {FORMER[learn]}")
