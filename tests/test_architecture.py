@@ -26,11 +26,12 @@ ALLOWED = {
     "evaluation": BASE | {"templates"},
     "templates": set(),
     "tracking": BASE,
+    "prepare": BASE | {"data"},
     "targets": BASE | {"data", "evaluation"},
     "training": BASE | {"networks", "evaluation", "tracking", "folders", "targets"},
     "experiment": BASE | {"training", "targets", "evaluation", "data", "tracking", "templates"},
     "sharing": BASE | {"folders", "networks", "training", "evaluation", "data", "templates"},
-    "cli": BASE | {"data", "tracking", "evaluation", "networks", "experiment", "sharing", "folders"},
+    "cli": BASE | {"data", "tracking", "evaluation", "networks", "experiment", "sharing", "folders", "prepare"},
 }
 
 

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_cae.data import phantom
+from monai_cae.data import phantom, template
 from monai_cae.data.phantom import is_synthetic, write_phantom
 from monai_cae.errors import MonaiCaeError
 
@@ -196,6 +196,6 @@ def test_numbers_out_of_range_are_refused(tmp_path, arguments, message):
 
 
 def test_missing_nilearn_is_named(monkeypatch):
-    monkeypatch.setattr(phantom.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(template.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MonaiCaeError, match=r"pip install 'monai-cae\[phantom\]'"):
-        phantom._load_template("t1")
+        template.load_icbm152("t1", "phantom")
