@@ -26,7 +26,7 @@ ALLOWED = {
     "evaluation": BASE | {"templates"},
     "templates": set(),
     "tracking": BASE,
-    "prepare": BASE | {"data"},
+    "prepare": BASE | {"data", "templates"},
     "targets": BASE | {"data", "evaluation"},
     "training": BASE | {"networks", "evaluation", "tracking", "folders", "targets"},
     "experiment": BASE | {"training", "targets", "evaluation", "data", "tracking", "templates"},

@@ -1,0 +1,82 @@
+"""The picture of a prepared scan on the QC page: three planes, and the lines that are drawn over them."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+# Through the frame, 0-based: sagittal beside the midline, coronal at the commissures, axial as the paper's slice.
+PLACES = (84, 120, 105)
+_QUALITY = 70  # of the JPEG: 20 kB a scan, and the outlines 4 kB
+_MASK, _TEMPLATE = (255, 190, 0, 255), (0, 190, 255, 200)
+_Plane = NDArray[np.generic]
+
+
+class Montage(NamedTuple):
+    """Both have the same size: three planes side by side, axial, coronal (left on the left), sagittal (front left)."""
+
+    jpeg: bytes  # grey
+    outlines: bytes  # PNG, transparent but for the lines
+
+
+def draw(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> Montage:
+    """Draw a scan in the template's frame.
+
+    Args:
+        image: 0 to 1, of shape `FRAME_SHAPE`.
+        mask: the brain; its outline is yellow, the template's edges are blue.
+    """
+    grey = np.concatenate(_planes(np.clip(image, 0, 1) * 255), axis=1).astype(np.uint8)
+    lines = np.concatenate([_outline(plane) for plane in _planes(mask)], axis=1)
+    colours = np.zeros((*grey.shape, 4), np.uint8)
+    colours[_template_edges()] = _TEMPLATE
+    colours[lines] = _MASK
+    return Montage(
+        _saved(Image.fromarray(grey), "JPEG", quality=_QUALITY), _saved(_indexed(colours), "PNG", optimize=True)
+    )
+
+
+def _planes(volume: NDArray) -> list[NDArray]:
+    """Axial, coronal, sagittal, upright, as high as the highest of them."""
+    x, y, z = PLACES
+    planes = [volume[:, :, z].T[::-1], volume[:, y, :].T[::-1], volume[x, ::-1, :].T[::-1]]
+    height = max(plane.shape[0] for plane in planes)
+    return [
+        np.pad(plane, ((below := (height - plane.shape[0]) // 2, height - plane.shape[0] - below), (0, 0)))
+        for plane in planes
+    ]
+
+
+def _outline(plane: NDArray) -> NDArray[np.bool_]:
+    return np.asarray(plane & ~ndimage.binary_erosion(plane))
+
+
+@lru_cache(maxsize=1)
+def _template_edges() -> NDArray[np.bool_]:
+    from monai_cae.prepare.template import load_template
+
+    brain = load_template().brain
+    return np.concatenate([_edges(plane) for plane in _planes(brain)], axis=1)
+
+
+def _edges(plane: NDArray) -> NDArray[np.bool_]:
+    """Where the slope is steep and at its crest, as Canny's first steps have it."""
+    smooth = ndimage.gaussian_filter(plane.astype(float), 1.5)
+    slope = np.hypot(*np.gradient(smooth))
+    return np.asarray((slope > 0.25 * slope.max()) & (slope >= 0.98 * ndimage.maximum_filter(slope, 3)))
+
+
+def _indexed(colours: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(colours).quantize(colors=4, method=Image.Quantize.FASTOCTREE)
+
+
+def _saved(image: Image.Image, form: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
