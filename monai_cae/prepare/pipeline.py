@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +12,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_cae.prepare.quality import Verdict
+from monai_cae.data.images.planes import View, closest_view
+from monai_cae.data.images.volumes import three_sizes
+from monai_cae.errors import MonaiCaeError
+from monai_cae.files import replacing
+from monai_cae.prepare.bias import bias_field
+from monai_cae.prepare.brain import find_brain
+from monai_cae.prepare.grids import load_sitk, resampled, turned_back
+from monai_cae.prepare.intensity import scaled
+from monai_cae.prepare.quality import Verdict, judge, measure
 from monai_cae.prepare.raw import RawScan
+from monai_cae.prepare.recognition import in_place, stripped_brain
+from monai_cae.prepare.registration import register
 from monai_cae.prepare.settings import PrepareSettings
+from monai_cae.prepare.template import load_template
 
 if TYPE_CHECKING:
     import SimpleITK
+
+MOST_SPACING_MM = 5.0  # thicker slices hide what is registered: docs/prepare.md has what was tried
+LEAST_EXTENT_MM = 100.0  # along each axis; the smallest adult brain is wider
+LEAST_BRAIN_ML, MOST_BRAIN_ML = 400.0, 2600.0  # of a mask that somebody gives or that the voxels show
 
 
 @dataclass(frozen=True)
@@ -49,8 +66,8 @@ class Prepared:
 def prepare_scan(scan: RawScan, settings: PrepareSettings | None = None, mask: RawScan | None = None) -> Prepared:
     """Mask, correct, register and scale one scan.
 
-    The same scan and settings give the same bytes: every step runs in one thread, and the registration's samples are
-    drawn with one seed. Voxels are interpolated once, from the scan as it was read.
+    The same scan and settings give the same bytes: every step runs in one thread. Voxels are interpolated once, from
+    the scan as it was read.
 
     Args:
         scan: the whole head, or a brain that another tool has stripped, in any orientation.
@@ -66,9 +83,136 @@ def prepare_scan(scan: RawScan, settings: PrepareSettings | None = None, mask: R
             file does not record, no brain in it, a mask that is empty or of another head, a registration that fails,
             software or weights that are not installed.
     """
-    raise NotImplementedError
+    settings = settings or PrepareSettings()
+    load_sitk()
+    clock = _Clock()
+    with clock("read"):
+        view = _checked(scan)
+        template = load_template()
+        voxels = view.turned(scan.voxels)
+        affine = view.affine
+    notes = list(scan.notes)
+    with clock("mask"):
+        if mask is not None:
+            brain = given_brain(mask, scan, view)
+            notes.append(f"the brain's mask was given: {mask.name}")
+        else:
+            brain, note = _found_brain(voxels, affine, settings, scan.name)
+            notes += note
+    with clock("bias"):
+        field_of_bias = bias_field(voxels, brain, affine, settings) if settings.bias else np.float32(1)
+        corrected: NDArray[np.float32] = np.divide(voxels, field_of_bias, dtype=np.float32)
+    with clock("registration"):
+        inside = np.where(brain, corrected, np.float32(0))
+        transform = in_place(inside, brain, affine, template) if settings.recognise else None
+        if transform is None:
+            transform = register(inside, affine, template, settings, scan.name)
+        else:
+            notes.append("already registered: it lies where the template does and was not moved again")
+    with clock("resampling"):
+        frame = (template.mask.shape, template.affine)
+        image = resampled(corrected, affine, *frame, transform, spline=True)
+        moved = resampled(brain.astype(np.float32), affine, *frame, transform) > 0.5
+        if not moved.any():
+            raise MonaiCaeError(f"the brain of {scan.name} is not where the template is: its registration failed")
+        image = scaled(image, moved, settings.percentile)
+    with clock("quality"):
+        qc = measure(corrected, brain, affine, image, moved, transform, template)
+    return Prepared(
+        image=image,
+        mask=moved,
+        affine=template.affine.copy(),
+        native_mask=turned_back(brain, view),
+        transform=transform,
+        qc=qc,
+        notes=tuple(notes),
+        verdict=judge(qc),
+        seconds=clock.seconds,
+    )
+
+
+def given_brain(mask: RawScan, scan: RawScan, view: View) -> NDArray[np.bool_]:
+    """Another tool's mask on a scan's voxels, turned as `view` turns them.
+
+    Raises:
+        MonaiCaeError: the mask is empty, or it is not one of a brain on this head.
+    """
+    values = mask.voxels > 0
+    if not values.any():
+        raise MonaiCaeError(f"the mask {mask.name} is empty: give the brain of {scan.name}")
+    same = mask.voxels.shape == scan.voxels.shape and (
+        not mask.oriented or np.allclose(mask.affine, scan.affine, atol=1e-3)
+    )
+    if same:
+        brain = view.turned(values)
+    elif mask.oriented:
+        brain = resampled(values.astype(np.float32), mask.affine, view.shape, view.affine) > 0.5
+    else:
+        raise MonaiCaeError(f"the mask {mask.name} has another shape than {scan.name} and records no orientation")
+    volume_ml = float(values.sum() * abs(np.linalg.det(mask.affine[:3, :3])) / 1000)
+    if not LEAST_BRAIN_ML <= volume_ml <= MOST_BRAIN_ML:
+        raise MonaiCaeError(f"the mask {mask.name} has {volume_ml:.0f} ml: it is not one of a brain")
+    if brain.sum() * abs(np.linalg.det(view.affine[:3, :3])) / 1000 < 0.5 * volume_ml:
+        raise MonaiCaeError(f"less than half of the mask {mask.name} lies on {scan.name}: it is one of another head")
+    return brain
 
 
 def write_transform(transform: Any, path: str | Path) -> None:
-    """Write an affine as ITK's .tfm, which ANTs, SimpleITK and 3D Slicer read."""
-    raise NotImplementedError
+    """Write an affine as ITK's .tfm, which ANTs, SimpleITK and 3D Slicer read.
+
+    Raises:
+        MonaiCaeError: the file can't be written.
+    """
+    with replacing(path, "choose another folder") as temporary:
+        load_sitk().WriteTransform(transform, str(temporary))
+
+
+def _checked(scan: RawScan) -> View:
+    """How the scan is turned to RAS+, once it is clear that it is one volume of a head."""
+    shape = three_sizes(scan.voxels.shape)
+    if scan.voxels.ndim != 3 or shape is None:
+        raise MonaiCaeError(f"{scan.name} is a series of shape {scan.voxels.shape}: give one T1w volume")
+    if not scan.oriented:
+        raise MonaiCaeError(
+            f"{scan.name} does not record its orientation: say with --orientation where its axes run, such as ASL"
+        )
+    view = closest_view(shape, scan.affine)
+    if view is None:
+        raise MonaiCaeError(f"{scan.name} has an affine that gives no orientation: give --orientation")
+    spacing = np.linalg.norm(view.affine[:3, :3], axis=0)
+    for size, mm, plane in zip(view.shape, spacing, ("sagittal", "coronal", "axial"), strict=True):
+        if size == 1:
+            raise MonaiCaeError(f"{scan.name} is one {plane} slice: give the whole T1w volume")
+        if mm > MOST_SPACING_MM:
+            raise MonaiCaeError(
+                f"{scan.name} has {plane} slices of {mm:.3g} mm: at most {MOST_SPACING_MM:g} mm can be registered"
+            )
+        if size * mm < LEAST_EXTENT_MM:
+            raise MonaiCaeError(
+                f"{scan.name} is {size * mm:.0f} mm deep across {plane} slices: that holds no whole brain"
+            )
+    return view
+
+
+def _found_brain(
+    voxels: NDArray[np.float32], affine: NDArray[np.float64], settings: PrepareSettings, name: str
+) -> tuple[NDArray[np.bool_], list[str]]:
+    stripped = stripped_brain(voxels, affine)
+    if stripped is not None:
+        return stripped, ["already stripped: what is not background was taken as the brain"]
+    if settings.mask == "none":
+        raise MonaiCaeError(f"{name} is not stripped: leave --mask none out, or give a mask")
+    return find_brain(voxels, name), []
+
+
+class _Clock:
+    """CPU seconds of each step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        start = time.process_time()
+        yield
+        self.seconds[step] = round(time.process_time() - start, 2)

@@ -18,11 +18,12 @@ class PrepareSettings:
         bias_shrink_mm: voxel size in mm at which the field is estimated.
         bias_spline_mm: distance of the knots of the field's spline.
         bias_iterations: at most so many at each level; each level halves the knots' distance.
-        levels_mm: voxel sizes of the registration's pyramid, coarse to fine.
-        sampling: share of the voxels of a level that the similarity is computed from.
+        start_mm: voxel size at which the registration's start is looked for.
+        start_degrees: by how much the head is turned either way, about each axis, for another start.
+        levels_mm: voxel sizes of the affine registration, coarse to fine.
         iterations: at most so many steps at a level.
         percentile: of the brain's voxels; what lies there becomes 1, what is brighter too.
-        seed: of the registration's samples.
+        recognise: leave what is already registered where it is; False registers it again.
     """
 
     mask: str = "auto"
@@ -30,11 +31,12 @@ class PrepareSettings:
     bias_shrink_mm: float = 4.0
     bias_spline_mm: float = 60.0
     bias_iterations: tuple[int, ...] = (30, 30, 20)
+    start_mm: float = 8.0
+    start_degrees: float = 25.0
     levels_mm: tuple[float, ...] = (4.0, 2.0)
-    sampling: float = 1.0
     iterations: int = 100
     percentile: float = 99.5
-    seed: int = 0
+    recognise: bool = True
 
     def __post_init__(self) -> None:
         if self.mask not in ("auto", "none"):
