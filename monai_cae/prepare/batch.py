@@ -93,7 +93,7 @@ def prepare_all(
     """
     context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
-        context.set_forkserver_preload(["monai_cae.prepare.batch"])
+        context.set_forkserver_preload(["monai_cae.prepare.warm"])
     left, running = list(scans)[::-1], dict[Connection, tuple[Any, Source]]()
     with terminable():
         try:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.prepare.dicom import MISSING, Series
+from monai_cae.prepare.dicom import MISSING, Probe, Series
 from monai_cae.prepare.raw import RawScan, read_raw
 
 _FOLDER = "monai-cae-dicom-"
@@ -78,14 +80,49 @@ def convert(series: Series, name: str) -> RawScan:
 
 
 def _refuse_other(scan: RawScan, series: Series) -> None:
-    """The volume must have the sizes, the voxels and the middle that the headers tell."""
-    sizes = sorted(zip(scan.voxels.shape, scan.spacing, strict=True))
-    told = sorted(zip((series.columns, series.rows, series.slices), series.spacing, strict=True))
+    """The volume must have the sizes, the voxels and the middle that the headers tell, and a slice where they say.
+
+    Of compressed multi-frame files dcm2niix 1.0.20260724 mirrors some.
+    """
+    sizes, told = sorted(scan.voxels.shape), sorted((series.columns, series.rows, series.slices))
     middle = scan.affine[:3, :3] @ ((np.array(scan.voxels.shape) - 1) / 2) + scan.affine[:3, 3]
-    alike = [size for size, _ in sizes] == [size for size, _ in told]
-    alike = alike and np.allclose(sorted(scan.spacing), sorted(series.spacing), rtol=0.01)
+    alike = sizes == told and np.allclose(sorted(scan.spacing), sorted(series.spacing), rtol=0.01)
     if not alike or np.abs(middle - series.middle).max() > 0.5:
         raise MonaiCaeError(f"dcm2niix made of {series.line} a volume of another size or place: give a NIfTI file")
+    assert series.probe is not None  # a series without places is broken, and was refused
+    pixels = _pixels(series.probe)
+    if pixels is None:
+        if len(series.files) == 1:
+            raise MonaiCaeError(
+                f"{series.line} is one file stored as {series.syntax}, which can't be checked: store it uncompressed"
+            )
+        return  # slices of classic files lie where each says itself
+    found = _slice(scan, series.probe.affine, pixels.shape)
+    if pixels.std() > 0 and (found.std() == 0 or np.corrcoef(pixels.ravel(), found.ravel())[0, 1] < 0.999):
+        raise MonaiCaeError(
+            f"dcm2niix mirrored or mixed {series.line}, stored as {series.syntax}: store it uncompressed"
+        )
+
+
+def _pixels(probe: Probe) -> NDArray[np.float64] | None:
+    """The slice as pydicom decodes it, without dcm2niix; None where it can't."""
+    from pydicom.pixels import pixel_array
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they may quote the header
+        try:
+            return np.asarray(pixel_array(probe.path, index=probe.frame), dtype=np.float64)
+        except Exception:  # no decoder for this syntax, or whatever a damaged file makes of it
+            return None
+
+
+def _slice(scan: RawScan, affine: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The same slice of the volume, by the places of its voxels."""
+    row, column = np.indices(shape[:2])
+    places = np.stack([row, column, np.zeros_like(row), np.ones_like(row)], axis=-1) @ affine.T
+    index = np.rint(places @ np.linalg.inv(scan.affine).T)[..., :3].astype(int)
+    x, y, z = np.moveaxis(index.clip(0, np.array(scan.voxels.shape) - 1), -1, 0)
+    return scan.voxels[x, y, z].astype(np.float64)
 
 
 @contextmanager

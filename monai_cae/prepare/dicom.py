@@ -37,6 +37,20 @@ _ENHANCED = {"EchoTime": "EffectiveEchoTime", "InversionTime": "InversionTimes"}
 
 
 @dataclass(frozen=True)
+class Probe:
+    """Where one slice is stored, and where it lies.
+
+    Attributes:
+        path, frame: of the slice.
+        affine: (row, column, 0, 1) to mm, RAS+, shape (4, 4).
+    """
+
+    path: Path
+    frame: int
+    affine: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Series:
     """One series, without anything that names the patient.
 
@@ -50,6 +64,7 @@ class Series:
         rows, columns, slices: of the volume.
         spacing: of rows, columns and slices in mm; 0 where unknown.
         middle: of the volume, mm, RAS+.
+        probe: one slice, to tell whether the volume is the one that the headers describe.
         broken: why it can't be a volume; "" if it can.
         syntax: transfer syntax, in words.
         notes: what is odd, and no reason to refuse it.
@@ -69,6 +84,7 @@ class Series:
     slices: int
     spacing: tuple[float, float, float]
     middle: tuple[float, float, float]
+    probe: Probe | None = field(default=None, repr=False)
     broken: str = ""
     syntax: str = ""
     notes: tuple[str, ...] = ()
@@ -77,8 +93,8 @@ class Series:
     def line(self) -> str:
         """The series in a list, such as "series 3 (t1_mprage, 256 x 256 x 176, 1 x 1 x 1 mm)"."""
         sizes = " x ".join(map(str, (self.columns, self.rows, self.slices)))
-        mm = " x ".join(f"{size:.3g}" for size in self.spacing)
-        return f"series {self.number} ({', '.join(part for part in (self.description, sizes, f'{mm} mm') if part)})"
+        mm = " x ".join(f"{size:.3g}" for size in self.spacing) + " mm" if any(self.spacing) else ""
+        return f"series {self.number} ({', '.join(part for part in (self.description, sizes, mm) if part)})"
 
 
 def is_dicom(path: Path) -> bool:
@@ -95,6 +111,11 @@ class _Header:
     path: Path
     content: Any  # pydicom's Dataset
     syntax: Any
+
+    @property
+    def count(self) -> int:
+        """Of frames; 1 in a classic file."""
+        return max(1, int(self.content.get("NumberOfFrames") or 1))
 
     def text(self, name: str) -> str:
         value = self.content.get(name)
@@ -237,6 +258,7 @@ def _series(headers: Sequence[_Header]) -> Series:
         slices=place.slices,
         spacing=place.spacing,
         middle=place.middle,
+        probe=place.probe,
         broken=broken,
         syntax=getattr(first.syntax, "name", str(first.syntax)),
         notes=_numbered(headers),
@@ -253,8 +275,7 @@ def _unfit(headers: Sequence[_Header]) -> str:
         return "colours"
     for header in headers:
         content = header.content
-        frames = int(content.get("NumberOfFrames") or 1)
-        needs = int(content.Rows) * int(content.Columns) * frames * int(content.get("BitsAllocated") or 16) // 8
+        needs = int(content.Rows) * int(content.Columns) * header.count * int(content.get("BitsAllocated") or 16) // 8
         if not getattr(header.syntax, "is_compressed", False) and header.path.stat().st_size < needs:
             return "files without all their pixel data: copy them again"
     return ""
@@ -272,12 +293,13 @@ class _Place:
     slices: int
     spacing: tuple[float, float, float] = (0.0, 0.0, 0.0)
     middle: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    probe: Probe | None = None
     broken: str = ""
 
 
 def _place(headers: Sequence[_Header]) -> _Place:
     """Where the slices lie: equally far from each other, side by side, or what is wrong with them."""
-    count = sum(max(1, int(header.content.get("NumberOfFrames") or 1)) for header in headers)
+    count = sum(header.count for header in headers)
     try:
         positions = _numbers(headers, "ImagePositionPatient", 3)
         directions = _numbers(headers, "ImageOrientationPatient", 6)
@@ -297,12 +319,19 @@ def _place(headers: Sequence[_Header]) -> _Place:
     gap = float(np.median(steps)) if count > 1 else float(headers[0].number("SliceThickness") or 0)
     if count > 1 and (np.abs(steps - gap) > 0.1 * gap).any():
         lost = int(np.round(steps / gap - 1).clip(0).sum())
-        return _Place(count, broken=f"{lost or 'no'} slices missing between the others, or unequal distances")
+        return _Place(
+            count, broken=f"{lost} missing slices between the others" if lost else "slices at unequal distances"
+        )
     ends = positions[order[[0, -1]]]
     size = (np.array([headers[0].content.Columns, headers[0].content.Rows], dtype=float) - 1) / 2
     middle = ends.mean(axis=0) + row * size[0] * pixel[1] + column * size[1] * pixel[0]
     x, y, z = (float(value) for value in middle * (-1, -1, 1))
-    return _Place(count, (float(pixel[1]), float(pixel[0]), gap), (x, y, z))
+    third = int(order[count // 3])  # away from the middle: of a mirrored volume it would be another
+    affine = np.eye(4)
+    affine[:3, 0], affine[:3, 1], affine[:3, 3] = column * pixel[0], row * pixel[1], positions[third]
+    affine[:2] *= -1  # LPS to RAS
+    stored = [(header.path, frame) for header in headers for frame in range(header.count)]
+    return _Place(count, (float(pixel[1]), float(pixel[0]), gap), (x, y, z), Probe(*stored[third], affine))
 
 
 def _numbers(headers: Sequence[_Header], name: str, size: int) -> NDArray[np.float64]:

@@ -35,7 +35,7 @@ def draw(image: NDArray[np.float32], mask: NDArray[np.bool_]) -> Montage:
     grey = np.concatenate(_planes(np.clip(image, 0, 1) * 255), axis=1).astype(np.uint8)
     lines = np.concatenate([_outline(plane) for plane in _planes(mask)], axis=1)
     colours = np.zeros((*grey.shape, 4), np.uint8)
-    colours[_template_edges()] = _TEMPLATE
+    colours[template_edges()] = _TEMPLATE
     colours[lines] = _MASK
     return Montage(
         _saved(Image.fromarray(grey), "JPEG", quality=_QUALITY), _saved(_indexed(colours), "PNG", optimize=True)
@@ -58,7 +58,8 @@ def _outline(plane: NDArray) -> NDArray[np.bool_]:
 
 
 @lru_cache(maxsize=1)
-def _template_edges() -> NDArray[np.bool_]:
+def template_edges() -> NDArray[np.bool_]:
+    """Of its three planes side by side; MonaiCaeError where nilearn is not installed."""
     from monai_cae.prepare.template import load_template
 
     brain = load_template().brain
