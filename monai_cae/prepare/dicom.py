@@ -276,7 +276,8 @@ def _unfit(headers: Sequence[_Header]) -> str:
     for header in headers:
         content = header.content
         needs = int(content.Rows) * int(content.Columns) * header.count * int(content.get("BitsAllocated") or 16) // 8
-        if not getattr(header.syntax, "is_compressed", False) and header.path.stat().st_size < needs:
+        packed = any(getattr(header.syntax, name, False) for name in ("is_compressed", "is_deflated"))
+        if not packed and header.path.stat().st_size < needs:
             return "files without all their pixel data: copy them again"
     return ""
 

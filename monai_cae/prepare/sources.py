@@ -253,7 +253,7 @@ def _folder(files: Sequence[Path], root: Path, asked: Asked) -> _Found:
             twice = next(name for name, count in Counter(names.values()).items() if count > 1)
             raise MonaiCaeError(f"several images in {root / twice}: leave one scan in each folder, or give BIDS")
         notes = [Note("scans are named after their folders", tuple(list(names.values())[:3]))]
-    split = {path: subject_of(path) if not notes else (name, "") for path, name in names.items()}
+    split = {path: (name, "") if notes else _written(path, name) for path, name in names.items()}
     if asked.subject_pattern:
         split = {path: (path.relative_to(root).as_posix(), "") for path in files}
     scans = [Scan(subject=subject, session=session, image=path) for path, (subject, session) in split.items()]
@@ -262,6 +262,12 @@ def _folder(files: Sequence[Path], root: Path, asked: Asked) -> _Found:
     return _Found(
         "a folder of scans", {name: path for path, name in names.items()}, named=named, notes=[*notes, *guessed]
     )
+
+
+def _written(path: Path, name: str) -> tuple[str, str]:
+    """Subject and session as BIDS or OASIS write them; of another name, which may have a session, nothing is cut yet."""
+    found = subject_of(path)
+    return (name, "") if found == split_session(name) else found
 
 
 def _dicom(files: Sequence[Path], root: Path, wanted: Wanted) -> _Found:
