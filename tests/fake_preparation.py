@@ -28,6 +28,8 @@ def fake(scan: RawScan, settings: PrepareSettings | None = None, mask: RawScan |
         os.kill(os.getpid(), signal.SIGKILL)
     if asked == RAISE:
         raise ZeroDivisionError("division by zero")
+    if asked == WAIT:
+        Path(os.environ["MAY_GO_ON"] + ".pid").write_text(str(os.getpid()))
     while asked == WAIT and not Path(os.environ["MAY_GO_ON"]).exists():
         time.sleep(0.01)
     x, y, z = np.ogrid[[slice(size) for size in FRAME_SHAPE]]

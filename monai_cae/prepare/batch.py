@@ -51,21 +51,34 @@ class Outcome:
         return f"{self.name}: {self.verdict}" + (f" ({'; '.join(self.reasons)})" if self.reasons else "")
 
 
+def finished_in(out: Path) -> dict[str, Outcome]:
+    """All scans that are finished in a derivative, by their names, as their sidecars tell.
+
+    Raises:
+        MonaiCaeError: a sidecar can't be read.
+    """
+    found = {}
+    for folder in (*out.glob("sub-*/anat"), *out.glob("sub-*/ses-*/anat")):
+        name = "_".join(folder.relative_to(out).parts[:-1])
+        if content := Place(out, name).read():
+            qc = {key: float("nan") if value is None else value for key, value in content["QC"].items()}
+            found[name] = Outcome(name, content["Verdict"]["status"], tuple(content["Verdict"]["reasons"]), qc)
+    return found
+
+
 def finished(out: Path, scans: Sequence[Source], settings: PrepareSettings, *, overwrite: bool) -> list[Outcome]:
     """The scans that an earlier run has finished with the same settings, version and input.
 
     Raises:
         MonaiCaeError: others are there, and may not be overwritten; a sidecar or an input can't be read.
     """
-    kept, others = [], []
+    there, kept, others = finished_in(out), list[Outcome](), list[str]()
     for scan in scans:
-        content = Place(out, scan.name).read()
-        if content is None:
+        if scan.name not in there:
             continue
-        if not scan.error and content["Recipe"] == recipe_of(scan, settings):
-            verdict = content["Verdict"]
-            qc = {name: float("nan") if value is None else value for name, value in content["QC"].items()}
-            kept.append(Outcome(scan.name, verdict["status"], tuple(verdict["reasons"]), qc))
+        content = Place(out, scan.name).read() or {}
+        if not scan.error and content.get("Recipe") == recipe_of(scan, settings):
+            kept.append(there[scan.name])
         else:
             others.append(scan.name)
     if others and not overwrite:

@@ -8,7 +8,7 @@ from pathlib import Path
 from monai_cae.prepare.batch import Outcome, Prepare, finished, prepare_all
 from monai_cae.prepare.derivative import derivative, write_tables
 from monai_cae.prepare.pipeline import prepare_scan
-from monai_cae.prepare.qc import write_qc
+from monai_cae.prepare.qc import write_page, write_table
 from monai_cae.prepare.settings import PrepareSettings
 from monai_cae.prepare.sources import Sources
 
@@ -56,6 +56,7 @@ def prepare_cohort(
         try:
             for outcome in progress(outcomes, len(left)) if progress else outcomes:
                 done[outcome.name] = outcome
+                write_table(folder, list(done.values()))  # a scan takes no part before its row is there
         finally:  # what is done is on the page, even after Ctrl-C
-            write_qc(folder, list(done.values()))
+            write_page(folder, list(done.values()))
     return list(done.values())

@@ -24,6 +24,7 @@ from monai_cae import __version__
 from monai_cae.data.cohort.cells import read_cells
 from monai_cae.data.cohort.tables import ROLES
 from monai_cae.data.layouts.bids import description
+from monai_cae.data.layouts.derivative import TOOL
 from monai_cae.data.scan import Scan
 from monai_cae.data.template import FRAME_NAME, TEMPLATE_NAME
 from monai_cae.errors import MonaiCaeError
@@ -32,7 +33,7 @@ from monai_cae.prepare.montage import draw
 from monai_cae.prepare.pipeline import Prepared, write_transform
 from monai_cae.prepare.raw import RawScan
 from monai_cae.prepare.settings import PrepareSettings
-from monai_cae.prepare.sources import TOOL, Source
+from monai_cae.prepare.sources import Source
 
 _ADVICE = "choose another folder"
 _UNFINISHED = ".*-unfinished-*"

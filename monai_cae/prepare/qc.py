@@ -12,7 +12,7 @@ from typing import Any
 from monai_cae import DISCLAIMER
 from monai_cae.data.layouts.derivative import QC_TABLE, VERDICTS, read_qc
 from monai_cae.files import write_text
-from monai_cae.prepare.batch import Outcome
+from monai_cae.prepare.batch import ERROR, Outcome, finished_in
 from monai_cae.prepare.derivative import Place, write_tsv
 from monai_cae.prepare.quality import QUALITY, Quality
 from monai_cae.templates import render
@@ -49,38 +49,48 @@ def _excess(value: float, quality: Quality) -> float:
     return max(known, default=-math.inf)
 
 
-def write_qc(out: Path, outcomes: Sequence[Outcome], qualities: Sequence[Quality] = QUALITY) -> Path:
-    """Write qc.tsv and qc.html; decisions in an earlier qc.tsv stay, as long as the scan's verdict is the same.
+def write_table(
+    out: Path, outcomes: Sequence[Outcome], qualities: Sequence[Quality] = QUALITY
+) -> list[tuple[Outcome, dict[str, str]]]:
+    """Write qc.tsv: all scans that are finished, those that are not, and what an earlier qc.tsv has of others.
+
+    A decision stays as long as the scan's verdict is the same.
 
     Args:
         out: the derivative.
-        outcomes: of all its scans.
-        qualities: the numbers, in the order of the page's columns.
+        outcomes: of this run.
+        qualities: the numbers, in the order of the columns.
 
     Returns:
-        The page.
+        Each scan with its row, the worst first.
 
     Raises:
-        MonaiCaeError: an earlier qc.tsv can't be read, or the files can't be written.
+        MonaiCaeError: an earlier qc.tsv or a sidecar can't be read, or the table can't be written.
     """
     before = read_qc(out / QC_TABLE)
-    ordered = worst_first(outcomes, qualities)
+    scans = {name: Outcome(name, one.verdict, (one.reasons,)) for name, one in before.items() if one.verdict == ERROR}
+    scans |= {one.name: one for one in outcomes if one.verdict == ERROR} | finished_in(out)
     rows = []
-    for one in ordered:
+    for one in (ordered := worst_first(scans.values(), qualities)):
         earlier = before.get(one.name)
         decision = earlier.decision if earlier and earlier.verdict == one.verdict else ""
-        numbers = {quality.name: _shown(one.qc[quality.name]) for quality in qualities if quality.name in one.qc}
         row = {"scan": one.name, "verdict": one.verdict, "decision": decision, "reasons": "; ".join(one.reasons)}
-        rows.append({**row, **{quality.name: numbers.get(quality.name, "n/a") for quality in qualities}})
+        numbers = {quality.name: _shown(one.qc.get(quality.name, math.nan)) for quality in qualities}
+        rows.append({**row, **numbers})
     write_tsv(out / QC_TABLE, rows)
-    cards = [_card(out, one, row, qualities) for one, row in zip(ordered, rows, strict=True)]
-    columns = list(rows[0]) if rows else []
+    return list(zip(ordered, rows, strict=True))
+
+
+def write_page(out: Path, outcomes: Sequence[Outcome], qualities: Sequence[Quality] = QUALITY) -> Path:
+    """Write qc.tsv, see `write_table`, and qc.html, which is returned."""
+    judged = write_table(out, outcomes, qualities)
+    columns = list(judged[0][1]) if judged else []
     page = render(
         "qc.html",
-        cards=cards,
-        counts={verdict: sum(one.verdict == verdict for one in ordered) for verdict in reversed(VERDICTS)},
+        cards=[_card(out, one, row, qualities) for one, row in judged],
+        counts={verdict: sum(one.verdict == verdict for one, _ in judged) for verdict in reversed(VERDICTS)},
         columns=columns,
-        rows=[[row[name] for name in columns] for row in rows],
+        rows=[[row[name] for name in columns] for _, row in judged],
         cohort=sha256(str(out.absolute()).encode()).hexdigest()[:12],
         legend=_LEGEND,
         disclaimer=DISCLAIMER,

@@ -15,6 +15,7 @@ from monai_cae.data.cohort.pseudonyms import pseudonym
 from monai_cae.data.cohort.tables import SUFFIXES, find_table
 from monai_cae.data.layouts.base import IMAGE_SUFFIXES, Asked, walk
 from monai_cae.data.layouts.bids import Bids, description
+from monai_cae.data.layouts.derivative import TOOL
 from monai_cae.data.layouts.oasis1 import T88
 from monai_cae.data.scan import Note, Scan
 from monai_cae.errors import MonaiCaeError
@@ -27,7 +28,6 @@ from monai_cae.prepare.series import choose_series
 OASIS_RAW = re.compile(r"^(?P<name>OAS1_\d{4}_MR\d+)_mpr-(?P<run>\d+)_anon\.hdr$")
 # Sagittal slices as Analyze 7.5 has them; the files record no orientation.
 OASIS_AXES = "ASL"
-TOOL = "monai-cae prepare"
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def _folder(files: Sequence[Path], root: Path, asked: Asked) -> _Found:
 
 
 def _written(path: Path, name: str) -> tuple[str, str]:
-    """Subject and session as BIDS or OASIS write them; of another name, which may have a session, nothing is cut yet."""
+    """Subject and session as BIDS or OASIS write them; of other names nothing is cut yet."""
     found = subject_of(path)
     return (name, "") if found == split_session(name) else found
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dicoms
@@ -52,19 +55,24 @@ def test_every_voxel_lies_where_its_header_says(tmp_path, multi_frame, syntax):
     assert_in_place(scan, head())
 
 
+@contextmanager
+def suppress_refusal(message: str) -> Iterator[None]:
+    try:
+        yield
+    except MonaiCaeError as error:
+        if not re.search(message, str(error)):
+            raise
+
+
 def test_a_compressed_multi_frame_file_is_right_or_refused(tmp_path):
     folder = write_series(tmp_path, multi_frame=True, syntax=JPEG2000Lossless)
-    try:
-        scan = converted(folder)
-    except MonaiCaeError as error:
-        assert "JPEG 2000" in str(error) and "store it uncompressed" in str(error)
-    else:
-        assert_in_place(scan, head())
+    with suppress_refusal("JPEG 2000.*store it uncompressed"):
+        assert_in_place(converted(folder), head())
 
 
 def test_a_transfer_syntax_that_dcm2niix_does_not_know_is_refused(tmp_path):
     folder = write_series(tmp_path, syntax=DeflatedExplicitVRLittleEndian)
-    with pytest.raises(MonaiCaeError, match="Deflated Explicit VR Little Endian.*uncompressed"):
+    with pytest.raises(MonaiCaeError, match=r"Deflated Explicit VR Little Endian.*uncompressed"):
         converted(folder)
 
 

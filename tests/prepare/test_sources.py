@@ -60,7 +60,7 @@ def test_files_of_one_name_are_named_after_their_folders(tmp_path):
 def test_subjects_that_may_be_one_person_are_asked_about(tmp_path):
     for name in ("S01a", "S01b", "S02a", "S03a"):
         nifti(tmp_path / f"{name}.nii.gz")
-    with pytest.raises(MonaiCaeError, match="are S01a and S01b one subject or two.*--subject-pattern"):
+    with pytest.raises(MonaiCaeError, match=r"are S01a and S01b one subject or two.*--subject-pattern"):
         find_sources(tmp_path)
     found = find_sources(tmp_path, asked(subject_pattern=r"(S\d+)"))
     assert {scan.subject for scan in found.scans} == {"S01", "S02", "S03"}
@@ -82,7 +82,7 @@ def test_bids_gives_one_image_a_session_and_its_rows(tmp_path):
 
 def test_bids_without_t1w_is_told(tmp_path):
     nifti(tmp_path / "sub-01" / "anat" / "sub-01_T2w.nii.gz")
-    with pytest.raises(MonaiCaeError, match="no T1w image in .*BIDS has them at"):
+    with pytest.raises(MonaiCaeError, match=r"no T1w image in .*BIDS has them at"):
         find_sources(tmp_path)
 
 

@@ -9,13 +9,15 @@ from typing import NamedTuple
 
 from monai_cae.data.cohort.cells import read_cells
 from monai_cae.data.layouts.base import Asked, Images, subfolders
-from monai_cae.data.layouts.bids import Bids, choose_t1w, is_derivative, session_images
+from monai_cae.data.layouts.bids import Bids, choose_t1w, description, is_derivative, session_images
 from monai_cae.data.texts import shown
 from monai_cae.errors import MonaiCaeError
 
 QC_TABLE = "qc.tsv"
 VERDICTS = ("pass", "review", "fail", "error")
 DECISIONS = ("", "keep", "drop")
+TOOL = "monai-cae prepare"  # as it names itself in dataset_description.json
+_UNJUDGED = "scans that qc.tsv does not list (finish monai-cae prepare with --resume)"
 
 
 class Judged(NamedTuple):
@@ -23,6 +25,7 @@ class Judged(NamedTuple):
 
     verdict: str
     decision: str = ""
+    reasons: str = ""
 
     @property
     def left_out(self) -> str:
@@ -50,7 +53,10 @@ class BidsDerivative(Bids):
         found = next((found for name in names if (found := session_images(root, "anat", f"*{name}"))), {})
         images = choose_t1w(found, asked.acquisition, asked.run)
         judged = read_qc(root / QC_TABLE)
-        return replace(images, ruled_out={name: one.left_out for name, one in judged.items() if one.left_out})
+        ruled_out = {name: one.left_out for name, one in judged.items() if one.left_out}
+        if any(one.get("Name") == TOOL for one in description(root).get("GeneratedBy", []) if isinstance(one, dict)):
+            ruled_out |= {name: _UNJUDGED for name in images.by_name if name not in judged}
+        return replace(images, ruled_out=ruled_out)
 
 
 def read_qc(path: Path) -> Mapping[str, Judged]:
@@ -67,8 +73,8 @@ def read_qc(path: Path) -> Mapping[str, Judged]:
         raise MonaiCaeError(f"{path} has no column {missing[0]}: download it again from qc.html, or delete it")
     judged: dict[str, Judged] = {}
     for number, row in cells.rows:
-        one = Judged(row["verdict"].strip().lower(), row["decision"].strip().lower())
-        for word, known in zip(one, (VERDICTS, DECISIONS), strict=True):
+        one = Judged(row["verdict"].strip().lower(), row["decision"].strip().lower(), row.get("reasons", ""))
+        for word, known in zip(one[:2], (VERDICTS, DECISIONS), strict=True):
             if word not in known:
                 words = ", ".join(filter(None, known))
                 raise MonaiCaeError(f"{path}, row {number}: {shown(word)} is none of {words}: correct it")
