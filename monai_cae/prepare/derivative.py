@@ -19,6 +19,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 
 from monai_cae import __version__
 from monai_cae.data.cohort.cells import read_cells
@@ -133,7 +134,7 @@ def write_scan(
     shutil.rmtree(place.folder, ignore_errors=True)
     with new_folder(place.folder) as folder:
         for path, array in (
-            (place.image, prepared.image),
+            (place.image, _rounded(prepared.image)),
             (place.file("desc-brain_mask.nii.gz"), prepared.mask.astype(np.uint8)),
         ):
             image = nib.Nifti1Image(array, prepared.affine)
@@ -146,6 +147,12 @@ def write_scan(
         (folder / place.outlines.name).write_bytes(picture.outlines)
         content = _sidecar(source, scan, prepared, recipe, packages)
         (folder / place.sidecar.name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _rounded(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values in steps of 2^-15, which compress to half the size; what was above 0 stays above 0."""
+    steps = np.rint(image * 2**15)
+    return np.asarray(np.maximum(steps, image > 0) / 2**15, dtype=np.float32)
 
 
 def _sidecar(

@@ -14,6 +14,7 @@ from scipy import ndimage
 # Through the frame, 0-based: sagittal beside the midline, coronal at the commissures, axial as the paper's slice.
 PLACES = (84, 120, 105)
 _QUALITY = 70  # of the JPEG: 20 kB a scan, and the outlines 4 kB
+_TISSUE = 0.45  # of the template: less is fluid
 _MASK, _TEMPLATE = (255, 190, 0, 255), (0, 190, 255, 200)
 _Plane = NDArray[np.generic]
 
@@ -62,15 +63,10 @@ def template_edges() -> NDArray[np.bool_]:
     """Of its three planes side by side; MonaiCaeError where nilearn is not installed."""
     from monai_cae.prepare.template import load_template
 
-    brain = load_template().brain
-    return np.concatenate([_edges(plane) for plane in _planes(brain)], axis=1)
-
-
-def _edges(plane: NDArray) -> NDArray[np.bool_]:
-    """Where the slope is steep and at its crest, as Canny's first steps have it."""
-    smooth = ndimage.gaussian_filter(plane.astype(float), 1.5)
-    slope = np.hypot(*np.gradient(smooth))
-    return np.asarray((slope > 0.25 * slope.max()) & (slope >= 0.98 * ndimage.maximum_filter(slope, 3)))
+    template = load_template()
+    tissue = ndimage.gaussian_filter(template.brain, 1.0) > _TISSUE
+    parts = zip(_planes(template.mask), _planes(tissue), strict=True)
+    return np.concatenate([_outline(mask) | _outline(tissue) for mask, tissue in parts], axis=1)
 
 
 def _indexed(colours: NDArray[np.uint8]) -> Image.Image:
