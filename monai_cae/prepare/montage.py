@@ -15,6 +15,7 @@ from scipy import ndimage
 PLACES = (84, 120, 105)
 _QUALITY = 70  # of the JPEG: 20 kB a scan, and the outlines 4 kB
 _TISSUE = 0.45  # of the template: less is fluid
+_MARGIN = 4  # mm, in which the brain's surface has its own line
 _MASK, _TEMPLATE = (255, 190, 0, 255), (0, 190, 255, 200)
 _Plane = NDArray[np.generic]
 
@@ -66,7 +67,8 @@ def template_edges() -> NDArray[np.bool_]:
     template = load_template()
     tissue = ndimage.gaussian_filter(template.brain, 1.0) > _TISSUE
     parts = zip(_planes(template.mask), _planes(tissue), strict=True)
-    return np.concatenate([_outline(mask) | _outline(tissue) for mask, tissue in parts], axis=1)
+    inner = ((_outline(tissue) & ndimage.binary_erosion(mask, iterations=_MARGIN), mask) for mask, tissue in parts)
+    return np.concatenate([lines | _outline(mask) for lines, mask in inner], axis=1)
 
 
 def _indexed(colours: NDArray[np.uint8]) -> Image.Image:
