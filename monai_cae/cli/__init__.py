@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("out", type=Path, help="new or empty folder")
     counted = (60, "number of subjects, half of them patients (default: 60)")
     add_options(phantom, subjects=counted, seed=(0, "the same seed writes the same files (default: 0)"))
+    add_flags(phantom, "head")
 
     text = "look at every scan of a cohort before training: headers, slices, orientation"
     check = command("check", cohorts.check, text)

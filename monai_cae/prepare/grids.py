@@ -12,6 +12,7 @@ from monai_cae.data.images.planes import View
 from monai_cae.errors import MonaiCaeError
 
 _TO_LPS = np.diag([-1.0, -1.0, 1.0])
+_FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def load_sitk() -> Any:
@@ -46,8 +47,16 @@ def matrix_of(transform: Any) -> NDArray[np.float64]:
     centre = np.array(transform.GetCenter())
     matrix[:3, :3] = linear
     matrix[:3, 3] = np.array(transform.GetTranslation()) + centre - linear @ centre
-    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
-    return np.asarray(flip @ matrix @ flip)
+    return np.asarray(_FLIP @ matrix @ _FLIP)
+
+
+def transform_of(matrix: NDArray[np.float64]) -> Any:
+    """What `matrix_of` undoes: an affine of SimpleITK from a matrix (4, 4) on points in mm, RAS+."""
+    lps = _FLIP @ matrix @ _FLIP
+    transform = load_sitk().AffineTransform(3)
+    transform.SetMatrix(lps[:3, :3].ravel().tolist())
+    transform.SetTranslation(lps[:3, 3].tolist())
+    return transform
 
 
 def resampled(

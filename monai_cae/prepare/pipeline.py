@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_cae.data.images.planes import View, closest_view
-from monai_cae.data.images.volumes import three_sizes
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 from monai_cae.prepare.bias import bias_field
@@ -169,14 +168,14 @@ def write_transform(transform: Any, path: str | Path) -> None:
 
 def _checked(scan: RawScan) -> View:
     """How the scan is turned to RAS+, once it is clear that it is one volume of a head."""
-    shape = three_sizes(scan.voxels.shape)
-    if scan.voxels.ndim != 3 or shape is None:
+    if scan.voxels.ndim != 3:
         raise MonaiCaeError(f"{scan.name} is a series of shape {scan.voxels.shape}: give one T1w volume")
     if not scan.oriented:
         raise MonaiCaeError(
             f"{scan.name} does not record its orientation: say with --orientation where its axes run, such as ASL"
         )
-    view = closest_view(shape, scan.affine)
+    x, y, z = scan.voxels.shape
+    view = closest_view((x, y, z), scan.affine)
     if view is None:
         raise MonaiCaeError(f"{scan.name} has an affine that gives no orientation: give --orientation")
     spacing = np.linalg.norm(view.affine[:3, :3], axis=0)
