@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,18 @@ def load_sitk() -> Any:
     import SimpleITK
 
     return SimpleITK
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let ITK compute in one thread: filters that filters are made of take this number, and sums depend on it."""
+    process = load_sitk().ProcessObject
+    before = process.GetGlobalDefaultNumberOfThreads()
+    process.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        process.SetGlobalDefaultNumberOfThreads(before)
 
 
 def to_sitk(voxels: NDArray[Any], affine: NDArray[np.float64]) -> Any:
@@ -77,7 +91,6 @@ def resampled(
     """
     sitk = load_sitk()
     resampler = sitk.ResampleImageFilter()
-    resampler.SetNumberOfThreads(1)
     resampler.SetSize([int(size) for size in shape])
     resampler.SetOutputSpacing(np.linalg.norm(onto[:3, :3], axis=0).tolist())
     resampler.SetOutputOrigin((_TO_LPS @ onto[:3, 3]).tolist())

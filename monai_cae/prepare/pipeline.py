@@ -17,7 +17,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 from monai_cae.prepare.bias import bias_field
 from monai_cae.prepare.brain import find_brain
-from monai_cae.prepare.grids import load_sitk, resampled, turned_back
+from monai_cae.prepare.grids import load_sitk, one_thread, resampled, turned_back
 from monai_cae.prepare.intensity import scaled
 from monai_cae.prepare.quality import Verdict, judge, measure
 from monai_cae.prepare.raw import RawScan
@@ -82,8 +82,11 @@ def prepare_scan(scan: RawScan, settings: PrepareSettings | None = None, mask: R
             file does not record, no brain in it, a mask that is empty or of another head, a registration that fails,
             software or weights that are not installed.
     """
-    settings = settings or PrepareSettings()
-    load_sitk()
+    with one_thread():
+        return _prepared(scan, settings or PrepareSettings(), mask)
+
+
+def _prepared(scan: RawScan, settings: PrepareSettings, mask: RawScan | None) -> Prepared:
     clock = _Clock()
     with clock("read"):
         view = _checked(scan)
