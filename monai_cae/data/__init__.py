@@ -7,6 +7,7 @@ from monai_cae.data.cohort.pseudonyms import hash_subject, hashed_subjects
 from monai_cae.data.cohort.selection import Cohort, load_cohort, load_usable_cohort, select_cohort
 from monai_cae.data.cohort.tables import read_table
 from monai_cae.data.cohort.tasks import TASKS, Task, make_task, recorded_rules
+from monai_cae.data.heads import write_heads
 from monai_cae.data.images.check import CohortCheck, ScanCheck, check_cohort
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction, SliceExtraction
 from monai_cae.data.images.frames import frame_lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,16 +73,11 @@ def write_phantom(
         MonaiCaeError: out_dir is not empty or not writable, subjects or seed out of range, nilearn not installed.
     """
     out = Path(out_dir).expanduser().resolve()
-    most = _LAST_NUMBER - _FIRST_NUMBER + 1
-    if not 4 <= subjects <= most:
-        raise MonaiCaeError(f"subjects must be 4 to {most}, not {subjects}")
-    if seed < 0:
-        raise MonaiCaeError(f"seed must be 0 or greater, not {seed}")
-    anatomy = _load_anatomy()
     people = _draw_people(subjects, seed)
+    anatomy = _load_anatomy()
     with new_folder(out) as partial:
         for person in people if progress is None else progress(people):
-            volume = _render(anatomy, person.ventricle_mm, person.cortex_mm, person.generator)
+            volume, _ = _render(anatomy, person.ventricle_mm, person.cortex_mm, person.generator)
             _write_volume(partial / person.folder, person, volume)
         with (partial / "oasis_cross-sectional.csv").open("w", encoding="utf-8-sig", newline="") as file:
             table = csv.DictWriter(file, people[0].row)
@@ -92,6 +87,32 @@ def write_phantom(
         about |= {"generator": "monai-cae phantom", "template": TEMPLATE_NAME}
         (partial / _MARKER).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return out
+
+
+@dataclass(frozen=True)
+class SyntheticBrain:
+    """A subject of the synthetic cohort.
+
+    Attributes:
+        row: of the table, as OASIS-1's.
+        volume: int16 (176, 208, 176) in the T88-like frame, 0 outside the brain.
+        inside: the brain's mask, the same for all subjects.
+        ventricle_ml: volume of its lateral ventricles.
+    """
+
+    row: Mapping[str, str]
+    volume: _Array
+    inside: _Array
+    ventricle_ml: float
+
+
+def synthetic_brains(subjects: int, seed: int) -> Iterator[SyntheticBrain]:
+    """Draw the brains that `write_phantom` writes, one after the other; it has the arguments and the errors."""
+    people = _draw_people(subjects, seed)
+    anatomy = _load_anatomy()
+    for person in people:
+        volume, ventricle_ml = _render(anatomy, person.ventricle_mm, person.cortex_mm, person.generator)
+        yield SyntheticBrain(person.row, volume, anatomy.inside, ventricle_ml)
 
 
 def is_synthetic(root: str | Path) -> bool:
@@ -133,6 +154,11 @@ class _Anatomy:
 
 
 def _draw_people(subjects: int, seed: int) -> list[_Person]:
+    most = _LAST_NUMBER - _FIRST_NUMBER + 1
+    if not 4 <= subjects <= most:
+        raise MonaiCaeError(f"subjects must be 4 to {most}, not {subjects}")
+    if seed < 0:
+        raise MonaiCaeError(f"seed must be 0 or greater, not {seed}")
     own, pairs = np.random.SeedSequence(seed).spawn(2)
     patient_first = [np.random.default_rng(pair).random() < 0.5 for pair in pairs.spawn((subjects + 1) // 2)]
     people = []
@@ -211,8 +237,8 @@ def _brain_mask(brain: _Array, origin: _Array) -> _Array:
     return np.asarray(ndimage.distance_transform_edt(dilated) > closing_mm + tight_mm)
 
 
-def _render(anatomy: _Anatomy, ventricle_mm: float, cortex_mm: float, rng: _Generator) -> _Array:
-    """Simulate one masked T1 volume: int16 (176, 208, 176), 0 outside the brain mask."""
+def _render(anatomy: _Anatomy, ventricle_mm: float, cortex_mm: float, rng: _Generator) -> tuple[_Array, float]:
+    """Simulate one masked T1 volume, int16 (176, 208, 176), 0 outside the mask; count its lateral ventricles, ml."""
     box = ndimage.find_objects(anatomy.inside.astype(np.int8))[0]
     inside = anatomy.inside[box]
     warp_mm, (folding, bias) = _draw_fields(inside, rng)
@@ -223,7 +249,7 @@ def _render(anatomy: _Anatomy, ventricle_mm: float, cortex_mm: float, rng: _Gene
     brightness -= np.clip(excess_mm / 1.2 + 0.5, 0, 1) * np.maximum(brightness - _CSF, 0)
     volume = np.zeros(FRAME_SHAPE, dtype=np.int16)
     volume[box][inside] = _acquire(brightness, bias, rng)
-    return volume
+    return volume, float((_sample(anatomy.ventricle, source) < 0).sum()) / 1000
 
 
 def _draw_fields(inside: _Array, rng: _Generator) -> tuple[_Array, _Array]:

@@ -35,7 +35,6 @@ def bias_field(
     image, inside = (sitk.Shrink(to_sitk(array, affine), shrink) for array in (positive, mask))
     extent_mm = np.array(image.GetSize()) * image.GetSpacing()
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
-    n4.SetNumberOfThreads(1)
     n4.SetNumberOfControlPoints([int(np.ceil(mm / settings.bias_spline_mm)) + 3 for mm in extent_mm])
     n4.SetMaximumNumberOfIterations(list(settings.bias_iterations))
     n4.Execute(image, inside)

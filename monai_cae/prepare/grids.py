@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from monai_cae.data.images.planes import View
 from monai_cae.errors import MonaiCaeError
 
 _TO_LPS = np.diag([-1.0, -1.0, 1.0])
+_FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def load_sitk() -> Any:
@@ -21,6 +24,18 @@ def load_sitk() -> Any:
     import SimpleITK
 
     return SimpleITK
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let ITK compute in one thread: filters that filters are made of take this number, and sums depend on it."""
+    process = load_sitk().ProcessObject
+    before = process.GetGlobalDefaultNumberOfThreads()
+    process.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        process.SetGlobalDefaultNumberOfThreads(before)
 
 
 def to_sitk(voxels: NDArray[Any], affine: NDArray[np.float64]) -> Any:
@@ -46,8 +61,16 @@ def matrix_of(transform: Any) -> NDArray[np.float64]:
     centre = np.array(transform.GetCenter())
     matrix[:3, :3] = linear
     matrix[:3, 3] = np.array(transform.GetTranslation()) + centre - linear @ centre
-    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
-    return np.asarray(flip @ matrix @ flip)
+    return np.asarray(_FLIP @ matrix @ _FLIP)
+
+
+def transform_of(matrix: NDArray[np.float64]) -> Any:
+    """What `matrix_of` undoes: an affine of SimpleITK from a matrix (4, 4) on points in mm, RAS+."""
+    lps = _FLIP @ matrix @ _FLIP
+    transform = load_sitk().AffineTransform(3)
+    transform.SetMatrix(lps[:3, :3].ravel().tolist())
+    transform.SetTranslation(lps[:3, 3].tolist())
+    return transform
 
 
 def resampled(
@@ -68,7 +91,6 @@ def resampled(
     """
     sitk = load_sitk()
     resampler = sitk.ResampleImageFilter()
-    resampler.SetNumberOfThreads(1)
     resampler.SetSize([int(size) for size in shape])
     resampler.SetOutputSpacing(np.linalg.norm(onto[:3, :3], axis=0).tolist())
     resampler.SetOutputOrigin((_TO_LPS @ onto[:3, 3]).tolist())

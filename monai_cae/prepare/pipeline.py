@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_cae.data.images.planes import View, closest_view
-from monai_cae.data.images.volumes import three_sizes
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 from monai_cae.prepare.bias import bias_field
 from monai_cae.prepare.brain import find_brain
-from monai_cae.prepare.grids import load_sitk, resampled, turned_back
+from monai_cae.prepare.grids import load_sitk, one_thread, resampled, turned_back
 from monai_cae.prepare.intensity import scaled
 from monai_cae.prepare.quality import Verdict, judge, measure
 from monai_cae.prepare.raw import RawScan
@@ -83,8 +82,11 @@ def prepare_scan(scan: RawScan, settings: PrepareSettings | None = None, mask: R
             file does not record, no brain in it, a mask that is empty or of another head, a registration that fails,
             software or weights that are not installed.
     """
-    settings = settings or PrepareSettings()
-    load_sitk()
+    with one_thread():
+        return _prepared(scan, settings or PrepareSettings(), mask)
+
+
+def _prepared(scan: RawScan, settings: PrepareSettings, mask: RawScan | None) -> Prepared:
     clock = _Clock()
     with clock("read"):
         view = _checked(scan)
@@ -169,14 +171,14 @@ def write_transform(transform: Any, path: str | Path) -> None:
 
 def _checked(scan: RawScan) -> View:
     """How the scan is turned to RAS+, once it is clear that it is one volume of a head."""
-    shape = three_sizes(scan.voxels.shape)
-    if scan.voxels.ndim != 3 or shape is None:
+    if scan.voxels.ndim != 3:
         raise MonaiCaeError(f"{scan.name} is a series of shape {scan.voxels.shape}: give one T1w volume")
     if not scan.oriented:
         raise MonaiCaeError(
             f"{scan.name} does not record its orientation: say with --orientation where its axes run, such as ASL"
         )
-    view = closest_view(shape, scan.affine)
+    x, y, z = scan.voxels.shape
+    view = closest_view((x, y, z), scan.affine)
     if view is None:
         raise MonaiCaeError(f"{scan.name} has an affine that gives no orientation: give --orientation")
     spacing = np.linalg.norm(view.affine[:3, :3], axis=0)

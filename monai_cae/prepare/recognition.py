@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from monai_cae.data.template import MNI_PER_T88
 from monai_cae.prepare.brain import largest_part
-from monai_cae.prepare.grids import load_sitk, resampled
+from monai_cae.prepare.grids import resampled, transform_of
 from monai_cae.prepare.template import Template
 
 _BRAIN_ML = (700.0, 2200.0)  # a stripped brain; heads have 2.5 l and more
@@ -61,15 +61,13 @@ def in_place(
     Returns:
         A SimpleITK AffineTransform; None where the brain lies elsewhere.
     """
-    sitk = load_sitk()
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     if not np.allclose(axes, np.eye(3), atol=1e-4):  # what was resampled to a template has its axes
         return None
     grid = template.affine @ np.diag([_COARSE_MM, _COARSE_MM, _COARSE_MM, 1])
     coarse = tuple(np.s_[:: int(_COARSE_MM)] for _ in range(3))
     for scale in ((1.0, 1.0, 1.0), MNI_PER_T88):
-        transform = sitk.AffineTransform(3)
-        transform.SetMatrix(np.diag(scale).ravel().tolist())
+        transform = transform_of(np.diag([*scale, 1.0]))
         mask = resampled(brain.astype(np.float32), affine, template.mask[coarse].shape, grid, transform) > 0.5
         there = resampled(inside, affine, mask.shape, grid, transform)
         both = mask & template.mask[coarse]

@@ -84,7 +84,6 @@ def _best_start(fixed: Any, moving: Any, settings: PrepareSettings) -> Any:
 def _method(settings: PrepareSettings) -> Any:
     sitk = load_sitk()
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)
     method.SetMetricAsCorrelation()
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(
