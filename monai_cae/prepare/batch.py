@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +15,11 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from monai_cae.data.texts import one_line
 from monai_cae.errors import MonaiCaeError
+from monai_cae.prepare.brain import gate
 from monai_cae.prepare.conversion import terminable
 from monai_cae.prepare.derivative import Place, recipe_of, write_scan
 from monai_cae.prepare.pipeline import Prepared, prepare_scan
@@ -108,13 +112,17 @@ def prepare_all(
     if sys.platform == "linux":
         context.set_forkserver_preload(["monai_cae.prepare.warm"])
     left, running = list(scans)[::-1], dict[Connection, tuple[Any, Source]]()
-    with terminable():
+    # a lock on a file goes with its process, even one that is killed for want of memory
+    with terminable(), tempfile.TemporaryDirectory(prefix="monai-cae-") as folder:
+        lock = Path(folder, "lock")
         try:
             while left or running:
                 while left and len(running) < jobs:
                     scan = left.pop()
                     ours, theirs = context.Pipe(duplex=False)
-                    process = context.Process(target=_work, args=(theirs, out, scan, settings, prepare), daemon=True)
+                    process = context.Process(
+                        target=_work, args=(theirs, lock, out, scan, settings, prepare), daemon=True
+                    )
                     process.start()
                     theirs.close()
                     running[ours] = (process, scan)
@@ -144,10 +152,13 @@ def _outcome(connection: Connection, process: Any, scan: Source) -> Outcome:
     return outcome
 
 
-def _work(connection: Connection, out: Path, scan: Source, settings: PrepareSettings, prepare: Prepare) -> None:
+def _work(
+    connection: Connection, lock: Path, out: Path, scan: Source, settings: PrepareSettings, prepare: Prepare
+) -> None:
     """One scan in its own process, which ends with its parent, however that ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too, and decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    gate.set(FileLock(lock))
     started = time.monotonic()
     try:
         recipe = recipe_of(scan, settings)

@@ -11,7 +11,8 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
@@ -34,6 +35,8 @@ _SMALL, _LARGE = (128, 128, 128), (256, 256, 256)  # voxels that the two network
 _MARGIN = 0.1  # of the brain's extent, around it
 _LEAST_SHARE = 0.02  # of a plane: less is not the brain's extent
 _Box = tuple[slice, slice, slice]
+# What the network waits for: of several processes one at a time, as it takes most of a scan's memory.
+gate: ContextVar[AbstractContextManager[Any]] = ContextVar("gate", default=nullcontext())  # noqa: B039
 
 
 def find_brain(voxels: NDArray[np.float32], name: str) -> NDArray[np.bool_]:
@@ -56,7 +59,7 @@ def find_brain(voxels: NDArray[np.float32], name: str) -> NDArray[np.bool_]:
     def resized(volume: Any, shape: tuple[int, ...], mode: str) -> Any:
         return interpolate(volume[None, None], shape, mode=mode)[0, 0]
 
-    with one_thread(), torch.inference_mode():
+    with gate.get(), one_thread(), torch.inference_mode():
         head = torch.from_numpy(np.ascontiguousarray(voxels))
         small = resized(head, _SMALL, "nearest-exact")
         low, high = float(small.quantile(0.005)), float(small.quantile(0.995))
