@@ -106,10 +106,10 @@ def _prepared(scan: RawScan, settings: PrepareSettings, mask: RawScan | None) ->
         corrected: NDArray[np.float32] = np.divide(voxels, field_of_bias, dtype=np.float32)
     with clock("registration"):
         inside = np.where(brain, corrected, np.float32(0))
-        transform = in_place(inside, brain, affine, template) if settings.recognise else None
-        if transform is None:
-            transform = register(inside, affine, template, settings, scan.name)
-        else:
+        transform = register(inside, affine, template, settings, scan.name)
+        kept = in_place(transform, affine, template) if settings.recognise else None
+        if kept is not None:
+            transform = kept
             notes.append("already registered: it lies where the template does and was not moved again")
     with clock("resampling"):
         frame = (template.mask.shape, template.affine)

@@ -19,6 +19,9 @@ from monai_cae.prepare.template import Template
 PASS, REVIEW, FAIL = "pass", "review", "fail"
 
 _SMOOTHING_MM = 2.0  # of a mask, to see how rough it is
+_BLUR_MM = (
+    1.0  # of the template, for the correlation; twice that of the scan, which is one brain and not the mean of many
+)
 _FIELD_MM = 12.0  # what is smoother in white matter is bias
 _TISSUE = 0.45  # of white matter's median: darker is fluid
 _NOISE_GAIN = math.sqrt(6 / 7)  # of a voxel minus the mean of its six neighbours (Coupe et al. 2008)
@@ -115,7 +118,9 @@ def measure(
         "brain_ml": brain.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000,
         "smoothness": _dice(mask, ndimage.gaussian_filter(mask.astype(np.float32), _SMOOTHING_MM) > 0.5),
         "dice": _dice(mask, template.mask),
-        "similarity": similarity(ndimage.gaussian_filter(image, 1.0), template.brain, both),
+        "similarity": similarity(
+            ndimage.gaussian_filter(image, 2 * _BLUR_MM), ndimage.gaussian_filter(template.brain, _BLUR_MM), both
+        ),
         "scale": np.linalg.det(shift) ** (1 / 3),
         "stretch": scales[-1] / scales[0],
         "shear_deg": np.degrees(np.arcsin(np.abs(unit[np.triu_indices(3, 1)]).max())),
