@@ -83,7 +83,11 @@ def prepare_scan(scan: RawScan, settings: PrepareSettings | None = None, mask: R
             software or weights that are not installed.
     """
     with one_thread():
-        return _prepared(scan, settings or PrepareSettings(), mask)
+        try:
+            return _prepared(scan, settings or PrepareSettings(), mask)
+        except RuntimeError as error:  # what ITK raises, whatever it stumbles over
+            reason = str(error).strip().splitlines()[-1]
+            raise MonaiCaeError(f"{scan.name} can't be prepared ({reason}): is it a T1w scan of a head?") from error
 
 
 def _prepared(scan: RawScan, settings: PrepareSettings, mask: RawScan | None) -> Prepared:
@@ -101,15 +105,17 @@ def _prepared(scan: RawScan, settings: PrepareSettings, mask: RawScan | None) ->
         else:
             brain, note = _found_brain(voxels, affine, settings, scan.name)
             notes += note
+        if not voxels[brain].max() > max(0, voxels[brain].min()):
+            raise MonaiCaeError(f"{scan.name} has no contrast in the brain's mask: give the T1w scan itself")
     with clock("bias"):
         field_of_bias = bias_field(voxels, brain, affine, settings) if settings.bias else np.float32(1)
         corrected: NDArray[np.float32] = np.divide(voxels, field_of_bias, dtype=np.float32)
     with clock("registration"):
         inside = np.where(brain, corrected, np.float32(0))
-        transform = in_place(inside, brain, affine, template) if settings.recognise else None
-        if transform is None:
-            transform = register(inside, affine, template, settings, scan.name)
-        else:
+        transform = register(inside, affine, template, settings)
+        kept = in_place(transform, affine, template) if settings.recognise else None
+        if kept is not None:
+            transform = kept
             notes.append("already registered: it lies where the template does and was not moved again")
     with clock("resampling"):
         frame = (template.mask.shape, template.affine)

@@ -19,6 +19,9 @@ from monai_cae.prepare.template import Template
 PASS, REVIEW, FAIL = "pass", "review", "fail"
 
 _SMOOTHING_MM = 2.0  # of a mask, to see how rough it is
+_BLUR_MM = (
+    1.0  # of the template, for the correlation; twice that of the scan, which is one brain and not the mean of many
+)
 _FIELD_MM = 12.0  # what is smoother in white matter is bias
 _TISSUE = 0.45  # of white matter's median: darker is fluid
 _NOISE_GAIN = math.sqrt(6 / 7)  # of a voxel minus the mean of its six neighbours (Coupe et al. 2008)
@@ -60,18 +63,18 @@ class Quality:
 _NONE = math.inf
 # Where the limits come from: docs/prepare.md, "Limits".
 QUALITY: tuple[Quality, ...] = (
-    Quality("brain_ml", "ml", "volume of the brain", (950, 1950), (750, 2300)),
+    Quality("brain_ml", "ml", "volume of the brain", (1000, 2150), (800, 2500)),
     Quality("smoothness", "", "Dice of the mask with itself smoothed", (0.98, 1), (0.95, 1)),
     Quality("dice", "", "Dice of the mask with the template's", (0.93, 1), (0.88, 1)),
-    Quality("similarity", "", "correlation with the template", (0.7, 1), (0.55, 1)),
+    Quality("similarity", "", "correlation with the template", (0.55, 1), (0.45, 1)),
     Quality("scale", "", "size relative to MNI's brain", (0.84, 1.12), (0.75, 1.25)),
     Quality("stretch", "", "largest over smallest scale", (1, 1.2), (1, 1.35)),
     Quality("shear_deg", "deg", "shear of the affine", (0, 6), (0, 12)),
     Quality("turn_deg", "deg", "rotation against the template", (0, 45), (0, 75)),
     Quality("asymmetry", "", "difference between tissue left and right", (0, 0.05), (0, 0.15)),
-    Quality("outside", "", "share of the template's brain outside the scan", (0, 0.01), (0, 0.05)),
+    Quality("outside", "", "share of the template's brain outside the scan", (0, 0.01), (0, 0.03)),
     Quality("bias", "", "variation of white matter that is left", (0, 0.06), (0, 0.15)),
-    Quality("snr", "", "white matter over noise", (12, _NONE), (5, _NONE)),
+    Quality("snr", "", "white matter over noise", (10, _NONE), (5, _NONE)),
 )
 
 
@@ -115,7 +118,9 @@ def measure(
         "brain_ml": brain.sum() * abs(np.linalg.det(affine[:3, :3])) / 1000,
         "smoothness": _dice(mask, ndimage.gaussian_filter(mask.astype(np.float32), _SMOOTHING_MM) > 0.5),
         "dice": _dice(mask, template.mask),
-        "similarity": similarity(ndimage.gaussian_filter(image, 1.0), template.brain, both),
+        "similarity": similarity(
+            ndimage.gaussian_filter(image, 2 * _BLUR_MM), ndimage.gaussian_filter(template.brain, _BLUR_MM), both
+        ),
         "scale": np.linalg.det(shift) ** (1 / 3),
         "stretch": scales[-1] / scales[0],
         "shear_deg": np.degrees(np.arcsin(np.abs(unit[np.triu_indices(3, 1)]).max())),
@@ -132,9 +137,9 @@ def _reason(item: Quality, value: float, limits: tuple[float, float]) -> str:
     unit = f" {item.unit}" if item.unit else ""
     low, high = limits
     if value < low:
-        return f"{item.meaning}: {value:.3g}{unit}, less than {low:g}"
+        return f"{item.meaning}: {value:.4g}{unit}, less than {low:g}"
     if value > high:
-        return f"{item.meaning}: {value:.3g}{unit}, more than {high:g}"
+        return f"{item.meaning}: {value:.4g}{unit}, more than {high:g}"
     return f"{item.meaning}: not a number"
 
 

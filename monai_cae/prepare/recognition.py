@@ -10,15 +10,13 @@ from scipy import ndimage
 
 from monai_cae.data.template import MNI_PER_T88
 from monai_cae.prepare.brain import largest_part
-from monai_cae.prepare.grids import resampled, transform_of
+from monai_cae.prepare.grids import matrix_of, transform_of
 from monai_cae.prepare.template import Template
 
 _BRAIN_ML = (700.0, 2200.0)  # a stripped brain; heads have 2.5 l and more
 _LEAST_SHARE = 0.9  # of what is not background, in one part
 _MOST_AT_BORDER = 0.02  # of the volume's faces covered: a brain floats, a head is cut at the neck
-_COARSE_MM = 2.0
-_IN_PLACE_SIMILARITY = 0.9
-_IN_PLACE_DICE = 0.93
+_IN_PLACE_MEAN_MM, _IN_PLACE_MOST_MM = 3.0, 6.0  # within the brain
 
 
 def stripped_brain(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> NDArray[np.bool_] | None:
@@ -46,35 +44,27 @@ def stripped_brain(voxels: NDArray[np.float32], affine: NDArray[np.float64]) -> 
     return filled
 
 
-def in_place(
-    inside: NDArray[np.float32], brain: NDArray[np.bool_], affine: NDArray[np.float64], template: Template
-) -> Any | None:
-    """The transform of a brain that lies where the template does, without having been moved.
+def in_place(found: Any, affine: NDArray[np.float64], template: Template) -> Any | None:
+    """The transform of a brain that already lies where the template does, to within what registrations differ by.
 
     Two frames are known: the template's own, and MNI's, from which it is scaled.
 
     Args:
-        inside: the scan, 0 outside the brain.
-        brain: its mask.
-        affine: voxels to mm, RAS+.
+        found: where the registration has found the template, as a SimpleITK AffineTransform.
+        affine: of the scan, voxels to mm, RAS+.
 
     Returns:
-        A SimpleITK AffineTransform; None where the brain lies elsewhere.
+        The frame's own transform; None where the brain lies elsewhere.
     """
     axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
     if not np.allclose(axes, np.eye(3), atol=1e-4):  # what was resampled to a template has its axes
         return None
-    grid = template.affine @ np.diag([_COARSE_MM, _COARSE_MM, _COARSE_MM, 1])
-    coarse = tuple(np.s_[:: int(_COARSE_MM)] for _ in range(3))
+    points = np.argwhere(template.mask[::8, ::8, ::8]) * 8 + template.affine[:3, 3]
+    matrix = matrix_of(found)
     for scale in ((1.0, 1.0, 1.0), MNI_PER_T88):
-        transform = transform_of(np.diag([*scale, 1.0]))
-        mask = resampled(brain.astype(np.float32), affine, template.mask[coarse].shape, grid, transform) > 0.5
-        there = resampled(inside, affine, mask.shape, grid, transform)
-        both = mask & template.mask[coarse]
-        if 2 * both.sum() < _IN_PLACE_DICE * (mask.sum() + template.mask[coarse].sum()):
-            continue
-        if similarity(there, template.brain[coarse], both) >= _IN_PLACE_SIMILARITY:
-            return transform
+        apart_mm = np.linalg.norm(points @ matrix[:3, :3].T + matrix[:3, 3] - points * scale, axis=1)
+        if apart_mm.mean() <= _IN_PLACE_MEAN_MM and apart_mm.max() <= _IN_PLACE_MOST_MM:
+            return transform_of(np.diag([*scale, 1.0]))
     return None
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare.grids import load_sitk, to_sitk
 from monai_cae.prepare.settings import PrepareSettings
 from monai_cae.prepare.template import Template
@@ -18,7 +17,7 @@ _BRIGHTEST = 99.5  # percentile of the brain: brighter voxels are vessels and wh
 
 
 def register(
-    brain: NDArray[np.float32], affine: NDArray[np.float64], template: Template, settings: PrepareSettings, name: str
+    brain: NDArray[np.float32], affine: NDArray[np.float64], template: Template, settings: PrepareSettings
 ) -> Any:
     """Find where the template lies in a scan, by the correlation of their voxels.
 
@@ -27,31 +26,26 @@ def register(
         affine: of the scan, voxels to mm, RAS+.
         template: see `load_template`.
         settings: `start_mm`, `start_degrees`, `levels_mm`, `iterations`.
-        name: of the scan, for messages.
 
     Returns:
         A SimpleITK AffineTransform that maps a point of the template to the scan, mm, LPS+.
 
     Raises:
-        MonaiCaeError: no overlap, or no step that improves it.
+        RuntimeError: as ITK does where the two never overlap.
     """
     sitk = load_sitk()
     moving = to_sitk(*_cropped(brain, affine))
     fixed = to_sitk(template.brain, template.affine)
-    try:
-        start = _best_start(_smoothed(fixed, settings.start_mm), _smoothed(moving, settings.start_mm), settings)
-        first = sitk.AffineTransform(3)
-        first.SetCenter(start.GetCenter())
-        first.SetMatrix(start.GetMatrix())
-        first.SetTranslation(start.GetTranslation())
-        method = _method(settings)
-        method.SetShrinkFactorsPerLevel([max(1, round(mm)) for mm in settings.levels_mm])
-        method.SetSmoothingSigmasPerLevel([mm / 2 for mm in settings.levels_mm])
-        method.SetInitialTransform(first, inPlace=True)
-        method.Execute(fixed, moving)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise MonaiCaeError(f"{name} can't be registered to the template ({reason}): is it a T1w scan?") from error
+    start = _best_start(_smoothed(fixed, settings.start_mm), _smoothed(moving, settings.start_mm), settings)
+    first = sitk.AffineTransform(3)
+    first.SetCenter(start.GetCenter())
+    first.SetMatrix(start.GetMatrix())
+    first.SetTranslation(start.GetTranslation())
+    method = _method(settings)
+    method.SetShrinkFactorsPerLevel([max(1, round(mm)) for mm in settings.levels_mm])
+    method.SetSmoothingSigmasPerLevel([mm / 2 for mm in settings.levels_mm])
+    method.SetInitialTransform(first, inPlace=True)
+    method.Execute(fixed, moving)
     return first
 
 

@@ -23,7 +23,7 @@ class PrepareSettings:
         levels_mm: voxel sizes of the affine registration, coarse to fine.
         iterations: at most so many steps at a level.
         percentile: of the brain's voxels; what lies there becomes 1, what is brighter too.
-        recognise: leave what is already registered where it is; False registers it again.
+        recognise: leave what already lies where the template does; False moves it to where the registration finds it.
     """
 
     mask: str = "auto"

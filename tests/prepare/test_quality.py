@@ -27,11 +27,11 @@ def test_each_number_is_held_against_its_limits(item):
 
 
 def test_what_fails_is_said_before_what_is_doubtful():
-    verdict = judge(FINE | {"dice": 0.1, "brain_ml": 940.0})
+    verdict = judge(FINE | {"dice": 0.1, "brain_ml": 990.0})
     assert verdict.status == "fail"
     assert verdict.reasons == (
         "Dice of the mask with the template's: 0.1, less than 0.88",
-        "volume of the brain: 940 ml, less than 950",
+        "volume of the brain: 990 ml, less than 1000",
     )
 
 
