@@ -30,6 +30,7 @@ from monai_cae.data.scan import Scan
 from monai_cae.data.template import FRAME_NAME, TEMPLATE_NAME
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import new_folder, only_writer, sha256_of, write_text
+from monai_cae.prepare.brain import VERSION as WEIGHTS
 from monai_cae.prepare.montage import draw
 from monai_cae.prepare.pipeline import Prepared, write_transform
 from monai_cae.prepare.raw import RawScan
@@ -38,7 +39,7 @@ from monai_cae.prepare.sources import Source
 
 _ADVICE = "choose another folder"
 _UNFINISHED = ".*-unfinished-*"
-_PACKAGES = ("SimpleITK", "deepbet", "dcm2niix", "pydicom", "nibabel", "numpy", "nilearn")
+_PACKAGES = ("SimpleITK", "dcm2niix", "pydicom", "nibabel", "numpy", "nilearn")
 # What the sidecar has of a DICOM header: how the image was made, nothing of whom, where or when.
 _FACTS = ("MRAcquisitionType", "ScanningSequence", "SequenceVariant", "RepetitionTime", "EchoTime", "InversionTime",
           "FlipAngle", "SliceThickness")  # fmt: skip
@@ -170,7 +171,7 @@ def _sidecar(
         "RawShape": list(scan.voxels.shape),
         "RawSpacing": [round(size, 4) for size in scan.spacing],
         "Recipe": dict(recipe),
-        "Versions": {"monai_cae": __version__, **_versions(packages)},
+        "Versions": {"monai_cae": __version__, "deepbet's weights": WEIGHTS, **_versions(packages)},
         "QC": {name: value if math.isfinite(value) else None for name, value in prepared.qc.items()},
         "Verdict": {"status": prepared.verdict.status, "reasons": list(prepared.verdict.reasons)},
         "Notes": [*scan.notes, *prepared.notes],
