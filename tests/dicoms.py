@@ -20,7 +20,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-SECRETS = ("Doe", "Jane", "HOSP4711", "19400102", "ACC998877", "Secret Clinic", "Dr Who", "PRIVATE-NOTE")
+SECRETS = ("Featherstone", "Wilhelmina", "HOSP4711", "19400102", "ACC998877", "Secret Clinic", "Dr Who", "PRIVATE-NOTE")
 SPACING = (2.0, 2.0, 4.0)  # mm; columns, rows, slices
 MPRAGE = {
     "SeriesDescription": "t1_mprage_sag", "ImageType": ["ORIGINAL", "PRIMARY", "M", "ND"],
@@ -65,7 +65,7 @@ def write_series(
     volume = head() if volume is None else volume
     folder.mkdir(parents=True, exist_ok=True)
     common: dict[str, Any] = {
-        "PatientName": "Doe^Jane", "PatientID": "HOSP4711", "PatientBirthDate": "19400102",
+        "PatientName": "Featherstone^Wilhelmina", "PatientID": "HOSP4711", "PatientBirthDate": "19400102",
         "AccessionNumber": "ACC998877", "InstitutionName": "Secret Clinic", "ReferringPhysicianName": "Dr Who",
         "StudyDate": "20200102", "StudyTime": "101010", "AcquisitionTime": "101010", "Modality": "MR",
         "Manufacturer": "SIEMENS", "SeriesNumber": 3, "StudyInstanceUID": study or generate_uid(),

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 ROLES = ("subject", "session", "image", "age", "sex")
 SLICE = {"plane": "axial", "slice_index": 106}
 _OF_A_TRAINING = ("on_bad_scan", "allow_leaks", "allow_outside")
-LAYOUTS = "cohort folder (OASIS-1 discs, BIDS and its derivatives, Clinica CAPS, a folder with a table), or a datalist (.json)"
+LAYOUTS = (
+    "cohort folder (OASIS-1 discs, BIDS and its derivatives, Clinica CAPS, a folder with a table), or a datalist "
+    "(.json)"
+)
 
 
 FLAGS = {

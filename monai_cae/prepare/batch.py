@@ -170,8 +170,10 @@ def _work(
         verdict = prepared.verdict
         outcome = Outcome(scan.name, verdict.status, tuple(verdict.reasons), dict(prepared.qc), seconds)
     except Exception as error:  # whatever it is, the other scans go on
-        known = isinstance(error, MonaiCaeError)
-        reason = one_line(error) if known else f"{type(error).__name__}: {one_line(error)}"
+        reason = one_line(error)
+        if not isinstance(error, MonaiCaeError):  # the text of an OSError names the file
+            what = error.strerror if isinstance(error, OSError) else reason
+            reason = f"{type(error).__name__}: {what}"
         outcome = Outcome(scan.name, ERROR, (_without_path(reason, scan),), seconds=time.monotonic() - started)
     connection.send(outcome)
 

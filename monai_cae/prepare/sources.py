@@ -139,12 +139,12 @@ def find_sources(path: str | Path, wanted: Wanted | None = None) -> Sources:
     root, wanted = Path(path), wanted or Wanted()
     found = _found(root, wanted)
     rows, notes = _rows(root, found, wanted.asked)
-    private = wanted.hash_ids or (found.private and not wanted.subject and not wanted.asked.subject_pattern)
+    private = wanted.hash_ids or (found.private and not wanted.asked.subject_pattern)
     scans = []
     for name in [*found.files, *found.visits]:
         row = rows.get(name)
         subject, session = (row.subject, row.session or found.named[name][1]) if row else found.named[name]
-        if private:
+        if private and not wanted.subject:
             subject = pseudonym(subject)
         file = found.files.get(name)
         scans.append(

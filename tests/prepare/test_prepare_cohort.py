@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -261,22 +262,21 @@ def everything(out: Path) -> bytes:
     for path in sorted(out.rglob("*")):
         parts.append(str(path.relative_to(out)).encode())
         if path.suffix == ".gz":
-            import gzip
-
             parts.append(gzip.decompress(path.read_bytes()))
         elif path.is_file():
             parts.append(path.read_bytes())
     return b"\n".join(parts)
 
 
-def test_nothing_that_names_a_dicom_patient_gets_out(tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("subject", ["", "7"])
+def test_nothing_that_names_a_dicom_patient_gets_out(tmp_path, monkeypatch, capfd, subject):
     monkeypatch.setenv("MONAI_CAE_ID_KEY", "a key for this test")
-    folder = tmp_path / "Doe_Jane_19400102"
-    dicoms.write_series(folder / "HOSP4711" / "s3", study="1.2.3", SeriesDescription="t1_mprage Jane")
+    folder = tmp_path / "Featherstone_Wilhelmina_19400102"
+    dicoms.write_series(folder / "HOSP4711" / "s3", study="1.2.3", SeriesDescription="t1_mprage Wilhelmina")
     dicoms.write_series(folder / "HOSP4711" / "s1", dicoms.head()[:3], study="1.2.3", SeriesNumber=1)
     table = tmp_path / "patients.csv"
-    table.write_text("ID,name,accession,Age\nHOSP4711,HOSP4711 Jane Doe,ACC998877-HOSP4711,79\n")
-    found = find_sources(folder, Wanted(asked=Asked(run="", table=str(table))))
+    table.write_text("ID,name,accession,Age\nHOSP4711,HOSP4711 Wilhelmina Featherstone,ACC998877-HOSP4711,79\n")
+    found = find_sources(folder, Wanted(asked=Asked(run="", table=str(table)), subject=subject))
     told = [*(line for scan in found.scans for line in scan.lines), *(note.line() for note in found.notes)]
     outcomes = prepare_cohort(found, tmp_path / "out", prepare=fake)
     assert [one.verdict for one in outcomes] == ["pass"]
