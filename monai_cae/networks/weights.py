@@ -44,7 +44,7 @@ def save_weights(
         MonaiCaeError: the file can't be written.
     """
     given = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    state: Any = OrderedDict(given)
+    state: Any = OrderedDict((name, tensor.cpu()) for name, tensor in given.items())  # who loads it may have no GPU
     ours = {"subjects": sorted(set(trained_on)), **({"input": dict(network_input)} if network_input else {})}
     state._metadata = {**getattr(given, "_metadata", {}), _OURS: ours}
     write_checkpoint(state, path)

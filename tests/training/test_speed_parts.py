@@ -179,10 +179,12 @@ def test_threads_and_determinism_are_set_and_taken_back():
     assert torch.get_num_threads() == 1
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
+    assert not torch.backends.cudnn.allow_tf32
     use_machine()
     assert torch.get_num_threads() == min(len(os.sched_getaffinity(0)), torch.get_num_threads())
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.benchmark and not torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_seed_decides_the_global_generators():
