@@ -20,6 +20,7 @@ from monai_cae.training import (
     PrecisionInferer,
     ResidentLoader,
     TrackedRun,
+    TrainingStep,
     use_machine,
 )
 from monai_cae.training.stages.runtime import allowed_cores
@@ -156,21 +157,31 @@ def test_compiled_inferer_calls_the_same_network(monkeypatch):
     monkeypatch.setattr(torch, "compile", compiler)
     network = torch.nn.Conv2d(1, 2, 3)
     image = torch.rand(2, 1, 8, 8)
-    inferer = PrecisionInferer("float32", compile=True)
+    inferer = PrecisionInferer("float32", compile="inductor")
     assert torch.equal(inferer(image, network), inferer(image, network))
     assert torch.equal(inferer(image, network), PrecisionInferer("float32")(image, network))
     assert [network for network, _ in compiled] == [network]
     assert list(network.state_dict()) == ["weight", "bias"]
 
 
-def test_auto_compiles_nothing_on_a_cpu(monkeypatch):
+@pytest.mark.parametrize("compile", ["auto", "graph", "off"])
+def test_nothing_else_compiles(monkeypatch, compile):
     monkeypatch.setattr(torch, "compile", None)
-    assert PrecisionInferer(compile="auto")(torch.rand(1, 1, 4, 4), torch.nn.Conv2d(1, 1, 1)).shape == (1, 1, 4, 4)
+    assert PrecisionInferer(compile=compile)(torch.rand(1, 1, 4, 4), torch.nn.Conv2d(1, 1, 1)).shape == (1, 1, 4, 4)
 
 
-def test_inferer_refuses_another_compile():
-    with pytest.raises(MonaiCaeError, match="compile must be true, false or auto, not 'fast'"):
-        PrecisionInferer(compile="fast")
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("fast", "compile must be one of auto, graph, inductor, off, not 'fast'"),
+        (True, "compile true is called inductor now: give --compile inductor$"),
+        ("false", "compile false is called off now: give --compile off, in a YAML file with quotes"),
+    ],
+)
+def test_another_compile_is_refused(value, message):
+    for part in (PrecisionInferer, TrainingStep):
+        with pytest.raises(MonaiCaeError, match=message):
+            part(compile=value)
 
 
 @pytest.mark.usefixtures("usual_machine")

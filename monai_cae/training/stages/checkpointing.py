@@ -26,7 +26,7 @@ from monai_cae.training.stages.signals import Ending
 _SLOWEST = 20  # times as long as writing a point took passes before the next: at most 5 % of the time goes there
 # Another device, thread count or tracking server may finish what one has begun; whatever else differs may not.
 MAY_DIFFER = (
-    "resume", "overwrite", "save_every", "device", "threads", "tracking_uri", "experiment_name", "run_name",
+    "resume", "overwrite", "save_every", "device", "compile", "threads", "tracking_uri", "experiment_name", "run_name",
     "parent_run_id",
 )  # fmt: skip
 _ANEW = "--overwrite true in place of --resume true starts again"
