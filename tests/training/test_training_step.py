@@ -258,9 +258,7 @@ def settings() -> dict:
 
 
 @pytest.mark.parametrize("more", [{}, {"augment": True, "precision": "bfloat16"}], ids=["plain", "augment"])
-def test_both_stages_of_the_bundle_end_with_the_same_weights(
-    run_bundle, discs, tmp_path, monkeypatch, settings, more
-):
+def test_both_stages_of_the_bundle_end_with_the_same_weights(run_bundle, discs, tmp_path, monkeypatch, settings, more):
     for stage, trainers in (("pretrain.json", 1), ("train.json", 2)):
         run_bundle(stage, discs, tmp_path / "off", compile="off", **settings, **more)
         with monkeypatch.context() as patch:

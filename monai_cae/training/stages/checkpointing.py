@@ -263,8 +263,8 @@ class _Trainer:
 
 
 def _as_here(state: State, optimizer: torch.optim.Optimizer) -> State:
-    """An optimizer's state with the options that depend on the machine as this one has them: on CUDA, `TrainingStep` has
-    made it capturable, with its learning rate in a tensor."""
+    """An optimizer's state with this machine's own options: on CUDA, `TrainingStep` makes it capturable, with its
+    learning rate in a tensor."""
     groups = []
     for group, here in zip(state["param_groups"], optimizer.param_groups, strict=True):
         rate = {"lr": float(group["lr"])} if isinstance(group["lr"], torch.Tensor) else {}

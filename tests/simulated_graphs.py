@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
 
 import torch
 
@@ -18,11 +20,13 @@ class SimulatedGraphs:
         log: "step" for one in the ordinary way, "record", "replay".
         waits: whether a step in the ordinary way waits for the device.
         failure: what recording raises; None records.
+        around: makes a context that the work is done in.
     """
 
     log: ClassVar[list[str]] = []
     waits = False
     failure: Exception | None = None
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def __init__(self, device: torch.device) -> None:
         self.waited = False
@@ -34,7 +38,8 @@ class SimulatedGraphs:
     def run(self, work: Work) -> Outputs:
         self.log.append("step")
         self.waited = self.waits
-        return work()
+        with self.around():
+            return work()
 
     def record(self, work: Work) -> Work:
         self.log.append("record")
@@ -44,7 +49,8 @@ class SimulatedGraphs:
 
         def replay() -> Outputs:
             self.log.append("replay")
-            fresh = work()
+            with self.around():
+                fresh = work()
             if not kept:
                 kept.append(each_tensor(fresh, torch.clone))
             targets = tensors(kept[0])
