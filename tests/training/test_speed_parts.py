@@ -10,13 +10,14 @@ import torch
 from ignite.engine import Engine
 from mlflow import MlflowClient
 from monai.data import CacheDataset, DataLoader
-from monai.transforms import Compose, EnsureTyped, RandFlipd
+from monai.transforms import Compose, EnsureTyped, RandFlipd, Transform
 from scipy import ndimage
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.training import (
     BatchAugmentation,
     BestCheckpoint,
+    EncodedDataset,
     PrecisionInferer,
     ResidentLoader,
     TrackedRun,
@@ -76,6 +77,37 @@ def test_resident_batches_may_be_changed_without_changing_the_data():
     loader = ResidentLoader(ITEMS, batch_size=7)
     next(iter(loader))["image"].zero_()
     assert next(iter(loader))["image"][6].max() == 6
+
+
+class Brighter(Transform):
+    def __call__(self, item: dict) -> dict:
+        return {**item, "image": item["image"] + 1}
+
+
+@pytest.mark.parametrize("kind", ["cached", "codes"])
+def test_data_that_the_data_set_keeps_are_in_memory_once(kind):
+    dataset = CacheDataset(ITEMS, Compose([Brighter()]), progress=False)
+    if kind == "codes":
+        dataset = EncodedDataset(dataset, torch.nn.Conv2d(1, 1, 1), lambda images, network: images, batch_size=2)
+    loader = ResidentLoader(dataset, batch_size=3)
+    batches = list(loader)
+    assert len({item["image"].untyped_storage().data_ptr() for item in dataset}) == 1
+    assert [item["image"].unique().tolist() for item in dataset] == [[n + 1.0] for n in range(7)]
+    assert all(equal(ours, again) for ours, again in zip(batches, loader, strict=True))
+    assert ITEMS[6]["image"].max() == 6
+
+
+def test_data_set_that_makes_each_item_in_the_same_memory_is_copied():
+    class Reusing(torch.utils.data.Dataset):
+        image = torch.zeros(1, 2, 2)
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return {"image": self.image.fill_(index)}
+
+    assert [batch["image"].max() for batch in ResidentLoader(Reusing())] == [0, 1, 2]
 
 
 def test_resident_loader_refuses_what_is_random_every_time():

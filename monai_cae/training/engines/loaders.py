@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.data import CacheDataset
 from monai.transforms import Compose, RandomizableTrait
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.training.engines.memory import resident_limit
+from monai_cae.training.engines.feature_cache import EncodedDataset
+from monai_cae.training.engines.memory import resident_limit, return_freed_memory
 from monai_cae.training.engines.streaming import Cuda, stream_batches
 
 Batch = dict[str, Any]
@@ -89,11 +91,13 @@ class ResidentLoader(DataLoader):
             yield {key: value.index_select(0, part) for key, value in self._tensors.items()}
 
     def _collate(self) -> None:
-        """A batch at a time into tensors that are made for all, so that no second copy of the data is needed."""
+        """A batch at a time into tensors that are made for all; items that the data set keeps become parts of these.
+        So the data are in memory once."""
         count, device = len(self.dataset), self.device  # type: ignore[arg-type]  # map-style datasets have a length
+        keeps = isinstance(self.dataset, (CacheDataset, EncodedDataset))
         for start in range(0, count, self.batch_size or 1):
-            numbers = range(start, min(start + (self.batch_size or 1), count))
-            part: Mapping[str, Any] = self.collate_fn([self.dataset[number] for number in numbers])
+            items = [self.dataset[number] for number in range(start, min(start + (self.batch_size or 1), count))]
+            part: Mapping[str, Any] = self.collate_fn(items)
             tensors = {key: value for key, value in part.items() if isinstance(value, torch.Tensor)}
             if not start:
                 size = sum(value[:1].nbytes for value in tensors.values()) * count
@@ -104,9 +108,24 @@ class ResidentLoader(DataLoader):
                 }
                 self._lists = {key: [] for key in part.keys() - tensors.keys()}
             for key, value in tensors.items():
-                self._tensors[key][numbers.start : numbers.stop] = value
+                self._tensors[key][start : start + len(items)] = value
+                if keeps:
+                    _share(self._tensors[key][start:], [item[key] for item in items])
             for key, values in self._lists.items():
                 values.extend(part[key])
+            if keeps:
+                return_freed_memory()
+
+
+def _share(rows: torch.Tensor, values: Sequence[Any]) -> None:
+    """Have tensors lie where their copies lie."""
+    for row, value in zip(rows, values, strict=False):
+        if type(value) is torch.Tensor and (value.shape, value.dtype, value.device) == (
+            row.shape,
+            row.dtype,
+            row.device,
+        ):
+            value.set_(row)  # type: ignore[call-overload]  # its stub knows no tensor
 
 
 def _refuse_random(transform: Any) -> None:

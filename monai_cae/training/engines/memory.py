@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
+
 import torch
 
 from monai_cae.errors import MonaiCaeError
@@ -29,3 +32,9 @@ def resident_limit(device: torch.device, given: int | None = None) -> float:
     if given is not None:
         return given
     return min(_RESIDENT_BYTES, torch.cuda.get_device_properties(device).total_memory // _RESIDENT_SHARE)
+
+
+def return_freed_memory() -> None:
+    """Give the system back what the C library keeps of freed memory. Does nothing where it is not glibc."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -70,6 +70,11 @@ class _Slot:
         for key, value in self.data.items():
             torch.index_select(value, 0, where, out=self.host[key][self.rows])
 
+    @property
+    def ready(self) -> bool:
+        """Whether it can be sent at once; what went wrong is told when its batch is due."""
+        return self.gathered.done() and self.gathered.exception() is None
+
     def send(self) -> None:
         """Copy to the device, once the batch before in this slot has been taken away."""
         self.gathered.result()
@@ -112,7 +117,7 @@ def stream_batches(
             if number and filled < len(order):
                 slots[filled % _SLOTS].gather(order[filled], pool)
                 filled += 1
-            while sent < filled and (sent <= number or slots[sent % _SLOTS].gathered.done()):
+            while sent < filled and (sent <= number or slots[sent % _SLOTS].ready):
                 slots[sent % _SLOTS].send()
                 sent += 1
             batch = slots[number % _SLOTS].take()
