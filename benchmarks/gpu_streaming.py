@@ -34,10 +34,9 @@ def compare(slices: Items, turns: int, device: str, **options: Any) -> dict[str,
     """Seconds of an epoch: resident, streamed, and of the streaming loader alone; options are settings."""
     given = {"patience": 10**6, "device": device, **UNVALIDATED, **options}
     with (
-        tempfile.TemporaryDirectory() as one,
-        tempfile.TemporaryDirectory() as two,
-        Stage("pretrain.json", slices, one, **{LIMIT: 2**62}, **given) as resident,
-        Stage("pretrain.json", slices, two, **{LIMIT: 0}, **given) as streamed,
+        tempfile.TemporaryDirectory() as folder,
+        Stage("pretrain.json", slices, folder, **{LIMIT: 2**62}, **given) as resident,
+        Stage("pretrain.json", slices, folder, **{LIMIT: 0}, **given) as streamed,
     ):
         loader = streamed.get("train#dataloader")
 

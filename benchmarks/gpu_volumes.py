@@ -40,10 +40,9 @@ def compare(volumes: Items, batch: int, epochs: int, turns: int, device: str, **
     steps = -(-len(volumes) // batch) * epochs
     given = {"batch_size": batch, "patience": 10**6, "device": device, **THREE, **options}
     with (
-        tempfile.TemporaryDirectory() as one,
-        tempfile.TemporaryDirectory() as two,
-        Stage("pretrain.json", volumes, one, **UNVALIDATED, **given) as ours,
-        Stage("pretrain.json", volumes, two, **given) as validated,
+        tempfile.TemporaryDirectory() as folder,
+        Stage("pretrain.json", volumes, folder, **UNVALIDATED, **given) as ours,
+        Stage("pretrain.json", volumes, folder, **given) as validated,
     ):
         ways = {"ours": ours, "validated": validated, "bare": bare}
         seconds = alternate({way: partial(loop.epochs, epochs) for way, loop in ways.items()}, turns)

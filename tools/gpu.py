@@ -92,7 +92,14 @@ def parts(quick: bool, folder: Path) -> list[Part]:
     """All, in order. Warnings of versions that this project was not tested with are no failures here."""
     found = folder / "tests.xml"
     pytest = [sys.executable, "-m", "pytest", "-m", "cuda", "-rs", "-W", "default", "-p", "no:cacheprovider"]
-    pytest += ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), f"--junitxml={found}", str(ROOT / "tests")]
+    pytest += [
+        "--rootdir",
+        str(ROOT),
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        f"--junitxml={found}",
+        str(ROOT / "tests" / "cuda"),
+    ]
     options = ["--quick"] if quick else []
     measured = [
         Part(name, [sys.executable, "-W", "ignore", str(BENCHMARKS / f"{name}.py"), *options], RESULTS / f"{name}.json")

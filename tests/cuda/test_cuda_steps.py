@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 
 import pytest
@@ -49,25 +48,15 @@ def test_deterministic_graphs_give_the_bits_of_ordinary_steps(train, gpu, tmp_pa
     assert largest_difference(tmp_path / "graph", tmp_path / "off") == 0
 
 
-@pytest.mark.parametrize(
-    ("compile", "precision", "tolerance"),
-    [
-        ("graph", "float32", 2e-3),
-        ("graph", "bfloat16", 0.1),
-        ("inductor", "float32", 2e-3),
-        ("inductor", "bfloat16", 0.1),
-    ],
-)
-def test_metrics_are_those_of_ordinary_steps(train, gpu, tmp_path, tracking_uri, compile, precision, tolerance):
-    """Kernels that are the fastest at the moment may be others in each run."""
-    if compile == "inductor" and not any(map(shutil.which, ("cc", "gcc", "clang"))):
-        pytest.skip("inductor takes a C compiler, and there is none")
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-3), ("bfloat16", 0.15)])
+def test_metrics_are_those_of_ordinary_steps(train, gpu, tmp_path, tracking_uri, precision, tolerance):
+    """Without deterministic kernels those that are the fastest at the moment may be others in each run."""
     options = {**SAME_NUMBERS, "max_epochs": EPOCHS, "precision": precision}
     options |= {"pretrain": SMOOTH["pretrain"], "train": {**SMOOTH["train"], **NO_DROPOUT}}
-    for way in (compile, "off"):
-        train(tmp_path / way, compile=way, **options)
+    for compile in ("graph", "off"):
+        train(tmp_path / compile, compile=compile, **options)
     for stage in STAGES:
-        found, expected = (history_of(tracking_uri, f"{tmp_path / way} {stage}") for way in (compile, "off"))
+        found, expected = (history_of(tracking_uri, f"{tmp_path / way} {stage}") for way in ("graph", "off"))
         assert found.keys() == expected.keys()
         for name in ("train_loss", *(name for name in expected if name in ("val_loss", "val_mse", "val_psnr"))):
             assert found[name] == pytest.approx(expected[name], rel=tolerance), (stage, name)
