@@ -33,9 +33,9 @@ def full_gpu(monkeypatch):
 def test_full_gpu_in_training_is_one_line_with_the_batch_that_would_fit(discs, run_bundle, tmp_path):
     settings = {"batch_size": 8, "image_size": 96}
     told = mistake(run_bundle, "pretrain.json", discs, tmp_path / "out", **settings)
-    # Numbers that are kept for a pixel: 128, 64 and 32 by the blocks of the encoder, 24 and 12 by pooling, 32, 64 and 128
-    # by those of the decoder, 32 and 64 by up-sampling, and 4 at the end: 584; gradients need up to a tenth more. Four
-    # times 723,905 weights leave 3,910 numbers for a pixel of nine tenths of 165 MiB.
+    # Numbers that are kept for a pixel: 128, 64 and 32 by the blocks of the encoder, 24 and 12 by pooling, 32, 64 and
+    # 128 by those of the decoder, 32 and 64 by up-sampling, and 4 at the end: 584; gradients need up to a tenth more.
+    # 165 MiB / 1.1, less four times 723,905 weights, are 3,952 numbers for a pixel.
     assert told == (
         "the GPU's memory is full (used 0.8 of 1.0 GiB) with batch_size 8 and image_size 96: batch_size 6 would fit, "
         "about; or a smaller image_size"

@@ -24,7 +24,7 @@ _CGROUPS = (  # limit, what is used of it, and its statistics with what can be h
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
 )
 _FULL = ("out of memory", "DefaultCPUAllocator", "not enough memory", "STATUS_ALLOC_FAILED")
-USABLE = 0.9  # of the memory: kernels need some inside, and the allocator can't fill every gap
+_MORE = {"cpu": 1.5, "cuda": 1.1}  # than is counted: what kernels need inside, and gaps that nothing fits into
 
 
 def resident_limit(device: torch.device, given: int | None = None) -> float:
@@ -116,7 +116,7 @@ def full_memory(error: BaseException, outermost: BaseException) -> MonaiCaeError
     reserved = torch.cuda.memory_reserved() if cuda and torch.cuda.is_available() else 0
     advice = "use a smaller batch_size or image_size; `monai-cae fit` finds what fits"
     if engine is not None and image is not None and total:
-        advice = _advice(engine, image, USABLE * (free + reserved), cuda) or advice
+        advice = _advice(engine, image, free + reserved, cuda) or advice
     return MonaiCaeError(f"{whose}{used}{f' with {settings}' if settings else ''}: {advice}")
 
 
@@ -143,7 +143,7 @@ def _memory(cuda: bool) -> tuple[int, int]:
         return 0, 0
 
 
-def _advice(engine: Any, image: torch.Tensor, limit: float, cuda: bool) -> str:
+def _advice(engine: Any, image: torch.Tensor, limit: int, cuda: bool) -> str:
     """The largest batch of these images that should fit; nothing where the step can't be counted."""
     device = torch.device("cuda" if cuda and torch.cuda.is_available() else "cpu")
     inferer = PrecisionInferer(getattr(engine.inferer, "precision", "float32"))
@@ -158,7 +158,8 @@ def _advice(engine: Any, image: torch.Tensor, limit: float, cuda: bool) -> str:
             }
             return filled(engine.prepare_batch(items, device, False))
 
-        return count_step(engine.network, inferer, batch, loss, device)
+        counted = count_step(engine.network, inferer, batch, loss, device)
+        return estimated_bytes(counted, "cuda" if cuda else "cpu")
 
     try:
         most = largest(lambda size: need(size) <= limit, len(image))
@@ -168,6 +169,11 @@ def _advice(engine: Any, image: torch.Tensor, limit: float, cuda: bool) -> str:
     if not most:
         return f"not even batch_size 1 would fit; use an image_size below {image.shape[-1]}"
     return f"batch_size {most} would fit, about; or a smaller image_size"
+
+
+def estimated_bytes(counted: int, device: str) -> int:
+    """What a step takes of a kind of device's memory, from what `count_step` gives."""
+    return int(counted * _MORE[device])
 
 
 def filled(prepared: tuple[Any, ...]) -> tuple[Any, ...]:
