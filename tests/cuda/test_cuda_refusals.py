@@ -28,10 +28,10 @@ def small_card(gpu, monkeypatch):
 
 
 def test_a_batch_that_does_not_fit_is_one_line_with_one_that_does(small_card, run_bundle, discs, tmp_path):
-    """A slice of 640 x 640 has some 0.6 GB of activations, so 12 of them do not fit and a few do."""
-    options = {**TINY, "max_epochs": 1, "image_size": 640, "device": small_card}
+    """A slice of 512 x 512 has some 0.6 GB of activations in float32, so 12 of them do not fit and a few do."""
+    options = {**TINY, "max_epochs": 1, "image_size": 512, "device": small_card}
     said = mistake(run_bundle, "pretrain.json", discs, tmp_path / "out", **{**options, "batch_size": 12})
-    assert said.startswith("the GPU's memory is full (used ") and "with batch_size 12 and image_size 640" in said
+    assert said.startswith("the GPU's memory is full (used ") and "with batch_size 12 and image_size 512" in said
     fits = re.search(r"batch_size (\d+) would fit", said)
     assert fits is not None and 1 <= int(fits[1]) < 12, said
     assert not list((tmp_path / "out").rglob("*.pt"))
