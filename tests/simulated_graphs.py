@@ -56,6 +56,7 @@ class SimulatedGraphs:
             targets = tensors(kept[0])
             for tensor, new in zip(targets, tensors(fresh), strict=True):
                 tensor.copy_(new)
+                new.zero_()  # a graph leaves nothing in Python's hands, such as gradients that the work has set
             return kept[0]
 
         return replay

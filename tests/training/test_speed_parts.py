@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from monai.transforms import Compose, EnsureTyped, RandFlipd, Transform
 from scipy import ndimage
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.networks import ConvEncoder, on_device
 from monai_cae.training import (
     BatchAugmentation,
     BestCheckpoint,
@@ -214,6 +216,14 @@ def test_another_compile_is_refused(value, message):
     for part in (PrecisionInferer, TrainingStep):
         with pytest.raises(MonaiCaeError, match=message):
             part(compile=value)
+
+
+def test_weights_of_volumes_are_in_channels_last_order_on_cuda_only(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device, memory_format: asked.append(memory_format))
+    for dims, device in ((2, "cpu"), (2, "cuda"), (3, "cpu"), (3, "cuda:1")):
+        on_device(torch.nn.Sequential(OrderedDict(encoder=ConvEncoder(dims, channels=[2]))), device)
+    assert asked == [torch.channels_last, torch.channels_last, torch.preserve_format, torch.channels_last_3d]
 
 
 @pytest.mark.usefixtures("usual_machine")

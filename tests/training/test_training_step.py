@@ -17,7 +17,7 @@ from tiny import mistake
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.training import TrainingStep
+from monai_cae.training import ParallelInferer, TrainingStep
 
 RATE = 2.0**-6  # as a float32 and as a float64 the same number
 
@@ -88,6 +88,20 @@ def test_off_records_nothing_and_auto_does_where_there_are_graphs(monkeypatch):
     assert log == []
     trained("auto", batches(6))
     assert log == ["step"] * 3 + ["record", "replay"]
+
+
+def test_one_of_several_processes_records_nothing(monkeypatch):
+    for word in ("graph", "inductor"):
+        with pytest.raises(MonaiCaeError, match=f"compile {word} is for one process; multi_gpu_train.json has off"):
+            ParallelInferer(compile=word)
+    log = simulate(monkeypatch).log
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises(MonaiCaeError, match="compile graph is for one process, not for several: leave --compile out"):
+        TrainingStep("graph")
+    step = TrainingStep("auto")
+    monkeypatch.undo()
+    engine = trainer("off", batches(6))
+    assert {*step(engine, batches(6)[0])} == {"image", "label", "pred", "loss"} and log == []
 
 
 def test_outputs_are_each_step_s_own(monkeypatch):

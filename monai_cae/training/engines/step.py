@@ -47,10 +47,11 @@ class TrainingStep:
         check_compile(compile)
         self.compile = compile
         self.device = torch.device(device)
-        usable = CudaGraphs.usable(self.device)
-        if compile == "graph" and not usable:
-            raise MonaiCaeError(f"compile graph is for CUDA, not for device {self.device}: leave --compile out")
-        self._recording = usable and compile != "off" and not distributed.is_initialized()
+        usable, several = CudaGraphs.usable(self.device), distributed.is_initialized()
+        if compile == "graph" and (several or not usable):
+            lacks = "one process, not for several" if several else f"CUDA, not for device {self.device}"
+            raise MonaiCaeError(f"compile graph is for {lacks}: leave --compile out")
+        self._recording = usable and compile != "off" and not several
         self._graphs: CudaGraphs | None = None
         self._shapes: dict[str, _Shape] = {}
         self._rates: list[torch.Tensor] = []
@@ -158,7 +159,7 @@ class TrainingStep:
         """Have every learning rate in a tensor of its own, where a recorded step finds it."""
         for number, group in enumerate(optimizer.param_groups):
             if number == len(self._rates):
-                self._rates.append(torch.empty((), device=self.device))
+                self._rates.append(torch.empty((), dtype=torch.float32, device=self.device))
             if group["lr"] is not self._rates[number]:
                 self._rates[number].fill_(float(group["lr"]))
                 group["lr"] = self._rates[number]
