@@ -21,6 +21,7 @@ from monai_cae.training import (
     PrecisionInferer,
     ResidentLoader,
     TrackedRun,
+    TrainingStep,
     use_machine,
 )
 from monai_cae.training.stages.runtime import allowed_cores
@@ -188,21 +189,31 @@ def test_compiled_inferer_calls_the_same_network(monkeypatch):
     monkeypatch.setattr(torch, "compile", compiler)
     network = torch.nn.Conv2d(1, 2, 3)
     image = torch.rand(2, 1, 8, 8)
-    inferer = PrecisionInferer("float32", compile=True)
+    inferer = PrecisionInferer("float32", compile="inductor")
     assert torch.equal(inferer(image, network), inferer(image, network))
     assert torch.equal(inferer(image, network), PrecisionInferer("float32")(image, network))
     assert [network for network, _ in compiled] == [network]
     assert list(network.state_dict()) == ["weight", "bias"]
 
 
-def test_auto_compiles_nothing_on_a_cpu(monkeypatch):
+@pytest.mark.parametrize("compile", ["auto", "graph", "off"])
+def test_nothing_else_compiles(monkeypatch, compile):
     monkeypatch.setattr(torch, "compile", None)
-    assert PrecisionInferer(compile="auto")(torch.rand(1, 1, 4, 4), torch.nn.Conv2d(1, 1, 1)).shape == (1, 1, 4, 4)
+    assert PrecisionInferer(compile=compile)(torch.rand(1, 1, 4, 4), torch.nn.Conv2d(1, 1, 1)).shape == (1, 1, 4, 4)
 
 
-def test_inferer_refuses_another_compile():
-    with pytest.raises(MonaiCaeError, match="compile must be true, false or auto, not 'fast'"):
-        PrecisionInferer(compile="fast")
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("fast", "compile must be one of auto, graph, inductor, off, not 'fast'"),
+        (True, "compile true is called inductor now: give --compile inductor$"),
+        ("false", "compile false is called off now: give --compile off, in a YAML file with quotes"),
+    ],
+)
+def test_another_compile_is_refused(value, message):
+    for part in (PrecisionInferer, TrainingStep):
+        with pytest.raises(MonaiCaeError, match=message):
+            part(compile=value)
 
 
 @pytest.mark.usefixtures("usual_machine")
@@ -249,17 +260,15 @@ def test_cores_of_a_container_are_its_quota(tmp_path, monkeypatch, content, core
     assert allowed_cores(tmp_path) == cores
 
 
-def test_best_weights_are_written_now_and_then_and_restored(tmp_path):
+def test_best_weights_are_written_late_and_restored(tmp_path):
     network = torch.nn.BatchNorm1d(1)
     keep = BestCheckpoint(network, tmp_path / "best.pt", "val_loss", trained_on=["b", "a"], every=3600)
     validator = Engine(lambda *_: None)
-    written = []
     for value, loss in ((1.0, 3.0), (2.0, 1.0), (3.0, 2.0)):
         torch.nn.init.constant_(network.weight, value)
         validator.state.metrics = {"val_loss": loss}
         keep(validator)
-        written.append(torch.load(tmp_path / "best.pt", weights_only=True)["weight"].item())
-    assert written == [1.0, 1.0, 1.0]
+        assert not (tmp_path / "best.pt").exists()  # nor in the first epoch
     keep.restore()
     state = torch.load(tmp_path / "best.pt", weights_only=True)
     assert network.weight.item() == state["weight"].item() == 2.0
@@ -267,6 +276,12 @@ def test_best_weights_are_written_now_and_then_and_restored(tmp_path):
     (tmp_path / "best.pt").unlink()
     keep.write()
     assert not (tmp_path / "best.pt").exists()
+    keep.every = 0
+    for value, loss in ((4.0, 0.5), (5.0, 0.6)):
+        torch.nn.init.constant_(network.weight, value)
+        validator.state.metrics = {"val_loss": loss}
+        keep(validator)
+        assert torch.load(tmp_path / "best.pt", weights_only=True)["weight"].item() == 4.0
 
 
 def test_metrics_reach_mlflow_in_few_requests_and_none_is_lost_in_a_crash(tracking_uri, monkeypatch):

@@ -27,6 +27,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 from monai_cae.tracking import without_credentials
 from monai_cae.training.engines.handlers import KEEP
+from monai_cae.training.engines.inferers import check_compile
 from monai_cae.training.engines.memory import full_memory, is_full
 from monai_cae.training.stages.learning import check_learn
 from monai_cae.training.stages.runtime import use_machine
@@ -248,6 +249,8 @@ def _check_value(name: str, value: Any) -> None:
         raise MonaiCaeError(f"{name} must be one of {', '.join(_WORDS[name])}, not {value!r}")
     if name == "learn":
         check_learn(value)
+    if name == "compile":
+        check_compile(value)
     if name == "device":
         _check_device(str(value))
 
