@@ -127,12 +127,12 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "the largest batch and the largest image that fit into the memory, found without training"
     fit = command("fit", fitting.fit, text)
-    text = "of the autoencoder, or of the classifier when everything learns (default: pretrain)"
-    fit.add_argument("stage", nargs="?", choices=("pretrain", "train"), default="pretrain", help=text)
+    fit.usage = "monai-cae fit [pretrain | train] [--SETTING VALUE ...]"
     fit.set_defaults(settings=[])
-    fit.epilog = (
-        "Settings of the config can follow, such as --image_size 512 --device cuda:1: see `monai-cae settings`."
+    text = (
+        "pretrain (default) is the autoencoder, train the classifier when everything learns. Settings of the config can"
     )
+    fit.epilog = f"{text} follow, such as --image_size 512 --device cuda:1: see `monai-cae settings`."
 
     predict = command("predict", runs.predict, "probabilities for scans, from a package or a run")
     text = "an unpacked package, a run's output folder, or a checkpoint of the default network"

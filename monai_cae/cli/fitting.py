@@ -9,20 +9,27 @@ from shlex import quote
 from typing import Any
 
 from monai_cae.cli.runs import as_settings
+from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
+
+_STAGES = ("pretrain", "train")
 
 
 def fit(options: argparse.Namespace) -> None:
-    given = as_settings(options.settings, ("config_file",))
+    stage, given = "pretrain", options.settings
+    if given and not given[0].startswith("--"):
+        stage, *given = given
+    if stage not in _STAGES:
+        raise MonaiCaeError(f"fit takes {' or '.join(_STAGES)}, not {stage!r}")
+    settings = _parsed(as_settings(given, ("config_file",)))
     from monai_cae.training.stages.fit import fit
 
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # tries that fail are no news
-    path = bundle_folder() / "configs" / f"{options.stage}.json"
-    found = fit(path, settings := _parsed(given))
+    path = bundle_folder() / "configs" / f"{stage}.json"
+    found = fit(path, settings)
     how = "measured" if found.measured else "estimated"
-    print(
-        f"{options.stage} on {found.device}: {_gib(found.total)} of memory, {_gib(found.free)} free; {how}, not trained"
-    )
+    free, total = _gib(found.free), _gib(found.total)
+    print(f"{stage} on {found.device}: {total} of memory, {free} free ({how}; nothing is trained)")
     print(f"{'':<20}{'batch_size':>12}{'image_size':>12}{'memory':>16}")
     for what, batch, size, needed in found.rows:
         print(f"{what:<20}{batch:>12}{size:>12}{_gib(needed) if needed is not None else 'does not fit':>16}")

@@ -51,8 +51,9 @@ def fit(config: Path, settings: Mapping[str, Any]) -> Fit:
         MonaiCaeError: a wrong setting, or a network that nothing can be told of.
     """
     try:
-        trials = _Trials(config, settings)
-        return trials.fit()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that configs can't be trusted: these are our own
+            return _Trials(config, settings).fit()
     except Exception as error:  # MONAI wraps what its expressions raise
         mistake = find_mistake(error)
         if mistake is None:
@@ -71,7 +72,7 @@ class _Trials:
         extraction = parser.get_parsed_content("extraction")
         self.channels, self.dims = extraction.channels, extraction.spatial_dims
         self.covariates = len(parser.get("covariates") or {})
-        self.cuda = self.device.type == "cuda"
+        self.cuda = _is_cuda(self.device)
         self.free, self.total = torch.cuda.mem_get_info(self.device) if self.cuda else host_memory()
         self._needs: dict[tuple[int, int], int | None] = {}
 
@@ -112,9 +113,7 @@ class _Trials:
         return step if size % step == 0 else 1
 
     def _workflow(self, changed: Mapping[str, Any]) -> ConfigWorkflow:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "parsing config_file")  # MONAI's advice to trust configs: this is our own
-            workflow = ConfigWorkflow(str(self.config), **{**self.settings, **changed})
+        workflow = ConfigWorkflow(str(self.config), **{**self.settings, **changed})
         workflow.initialize()
         return workflow
 
@@ -169,6 +168,10 @@ class _Trials:
         trainer.logger.disabled = True
         trainer.run()
         del kept
+
+
+def _is_cuda(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 def _memory_behind(error: BaseException | None) -> bool:
