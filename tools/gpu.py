@@ -34,8 +34,8 @@ NEEDED = (
     "torch", "monai", "ignite", "mlflow", "nibabel", "yaml", "fire", "numpy", "scipy", "sklearn", "jinja2",
     "matplotlib", "pandas", "openpyxl", "tqdm", "filelock", "pytest", "xdist",
 )  # fmt: skip
-# Seconds after which a part is ended. Of --quick, the tests should take 120 (four at a time), the repeats 30 + 20 and the
-# loops 30, volumes 40, streaming 50: 290, most of it for starting Python and making MLflow's databases.
+# Seconds after which a part is ended. Of --quick, the tests should take 120 (four at a time), the repeats 30 + 20 and
+# the loops 30, volumes 40, streaming 50: 290, most of it for starting Python and making MLflow's databases.
 LONGEST, LONGEST_QUICK = 1800, 240
 
 
