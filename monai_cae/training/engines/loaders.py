@@ -108,7 +108,7 @@ class ResidentLoader(DataLoader):
                 }
                 self._lists = {key: [] for key in part.keys() - tensors.keys()}
             for key, value in tensors.items():
-                self._tensors[key][start : start + len(items)] = value
+                self._tensors[key][start : start + len(items)].copy_(value)
                 if keeps:
                     _share(self._tensors[key][start:], [item[key] for item in items])
             for key, values in self._lists.items():
