@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
                 f"no overlay {name}: give --with a file or one of the bundle's overlays: {', '.join(known)}"
             )
     files = [folder / "experiment.yaml", *(known.get(name) or Path(name).absolute() for name in names)]
-    given = _as_settings(options.settings, ("config_file", "dataset_dir", "output_dir"))
+    given = as_settings(options.settings, ("config_file", "dataset_dir", "output_dir"))
     _check_readable(files)
     config = str(files[0]) if len(files) == 1 else str([str(file) for file in files])
     places = _places(dataset_dir=options.data, output_dir=options.out)
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
-    given = _as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
+    given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
     config, settings = bundle_folder() / "configs" / "inference.json", _places(checkpoint=options.model)
     if (options.model / "configs" / "inference.json").is_file():
         from monai_cae.sharing import check_package
@@ -64,7 +64,7 @@ def predict(options: argparse.Namespace) -> None:
     _bundle("run", "--config_file", str(config), *settings, *places, *given)
 
 
-def _as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
+def as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
     """Options in the bundle's spelling, with underscores, except in values and names of variants.
 
     Raises:
