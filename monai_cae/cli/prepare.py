@@ -86,11 +86,10 @@ def _wanted(options: argparse.Namespace) -> Wanted:
 
     asked = Asked(
         table=options.table,
-        columns=_columns(options),
+        columns={**_columns(options), "age": "none", "sex": "none"},  # rows are carried over as they are
         subject_pattern=options.subject_pattern,
         acquisition=options.acquisition,
         run=options.run,
-        sex_codes="none",
         allow_outside=options.allow_outside,
     )
     return Wanted(

@@ -36,17 +36,12 @@ def _worst(qc: Mapping[str, float], qualities: Sequence[Quality]) -> float:
 
 def _excess(value: float, quality: Quality) -> float:
     """0 at the limit of passing, 1 at that of failing; negative inside."""
-    low, high = quality.good
-    fail_low, fail_high = quality.usable
     if math.isnan(value):
         return 1.0
-    sides = [(low - value, low - fail_low), (value - high, fail_high - high)]
-    known = [
-        distance / width if width > 0 else distance
-        for distance, width in sides
-        if math.isfinite(distance) and math.isfinite(width)
-    ]
-    return max(known, default=-math.inf)
+    (low, high), (worst_low, worst_high) = quality.good, quality.usable
+    sides = [(low - value, low - worst_low), (value - high, worst_high - high)]
+    # a limit that is the same for both is one by definition, as a Dice of at most 1
+    return max((distance / width for distance, width in sides if 0 < width < math.inf), default=-math.inf)
 
 
 def write_table(
