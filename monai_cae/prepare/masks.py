@@ -14,6 +14,11 @@ from monai_cae.errors import MonaiCaeError
 _END = re.compile(r"(?:[_.-](?:desc-)?(?:brain|bet))?[_.-]?mask$", re.IGNORECASE)
 
 
+def is_mask(stem: str) -> bool:
+    """Whether a file is a mask by its name, without the suffix."""
+    return _END.search(stem) is not None
+
+
 def find_masks(scans: Sequence[tuple[str, str]], mask: Path | None) -> list[Path | None]:
     """The mask of each scan: the file, or of a folder the one that is named after the scan.
 

@@ -21,7 +21,7 @@ from monai_cae.data.scan import Note, Scan
 from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare.conversion import convert
 from monai_cae.prepare.dicom import Series, is_dicom, read_series
-from monai_cae.prepare.masks import find_masks
+from monai_cae.prepare.masks import find_masks, is_mask
 from monai_cae.prepare.raw import RawScan, read_raw
 from monai_cae.prepare.series import choose_series
 
@@ -243,25 +243,28 @@ def _oasis(files: Sequence[Path], wanted: Wanted) -> _Found:
 
 def _folder(files: Sequence[Path], root: Path, asked: Asked) -> _Found:
     """Images named after their scans; where the names repeat, after their folders."""
-    names = {
-        path: path.name[: -len(next(s for s in IMAGE_SUFFIXES if path.name.lower().endswith(s)))] for path in files
-    }
-    notes = []
-    if len(set(names.values())) < len(files):
-        names = {path: path.parent.relative_to(root).as_posix().replace("/", "_") for path in files}
-        if len(set(names.values())) < len(files):
+    stems = {path: _stem(path) for path in files}
+    scans = [path for path in files if not is_mask(stems[path])] or files
+    notes = [Note(f"{len(files) - len(scans)} images are masks by their names")] if len(scans) < len(files) else []
+    names, by_folder = {path: stems[path] for path in scans}, False
+    if len(set(names.values())) < len(scans):
+        names, by_folder = {path: path.parent.relative_to(root).as_posix().replace("/", "_") for path in scans}, True
+        if len(set(names.values())) < len(scans):
             twice = next(name for name, count in Counter(names.values()).items() if count > 1)
             raise MonaiCaeError(f"several images in {root / twice}: leave one scan in each folder, or give BIDS")
-        notes = [Note("scans are named after their folders", tuple(list(names.values())[:3]))]
-    split = {path: (name, "") if notes else _written(path, name) for path, name in names.items()}
+        notes.append(Note("scans are named after their folders", tuple(list(names.values())[:3])))
+    split = {path: (name, "") if by_folder else _written(path, name) for path, name in names.items()}
     if asked.subject_pattern:
-        split = {path: (path.relative_to(root).as_posix(), "") for path in files}
-    scans = [Scan(subject=subject, session=session, image=path) for path, (subject, session) in split.items()]
-    persons, guessed = name_persons(scans, asked.subject_pattern, str(root))
+        split = {path: (path.relative_to(root).with_name(stems[path]).as_posix(), "") for path in scans}
+    written = [Scan(subject=subject, session=session, image=path) for path, (subject, session) in split.items()]
+    persons, guessed = name_persons(written, asked.subject_pattern, str(root))
     named = {names[path]: (one.subject, one.session) for path, one in zip(names, persons, strict=True)}
-    return _Found(
-        "a folder of scans", {name: path for path, name in names.items()}, named=named, notes=[*notes, *guessed]
-    )
+    found = {name: path for path, name in names.items()}
+    return _Found("a folder of scans", found, named=named, notes=[*notes, *guessed])
+
+
+def _stem(path: Path) -> str:
+    return path.name[: -len(next(end for end in IMAGE_SUFFIXES if path.name.lower().endswith(end)))]
 
 
 def _written(path: Path, name: str) -> tuple[str, str]:

@@ -63,7 +63,15 @@ def test_subjects_that_may_be_one_person_are_asked_about(tmp_path):
     with pytest.raises(MonaiCaeError, match=r"are S01a and S01b one subject or two.*--subject-pattern"):
         find_sources(tmp_path)
     found = find_sources(tmp_path, asked(subject_pattern=r"(S\d+)"))
-    assert {scan.subject for scan in found.scans} == {"S01", "S02", "S03"}
+    assert names(found) == ["sub-S01_ses-a", "sub-S01_ses-b", "sub-S02_ses-a", "sub-S03_ses-a"]
+
+
+def test_masks_beside_the_scans_are_no_scans(tmp_path):
+    for name in ("P1", "P1_mask", "P2", "P2_brain_mask"):
+        nifti(tmp_path / f"{name}.nii.gz")
+    found = find_sources(tmp_path, Wanted(mask=tmp_path))
+    assert names(found) == ["sub-P1", "sub-P2"] and found.notes[0].text == "2 images are masks by their names"
+    assert [scan.mask.name for scan in found.scans] == ["P1_mask.nii.gz", "P2_brain_mask.nii.gz"]
 
 
 def test_bids_gives_one_image_a_session_and_its_rows(tmp_path):
