@@ -78,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 
     cohort = command("cohort", cohorts.cohort, "print who takes part, next to the paper's Table I")
     add_cohort(cohort)
+    text = "write the rows, one per scan, to this file (.tsv) instead, and look for no image"
+    cohort.add_argument("--save", type=Path, metavar="FILE", help=text)
 
     datalist = command("datalist", cohorts.datalist, "split a cohort by subject into a MONAI datalist, with its audit")
     add_cohort(datalist)

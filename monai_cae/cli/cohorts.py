@@ -6,6 +6,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -36,7 +37,19 @@ def phantom(options: argparse.Namespace) -> None:
 
 def cohort(options: argparse.Namespace) -> None:
     from monai_cae.data import load_cohort
+    from monai_cae.data.cohort.tables import write_table
+    from monai_cae.data.layouts import Asked
+    from monai_cae.data.layouts.reading import read_rows
 
+    if options.save:
+        names = {field.name for field in fields(Asked)}
+        asked = Asked(**{name: value for name, value in cohort_settings(options).items() if name in names})
+        rows = read_rows(options.path, asked)
+        write_table(options.save, rows.scans)
+        for note in rows.notes:
+            say(note.line())
+        print(f"{len(rows.scans)} rows in {options.save}: for --table, once the images are prepared")
+        return
     _print_cohort(load_cohort(options.path, **cohort_settings(options)), options)
 
 

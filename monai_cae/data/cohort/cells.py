@@ -44,6 +44,20 @@ def read_cells(path: Path) -> Cells:
         raise MonaiCaeError(f"{path} can't be read as a table ({reason}): save it again as csv in UTF-8") from error
 
 
+def read_header(path: Path) -> list[str]:
+    """The names of the columns, without those that are blank; nothing else of the file is read.
+
+    Raises:
+        MonaiCaeError: not such a file.
+    """
+    try:
+        lines = _sheet(path) if path.suffix.lower() == ".xlsx" else _lines(path)
+        return [name.strip() for name in next(iter(lines), (0, []))[1] if name.strip()]
+    except Exception as error:  # as in `read_cells`
+        reason = one_line(error)
+        raise MonaiCaeError(f"{path} can't be read as a table ({reason}): save it again as csv in UTF-8") from error
+
+
 def _lines(path: Path) -> Iterator[Row]:
     size = path.stat().st_size
     if size > MAX_BYTES:
