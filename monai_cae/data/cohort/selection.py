@@ -12,7 +12,7 @@ import numpy as np
 from scipy import optimize
 
 from monai_cae.data.cohort.persons import natural
-from monai_cae.data.cohort.tasks import Task, make_task
+from monai_cae.data.cohort.tasks import UNLABELLED, Task, make_task
 from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.scan_quality import LEFT_OUT, bad_scans
 from monai_cae.data.layouts import Asked, Found, read_scans
@@ -258,7 +258,8 @@ def select_cohort(
         if not found:
             told = f" ({'; '.join(values)})" if values else ""
             raise MonaiCaeError(
-                f"no {rule} among {len(kept)} scans{told}: two classes are needed; check the table and the task"
+                f"no {rule} among {len(kept)} scans{told}: two classes are needed; check the table and the task; "
+                f"{UNLABELLED}"
             )
     people = {scan.subject for scan in _choose(_first_scans(healthy), _first_scans(patients), controls)}
     chosen = [scan for scan in healthy if scan.subject in people]
@@ -310,6 +311,13 @@ def select_measured(
         raise MonaiCaeError(f"{name} is {measured[0].label} for all of {len(measured)} scans: nothing is to be learned")
     left_out = {f"scans without {name}": len(kept) - len(measured), _FURTHER: len(scans) - len(kept)}
     return Cohort([], [], left_out={why: count for why, count in left_out.items() if count}, measured=measured)
+
+
+def select_everybody(scans: Sequence[Scan], sessions: str = "first") -> Cohort:
+    """All scans, whatever is known of them, with the label 0. For `sessions` see `select_cohort`."""
+    kept = _of_sessions(scans, sessions)
+    left_out = {_FURTHER: len(scans) - len(kept)} if len(scans) > len(kept) else {}
+    return Cohort([], [], left_out=left_out, measured=[dataclasses.replace(scan, label=0.0) for scan in kept])
 
 
 def _of_sessions(scans: Sequence[Scan], sessions: str) -> list[Scan]:
