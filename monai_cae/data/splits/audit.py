@@ -103,34 +103,6 @@ def audit_datalist(sets: Sets, extraction: Extraction, **options: Any) -> Audit:
     return audit_sets(sets.training, sets.validation, sets.test, extraction=extraction, **known, **options)
 
 
-def audit_training(
-    sets: Sets,
-    extraction: Extraction,
-    *,
-    pretrained_on: Sequence[str] = (),
-    allow_leaks: bool = False,
-    target: Labels | None = None,
-) -> dict[str, Any]:
-    """Audit the sets of a run, and refuse to go on with a leak, unless it is allowed; the audit as plain data.
-
-    Args:
-        sets: as read from the datalist.
-        extraction, pretrained_on, target: see `audit_sets`.
-        allow_leaks: go on in spite of leaks.
-
-    Raises:
-        MonaiCaeError: a leak that is not allowed.
-    """
-    audit = audit_datalist(sets, extraction, pretrained_on=pretrained_on, target=target)
-    if audit.leaks and not allow_leaks:
-        more = f" (and {len(audit.leaks) - 1} more)" if len(audit.leaks) > 1 else ""
-        raise MonaiCaeError(
-            f"leak between the sets: {audit.leaks[0].message}{more}; `monai-cae audit DATALIST` shows all; correct the "
-            "datalist, or train anyway with --allow_leaks true: every result will say so"
-        )
-    return audit.to_dict()
-
-
 @dataclass(frozen=True)
 class _Member:
     set: str
