@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from monai_cae import DISCLAIMER
 from monai_cae.data import Sets, recorded_rules
+from monai_cae.data.splits.audit import PRETRAINING
 from monai_cae.data.splits.datalists import read_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import result_figures
@@ -112,10 +113,10 @@ def report_external(
         caveats=[*data_caveats({"synthetic": synthetic, "leaks": facts["leaks"]}), *caveats],
         summary={},
     )
-    notes = (content.get("recipe") or {}).get("notes", [])
+    notes = [] if sets.hashed else (content.get("recipe") or {}).get("notes", [])  # they give examples of IDs
     summary = _summary(results, own, facts, tested, cohort, rules)
     _write(output, results, summary)
-    page = external_page(results, own, summary, notes, [] if sets.hashed else audit["notes"])
+    page = external_page(results, own, summary, [*notes, *audit["notes"]])
     write_text(output / "results.md", page)
     for name, figure in _drawings(results, own, summary).items():
         save_figure(figure, output / "figures" / f"{name}.png")
@@ -199,7 +200,7 @@ def _caveats(
         found.append(
             f"SCANS LEFT OUT: {facts['scans_left_out']}, as they can't be used; audit.html says which and why."
         )
-    unsure = [one["message"] for one in audit["findings"] if one["check"] == "Test subject in pretraining"]
+    unsure = [one["message"] for one in audit["findings"] if one["check"] == PRETRAINING]
     if not pretrained_on or (unsure and not facts["leaks"]):
         why = "the weights do not say" if not pretrained_on else "they were made with another --hash_ids"
         found.append(f"TRAINING UNKNOWN: whether the network has seen these subjects is not known, as {why}.")
@@ -261,17 +262,14 @@ def _beside(results: Results, own: Own, names: Sequence[str]) -> list[list[str]]
     return [*rows, ["PSNR", f"{psnr:.2f} dB", f"{own.psnr:.2f} dB" if math.isfinite(own.psnr) else "not known"]]
 
 
-def external_page(
-    results: Results, own: Own, summary: Mapping[str, Any], notes: Sequence[str], frames: Sequence[str]
-) -> str:
+def external_page(results: Results, own: Own, summary: Mapping[str, Any], notes: Sequence[str]) -> str:
     """The results as Markdown.
 
     Args:
         results: the tables.
         own: of the network's own test.
         summary: as in summary.json.
-        notes: how the cohort was read.
-        frames: how its volumes differ from those that the paper's slice is of.
+        notes: how the cohort was read, and how its volumes differ from those that the paper's slice is of.
     """
     return render(
         "external.md",
@@ -285,7 +283,7 @@ def external_page(
             [["score", "this cohort", "own test set"], *_beside(results, own, [*results.target.score_names])[1:]]
         ),
         compared=_UNCOMPARED,
-        notes=[*notes, *frames],
+        notes=notes,
         LABELS=LABELS,
         with_interval=with_interval,
     )

@@ -37,7 +37,7 @@ class Asked:
         columns, subject_pattern, missing_codes, sex_codes: see `read_subjects`.
         acquisition: of BIDS images, take those with this `acq-` alone, "none" for those without one; by default, where
             a session has several T1w images, the kind that most sessions have.
-        run: of several runs of a kind, "last", "first", or a number.
+        run: of several runs of a kind, "last", "first", or a number; "" for the layout's own choice.
         days: of studies whose diagnoses are of other days than the scans: the farthest visit that counts.
         allow_unmatched: go on where more than a tenth of the rows have no image, or of the images no row.
         allow_outside: take images that the table or datalist names outside the folder, see `require_inside`.

@@ -27,7 +27,7 @@ class Bids:
 
     def images(self, root: Path, asked: Asked) -> Images:
         """One T1w image of each session."""
-        return choose_t1w(session_images(root, "anat", "*_t1w.nii*"), asked.acquisition, asked.run)
+        return choose_t1w(session_images(root, "anat", "*_t1w.nii*"), asked.acquisition, asked.run or "last")
 
     def rows(self, root: Path, asked: Asked) -> Table:
         """One row per session; sub-*_sessions.tsv takes precedence over participants.tsv."""

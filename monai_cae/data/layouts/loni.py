@@ -158,7 +158,7 @@ def _chosen(listed: Mapping[str, Sequence[Row]], found: Mapping[str, Path], aske
         ]
         for name, rows in listed.items()
     }
-    return choose({name: images for name, images in there.items() if images}, asked.acquisition, asked.run)
+    return choose({name: images for name, images in there.items() if images}, asked.acquisition, asked.run or "last")
 
 
 def _wanted(rows: Sequence[Row], image: str) -> Wanted:

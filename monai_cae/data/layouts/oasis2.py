@@ -52,4 +52,4 @@ def raw_scans(root: Path, asked: Asked, session: re.Pattern[str], scan: re.Patte
         owner = next((part.name for part in path.parents if session.fullmatch(part.name)), "")
         if owner and (run := scan.fullmatch(path.name)):
             found[owner].append(Candidate(path, "MPRAGE", int(run[1])))
-    return choose(found, run=asked.run)
+    return choose(found, run=asked.run or "first")

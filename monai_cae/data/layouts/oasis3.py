@@ -64,7 +64,9 @@ class Oasis3(Study):
             session.name: [path for path in walk(session) if re.search(r"_t1w\.nii(\.gz)?$", path.name.lower())]
             for session in _sessions(root)
         }
-        return choose_t1w({name: paths for name, paths in sessions.items() if paths}, asked.acquisition, asked.run)
+        return choose_t1w(
+            {name: paths for name, paths in sessions.items() if paths}, asked.acquisition, asked.run or "last"
+        )
 
     def joined(self, root: Path, asked: Asked, tables: Sequence[Path]) -> tuple[Cells, list[Note]]:
         """A row per session's folder: the age is that at entry and the days since."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from monai_cae.data.cohort.selection import Labels
 from monai_cae.data.images.extraction import Extraction
-from monai_cae.data.splits.audit import audit_datalist
+from monai_cae.data.splits.audit import PRETRAINING, audit_datalist
 from monai_cae.data.splits.sets import Sets
 from monai_cae.errors import MonaiCaeError
 
@@ -53,9 +53,15 @@ def audit_external(
     The images that it was trained on are not at hand, so that subjects are compared by their names alone.
 
     Raises:
-        MonaiCaeError: it has seen some of them, and that is not allowed.
+        MonaiCaeError: it has seen some of them, or that can't be told because of pseudonyms, and it is not allowed.
     """
     audit = audit_datalist(sets, extraction, pretrained_on=pretrained_on, target=target)
+    unsure = [finding for finding in audit.findings if finding.check == PRETRAINING and not finding.leak]
+    if unsure and not allow_leaks:
+        raise MonaiCaeError(
+            "whether the network has seen these subjects can't be told, as it was trained with another --hash_ids: "
+            f"give --hash_ids {str(not sets.hashed).lower()}, or go on with --allow_leaks true"
+        )
     if audit.leaks and not allow_leaks:
         people, seen = {item["subject"] for item in sets.test}, {finding.message for finding in audit.leaks}
         first = audit.leaks[0].members[0].removeprefix("test: ")

@@ -33,6 +33,7 @@ from monai_cae.errors import MonaiCaeError
 _Array = NDArray[Any]
 _Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
+PRETRAINING = "Test subject in pretraining"  # the check of that name
 WARN_P = 0.01  # of chance differences between sets, one in a hundred is reported
 
 
@@ -197,7 +198,7 @@ def _check_pretraining(report: Report, test: list[_Member], seen: set[str]) -> N
         unsure = "the pretrained checkpoint was made with another --hash_ids: which subjects it has seen is unknown"
         found.append((False, unsure, []))
     report.add(
-        "Test subject in pretraining",
+        PRETRAINING,
         "a test subject among those that the pretrained checkpoint has seen",
         found,
         threshold="same hash of the name",
