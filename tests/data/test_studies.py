@@ -271,6 +271,7 @@ ADNI = [  # image, subject, group, visit, series, date
     ("I106", "003_S_4081", "AD", "v02", "MP-RAGE", "6/1/2011"),
     ("I107", "010_S_10012", "AD", "m06", "MP-RAGE", "1/10/2020"),
     ("I108", "011_S_0002", "AD", "y1", "MP-RAGE", "1/10/2019"),
+    ("I109", "010_S_10013", "CN", "sc", "MP-RAGE", "2/10/2020"),  # not the same person as 010_S_10012
 ]
 DXSUM = [  # phase, RID, VISCODE, VISCODE2, date, DXCHANGE, DXCURREN, DIAGNOSIS
     ("ADNI1", 295, "bl", "bl", "2006-05-02", "", 1, ""),
@@ -336,6 +337,7 @@ def test_adni(adni):
         "003_S_4081_d0000": "I106.nii",
         "010_S_10012_d0000": "I107.nii",
         "011_S_0002_d0000": "I108.nii",
+        "010_S_10013_d0000": "I109.nii",
     }
     rows = {scan.name: (scan.row["DX"], scan.row["DX days away"], scan.row["CDR"]) for scan in found.scans}
     assert rows == {
@@ -344,6 +346,7 @@ def test_adni(adni):
         "002_S_0413_d0000": ("AD", "28", ""),  # -1 is no CDR
         "003_S_4081_d0000": ("AD", "30", ""),
         "010_S_10012_d0000": ("CN", "0", ""),
+        "010_S_10013_d0000": ("", "", ""),
         "011_S_0002_d0000": ("", "", ""),  # year 1 of a phase is not year 1 of the person
     }
     assert {(scan.sex, scan.age) for scan in found.scans} == {("F", 75)}
@@ -376,10 +379,10 @@ def test_the_group_of_the_list_is_no_diagnosis(adni, refused):
 def test_adni_in_dicom_is_told_to_be_converted_and_its_rows_can_be_saved(adni, tmp_path, refused):
     for path in list(adni.rglob("*.nii")):
         path.rename(path.with_suffix(".dcm"))
-    with refused(r"no images in .*adni where LONI \(ADNI, AIBL\) would have them; 8 files are DICOM"):
+    with refused(r"no images in .*adni where LONI \(ADNI, AIBL\) would have them; 9 files are DICOM"):
         read_scans(adni)
     assert main(["cohort", str(adni), "--save", str(tmp_path / "adni.tsv")]) == 0
-    assert len((tmp_path / "adni.tsv").read_text().splitlines()) == 7
+    assert len((tmp_path / "adni.tsv").read_text().splitlines()) == 8
 
 
 def test_a_date_that_may_be_another_is_refused(adni, refused):

@@ -280,6 +280,8 @@ def select_cohort(
 
 def _converters(scans: Sequence[Scan], task: Task) -> dict[str, set[int]]:
     """Subjects with scans of both labels."""
+    if len({scan.subject for scan in scans}) == len(scans):
+        return {}
     labels: dict[str, set[int]] = {}
     for scan, label in zip(scans, task.labels([s.row for s in scans], (s.name for s in scans)), strict=True):
         if label is not None:
