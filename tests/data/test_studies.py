@@ -240,6 +240,14 @@ def test_the_limit_in_days_is_the_users(oasis_3):
     assert {scan.name: scan.row["CDR"] for scan in found.scans}["OAS30004_d0900"] == "0"
 
 
+def test_a_table_that_is_none_is_passed_over(oasis_3):
+    (oasis_3 / "letter.csv").write_bytes(b"Gr\xfc\xdfe,von,Station\n1,2,3\n")
+    (oasis_3 / "empty.xlsx").write_bytes(b"PK")
+    found = read_scans(oasis_3)
+    assert {f"{s.subject}_MR_{s.session}": (s.row["CDR"], s.row["MMSE"], s.age) for s in found.scans} == SESSIONS
+    assert any("can't be read are passed over (2)" in line and "empty.xlsx, letter.csv" in line for line in told(found))
+
+
 def test_a_saved_table_labels_the_images_when_they_are_prepared(oasis_3, tmp_path, capsys):
     table, prepared = tmp_path / "oasis3.tsv", tmp_path / "prepared"
     assert main(["cohort", str(oasis_3), "--save", str(table)]) == 0

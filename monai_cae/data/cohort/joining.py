@@ -96,6 +96,19 @@ def find_tables(folders: Sequence[Path], skipped: re.Pattern[str]) -> list[Path]
     return list(dict.fromkeys(found))
 
 
+def readable(tables: Sequence[Path]) -> tuple[list[Path], list[Note]]:
+    """The tables whose header can be read, and a note of the others: one of hundreds may be none of the study's."""
+    found, others = [], []
+    for path in tables:
+        try:
+            read_header(path)
+            found.append(path)
+        except MonaiCaeError:
+            others.append(path.name)
+    text = f"tables that can't be read are passed over ({len(others)}), save them as csv in UTF-8 if they are needed"
+    return found, [Note(text, tuple(others[:NAMED]))] if others else []
+
+
 def tables_of(sources: Sequence[Source], tables: Sequence[Path]) -> dict[str, list[Path]]:
     """The tables of each source, by its name, where there are any.
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from monai_cae.data.cohort.cells import Cells, read_cells, read_header
-from monai_cae.data.cohort.joining import Source, Wanted, date_of, join, month_of, read_dates, tables_of
+from monai_cae.data.cohort.joining import Source, Wanted, date_of, join, month_of, read_dates, readable, tables_of
 from monai_cae.data.cohort.tasks import Row
 from monai_cae.data.layouts.base import Asked, Images, add_image, subfolders, walk
 from monai_cae.data.layouts.choosing import Candidate, choose
@@ -75,7 +75,7 @@ class Loni(Study):
         found = _files(root)
         if asked.table and Path(asked.table).is_file():
             return Images(found)
-        listed = _listed(self.tables(root, asked), root)
+        listed = _listed(readable(self.tables(root, asked))[0], root)
         chosen = _chosen(listed, found, asked)
         ids = {path: name for name, path in found.items()}
         others = len(found) - sum(row["Image Data ID"] in found for rows in listed.values() for row in rows)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from monai_cae.data.cohort.cells import Cells
-from monai_cae.data.cohort.joining import Source, find_tables
+from monai_cae.data.cohort.joining import Source, find_tables, readable
 from monai_cae.data.cohort.tables import Table
 from monai_cae.data.layouts.base import Asked
 from monai_cae.data.scan import Note
@@ -33,9 +33,10 @@ class Study(ABC):
         """One row per scan; those of `table`, if that is a file, such as one that `monai-cae cohort --save` wrote."""
         if asked.table and Path(asked.table).is_file():
             return asked.rows(Path(asked.table))
-        cells, notes = self.joined(root, asked, self.tables(root, asked))
+        tables, passed_over = readable(self.tables(root, asked))
+        cells, notes = self.joined(root, asked, tables)
         read = asked.joined(cells, root)
-        return Table(read.scans, [*notes, *read.notes])
+        return Table(read.scans, [*passed_over, *notes, *read.notes])
 
     def tables(self, root: Path, asked: Asked) -> list[Path]:
         """All tables in the folder, or in the one that is named; MonaiCaeError where that is none."""
