@@ -314,3 +314,17 @@ def test_what_is_not_known_of_the_training_is_a_caveat(refused, model, others, t
     other = "the network learned CDR >= 0.5 against not (CDR >= 0.5), and is tested on CDR == 0.5 against CDR == 0."
     assert other in page and "OAS1" not in page
     assert all(row["subject"].startswith("s") for row in rows_of(tmp_path / "hidden" / "predictions.csv"))
+
+
+def test_a_target_that_is_a_number_is_tested_too(run_bundle, discs, others, tmp_path):
+    overlay = str(Path(__file__).parent / "plugins" / "with_number.yaml")
+    run_bundle(["experiment.yaml", overlay], discs, tmp_path / "out", max_epochs=1, repeats=1)
+    model, output = tmp_path / "out" / "repeat_1", tmp_path / "tested"
+    assert main(["evaluate", str(model), str(others), str(output), "--device", "cpu"]) == 0
+    rows = rows_of(output / "predictions.csv")
+    error = np.mean([abs(float(row["nwbv"]) - float(row["label"])) for row in rows])
+    (row,) = (row for row in rows_of(output / "scores.csv") if row["score"] == "mae")
+    assert len(rows) == 22 and float(row["mean"]) == pytest.approx(error, rel=1e-3)
+    page, own = (output / "results.md").read_text(), json.loads((model / "results_evaluate.json").read_text())
+    assert f"| mean absolute error | {error:.4g} | {own['test_mae']:.4g} |" in page
+    assert "22 subjects; 8 in the network's own test set." in page and "AUC" not in page and "Prevalence" not in page
