@@ -21,6 +21,8 @@ from monai_cae.terminal import say
 if TYPE_CHECKING:
     from monai_cae.data import Audit, Cohort, Scan
 
+_RAW = ("BIDS", "OASIS-2", "OASIS-3", "LONI (ADNI, AIBL)", "IXI")  # layouts of scans as they left the scanner
+
 
 def phantom(options: argparse.Namespace) -> None:
     from monai_cae.data import write_phantom
@@ -42,6 +44,8 @@ def cohort(options: argparse.Namespace) -> None:
     from monai_cae.data.layouts.reading import read_rows
 
     if options.save:
+        if options.save.exists():
+            raise MonaiCaeError(f"{options.save} exists: choose another --save, or delete it")
         names = {field.name for field in fields(Asked)}
         asked = Asked(**{name: value for name, value in cohort_settings(options).items() if name in names})
         rows = read_rows(options.path, asked)
@@ -69,8 +73,10 @@ def _print_cohort(cohort: Cohort, options: argparse.Namespace, names: bool = Tru
         say(note.line(names))
     for reason, count in cohort.left_out.items():
         print(f"left out: {count:>4} {reason}")
-    if cohort.layout == "BIDS":
-        say("note: raw BIDS images are not registered to one space; the same slice index shows different anatomy")
+    if cohort.layout in _RAW:
+        say(
+            f"note: raw {cohort.layout} images are not registered to one space; the same slice index shows different anatomy"
+        )
     images = (str(scan.image) for scan in cohort.scans if scan.image is not None)
     _print_notes(frame_lines(images, extraction(options)), options, "note: ")
 

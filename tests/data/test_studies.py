@@ -262,6 +262,8 @@ def test_a_saved_table_labels_the_images_when_they_are_prepared(oasis_3, tmp_pat
     with table.open() as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert rows[0]["CDR days away"] == "129" and rows[3]["CDR"] == "n/a"
+    assert main(["cohort", str(oasis_3), "--save", str(table)]) == 1
+    assert "oasis3.tsv exists: choose another --save, or delete it" in capsys.readouterr().err
 
 
 # --- ADNI and AIBL
