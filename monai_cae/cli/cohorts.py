@@ -75,7 +75,8 @@ def _print_cohort(cohort: Cohort, options: argparse.Namespace, names: bool = Tru
         print(f"left out: {count:>4} {reason}")
     if cohort.layout in _RAW:
         say(
-            f"note: raw {cohort.layout} images are not registered to one space; the same slice index shows different anatomy"
+            f"note: raw {cohort.layout} images are not registered to one space; the same slice index shows different "
+            "anatomy"
         )
     images = (str(scan.image) for scan in cohort.scans if scan.image is not None)
     _print_notes(frame_lines(images, extraction(options)), options, "note: ")
