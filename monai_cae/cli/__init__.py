@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monai_cae import DISCLAIMER, __version__
-from monai_cae.cli import cohorts, runs, sharing
+from monai_cae.cli import cohorts, fitting, runs, sharing
 from monai_cae.cli.options import LAYOUTS, add_cohort, add_flags, add_options, add_reading, add_slice, own_options
 from monai_cae.errors import MonaiCaeError
 
@@ -126,6 +126,15 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--with", dest="overlays", default="", metavar="NAMES", help="overlays, such as best,baselines")
     run.set_defaults(settings=[])
     run.epilog = "Settings of the config can follow, such as --repeats 2 --cohort#task ad: see `monai-cae settings`."
+
+    text = "the largest batch and the largest image that fit into the memory, found without training"
+    fit = command("fit", fitting.fit, text)
+    fit.usage = "monai-cae fit [pretrain | train] [--SETTING VALUE ...]"
+    fit.set_defaults(settings=[])
+    text = (
+        "pretrain (default) is the autoencoder, train the classifier when everything learns. Settings of the config can"
+    )
+    fit.epilog = f"{text} follow, such as --image_size 512 --device cuda:1: see `monai-cae settings`."
 
     predict = command("predict", runs.predict, "probabilities for scans, from a package or a run")
     text = "an unpacked package, a run's output folder, or a checkpoint of the default network"

@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
                 f"no overlay {name}: give --with a file or one of the bundle's overlays: {', '.join(known)}"
             )
     files = [folder / "experiment.yaml", *(known.get(name) or Path(name).absolute() for name in names)]
-    given = _as_settings(options.settings, ("config_file", "dataset_dir", "output_dir"))
+    given = as_settings(options.settings, ("config_file", "dataset_dir", "output_dir"))
     _check_readable(files)
     config = str(files[0]) if len(files) == 1 else str([str(file) for file in files])
     places = _places(dataset_dir=options.data, output_dir=options.out)
@@ -47,7 +47,7 @@ def predict(options: argparse.Namespace) -> None:
     from monai_cae.sharing import check_package
     from monai_cae.sharing.settings import inference_settings, kind_of
 
-    given = _as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
+    given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
     config, settings = bundle_folder() / "configs" / "inference.json", _places(checkpoint=options.model)
     kind = kind_of(options.model)
     if kind == "package":
@@ -62,7 +62,7 @@ def predict(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     from monai_cae.sharing.settings import evaluation_settings
 
-    given = _as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "output_dir"))
+    given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "output_dir"))
     found = evaluation_settings(options.model, trust=options.trust)
     if any(part.startswith(("--cohort#task", "--cohort#positive", "--cohort#label_column")) for part in given):
         found = {name: value for name, value in found.items() if not name.startswith("cohort#")}  # the model's rule
@@ -75,7 +75,7 @@ def _options(settings: Mapping[str, Any]) -> list[str]:
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
-def _as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
+def as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
     """Options in the bundle's spelling, with underscores, except in values and names of variants.
 
     Raises:
