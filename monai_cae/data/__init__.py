@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from monai_cae.data.layouts import Found, find_images, read_scans
     from monai_cae.data.phantom import is_synthetic, write_phantom
     from monai_cae.data.scan import BadScan, Scan
-    from monai_cae.data.splits.audit import audit_datalist, audit_sets, audit_training
+    from monai_cae.data.splits.admission import audit_external, audit_training
+    from monai_cae.data.splits.audit import audit_datalist, audit_sets
     from monai_cae.data.splits.datalists import write_datalist
     from monai_cae.data.splits.findings import Audit, Finding
     from monai_cae.data.splits.leakage import LeakageDemo, leakage_demo
@@ -54,7 +55,8 @@ _MODULES = {
     "layouts": "Found find_images read_scans",
     "phantom": "is_synthetic write_phantom",
     "scan": "BadScan Scan",
-    "splits.audit": "audit_datalist audit_sets audit_training",
+    "splits.admission": "audit_external audit_training",
+    "splits.audit": "audit_datalist audit_sets",
     "splits.datalists": "write_datalist",
     "splits.findings": "Audit Finding",
     "splits.leakage": "LeakageDemo leakage_demo",

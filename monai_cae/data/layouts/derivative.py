@@ -51,7 +51,7 @@ class BidsDerivative(Bids):
         """One image of each session."""
         names = ("_space-*_desc-preproc_t1w.nii*", "_desc-preproc_t1w.nii*", "_t1w.nii*")  # the best first
         found = next((found for name in names if (found := session_images(root, "anat", f"*{name}"))), {})
-        images = choose_t1w(found, asked.acquisition, asked.run)
+        images = choose_t1w(found, asked.acquisition, asked.run or "last")
         judged = read_qc(root / QC_TABLE)
         ruled_out = {name: one.left_out for name, one in judged.items() if one.left_out}
         if any(one.get("Name") == TOOL for one in description(root).get("GeneratedBy", []) if isinstance(one, dict)):
