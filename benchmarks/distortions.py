@@ -69,7 +69,10 @@ def stored(head: Head, codes: str) -> Head:
 def thick(head: Head, mm: float, axis: int = 2) -> Head:
     """Slices of that thickness, each the mean of what it covers."""
     factor = mm / head.scan.spacing[axis]
-    smooth = ndimage.uniform_filter1d(head.scan.voxels, max(1, round(factor)), axis=axis)
+    whole = int((factor - 1) / 2)  # voxels on either side that a slice covers whole
+    weights = np.ones(2 * whole + 3)
+    weights[[0, -1]] = (factor - 1) / 2 - whole
+    smooth = ndimage.convolve1d(head.scan.voxels, weights / weights.sum(), axis=axis, mode="nearest")
     affine = head.scan.affine.copy()
     affine[:3, axis] *= factor
     shape = list(head.brain.shape)

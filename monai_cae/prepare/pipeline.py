@@ -94,7 +94,6 @@ def _prepared(scan: RawScan, settings: PrepareSettings, mask: RawScan | None) ->
     clock = _Clock()
     with clock("read"):
         view = _checked(scan)
-        template = load_template()
         voxels = view.turned(scan.voxels)
         affine = view.affine
     notes = list(scan.notes)
@@ -111,6 +110,7 @@ def _prepared(scan: RawScan, settings: PrepareSettings, mask: RawScan | None) ->
         field_of_bias = bias_field(voxels, brain, affine, settings) if settings.bias else np.float32(1)
         corrected: NDArray[np.float32] = np.divide(voxels, field_of_bias, dtype=np.float32)
     with clock("registration"):
+        template = load_template()  # not while the mask is made, which takes most memory
         inside = np.where(brain, corrected, np.float32(0))
         transform = register(inside, affine, template, settings)
         kept = in_place(transform, affine, template) if settings.recognise else None

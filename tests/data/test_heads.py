@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from monai_cae.cli import main
 from monai_cae.data import find_images, phantom
 from monai_cae.data.heads import synthetic_heads, write_heads
 from monai_cae.data.phantom import is_synthetic, synthetic_brains
@@ -56,20 +57,22 @@ def test_wider_ventricles_have_more_volume():
     assert drawn[0] < drawn[1] < drawn[2]
 
 
-def test_a_cohort_of_heads_is_bids_and_synthetic(tmp_path, monkeypatch):
+def test_a_cohort_of_heads_is_bids_and_synthetic(tmp_path, monkeypatch, capsys):
     coarse = list(synthetic_heads(4, 1, spacing_mm=8.0))
     monkeypatch.setattr("monai_cae.data.heads.synthetic_heads", lambda *_: iter(coarse))
-    out = write_heads(tmp_path / "out", subjects=4, seed=1)
+    out = tmp_path / "out"
+    assert main(["phantom", str(out), "--subjects", "4", "--seed", "1", "--head"]) == 0
+    assert f"next: monai-cae prepare {out} PREPARED" in capsys.readouterr().out
     assert is_synthetic(out) and json.loads((out / "dataset_description.json").read_text())["BIDSVersion"]
-    rows = list(csv.DictReader((out / "participants.tsv").open(), delimiter="\t"))
+    rows = list(csv.DictReader((out / "participants.tsv").read_text().splitlines(), delimiter="\t"))
     assert [row["participant_id"] for row in rows] == [f"sub-OAS1900{number}MR1" for number in (1, 2, 3, 4)]
     assert [row["CDR"] for row in rows] == [head.row["CDR"] for head in coarse]
-    assert len(find_images(out).images) == 4
+    assert len(find_images(out)) == 4
     image = nib.load(out / rows[0]["participant_id"] / "anat" / f"{rows[0]['participant_id']}_T1w.nii.gz")
     assert np.array_equal(image.dataobj, coarse[0].voxels) and np.allclose(image.affine, coarse[0].affine, atol=1e-4)
 
 
 def test_wrong_numbers_leave_nothing(tmp_path):
-    with pytest.raises(MonaiCaeError, match="subjects must be 4 to 991, not 2"):
+    with pytest.raises(MonaiCaeError, match="subjects must be 4 to 999, not 2"):
         write_heads(tmp_path / "out", subjects=2)
     assert not (tmp_path / "out").exists()

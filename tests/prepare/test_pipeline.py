@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -220,3 +222,9 @@ def test_other_weights_are_not_run(weights):
     assert hashlib.sha256(b"import os").hexdigest() not in brain._SHA256.values()
     with pytest.raises(MonaiCaeError, match=r"bbox_model\.pt is not the file of deepbet 1\.0\.2"):
         brain.find_brain(GREY, "it")
+
+
+def test_make_installs_the_weights_that_are_looked_for():
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    assert f"--target .venv/share/monai-cae/deepbet deepbet=={brain.VERSION} " in makefile
+    assert brain.FOLDER.relative_to(sys.prefix) == Path("share/monai-cae/deepbet")
