@@ -24,7 +24,7 @@ _FAILED = ("error", "fail")
 
 def add_prepare(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    text = "a scan (NIfTI, Analyze, DICOM), a folder of scans, BIDS, DICOM of any nesting, or raw OASIS-1 sessions"
+    text = "a scan (NIfTI, Analyze, DICOM), a folder of scans, BIDS, DICOM of any nesting, or a study's download"
     parser.add_argument("path", type=Path, metavar="IN", help=text)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the BIDS derivative to write")
     add_options(
@@ -36,9 +36,12 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
         subject=("", "BIDS label of the only subject"),
         subject_pattern=("", "regular expression that finds the subject in an ID, or in the path of a DICOM series"),
         acquisition=("", "which of several BIDS T1w images to take: acq-NAME; none: those without acq-"),
-        run=("", "which of several runs: last, first or a number (default: last; first of raw OASIS-1)"),
+        run=("", "which of several runs: last, first or a number (default: last; first of raw OASIS-1 and OASIS-2)"),
+        days=(365, "of studies whose diagnoses have days of their own: the farthest visit that counts (default: 365)"),
     )
-    parser.add_argument("--table", type=Path, help="the cohort's table, if it is not in the folder")
+    parser.add_argument(
+        "--table", type=Path, help="the cohort's table, or a study's folder of them, if not in the folder"
+    )
     for role in ROLES[:3]:
         parser.add_argument(f"--{role}-column", default="", help=f"the table's column for {role}")
     parser.add_argument(
@@ -90,6 +93,7 @@ def _wanted(options: argparse.Namespace) -> Wanted:
         subject_pattern=options.subject_pattern,
         acquisition=options.acquisition,
         run=options.run,
+        days=options.days,
         allow_outside=options.allow_outside,
     )
     return Wanted(

@@ -277,7 +277,11 @@ def _unfit(headers: Sequence[_Header]) -> str:
         content = header.content
         needs = int(content.Rows) * int(content.Columns) * header.count * int(content.get("BitsAllocated") or 16) // 8
         packed = any(getattr(header.syntax, name, False) for name in ("is_compressed", "is_deflated"))
-        if not packed and header.path.stat().st_size < needs:
+        try:
+            size = header.path.stat().st_size
+        except OSError:
+            return "files that have gone since their headers were read"
+        if not packed and size < needs:
             return "files without all their pixel data: copy them again"
     return ""
 

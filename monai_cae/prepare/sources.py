@@ -1,4 +1,4 @@
-"""Which raw scans are there: one scan, a folder of images, BIDS, raw OASIS-1 sessions, or DICOM."""
+"""Which raw scans are there: one scan, a folder of images, BIDS, a study's download, or DICOM."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from monai_cae.data.cohort.persons import loose, name_persons, split_session, su
 from monai_cae.data.cohort.pseudonyms import pseudonym
 from monai_cae.data.cohort.tables import SUFFIXES, find_table
 from monai_cae.data.layouts.base import IMAGE_SUFFIXES, Asked, walk
-from monai_cae.data.layouts.bids import Bids, description
+from monai_cae.data.layouts.bids import description
 from monai_cae.data.layouts.derivative import TOOL
-from monai_cae.data.layouts.oasis1 import T88
 from monai_cae.data.scan import Note, Scan
 from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare.conversion import convert
@@ -24,10 +23,7 @@ from monai_cae.prepare.dicom import Series, is_dicom, read_series
 from monai_cae.prepare.masks import find_masks, is_mask
 from monai_cae.prepare.raw import RawScan, read_raw
 from monai_cae.prepare.series import choose_series
-
-OASIS_RAW = re.compile(r"^(?P<name>OAS1_\d{4}_MR\d+)_mpr-(?P<run>\d+)_anon\.hdr$")
-# Sagittal slices as Analyze 7.5 has them; the files record no orientation.
-OASIS_AXES = "ASL"
+from monai_cae.prepare.studies import Found, read_study
 
 
 @dataclass(frozen=True)
@@ -98,7 +94,7 @@ class Wanted:
 
     Attributes:
         asked: how the cohort is read; of it table, columns, subject_pattern, acquisition, run ("" is the layout's own
-            rule) and allow_outside count.
+            rule), days and allow_outside count.
         subject: the BIDS label of the only subject.
         series: which DICOM series, see `choose_series`.
         orientation: of all files, see `read_raw`.
@@ -116,37 +112,35 @@ class Wanted:
     progress: Callable[[Iterable[Any]], Iterable[Any]] = iter
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Images or visits by the name of their scan as the input has it."""
-
-    layout: str
-    files: Mapping[str, Path] = field(default_factory=dict)
-    visits: Mapping[str, Sequence[Series]] = field(default_factory=dict)
-    named: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # name -> subject and session
-    notes: list[Note] = field(default_factory=list)
-    orientation: str = ""
-    private: bool = False  # IDs must not be shown
-
-
 def find_sources(path: str | Path, wanted: Wanted | None = None) -> Sources:
     """Find the raw scans in a file or folder.
 
     Raises:
         MonaiCaeError: nothing there, no scan, DICOM and other images mixed, a folder that has been prepared, subjects
-            that need an option, two scans of one name, a mask or a table that does not fit.
+            that need an option, two scans of one name, a mask or a table that does not fit, no access.
     """
     root, wanted = Path(path), wanted or Wanted()
-    found = _found(root, wanted)
+    try:
+        found = _found(root, wanted)
+    except MonaiCaeError as error:
+        if not isinstance(error.__cause__, OSError):
+            raise
+        why = f"can't read a folder in {root} ({error.__cause__.strerror}): check the permissions of all below it"
+        raise MonaiCaeError(why) from None  # the folder's own name may be somebody's
     rows, notes = _rows(root, found, wanted.asked)
+    if found.orientation and not wanted.orientation:
+        notes.append(Note(f"{found.layout} record no orientation: read as {found.orientation}"))
     private = wanted.hash_ids or (found.private and not wanted.asked.subject_pattern)
-    scans = []
-    for name in [*found.files, *found.visits]:
-        row = rows.get(name)
-        subject, session = (row.subject, row.session or found.named[name][1]) if row else found.named[name]
+    names = [name for name in {**found.files, **found.visits} if name in rows or name in found.named]
+    scans, owners = [], []
+    for name in names:
+        row, (subject, session) = rows.get(name), found.named.get(name, ("", ""))
+        owners.append(subject or (row.subject if row else ""))
+        if row:
+            subject, session = row.subject, row.session or session
         if private and not wanted.subject:
             subject = pseudonym(subject)
-        file = found.files.get(name)
+        file = None if name in found.visits else found.files[name]
         scans.append(
             Source(
                 subject=_label(wanted.subject or subject, "sub-"),
@@ -158,8 +152,9 @@ def find_sources(path: str | Path, wanted: Wanted | None = None) -> Sources:
                 **({} if file else _chosen(found.visits[name], wanted.series)),
             )
         )
-    _refuse_clashes(scans, [found.named[name][0] for name in [*found.files, *found.visits]], wanted)
-    names = [*found.files, *found.visits]
+    if not scans:
+        raise MonaiCaeError(f"no image in {root} has a row that tells whose it is: name another --table")
+    _refuse_clashes(scans, owners, wanted)
     told = description(root) if found.layout == "BIDS" else {}
     masks = find_masks([(scan.name, name) for scan, name in zip(scans, names, strict=True)], wanted.mask)
     masked = [replace(scan, mask=mask) for scan, mask in zip(scans, masks, strict=True)]
@@ -168,33 +163,24 @@ def find_sources(path: str | Path, wanted: Wanted | None = None) -> Sources:
     return Sources(found.layout, sorted(masked, key=lambda scan: scan.name), [*found.notes, *notes], private, told)
 
 
-def _found(root: Path, wanted: Wanted) -> _Found:
+def _found(root: Path, wanted: Wanted) -> Found:
     if root.is_file():
         if is_dicom(root):
             return _dicom([root], root.parent, wanted)
         file = root.with_suffix(".hdr") if root.suffix.lower() == ".img" else root
         if not file.name.lower().endswith(IMAGE_SUFFIXES):
             raise MonaiCaeError(f"{root.name} is no DICOM, .nii, .nii.gz or .hdr/.img file{other_formats([root])}")
-        return _Found("one scan", {file.name: file}, named={file.name: subject_of(file)})
+        return Found("one scan", {file.name: file}, named={file.name: subject_of(file)})
     if not root.is_dir():
         raise MonaiCaeError(f"nothing at {root}: give a scan or a folder of scans")
     if any(
         str(one.get("Name", "")) == TOOL for one in description(root).get("GeneratedBy", []) if isinstance(one, dict)
     ):
         raise MonaiCaeError(f"{root} has been prepared already: monai-cae cohort {root} reads it")
-    if Bids().detect(root):
-        images = Bids().images(root, replace(wanted.asked, run=wanted.asked.run or "last"))
-        if not images.by_name:
-            raise MonaiCaeError(f"no T1w image in {root}: BIDS has them at sub-*/[ses-*/]anat/*_T1w.nii.gz")
-        named = {name: (name.partition("_ses-")[0], name.partition("_ses-")[2]) for name in images.by_name}
-        return _Found("BIDS", images.by_name, named=named, notes=images.notes)
+    if study := read_study(root, wanted.asked, wanted.progress):
+        return study
     files = [path for path in walk(root) if not path.name.startswith(".")]
     images_there = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
-    if acquisitions := [path for path in images_there if OASIS_RAW.match(path.name)]:
-        return _oasis(acquisitions, wanted)
-    if t88 := [path for path in images_there if T88.match(path.name)]:
-        names = {T88.match(path.name)["name"]: path for path in t88}  # type: ignore[index]
-        return _Found("OASIS-1 discs, processed", names, named={name: split_session(name) for name in names})
     others = [
         path for path in files if path not in set(images_there) and path.suffix.lower() not in (*SUFFIXES, ".img")
     ]
@@ -210,38 +196,7 @@ def _found(root: Path, wanted: Wanted) -> _Found:
     return _folder(images_there, root, wanted.asked)
 
 
-def _oasis(files: Sequence[Path], wanted: Wanted) -> _Found:
-    """One acquisition of each session: the first, which OASIS-1 aligns the others with, is resampled once only."""
-    runs: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in files:
-        if match_ := OASIS_RAW.match(path.name):
-            if other := runs[match_["name"]].get(int(match_["run"])):
-                raise MonaiCaeError(f"two images for {path.stem}: {other} and {path}: remove one")
-            runs[match_["name"]][int(match_["run"])] = path
-    asked = str(wanted.asked.run or "first").removeprefix("run-")
-    if asked not in ("first", "last") and not asked.isdecimal():
-        raise MonaiCaeError(f"--run must be first, last or a number, not {asked}")
-    chosen = {
-        name: acquisitions[number]
-        for name, acquisitions in runs.items()
-        if (number := {"first": min(acquisitions), "last": max(acquisitions)}.get(asked) or int(asked)) in acquisitions
-    }
-    if not chosen:
-        raise MonaiCaeError(f"no session has an acquisition mpr-{asked}: give another --run")
-    several = sum(len(one) > 1 for one in runs.values())
-    notes = [
-        Note(
-            f"{several} of {len(runs)} sessions have several acquisitions: the {asked} is taken, not their mean, "
-            "which would be interpolated twice; --run chooses another"
-        ),
-        *([] if wanted.orientation else [Note(f"raw OASIS-1 files record no orientation: read as {OASIS_AXES}")]),
-        *([Note(f"{len(runs) - len(chosen)} sessions have no mpr-{asked}")] if len(chosen) < len(runs) else []),
-    ]
-    named = {name: split_session(name) for name in chosen}
-    return _Found("raw OASIS-1 sessions", chosen, named=named, notes=notes, orientation=OASIS_AXES)
-
-
-def _folder(files: Sequence[Path], root: Path, asked: Asked) -> _Found:
+def _folder(files: Sequence[Path], root: Path, asked: Asked) -> Found:
     """Images named after their scans; where the names repeat, after their folders."""
     stems = {path: _stem(path) for path in files}
     scans = [path for path in files if not is_mask(stems[path])] or files
@@ -260,7 +215,7 @@ def _folder(files: Sequence[Path], root: Path, asked: Asked) -> _Found:
     persons, guessed = name_persons(written, asked.subject_pattern, str(root))
     named = {names[path]: (one.subject, one.session) for path, one in zip(names, persons, strict=True)}
     found = {name: path for path, name in names.items()}
-    return _Found("a folder of scans", found, named=named, notes=[*notes, *guessed])
+    return Found("a folder of scans", found, named=named, notes=[*notes, *guessed])
 
 
 def _stem(path: Path) -> str:
@@ -273,7 +228,7 @@ def _written(path: Path, name: str) -> tuple[str, str]:
     return (name, "") if found == split_session(name) else found
 
 
-def _dicom(files: Sequence[Path], root: Path, wanted: Wanted) -> _Found:
+def _dicom(files: Sequence[Path], root: Path, wanted: Wanted) -> Found:
     """The visits: one for each study of a patient. The series is chosen later."""
     series, left_out = read_series(wanted.progress(files))
     if not series:
@@ -303,7 +258,7 @@ def _dicom(files: Sequence[Path], root: Path, wanted: Wanted) -> _Found:
         notes.append(
             Note(f"{several} patients have several studies: their sessions are numbered in the order of the dates")
         )
-    return _Found("DICOM", visits=found, named=named, notes=notes, private=True)
+    return Found("DICOM", visits=found, named=named, notes=notes, private=True)
 
 
 def _found_by(pattern: str, files: Sequence[Path], root: Path) -> str:
@@ -328,18 +283,15 @@ def _chosen(visit: Sequence[Series], wanted: str) -> dict[str, Any]:
     return {"series": choice.series, "lines": tuple(choice.lines)}
 
 
-def _rows(root: Path, found: _Found, asked: Asked) -> tuple[dict[str, Scan], list[Note]]:
+def _rows(root: Path, found: Found, asked: Asked) -> tuple[dict[str, Scan], list[Note]]:
     """The row of each scan by the scan's name: that of the session, else the only one of the subject."""
-    folder = root if root.is_dir() else root.parent
-    tables = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES] if root.is_dir() else []
-    if not asked.table and not tables:
-        return {}, []
-    table = Path(asked.table) if asked.table else find_table(folder)
-    if found.layout == "BIDS":
-        read = Bids().rows(root, replace(asked, table=table))
-    else:
+    folder, read = root if root.is_dir() else root.parent, found.rows
+    if read is None:
+        tables = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES] if root.is_dir() else []
+        if not asked.table and not tables:
+            return {}, []
+        table = Path(asked.table) if asked.table else find_table(folder)
         read = replace(asked, subject_pattern="" if found.visits else asked.subject_pattern).rows(table)
-    rows: dict[str, Scan] = {}
     matched, notes = match(read.scans, found.files, folder, asked.allow_outside)
     by_path = {path.absolute(): name for name, path in found.files.items()}
     rows = {by_path[row.image.absolute()]: row for row in matched if row.image and row.image.absolute() in by_path}
@@ -350,10 +302,11 @@ def _rows(root: Path, found: _Found, asked: Asked) -> tuple[dict[str, Scan], lis
         for key in (f"{subject}_{session}" if session else subject, subject):
             if name not in rows and len(alike := by_name.get(loose(key), [])) == 1:
                 rows[name] = alike[0]
-    alone = [name for name in found.named if name not in rows]
-    told = [Note(f"{len(alone)} scans without a row in {table.name}", () if found.private else tuple(alone[:3]))]
+    alone = [name for name in {**found.files, **found.named} if name not in rows]
+    without = "without a row in the table" + (", left out" if alone[:1] and alone[0] not in found.named else "")
+    told = [Note(f"{len(alone)} scans {without}", () if found.private else tuple(alone[:3]))]
     unused = len(read.scans) - len({id(row) for row in rows.values()})
-    left = [Note(f"{unused} rows of {table.name} have no scan here and are not carried over")] if unused > 0 else []
+    left = [Note(f"{unused} rows of the table have no scan here and are not carried over")] if unused > 0 else []
     shown = [] if found.private else [*read.notes, *notes]
     return rows, [*shown, *(told if alone else []), *left]
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import traceback
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from dicoms import head, write_series
 from tiny import write_pair
@@ -116,16 +120,16 @@ def test_raw_oasis_sessions_give_their_first_acquisition_and_say_so(tmp_path):
     # sagittal, as Analyze 7.5 has it: the first axis runs to the front, the second upwards, the third to the left
     np.testing.assert_array_equal(np.sign(scan.affine[:3, :3]), [[0, 0, -1], [1, 0, 0], [0, 1, 0]])
     told = " ".join(note.text for note in found.notes)
-    assert "2 of 3 sessions have several acquisitions: the first is taken" in told
-    assert "record no orientation: read as ASL" in told and "1 rows of oasis_cross-sectional.csv have no scan" in told
+    assert "2 sessions have several T1w images" in told and "the first run are taken" in told
+    assert "raw OASIS-1 sessions record no orientation: read as ASL" in told and "1 rows of the table have no" in told
     assert [scan.row.age for scan in found.scans] == [74, 55, 56]
 
 
 def test_another_acquisition_of_oasis_can_be_asked_for(tmp_path):
     found = find_sources(oasis(tmp_path), asked(run="2"))
-    assert names(found) == ["sub-OAS10001_ses-MR1", "sub-OAS10002_ses-MR1"]
-    assert found.scans[0].read().voxels.max() == 20
-    assert any(note.text == "1 sessions have no mpr-2" for note in found.notes)
+    assert names(found) == ["sub-OAS10001_ses-MR1", "sub-OAS10002_ses-MR1", "sub-OAS10002_ses-MR2"]
+    assert [scan.read().voxels.max() for scan in found.scans] == [20, 20, 10]  # the last session has one alone
+    assert not any("orientation" in note.text for note in find_sources(tmp_path, Wanted(orientation="RAS")).notes)
 
 
 def test_dicom_patients_get_pseudonyms_and_studies_are_sessions(tmp_path, monkeypatch):
@@ -262,3 +266,36 @@ def test_options_that_do_not_fit_are_refused(tmp_path, wanted, message):
 def test_a_series_of_volumes_is_refused(tmp_path):
     with pytest.raises(MonaiCaeError, match="not a 3D volume"):
         find_sources(nifti(tmp_path / "bold.nii.gz", shape=(6, 7, 8, 3))).scans[0].read()
+
+
+def test_a_folder_that_can_t_be_read_is_told_without_its_name(tmp_path, monkeypatch):
+    write_series(tmp_path / "scans" / "Featherstone" / "t1")
+    scandir = os.scandir
+
+    def closed(path):
+        if Path(path).name == "Featherstone":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(MonaiCaeError, match=r"can't read a folder in .*scans \(Permission denied\)") as told:
+        find_sources(tmp_path / "scans")
+    shown = "".join(traceback.format_exception(told.value))
+    assert "Featherstone'" not in shown.replace('"', "'") and "Featherstone" not in str(told.value)
+
+
+def test_a_file_that_vanishes_while_headers_are_read_breaks_its_series_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONAI_CAE_ID_KEY", "a key for this test")
+    write_series(tmp_path / "a")
+    write_series(tmp_path / "b", patient={"PatientID": "X1", "PatientName": "X"})
+    read = pydicom.dcmread
+
+    def vanishing(path, **options):
+        content = read(path, **options)
+        if path.parent.name == "a" and path.name == "IM0003":
+            path.unlink()
+        return content
+
+    monkeypatch.setattr(pydicom, "dcmread", vanishing)
+    broken, whole = sorted(find_sources(tmp_path).scans, key=lambda scan: not scan.error)
+    assert "has files that have gone since their headers were read" in broken.error and not whole.error

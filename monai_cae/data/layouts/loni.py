@@ -71,7 +71,13 @@ class Loni(Study):
         return any(re.fullmatch(rf"ADNI|AIBL|{_PTID}", path.name) for path in subfolders(root))
 
     def images(self, root: Path, asked: Asked) -> Images:
-        """One T1w image of each session that the table lists, by its Image Data ID; all where there is no such list."""
+        """One T1w NIfTI image of each session that the table lists, by its Image Data ID; all where a table of rows is
+        named."""
+        raw = self.raw_images(root, asked)
+        return replace(raw, by_name={name: path for name, path in raw.by_name.items() if not path.is_dir()})
+
+    def raw_images(self, root: Path, asked: Asked) -> Images:
+        """The same, with images in DICOM: of these the path is that of the folder."""
         found = _files(root)
         if asked.table and Path(asked.table).is_file():
             return Images(found)
@@ -113,14 +119,17 @@ class Loni(Study):
 
 
 def _files(root: Path) -> dict[str, Path]:
-    """Image Data ID -> NIfTI file: both the file and its folder are named after it."""
+    """Image Data ID -> NIfTI file, or the folder of its DICOM files: both files and folder are named after it."""
     found: dict[str, Path] = {}
+    dicom: dict[str, Path] = {}
     for path in walk(root):
-        if path.name.lower().endswith((".nii", ".nii.gz")):
-            named = re.search(r"_(I\d+)\.nii", path.name) or re.fullmatch(r"(I\d+)", path.parent.name)
-            if named:
+        if path.name.lower().endswith((".nii", ".nii.gz", ".dcm")):
+            named = re.search(r"_(I\d+)\.(?:nii|dcm)", path.name) or re.fullmatch(r"(I\d+)", path.parent.name)
+            if named and path.suffix.lower() != ".dcm":
                 add_image(found, named[1], path)
-    return found
+            elif named and dicom.get(named[1]) != path.parent:
+                add_image(dicom, named[1], path.parent)
+    return {**dicom, **found}
 
 
 def _listed(tables: Sequence[Path], root: Path) -> dict[str, list[Row]]:
@@ -147,17 +156,17 @@ def _listed(tables: Sequence[Path], root: Path) -> dict[str, list[Row]]:
 
 
 def _chosen(listed: Mapping[str, Sequence[Row]], found: Mapping[str, Path], asked: Asked) -> Images:
-    """The image of each session that has any, by its name in the list."""
-    there = {
-        name: [
+    """The image of each session that has any, by its name in the list; of NIfTI and DICOM it is the NIfTI."""
+    there = {}
+    for name, rows in listed.items():
+        images = [
             Candidate(
                 found[row["Image Data ID"]], row["Description"], int(row["Image Data ID"][1:]), row["Description"]
             )
             for row in rows
             if row["Image Data ID"] in found
         ]
-        for name, rows in listed.items()
-    }
+        there[name] = [image for image in images if not image.path.is_dir()] or images
     return choose({name: images for name, images in there.items() if images}, asked.acquisition, asked.run or "last")
 
 

@@ -32,7 +32,11 @@ class Oasis1(WithTable):
         for path in walk(root):
             if found := T88.match(path.name):
                 add_image(images, found["name"], path)
-        if images or not (raw := raw_scans(root, asked, _SESSION, _RAW)).by_name:
+        if images or not (raw := self.raw_images(root, asked)).by_name:
             return Images(images)
         text = "no *_t88_masked_gfc.hdr here: the scans are as they left the scanner, see `monai-cae prepare`"
         return replace(raw, notes=[Note(text), *raw.notes])
+
+    def raw_images(self, root: Path, asked: Asked) -> Images:
+        """One raw scan of each session, whatever else there is of it."""
+        return raw_scans(root, asked, _SESSION, _RAW)

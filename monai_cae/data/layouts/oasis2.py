@@ -49,7 +49,7 @@ def raw_scans(root: Path, asked: Asked, session: re.Pattern[str], scan: re.Patte
     """
     found: dict[str, list[Candidate]] = defaultdict(list)
     for path in walk(root):
-        owner = next((part.name for part in path.parents if session.fullmatch(part.name)), "")
+        owner = next((part.name for part in path.absolute().parents if session.fullmatch(part.name)), "")
         if owner and (run := scan.fullmatch(path.name)):
             found[owner].append(Candidate(path, "MPRAGE", int(run[1])))
     return choose(found, run=asked.run or "first")
