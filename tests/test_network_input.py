@@ -39,6 +39,13 @@ def test_checkpoints_carry_what_they_were_trained_with(trained):
         "extraction": "SliceExtraction", "plane": "axial", "slice_index": TINY["slice_index"], "axes": "anatomical",
         "image_size": TINY["image_size"], "intensity": "ScaleIntensity minv 0 maxv 1", "frame": frame,
     }  # fmt: skip
+    ranges = [one.pop("ranges") for one in (autoencoder, classifier)]
+    seen = json.loads((trained / "datalist.json").read_text())["training"]
+    assert len({item["age"] for item in seen}) > 1
+    for name in ("age", "nWBV", "Educ"):
+        values = [item[name] for item in seen]
+        assert [one[name] for one in ranges] == [[min(values), max(values)]] * 2
+    assert all("MMSE" not in one for one in ranges)  # nobody has one
     assert autoencoder == expected
     assert classifier == {**expected, "covariates": {"age": [75, 8]}, "target": "Diagnosis()"}
     for path in paths:

@@ -143,11 +143,15 @@ def _parser() -> argparse.ArgumentParser:
     predict = command("predict", runs.predict, "probabilities for scans, from a package or a run")
     text = "an unpacked package, a run's output folder, or a checkpoint of the default network"
     predict.add_argument("model", type=Path, help=text)
-    predict.add_argument("scans", type=Path, help="a .nii, .nii.gz or .img, or a folder of them")
+    text = f"a .nii, .nii.gz or .img, or a folder of them; with --prepare {prepare.INPUTS}"
+    predict.add_argument("scans", type=Path, help=text)
     predict.add_argument("out", type=Path, help="folder for predictions.csv")
     predict.set_defaults(settings=[])
     predict.epilog = "Settings of inference.json can follow, such as --device cpu: see `monai-cae settings`."
     add_flags(predict, "trust")
+    text = "the scans are raw: prepare them into OUT/prepared, and predict from those that pass"
+    predict.add_argument("--prepare", action="store_true", help=text)
+    prepare.add_inputs(predict.add_argument_group("with --prepare, of `monai-cae prepare` (--table without it, too)"))
 
     text = "the whole test of a finished model on a cohort that it has not seen: scores with intervals, calibration"
     evaluate = command("evaluate", runs.evaluate, text)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ROLES = ("subject", "session", "image", "age", "sex")
 SLICE = {"plane": "axial", "slice_index": 106}
+SHOWN = 20  # lines about scans; a screen
 _OF_A_TRAINING = ("on_bad_scan", "allow_leaks", "allow_outside")
 LAYOUTS = "cohort folder (OASIS-1 to -3, ADNI, AIBL, IXI, BIDS, Clinica CAPS, or with a table), or a datalist (.json)"
 
@@ -28,12 +29,15 @@ FLAGS = {
 }
 
 
-def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
+Arguments = argparse.ArgumentParser | argparse._ArgumentGroup
+
+
+def add_flags(parser: Arguments, *names: str) -> None:
     for name in names:
         parser.add_argument(f"--{name}", action="store_true", help=FLAGS[name])
 
 
-def add_options(parser: argparse.ArgumentParser, **options: tuple[Any, str]) -> None:
+def add_options(parser: Arguments, **options: tuple[Any, str]) -> None:
     """Options by their names: the default, which tells the type, and what they say."""
     for name, (default, text) in options.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=text)

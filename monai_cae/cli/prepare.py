@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from monai_cae.cli.options import ROLES, add_flags, add_options, progress
+from monai_cae.cli.options import ROLES, SHOWN, Arguments, add_flags, add_options, progress
 from monai_cae.errors import MonaiCaeError
 from monai_cae.terminal import duration, progress_bar, say
 
@@ -18,15 +18,23 @@ if TYPE_CHECKING:
     from monai_cae.prepare.batch import Outcome
     from monai_cae.prepare.sources import Source, Wanted
 
-_SHOWN = 20  # scans whose choice of a series is printed; a screen
+INPUTS = "a scan (NIfTI, Analyze, DICOM), a folder of scans, BIDS, DICOM of any nesting, or a study's download"
 _FAILED = ("error", "fail")
 
 
 def add_prepare(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    text = "a scan (NIfTI, Analyze, DICOM), a folder of scans, BIDS, DICOM of any nesting, or a study's download"
-    parser.add_argument("path", type=Path, metavar="IN", help=text)
+    parser.add_argument("path", type=Path, metavar="IN", help=INPUTS)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the BIDS derivative to write")
+    add_inputs(parser)
+    parser.add_argument(
+        "--resume", action="store_true", help="keep what is finished with the same settings, do the rest"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="as --resume, and prepare again what is otherwise")
+
+
+def add_inputs(parser: Arguments) -> None:
+    """The options that say what is prepared, and how."""
     add_options(
         parser,
         jobs=(1, "scans at a time, each in a process of its own (default: 1)"),
@@ -44,37 +52,47 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
     )
     for role in ROLES[:3]:
         parser.add_argument(f"--{role}-column", default="", help=f"the table's column for {role}")
-    parser.add_argument(
-        "--resume", action="store_true", help="keep what is finished with the same settings, do the rest"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="as --resume, and prepare again what is otherwise")
     add_flags(parser, "hash-ids", "allow-outside")
 
 
+def inputs_given(options: argparse.Namespace) -> list[str]:
+    """Names of those options that are not as they are by default."""
+    parser = argparse.ArgumentParser()
+    add_inputs(parser)
+    return [name for name, usual in vars(parser.parse_args([])).items() if getattr(options, name) != usual]
+
+
 def prepare(options: argparse.Namespace) -> int:
+    outcomes = prepare_folder(options.path, options.out, options, resume=options.resume, overwrite=options.overwrite)
+    return _summary(outcomes, options)
+
+
+def prepare_folder(
+    path: Path, out: Path, options: argparse.Namespace, *, resume: bool, overwrite: bool
+) -> list[Outcome]:
+    """Prepare with the options of `add_inputs`, and tell what is chosen and what becomes of each scan."""
     from monai_cae.prepare import PrepareSettings
     from monai_cae.prepare.cohort import prepare_cohort
     from monai_cae.prepare.sources import find_sources
 
     if options.jobs < 1:
         raise MonaiCaeError(f"--jobs must be 1 or more, not {options.jobs}")
-    _refuse_nested(options.path, options.out)
-    sources = find_sources(options.path, _wanted(options))
+    _refuse_nested(path, out)
+    sources = find_sources(path, _wanted(options))
     print(f"{len(sources.scans)} scan{'s' if len(sources.scans) != 1 else ''}: {sources.layout}", flush=True)
     for note in sources.notes:
         say(f"note: {note.line(names=not sources.private)}")
     _print_choices(sources.scans)
-    outcomes = prepare_cohort(
+    return prepare_cohort(
         sources,
-        options.out,
+        out,
         PrepareSettings(mask="none" if options.mask == "none" else "auto"),
         jobs=options.jobs,
-        resume=options.resume,
-        overwrite=options.overwrite,
+        resume=resume,
+        overwrite=overwrite,
         columns=_columns(options),
         progress=_shown,
     )
-    return _summary(outcomes, options)
 
 
 def _refuse_nested(path: Path, out: Path) -> None:
@@ -113,11 +131,11 @@ def _columns(options: argparse.Namespace) -> dict[str, str]:
 
 def _print_choices(scans: Sequence[Source]) -> None:
     chosen = [scan for scan in scans if scan.lines]
-    for scan in chosen[:_SHOWN]:
+    for scan in chosen[:SHOWN]:
         for line in scan.lines:
             say(f"{scan.name}: {line}")
-    if len(chosen) > _SHOWN:
-        print(f"and {len(chosen) - _SHOWN} more, in the same way")
+    if len(chosen) > SHOWN:
+        print(f"and {len(chosen) - SHOWN} more, in the same way")
 
 
 def _shown(outcomes: Iterable[Outcome], total: int) -> Iterator[Outcome]:
@@ -143,7 +161,7 @@ def _summary(outcomes: Sequence[Outcome], options: argparse.Namespace) -> int:
     counts = Counter(outcome.verdict for outcome in outcomes)
     failed = counts["error"] + counts["fail"]
     print(f"\n{counts['pass']} prepared, {counts['review']} to review, {failed} failed; see {page}")
-    for outcome in [one for one in outcomes if one.verdict in _FAILED][:_SHOWN]:
+    for outcome in [one for one in outcomes if one.verdict in _FAILED][:SHOWN]:
         say(f"  {outcome.line}")
     if counts["pass"] + counts["review"]:
         print(f"next: open {page}, then monai-cae check {quote(str(options.out))}")

@@ -20,6 +20,8 @@ from typing import Any
 from yaml import YAMLError, safe_load
 
 from monai_cae import DISCLAIMER
+from monai_cae.cli.prediction import predict_raw, refuse_inputs
+from monai_cae.cli.prepare import inputs_given
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 
@@ -43,20 +45,31 @@ def run(options: argparse.Namespace) -> None:
     _bundle("run", "training", "--config_file", config, *places, *given)
 
 
-def predict(options: argparse.Namespace) -> None:
+def predict(options: argparse.Namespace) -> int:
     from monai_cae.sharing import check_package
+    from monai_cae.sharing.bundle import CHECKPOINTS
     from monai_cae.sharing.settings import inference_settings, kind_of
 
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
     config, settings = bundle_folder() / "configs" / "inference.json", _places(checkpoint=options.model)
-    kind = kind_of(options.model)
+    checkpoint, kind = options.model, kind_of(options.model)
     if kind == "package":
         check_package(options.model, trust=options.trust)
         config, settings = options.model / "configs" / "inference.json", []
     elif kind == "run":
         settings = _options(inference_settings(options.model))
-    places = _places(dataset_dir=options.scans, predictions=options.out / "predictions.csv")
-    _bundle("run", "--config_file", str(config), *settings, *places, *given)
+    if kind != "checkpoint":
+        checkpoint = options.model / CHECKPOINTS["classifier"]
+
+    def infer(scans: Path, further: Sequence[str]) -> None:
+        places = _places(dataset_dir=scans, predictions=options.out / "predictions.csv")
+        _bundle("run", "--config_file", str(config), *settings, *places, *further, *given)
+
+    if options.prepare:
+        return predict_raw(options, given, checkpoint, infer)
+    refuse_inputs([name for name in inputs_given(options) if name != "table"])
+    infer(options.scans, ["--table", str(options.table)] if options.table else [])
+    return 0
 
 
 def evaluate(options: argparse.Namespace) -> None:

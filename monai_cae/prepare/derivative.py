@@ -273,6 +273,22 @@ def write_tables(out: Path, scans: Sequence[Source], columns: Mapping[str, str],
             _merge(out / f"sub-{subject}" / f"sub-{subject}_sessions.tsv", "session_id", visits)
 
 
+def read_tables(out: Path, scans: Iterable[str]) -> dict[str, dict[str, str]]:
+    """What participants.tsv and the sessions' tables say of scans, by their names such as "sub-01_ses-02"."""
+    people, found = _rows_of(out / "participants.tsv", "participant_id"), {}
+    for scan in scans:
+        subject, _, session = scan.partition("_")
+        of_session = (
+            _rows_of(out / subject / f"{subject}_sessions.tsv", "session_id").get(session, {}) if session else {}
+        )
+        found[scan] = {**people.get(subject, {}), **of_session}
+    return found
+
+
+def _rows_of(path: Path, key: str) -> dict[str, dict[str, str]]:
+    return {row[key]: dict(row) for _, row in read_cells(path).rows if key in row} if path.is_file() else {}
+
+
 def _row(row: Scan | None, left_out: set[str], hashed: bool) -> dict[str, str]:
     if row is None:
         return {}
@@ -286,8 +302,7 @@ def _with_id(row: Scan) -> list[str]:
 
 
 def _merge(path: Path, key: str, rows: Sequence[Mapping[str, str]]) -> None:
-    before = {row[key]: row for _, row in read_cells(path).rows if key in row} if path.is_file() else {}
-    write_tsv(path, list({**before, **{row[key]: row for row in rows}}.values()))
+    write_tsv(path, list({**_rows_of(path, key), **{row[key]: row for row in rows}}.values()))
 
 
 def write_tsv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from monai_cae.data.layouts.derivative import QC_TABLE, VERDICTS, read_qc
 from monai_cae.files import write_text
 from monai_cae.prepare.batch import ERROR, Outcome, finished_in
 from monai_cae.prepare.derivative import Place, write_tsv
-from monai_cae.prepare.quality import QUALITY, Quality
+from monai_cae.prepare.quality import QUALITY, Quality, excess
 from monai_cae.templates import render
 
 PAGE = "qc.html"
@@ -31,17 +31,7 @@ def worst_first(outcomes: Iterable[Outcome], qualities: Sequence[Quality] = QUAL
 
 
 def _worst(qc: Mapping[str, float], qualities: Sequence[Quality]) -> float:
-    return max((_excess(qc[one.name], one) for one in qualities if one.name in qc), default=0.0)
-
-
-def _excess(value: float, quality: Quality) -> float:
-    """0 at the limit of passing, 1 at that of failing; negative inside."""
-    if math.isnan(value):
-        return 1.0
-    (low, high), (worst_low, worst_high) = quality.good, quality.usable
-    sides = [(low - value, low - worst_low), (value - high, worst_high - high)]
-    # a limit that is the same for both is one by definition, as a Dice of at most 1
-    return max((distance / width for distance, width in sides if 0 < width < math.inf), default=-math.inf)
+    return max((excess(qc[one.name], one) for one in qualities if one.name in qc), default=0.0)
 
 
 def write_table(
@@ -121,5 +111,5 @@ def _card(out: Path, one: Outcome, row: Mapping[str, str], qualities: Sequence[Q
 
 
 def _state(value: float, quality: Quality) -> str:
-    excess = _excess(value, quality)
-    return "fail" if excess > 1 else "review" if excess > 0 else "pass"
+    beyond = excess(value, quality)
+    return "fail" if beyond > 1 else "review" if beyond > 0 else "pass"

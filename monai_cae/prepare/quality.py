@@ -61,6 +61,7 @@ class Quality:
 
 
 _NONE = math.inf
+_NEAR = 0.2
 # Where the limits come from: docs/prepare.md, "Limits".
 QUALITY: tuple[Quality, ...] = (
     Quality("brain_ml", "ml", "volume of the brain", (1000, 2150), (800, 2500)),
@@ -76,6 +77,22 @@ QUALITY: tuple[Quality, ...] = (
     Quality("bias", "", "variation of white matter that is left", (0, 0.06), (0, 0.15)),
     Quality("snr", "", "white matter over noise", (10, _NONE), (5, _NONE)),
 )
+
+
+def excess(value: float, quality: Quality) -> float:
+    """How far a number is beyond its limits: 0 at the limit of passing, 1 at that of failing; negative inside."""
+    if math.isnan(value):
+        return 1.0
+    (low, high), (worst_low, worst_high) = quality.good, quality.usable
+    sides = [(low - value, low - worst_low), (value - high, worst_high - high)]
+    # a limit that is the same for both is one by definition, as a Dice of at most 1
+    return max((distance / width for distance, width in sides if 0 < width < math.inf), default=-math.inf)
+
+
+def close_to_limits(qc: Mapping[str, float]) -> list[str]:
+    """Numbers that pass, and would not if they were a little worse: by a fifth of the way from passing to failing."""
+    near = [item for item in QUALITY if item.name in qc and -_NEAR < excess(qc[item.name], item) <= 0]
+    return [f"{item.meaning} is close to its limit: {qc[item.name]:.4g} {item.unit}".rstrip() for item in near]
 
 
 def judge(qc: Mapping[str, float]) -> Verdict:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from monai.transforms import Compose
 from monai.transforms.intensity import array as intensity
 
+from monai_cae.data.cohort.tables import COVARIATES
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import Frame, common_frame, frames_of, from_record
 from monai_cae.data.texts import shown
@@ -45,10 +47,15 @@ class NetworkInput:
             self.settings["target"] = repr(target)
 
     def record(self, items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Plain values for a checkpoint: the settings, and the frame that most images of the training's items share."""
+        """Plain values for a checkpoint: the settings, the frame that most images of the training's items share, and
+        `ranges`: the lowest and the highest age in whole years, and of other numbers of the table the same."""
         frames = frames_of((str(item["image"]) for item in items), self.extraction)
         frame = common_frame(frames)._asdict() if frames else None
-        return _plain({**self.settings, "frame": frame})
+        numbers = {name: [n for item in items if _is_number(n := item.get(name))] for name in ("age", *COVARIATES)}
+        ranges = {name: [min(found), max(found)] for name, found in numbers.items() if found}
+        if "age" in ranges:
+            ranges["age"] = [math.floor(ranges["age"][0]), math.ceil(ranges["age"][1])]
+        return _plain({**self.settings, "frame": frame, "ranges": ranges})
 
     def training_of(self, records: Mapping[str, Mapping[str, Any]]) -> Frame | None:
         """The frame that the checkpoints record; None where none does.
@@ -68,6 +75,30 @@ class NetworkInput:
                     raise MonaiCaeError(_refusal(checkpoint, f"extraction#{name}" if own else name, before, now))
             frames.append(from_record(recorded.get("frame")))
         return next((frame for frame in frames if frame is not None), None)
+
+
+def out_of_range(record: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Which numbers of a subject the training has none like, a line each.
+
+    Args:
+        record: what a checkpoint carries, see `NetworkInput.record`.
+        given: name -> number, or None.
+    """
+    ranges = record.get("ranges")
+    lines = []
+    for name, limits in ranges.items() if isinstance(ranges, Mapping) else ():
+        value = given.get(name)
+        if not (
+            _is_number(value) and isinstance(limits, Sequence) and len(limits) == 2 and all(map(_is_number, limits))
+        ):
+            continue
+        if not limits[0] <= value <= limits[1]:
+            lines.append(f"{name} {value:g} is outside the training's {limits[0]:g} to {limits[1]:g}")
+    return lines
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,160 @@
+"""`monai-cae predict --prepare`: raw scans in, probabilities out, and of each scan whether to believe them."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_cae.cli.options import SHOWN
+from monai_cae.cli.prepare import prepare_folder
+from monai_cae.errors import MonaiCaeError
+from monai_cae.files import replacing
+from monai_cae.terminal import say
+
+FOLDER, TABLE = "prepared", "table.tsv"
+_ADDED = ("qc", "qc_reasons", "warnings")
+
+
+def predict_raw(
+    options: argparse.Namespace, given: Sequence[str], checkpoint: Path, infer: Callable[[Path, Sequence[str]], None]
+) -> int:
+    """Prepare what there is into OUT/prepared, predict from what passes, and say in predictions.csv what does not.
+
+    Args:
+        options: of the command.
+        given: settings of inference.json, as the bundle spells them.
+        checkpoint: the classifier's, whose record says what its training was like.
+        infer: writes predictions.csv for the images of a folder, with further settings.
+
+    Returns:
+        Exit status: 1 if nothing was predicted.
+
+    Raises:
+        MonaiCaeError: there are predictions, which may not be replaced, and whatever `prepare` refuses.
+    """
+    from monai_cae.data.layouts.derivative import QC_TABLE, read_qc
+    from monai_cae.prepare.derivative import Place, read_tables
+    from monai_cae.training import refuse_predictions
+
+    predictions, folder = options.out / "predictions.csv", options.out / FOLDER
+    overwrite = _value(given, "overwrite") in ("true", "True")
+    refuse_predictions(str(predictions), overwrite)
+    prepare_folder(options.scans, folder, options, resume=True, overwrite=overwrite)
+    judged = read_qc(folder / QC_TABLE)
+    usable = [name for name, one in judged.items() if not one.left_out]
+    print(f"\n{len(usable)} of {len(judged)} scans can be predicted from; see {folder / 'qc.html'}", flush=True)
+    rows: dict[str, dict[str, str]] = {}
+    warnings: dict[str, list[str]] = {}
+    if usable:
+        table = _write_table(options.out / TABLE, read_tables(folder, usable))
+        infer(folder, ["--table", _place(table)] if table else [])
+        of_file = {str(Place(folder, name).image.absolute()): name for name in usable}
+        with predictions.open(newline="", encoding="utf-8") as file:
+            rows = {of_file[str(Path(row["file"]).absolute())]: row for row in csv.DictReader(file)}
+        images = {name: Place(folder, name).image for name in rows}
+        warnings = _warnings(checkpoint, images, table, folder)
+    columns = list(dict.fromkeys(["scan", "subject", *(name for row in rows.values() for name in row), *_ADDED]))
+    with replacing(predictions) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        for name, one in sorted(judged.items(), key=lambda item: (item[0] not in rows, item[0])):
+            left = "" if name in rows else one.left_out or "left out, see left_out.csv"
+            reasons = "; ".join(text for text in (one.reasons, left) if text)
+            added = {"qc": one.verdict, "qc_reasons": reasons, "warnings": "; ".join(warnings.get(name, []))}
+            writer.writerow({"scan": name, "subject": name.partition("_")[0], **rows.get(name, {}), **added})
+    lines = [f"{name}: {one.verdict}, not predicted ({one.reasons or one.left_out})"
+             for name, one in judged.items() if name not in rows]  # fmt: skip
+    lines += [f"{name}: {line}" for name, found in warnings.items() for line in found]
+    lines += [f"{name}: to review ({judged[name].reasons})" for name in rows if judged[name].verdict == "review"]
+    print(f"{len(rows)} of {len(judged)} scans predicted: {predictions}")
+    for line in lines[:SHOWN]:
+        say(f"  ! {line}")
+    if len(lines) > SHOWN:
+        print(f"  and {len(lines) - SHOWN} more, in {predictions}")
+    return int(not rows)
+
+
+def _value(settings: Sequence[str], name: str) -> str:
+    """Of a setting, as MONAI reads it: `--name value`, `--name=value`, and `--name` for true."""
+    found = ""
+    for number, part in enumerate(settings):
+        if part.startswith(f"--{name}="):
+            found = part.partition("=")[2]
+        elif part == f"--{name}":
+            after = settings[number + 1 : number + 2]
+            found = after[0] if after and not after[0].startswith("--") else "true"
+    return found
+
+
+def _place(path: Path) -> str:
+    return str(path) if path.is_absolute() else f"./{path}"
+
+
+def _write_table(path: Path, rows: Mapping[str, Mapping[str, str]]) -> Path | None:
+    """The numbers that a network may take, by the names of the prepared scans; None where nothing is known of any."""
+    from monai_cae.data.cohort.tables import COVARIATES, ROLES
+    from monai_cae.prepare.derivative import write_tsv
+
+    wanted = {name.casefold() for name in (*ROLES["age"], *ROLES["sex"], *COVARIATES, "CDR")}
+    kept = {scan: {name: text for name, text in row.items() if name.casefold() in wanted} for scan, row in rows.items()}
+    if not any(kept.values()):
+        path.unlink(missing_ok=True)
+        return None
+    write_tsv(path, [{**_ids(scan), **row} for scan, row in kept.items()])
+    return path
+
+
+def _ids(scan: str) -> dict[str, str]:
+    subject, _, session = scan.partition("_")
+    return {"participant_id": subject, **({"session_id": session} if session else {})}
+
+
+def _warnings(checkpoint: Path, images: Mapping[str, Path], table: Path | None, folder: Path) -> dict[str, list[str]]:
+    """Where a scan is unlike the training's, or its numbers of quality hardly pass."""
+    from monai_cae.data.images.inputs import out_of_range
+    from monai_cae.networks import trained_with
+    from monai_cae.prepare.batch import finished_in
+    from monai_cae.prepare.quality import close_to_limits
+
+    record = next(iter(trained_with(checkpoint).values()), {})
+    numbers, quality = _numbers(table), finished_in(folder)
+    frames = _other_frame(record, images.values())
+    found = {}
+    for name, image in images.items():
+        known = numbers.get(name, {})
+        taken = {one.removesuffix("^2") for one in record.get("covariates") or {}} - {"sex"}
+        missing = [f"{one} is not known: taken to be average" for one in sorted(taken) if known.get(one) is None]
+        near = close_to_limits(quality[name].qc)
+        found[name] = [*out_of_range(record, known), *missing, *frames.get(str(image), []), *near]
+    return {name: lines for name, lines in found.items() if lines}
+
+
+def _numbers(table: Path | None) -> dict[str, dict[str, Any]]:
+    from monai_cae.data.cohort.tables import read_table
+
+    rows = read_table(table, subject_pattern="(.+)", sex_codes="none") if table else []
+    return {row.name: {"age": row.age, "cdr": row.cdr, **row.covariates} for row in rows}
+
+
+def _other_frame(record: Mapping[str, Any], images: Iterable[Path]) -> dict[str, list[str]]:
+    """Images that show another place than the training's; inference refuses these unless it is told to go on."""
+    from monai_cae.data import SliceExtraction
+    from monai_cae.data.images.frames import frame_faults, frame_of, from_record
+    from monai_cae.data.images.volumes import find_volume
+
+    training = from_record(record.get("frame"))
+    if training is None or not {"plane", "slice_index", "axes"} <= record.keys():
+        return {}
+    extraction = SliceExtraction(record["plane"], record["slice_index"], record["axes"])
+    frames = {str(image): frame_of(find_volume(str(image)).layout, extraction) for image in images}
+    faults = frame_faults(frames, cohort=False, training=training)
+    return {image: [f"{extraction.name} {fault.removesuffix(': register it')}"] for image, fault in faults.items()}
+
+
+def refuse_inputs(names: Sequence[str]) -> None:
+    """MonaiCaeError where options of the preparation are given, and nothing is prepared."""
+    if names:
+        raise MonaiCaeError(f"--{names[0].replace('_', '-')} is for raw scans: give --prepare, too, or leave it out")
