@@ -41,7 +41,7 @@ def test_deterministic_twice_gives_the_same_bits(train, tmp_path, precision, poo
 
 def test_deterministic_graphs_give_the_bits_of_ordinary_steps(train, gpu, tmp_path):
     """Dropout and augmentation too: a replay draws what a step would have drawn. The learning rate is the same number
-    in float32, which a recorded step has it in, and in float64, in which PyTorch hands it to Adam's kernel otherwise."""
+    in float32, as a recorded step has it, and in float64, as PyTorch hands it to Adam's kernel otherwise."""
     options = {**SMALL, "max_epochs": EPOCHS, "deterministic": True, "learning_rate": 2.0**-7}
     options["pretrain"] = {"augment": True}
     for compile in ("graph", "off"):
