@@ -547,6 +547,7 @@ def test_shared_settings_have_the_same_default_everywhere():
         ("pretrain.json", {"tracking_uri": "./mlruns"}, "tracking_uri must be sqlite:///FILE"),
         ("pretrain.json", {"channels": "abc"}, "channels must be a list of whole numbers above 0, such as"),
         ("train.json", {"network_def#hidden": "abc"}, "hidden must be a list of whole numbers above 0, such as"),
+        ("pretrain.json", {"image_size": 18}, "image_size must be divisible by 4 (the encoder's pooling), not 18"),
         ("train.json", {"image_size": 18}, "spatial_size must be divisible by 4"),
         ("train.json", {}, "no pretrained autoencoder at .*pretrain.json.*--pretrained none"),
         ("evaluate.json", {}, r"no checkpoint at .*/models/model\.pt: run train\.json .* name one with --checkpoint"),

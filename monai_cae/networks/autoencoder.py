@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from monai.networks.layers.factories import Conv, Norm, Pool
 from torch import nn
 
+from monai_cae.errors import MonaiCaeError
 from monai_cae.networks.widths import check_widths
 
 DEFAULT_CHANNELS = (32, 64, 128)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class ConvAutoencoder(nn.Module):
@@ -127,6 +130,22 @@ class ConvDecoder(nn.Module):
                 x = self.upsample(x)
             x = block(x)
         return self.output(x)
+
+
+def for_images(network: Network, image_size: int) -> Network:
+    """The network, if it gives back images of this size; of networks that are not from here nothing is known.
+
+    Args:
+        network: an autoencoder.
+        image_size: of each side.
+
+    Raises:
+        MonaiCaeError: the encoder cannot halve it evenly.
+    """
+    downsampling = getattr(network.encoder, "downsampling", 1) if isinstance(network, ConvAutoencoder) else 1
+    if image_size % downsampling:
+        raise MonaiCaeError(f"image_size must be divisible by {downsampling} (the encoder's pooling), not {image_size}")
+    return network
 
 
 def _block(spatial_dims: int, in_channels: int, out_channels: int) -> nn.Sequential:
