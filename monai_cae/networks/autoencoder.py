@@ -12,10 +12,11 @@ from itertools import pairwise
 from typing import TypeVar
 
 import torch
-from monai.networks.layers.factories import Conv, Norm, Pool
+from monai.networks.layers.factories import Conv, Norm
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.networks.pooling import MaxPool
 from monai_cae.networks.widths import check_widths
 
 DEFAULT_CHANNELS = (32, 64, 128)
@@ -72,7 +73,7 @@ class ConvEncoder(nn.Module):
         check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
         widths = [in_channels, *channels]
         self.blocks = nn.ModuleList(_block(spatial_dims, i, o) for i, o in pairwise(widths))
-        self.pool = Pool[Pool.MAX, spatial_dims](2)
+        self.pool = MaxPool(spatial_dims)
         self.downsampling = 2 ** (len(channels) - 1)
         self.out_channels = channels[-1]
 

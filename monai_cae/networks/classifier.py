@@ -10,6 +10,7 @@ from torch import nn
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks.histogram import IntensityHistogram
+from monai_cae.networks.pooling import MeanPool
 from monai_cae.networks.widths import check_widths
 
 
@@ -109,51 +110,6 @@ class EncoderClassifier(nn.Module):
         if self.encoder_frozen:
             self.encoder.eval()
         return self
-
-
-class MeanPool(nn.Module):
-    """PyTorch's adaptive average pooling to so many places along each axis, on CUDA also with deterministic kernels.
-
-    The gradient of PyTorch's own adds up in any order there, so it refuses to compute it where
-    `torch.use_deterministic_algorithms` asks for the same bits every time. In that case the axes are averaged in turn.
-
-    Args:
-        places: along each axis.
-        spatial_dims: 1, 2 or 3.
-    """
-
-    def __init__(self, places: int, spatial_dims: int) -> None:
-        super().__init__()
-        pools = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
-        self.places = places
-        self.pool = pools[spatial_dims](places)
-
-    def forward(self, code: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            code: shape `(N, C, H, W[, D])`.
-
-        Returns:
-            Shape `(N, C, places, places[, places])`.
-        """
-        if not torch.jit.is_scripting():  # noqa: SIM102  # by itself, as TorchScript then leaves out what it can't compile
-            if code.is_cuda and torch.are_deterministic_algorithms_enabled():
-                return mean_in_order(code, self.places)
-        return self.pool(code)
-
-
-def mean_in_order(code: torch.Tensor, places: int) -> torch.Tensor:
-    """As adaptive average pooling, one axis after the other.
-
-    Args:
-        code: shape `(N, C, H, W[, D])`.
-        places: along each axis; where they do not divide it, neighbours overlap.
-    """
-    for axis in range(2, code.ndim):
-        size = code.shape[axis]
-        bounds = [(place * size // places, -(-(place + 1) * size // places)) for place in range(places)]
-        code = torch.stack([code.narrow(axis, first, end - first).mean(axis) for first, end in bounds], dim=axis)
-    return code
 
 
 class Head(nn.Sequential):

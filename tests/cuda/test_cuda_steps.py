@@ -11,7 +11,13 @@ from ignite.engine import Engine, Events
 from monai.bundle import ConfigWorkflow
 from tiny import CONFIGS, TINY
 
-pytestmark = pytest.mark.cuda
+from monai_cae.networks import ConvEncoder, EncoderClassifier
+from monai_cae.training import use_machine
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning"),  # said once a process
+]
 EPOCHS = 6  # ordinary steps come first: three of each size of batch, and the smaller size comes once an epoch
 STAGES = ("pretrain", "train")
 
@@ -37,6 +43,19 @@ def test_deterministic_twice_gives_the_same_bits(train, tmp_path, precision, poo
     assert largest_difference(tmp_path / "one", tmp_path / "two") == 0
     train(tmp_path / "other", **{**options, "seed": 6})
     assert largest_difference(tmp_path / "one", tmp_path / "other") > 0
+
+
+def test_networks_of_volumes_learn_with_deterministic_kernels(device):
+    """PyTorch has none for the gradients of the poolings that they are made of."""
+    image, found = torch.rand(2, 1, 8, 12, 8, generator=torch.Generator().manual_seed(1)).to(device), []
+    use_machine(deterministic=True)
+    for _ in range(2):
+        torch.manual_seed(0)
+        encoder = ConvEncoder(spatial_dims=3, channels=(2, 3))
+        network = EncoderClassifier(encoder=encoder, spatial_size=image.shape[2:], pooling=3, dropout=0).to(device)
+        network(image).sum().backward()
+        found.append([parameter.grad.cpu() for parameter in network.parameters()])
+    assert all(torch.equal(one, other) and one.isfinite().all() for one, other in zip(*found, strict=True))
 
 
 def test_deterministic_graphs_give_the_bits_of_ordinary_steps(train, gpu, tmp_path):
