@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 DEMO := demo
 
-.PHONY: help demo test lint configs faults bench clean
+.PHONY: help demo test lint configs faults bench gpu clean
 
 help:
 	@echo "make demo   synthetic cohort -> pretrain -> train -> evaluate, a few minutes on two cores"
@@ -13,6 +13,7 @@ help:
 	@echo "make configs writes the bundle's configs from their sources in bundle/configs/src"
 	@echo "make faults tries every fault of docs/reliability.md (kills, full disks, dead servers ...) and writes its table"
 	@echo "make bench  all benchmarks, quick, and one table of what is claimed; sets up Keras in .venv-keras to compare with"
+	@echo "make gpu    every test of the CUDA path and the GPU benchmarks, on a machine with a CUDA GPU; one table of all"
 	@echo "make clean  remove .venv and the demo's output"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -52,6 +53,9 @@ $(KERAS): benchmarks/keras/requirements.txt
 
 bench: $(STAMP) $(KERAS)
 	@$(BIN)/python -W ignore::UserWarning benchmarks --quick --keras $(KERAS)
+
+gpu: $(STAMP)
+	@$(BIN)/python tools/gpu.py
 
 clean:
 	rm -rf .venv .venv-keras $(DEMO)

@@ -1,4 +1,4 @@
-"""All benchmarks, one after the other, and one table of their claims.
+"""All benchmarks for a CPU, one after the other, and one table of their claims; those for a GPU are `make gpu`'s.
 
 Run: python benchmarks [--quick] [--keras PYTHON]        what `make bench` does, with --quick
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from report import RESULTS, Row, print_table
 
 HERE = Path(__file__).parent
-NOT_BENCHMARKS = {"__main__.py", "distortions.py", "report.py", "workload.py"}
+NOT_BENCHMARKS = {"__main__.py", "bare.py", "bounds.py", "distortions.py", "report.py", "workload.py"}
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
     options = ["--quick"] if chosen.quick else []
     rows, failed = [], []
     for script in sorted(HERE.glob("*.py")):
-        if script.name in NOT_BENCHMARKS:
+        if script.name in NOT_BENCHMARKS or script.name.startswith("gpu_"):
             continue
         print(f"\n{script.stem}", flush=True)
         started = time.perf_counter()

@@ -1,7 +1,8 @@
 """Claim: a folder of volumes becomes predictions.csv 3 x faster than in plain MONAI, in flat memory and linear time.
 
 Run: python benchmarks/inference.py [--quick]
-     --quick takes 2 turns of fewer scans instead of 7; for the growth 500 and 1,500 volumes instead of 1,000 and 10,000
+     --quick takes 2 turns of fewer scans instead of 7; for the growth 500 and 1,500 volumes instead of 1,000 and
+     10,000, of whose peak memory, which varies by a tenth, nothing is claimed
 
 Ours is inference.json as it is, float32; what `--precision auto` does is a row of its own. Plain MONAI is a DataLoader
 of batch size 1 and NibabelReader, which reads the volume, before the same transforms and the same network in float32.
@@ -199,9 +200,10 @@ def grow(root: Path, files: list[Path], checkpoint: Path, quick: bool) -> list[R
     few, many = ({"ms": 1e3 * seconds[str(size)] / size, "mib": processes[size].end()} for size in sizes)
     what, against = f"{sizes[1]:,} volumes", f"with {sizes[0]:,}"
     return [
-        Row(f"peak memory, {what}", many["mib"], few["mib"], against, "MiB", many["mib"] / few["mib"], "<= 1.1"),
+        Row(f"peak memory, {what}", many["mib"], few["mib"], against, "MiB", many["mib"] / few["mib"],
+            "" if quick else "<= 1.1"),
         Row(f"time per volume, {what}", many["ms"], few["ms"], against, "ms", many["ms"] / few["ms"], "<= 1.1"),
-    ]
+    ]  # fmt: skip
 
 
 def main() -> None:

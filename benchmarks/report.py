@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
 import statistics
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
+COLUMNS = 80
 
 
 @dataclass(frozen=True)
@@ -77,15 +80,20 @@ def finish(name: str, rows: Sequence[Row], **details: object) -> None:
 
 
 def print_table(rows: Sequence[Row]) -> None:
-    """What, ours, alternative, ratio, target: one line a claim."""
+    """What, ours, alternative, ratio, target: a claim in as many lines as its words take in 80 columns."""
     lines = [("what", "ours", "alternative", "ratio", "target", "")]
     for row in rows:
         other = f"{_figure(row.alternative, row.unit)} {row.against}".strip() if row.alternative else row.against or "-"
         verdict = {None: "", True: "met", False: "NOT MET"}[row.met]
         lines.append((row.what, _figure(row.ours, row.unit), other, f"{row.ratio:.3g}", row.target, verdict))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    left = COLUMNS - sum(widths) + widths[0] + widths[2] - 2 * (len(widths) - 1)
+    widths[2] = min(widths[2], max(left - widths[0], left // 2 - 3))
+    widths[0] = min(widths[0], left - widths[2])
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), flush=True)
+        cells = [textwrap.wrap(cell, width) if cell else [] for cell, width in zip(line, widths, strict=True)]
+        for part in itertools.zip_longest(*cells, fillvalue=""):
+            print("  ".join(cell.ljust(width) for cell, width in zip(part, widths, strict=True)).rstrip(), flush=True)
 
 
 def _figure(value: float, unit: str) -> str:

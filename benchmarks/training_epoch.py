@@ -1,8 +1,9 @@
 """Claims: one CAE epoch on a CPU takes at most 0.40 x Keras 3 on TensorFlow, at most 1.05 x a bare PyTorch loop.
 
 Run: python benchmarks/training_epoch.py [--quick] [--keras PYTHON]
-     --quick measures 2 epochs of each way instead of 5; PYTHON is an interpreter that has keras and tensorflow-cpu
-     (benchmarks/keras/requirements.txt; `make bench` sets one up), without one that row is left out
+     --quick measures 2 epochs of each way instead of 5, too few for claims that 5 % decide; PYTHON is an interpreter
+     that has keras and tensorflow-cpu (benchmarks/keras/requirements.txt; `make bench` sets one up), without one that
+     row is left out
 
 112 random slices of 176 x 176, batch 32, the network of the paper's Table II. Ours is pretrain.json itself on images
 that are in memory, engine, loader, metrics, checkpoint and MLflow included, less its validation, which the others
@@ -104,14 +105,15 @@ def main() -> None:
     floor = GFLOP_PER_IMAGE * SLICES / rate
     rows = [
         Row("CAE epoch, engine to MLflow", epoch, seconds["bare"], "bare loop, same settings", "s",
-            epoch / seconds["bare"], "<= 1.05"),
+            epoch / seconds["bare"], "" if options.quick else "<= 1.05"),
         Row("CAE epoch", epoch, seconds["plain"], "plain PyTorch float32", "s", epoch / seconds["plain"]),
         Row("CAE epoch, share of the matrix rate", epoch, floor, "at that rate", "s", floor / epoch),
         Row("MLflow in an epoch", ours.mlflow / 2, whole / 2, "whole epoch", "s", ours.mlflow / whole, "<= 0.02"),
     ]  # fmt: skip
     if keras:
         against = f"Keras {keras.version}"
-        rows.insert(0, Row("CAE epoch", epoch, seconds["keras"], against, "s", epoch / seconds["keras"], "<= 0.40"))
+        target = "" if options.quick else "<= 0.40"
+        rows.insert(0, Row("CAE epoch", epoch, seconds["keras"], against, "s", epoch / seconds["keras"], target))
         keras.process.terminate()
     finish("training_epoch", rows, gflop_per_s=rate, seconds=seconds)
 

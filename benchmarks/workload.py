@@ -13,6 +13,7 @@ import monai_cae
 
 SLICES, VALIDATION, BATCH, SIZE = 112, 28, 32, 176
 GFLOP_PER_IMAGE = 20.6  # forward 6.9, backward twice that; convolutions alone
+UNVALIDATED = {"val_interval": 10**6, "max_epochs": 10**6}  # a GPU's host does not know when a validation begins
 Items = list[dict[str, torch.Tensor]]
 
 
@@ -40,7 +41,8 @@ class Stage:
         self, config: str, items: Items, output_dir: str, trainer: str = "train#trainer", **options: Any
     ) -> None:
         path = Path(monai_cae.__file__).parents[1] / "bundle" / "configs" / config
-        given = {"output_dir": output_dir, "tracking_uri": f"sqlite:///{output_dir}/mlruns.db", "best#trained_on": []}
+        given = {"output_dir": output_dir, "tracking_uri": f"sqlite:///{output_dir}/mlruns.db"}
+        given |= {"best#trained_on": [], "best#network_input": None}  # of nobody, and of no file
         self.workflow = ConfigWorkflow(str(path), **{**given, "max_epochs": 1, **options})
         for name, chosen in (("train", items), ("validate", items[:VALIDATION])):
             self.workflow.parser[f"{name}#dataset"] = chosen

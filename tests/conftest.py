@@ -10,6 +10,7 @@ from typing import Any
 
 import monai.bundle
 import pytest
+import torch
 from tiny import CONFIGS, TINY, UNTRAINED, write_discs
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -20,8 +21,18 @@ if (worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", "")
     os.sched_setaffinity(0, {cores[int(worker[1]) % len(cores)]})
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a fault's mark says goes into the report, from which tools/faults.py makes its table."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the tests marked `cuda` run; `--on cpu` tries their logic on a machine without a GPU."""
+    parser.addoption("--on", default="cuda", metavar="DEVICE", help="device of the tests marked cuda: cuda or cpu")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What a fault's mark says goes into the report, from which tools/faults.py makes its table. Tests marked `cuda`
+    are skipped where there is no GPU."""
+    marked = [item for item in items if item.get_closest_marker("cuda")]
+    if marked and config.getoption("--on") == "cuda" and not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="no CUDA GPU here: `make gpu` runs it where there is one"))
     for item in items:
         item.user_properties += [("fault", list(mark.args)) for mark in item.iter_markers("fault")]
 

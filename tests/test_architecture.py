@@ -31,7 +31,8 @@ ALLOWED = {
     "training": BASE | {"networks", "evaluation", "tracking", "folders", "targets"},
     "experiment": BASE | {"training", "targets", "evaluation", "data", "tracking", "templates"},
     "sharing": BASE | {"folders", "networks", "training", "evaluation", "data", "templates"},
-    "cli": BASE | {"data", "tracking", "evaluation", "networks", "experiment", "sharing", "folders", "prepare"},
+    "cli": BASE
+    | {"data", "tracking", "evaluation", "networks", "experiment", "sharing", "folders", "training", "prepare"},
 }
 
 

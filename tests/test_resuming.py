@@ -89,7 +89,7 @@ def ended_after(monkeypatch):
     "SIGKILL and SIGTERM in turn, twenty times at random moments of pretraining, the frozen stage and fine-tuning",
     "the same command with --resume true ends with the weights of an uninterrupted run, bit for bit",
 )
-def test_twenty_kills_at_random_moments_change_nothing(whole, settings, tmp_path):
+def test_twenty_kills_at_random_moments_change_nothing(whole, settings, tmp_path, tracking_uri):
     chance = random.Random(2026)
     statuses, finished = [], 0
     while len(statuses) < KILLS:
@@ -107,6 +107,10 @@ def test_twenty_kills_at_random_moments_change_nothing(whole, settings, tmp_path
         assert killing.finish(STAGES, tmp_path / "log", output_dir=str(output), resume=True, **settings) == 0
         assert_same_weights(output, whole)
         assert results(output, "train") == results(whole, "train")
+        for stage in ("pretrain", "train"):
+            found = json.loads((output / f"results_{stage}.json").read_text())
+            curve = MlflowClient(tracking_uri).get_metric_history(found["run_id"], "train_loss")
+            assert len({point.step for point in curve}) == max(point.step for point in curve) >= found["epochs"]
         assert not [path for path in output.rglob("*") if "unfinished" in path.name or "resume_" in path.name]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monai_cae import DISCLAIMER, __version__
-from monai_cae.cli import cohorts, runs, sharing
+from monai_cae.cli import cohorts, fitting, runs, sharing
 from monai_cae.cli.options import LAYOUTS, add_cohort, add_flags, add_options, add_reading, add_slice, own_options
 from monai_cae.errors import MonaiCaeError
 
@@ -79,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
 
     cohort = command("cohort", cohorts.cohort, "print who takes part, next to the paper's Table I")
     add_cohort(cohort)
+    text = "write the rows, one per scan, to this file (.tsv) instead, and look for no image"
+    cohort.add_argument("--save", type=Path, metavar="FILE", help=text)
 
     datalist = command("datalist", cohorts.datalist, "split a cohort by subject into a MONAI datalist, with its audit")
     add_cohort(datalist)
@@ -126,6 +128,15 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(settings=[])
     run.epilog = "Settings of the config can follow, such as --repeats 2 --cohort#task ad: see `monai-cae settings`."
 
+    text = "the largest batch and the largest image that fit into the memory, found without training"
+    fit = command("fit", fitting.fit, text)
+    fit.usage = "monai-cae fit [pretrain | train] [--SETTING VALUE ...]"
+    fit.set_defaults(settings=[])
+    text = (
+        "pretrain (default) is the autoencoder, train the classifier when everything learns. Settings of the config can"
+    )
+    fit.epilog = f"{text} follow, such as --image_size 512 --device cuda:1: see `monai-cae settings`."
+
     predict = command("predict", runs.predict, "probabilities for scans, from a package or a run")
     text = "an unpacked package, a run's output folder, or a checkpoint of the default network"
     predict.add_argument("model", type=Path, help=text)
@@ -134,6 +145,18 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(settings=[])
     predict.epilog = "Settings of inference.json can follow, such as --device cpu: see `monai-cae settings`."
     add_flags(predict, "trust")
+
+    text = "the whole test of a finished model on a cohort that it has not seen: scores with intervals, calibration"
+    evaluate = command("evaluate", runs.evaluate, text)
+    text = (
+        "an unpacked package, a run's output folder, or a checkpoint of the default network beside its autoencoder.pt"
+    )
+    evaluate.add_argument("model", type=Path, help=text)
+    evaluate.add_argument("cohort", type=Path, help=LAYOUTS)
+    evaluate.add_argument("out", type=Path, nargs="?", default=Path("external"), help="for results (default: external)")
+    evaluate.set_defaults(settings=[])
+    evaluate.epilog = "Settings can follow, such as --cohort#positive \"DX == 'AD'\": see `monai-cae settings`."
+    add_flags(evaluate, "trust")
 
     settings = command("settings", runs.settings, "what a setting means, its default, and which config reads it")
     settings.add_argument("name", nargs="?", default="", help="of the setting (default: all)")

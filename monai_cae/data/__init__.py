@@ -18,7 +18,8 @@ from monai_cae.data.images.transforms import Extract, Extractd, SelectSlice, Sel
 from monai_cae.data.layouts import Found, find_images, read_scans
 from monai_cae.data.phantom import is_synthetic, write_phantom
 from monai_cae.data.scan import BadScan, Scan
-from monai_cae.data.splits.audit import audit_datalist, audit_sets, audit_training
+from monai_cae.data.splits.admission import audit_external, audit_training
+from monai_cae.data.splits.audit import audit_datalist, audit_sets
 from monai_cae.data.splits.datalists import write_datalist
 from monai_cae.data.splits.findings import Audit, Finding
 from monai_cae.data.splits.leakage import LeakageDemo, leakage_demo

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from monai_cae import DISCLAIMER
+from monai_cae import DISCLAIMER, __version__
 from monai_cae.data import Extraction, recorded_rules
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
@@ -40,7 +40,7 @@ _SETTINGS = (
     "plane", "slice_index", "image_size", "channels", "batch_size", "max_epochs", "patience", "learning_rate",
     "precision", "augment", "learn", "keep", "training_share", "permute_labels", "calibrate", "covariates", "threshold",
 )  # fmt: skip
-_PACKAGES = ("monai-cae", "monai", "torch", "pytorch-ignite", "scikit-learn", "numpy", "nibabel")
+_PACKAGES = ("monai", "torch", "pytorch-ignite", "scikit-learn", "numpy", "nibabel")
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,13 @@ class Facts:
     @property
     def version(self) -> str:
         """Of this package."""
-        return version("monai-cae")
+        return __version__
 
     @property
     def software(self) -> str:
         """Packages with their versions."""
-        return ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+        installed = (f"{name} {version(name)}" for name in _PACKAGES)
+        return ", ".join((f"monai-cae {__version__}", *installed))
 
     @property
     def seen(self) -> str:

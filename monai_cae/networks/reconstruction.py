@@ -39,7 +39,7 @@ def reconstruction_of(network: nn.Module, output: Any) -> torch.Tensor:
     return image
 
 
-def each_tensor(output: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+def each_tensor(output: Any, change: Callable[[torch.Tensor], Any]) -> Any:
     """Apply a function to each tensor of an output: in tuples, lists, mappings and dataclasses."""
     if isinstance(output, torch.Tensor):
         return change(output)

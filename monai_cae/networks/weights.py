@@ -44,7 +44,7 @@ def save_weights(
         MonaiCaeError: the file can't be written.
     """
     given = weights.state_dict() if isinstance(weights, nn.Module) else weights
-    state: Any = OrderedDict(given)
+    state: Any = OrderedDict((name, tensor.cpu()) for name, tensor in given.items())  # who loads it may have no GPU
     ours = {"subjects": sorted(set(trained_on)), **({"input": dict(network_input)} if network_input else {})}
     state._metadata = {**getattr(given, "_metadata", {}), _OURS: ours}
     write_checkpoint(state, path)
@@ -115,7 +115,7 @@ def _ours(path: str | Path) -> Mapping[str, Any]:
 
 
 def on_device(network: Network, device: str | torch.device) -> Network:
-    """Move the network to a device, with 2D convolution weights in channels-last order for `PrecisionInferer`.
+    """Move the network to a device, with convolution weights in channels-last order, those of volumes on CUDA only.
 
     Raises:
         MonaiCaeError: it has no encoder.
@@ -124,8 +124,11 @@ def on_device(network: Network, device: str | torch.device) -> Network:
         raise MonaiCaeError(
             f"{type(network).__name__} has no encoder: give it a module of that name that makes the code"
         )
-    flat = all(weight.ndim < 5 for weight in network.parameters())
-    network.to(device, memory_format=torch.channels_last if flat else torch.preserve_format)  # type: ignore[call-overload]
+    sizes = {weight.ndim for weight in network.parameters()}  # a format is for weights of its number of dimensions
+    order = torch.channels_last if 5 not in sizes else torch.preserve_format
+    if torch.device(device).type == "cuda" and 5 in sizes and 4 not in sizes:
+        order = torch.channels_last_3d
+    network.to(device, memory_format=order)  # type: ignore[call-overload]
     return network
 
 

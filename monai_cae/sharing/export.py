@@ -20,6 +20,7 @@ import monai.bundle
 import torch
 from monai.utils.type_conversion import convert_to_tensor
 
+from monai_cae import __version__
 from monai_cae.data import find_images
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing, sha256_of, write_text
@@ -221,5 +222,5 @@ def _exported(path: Path) -> Network:
 
 
 def _versions(suffix: str) -> dict[str, str]:
-    packages = {name: version(name) for name in ("monai-cae", *_PACKAGES[suffix])}
-    return {"python": platform.python_version(), **packages}
+    packages = {name: version(name) for name in _PACKAGES[suffix]}
+    return {"python": platform.python_version(), "monai-cae": __version__, **packages}

@@ -85,7 +85,10 @@ class Target(ABC):
         """
 
     def metrics(self) -> dict[str, Metric]:
-        """Validation metrics besides `val_loss`, each named `val_*`, on an output with `pred` and `label`."""
+        """Validation metrics besides `val_loss`, each named `val_*`, on an output with `pred` and `label`.
+
+        One of Ignite's adds up on the CPU unless it is given a `device`, and a GPU waits for it after every batch.
+        """
         return {}
 
     def figures(self) -> dict[str, Callable[[Numbers, Numbers, float, str, str], Figure]]:

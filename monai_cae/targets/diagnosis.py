@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from ignite.metrics import EpochMetric, Metric
+from ignite.metrics.metric import reinit__is_reduced
 from matplotlib.figure import Figure
 from monai.handlers import from_engine
 from monai.transforms import Activationsd
@@ -84,12 +84,19 @@ class ClassificationScore(EpochMetric):
 
     def __init__(self, name: str, output_transform: Callable[[Any], tuple[torch.Tensor, torch.Tensor]]) -> None:
         def compute(logits: torch.Tensor, labels: torch.Tensor) -> float:
-            probabilities = torch.sigmoid(logits.float()).cpu().numpy()
-            if np.isnan(probabilities).any():
+            probabilities, labels = torch.stack([torch.sigmoid(logits.float()), labels.float()]).cpu()
+            if probabilities.isnan().any():
                 return math.nan  # for LossWatch to tell, which knows the epoch
-            return classification_metrics(labels.cpu().numpy().astype(int), probabilities)[name]
+            return classification_metrics(labels.numpy().astype(int), probabilities.numpy())[name]
 
         super().__init__(compute, output_transform=output_transform, check_compute_fn=False)
+
+    @reinit__is_reduced
+    def update(self, output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        """Keep the cases of a batch where they are: Ignite would copy them to the CPU, for which a GPU has to wait."""
+        logits, labels = output
+        self._predictions.append(logits.detach().flatten().clone())
+        self._targets.append(labels.detach().flatten().clone())
 
     def compute(self) -> float:
         """The score of the cases of all processes together; their numbers may differ."""

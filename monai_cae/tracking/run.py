@@ -143,7 +143,7 @@ class TrackedRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._send()
+        self.send()
         self._open = False
         ended = kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit))
         status = "FINISHED" if kind is None else "KILLED" if ended else "FAILED"
@@ -277,12 +277,14 @@ class TrackedRun:
             now = _milliseconds()
             self._unsent += [(name, float(value), now, step) for name, value in metrics.items()]
             if time.monotonic() - self._sent_at >= _SEND_EVERY:
-                self._send()
+                self.send()
 
-    def _send(self) -> None:
-        self._log("metrics", self._unsent)
-        self._unsent = []
-        self._sent_at = time.monotonic()
+    def send(self) -> None:
+        """Write the metrics that wait for the second to pass: before anything relies on what the run has."""
+        if self._open:
+            self._log("metrics", self._unsent)
+            self._unsent = []
+            self._sent_at = time.monotonic()
 
     def log_file(self, path: str | Path, folder: str = "") -> None:
         """Log a file as an artifact of the run."""

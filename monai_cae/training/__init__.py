@@ -20,6 +20,7 @@ from monai_cae.training.engines.parallel import (
     local_device,
 )
 from monai_cae.training.engines.prefetch import ReadAheadLoader
+from monai_cae.training.engines.step import TrainingStep
 from monai_cae.training.models.baselines import (
     Baselines,
     InnerFolds,
@@ -76,6 +77,7 @@ __all__ = [
     "StopWhenWorse",
     "TableColumns",
     "TrackedRun",
+    "TrainingStep",
     "UnitNormScaler",
     "become_replica",
     "bundle_root",

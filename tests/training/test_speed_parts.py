@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -10,16 +11,19 @@ import torch
 from ignite.engine import Engine
 from mlflow import MlflowClient
 from monai.data import CacheDataset, DataLoader
-from monai.transforms import Compose, EnsureTyped, RandFlipd
+from monai.transforms import Compose, EnsureTyped, RandFlipd, Transform
 from scipy import ndimage
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.networks import ConvEncoder, on_device
 from monai_cae.training import (
     BatchAugmentation,
     BestCheckpoint,
+    EncodedDataset,
     PrecisionInferer,
     ResidentLoader,
     TrackedRun,
+    TrainingStep,
     use_machine,
 )
 from monai_cae.training.stages.runtime import allowed_cores
@@ -75,6 +79,37 @@ def test_resident_batches_may_be_changed_without_changing_the_data():
     loader = ResidentLoader(ITEMS, batch_size=7)
     next(iter(loader))["image"].zero_()
     assert next(iter(loader))["image"][6].max() == 6
+
+
+class Brighter(Transform):
+    def __call__(self, item: dict) -> dict:
+        return {**item, "image": item["image"] + 1}
+
+
+@pytest.mark.parametrize("kind", ["cached", "codes"])
+def test_data_that_the_data_set_keeps_are_in_memory_once(kind):
+    dataset = CacheDataset(ITEMS, Compose([Brighter()]), progress=False)
+    if kind == "codes":
+        dataset = EncodedDataset(dataset, torch.nn.Conv2d(1, 1, 1), lambda images, network: images, batch_size=2)
+    loader = ResidentLoader(dataset, batch_size=3)
+    batches = list(loader)
+    assert len({item["image"].untyped_storage().data_ptr() for item in dataset}) == 1
+    assert [item["image"].unique().tolist() for item in dataset] == [[n + 1.0] for n in range(7)]
+    assert all(equal(ours, again) for ours, again in zip(batches, loader, strict=True))
+    assert ITEMS[6]["image"].max() == 6
+
+
+def test_data_set_that_makes_each_item_in_the_same_memory_is_copied():
+    class Reusing(torch.utils.data.Dataset):
+        image = torch.zeros(1, 2, 2)
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return {"image": self.image.fill_(index)}
+
+    assert [batch["image"].max() for batch in ResidentLoader(Reusing())] == [0, 1, 2]
 
 
 def test_resident_loader_refuses_what_is_random_every_time():
@@ -156,21 +191,39 @@ def test_compiled_inferer_calls_the_same_network(monkeypatch):
     monkeypatch.setattr(torch, "compile", compiler)
     network = torch.nn.Conv2d(1, 2, 3)
     image = torch.rand(2, 1, 8, 8)
-    inferer = PrecisionInferer("float32", compile=True)
+    inferer = PrecisionInferer("float32", compile="inductor")
     assert torch.equal(inferer(image, network), inferer(image, network))
     assert torch.equal(inferer(image, network), PrecisionInferer("float32")(image, network))
     assert [network for network, _ in compiled] == [network]
     assert list(network.state_dict()) == ["weight", "bias"]
 
 
-def test_auto_compiles_nothing_on_a_cpu(monkeypatch):
+@pytest.mark.parametrize("compile", ["auto", "graph", "off"])
+def test_nothing_else_compiles(monkeypatch, compile):
     monkeypatch.setattr(torch, "compile", None)
-    assert PrecisionInferer(compile="auto")(torch.rand(1, 1, 4, 4), torch.nn.Conv2d(1, 1, 1)).shape == (1, 1, 4, 4)
+    assert PrecisionInferer(compile=compile)(torch.rand(1, 1, 4, 4), torch.nn.Conv2d(1, 1, 1)).shape == (1, 1, 4, 4)
 
 
-def test_inferer_refuses_another_compile():
-    with pytest.raises(MonaiCaeError, match="compile must be true, false or auto, not 'fast'"):
-        PrecisionInferer(compile="fast")
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("fast", "compile must be one of auto, graph, inductor, off, not 'fast'"),
+        (True, "compile true is called inductor now: give --compile inductor$"),
+        ("false", "compile false is called off now: give --compile off, in a YAML file with quotes"),
+    ],
+)
+def test_another_compile_is_refused(value, message):
+    for part in (PrecisionInferer, TrainingStep):
+        with pytest.raises(MonaiCaeError, match=message):
+            part(compile=value)
+
+
+def test_weights_of_volumes_are_in_channels_last_order_on_cuda_only(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device, memory_format: asked.append(memory_format))
+    for dims, device in ((2, "cpu"), (2, "cuda"), (3, "cpu"), (3, "cuda:1")):
+        on_device(torch.nn.Sequential(OrderedDict(encoder=ConvEncoder(dims, channels=[2]))), device)
+    assert asked == [torch.channels_last, torch.channels_last, torch.preserve_format, torch.channels_last_3d]
 
 
 @pytest.mark.usefixtures("usual_machine")
@@ -179,10 +232,12 @@ def test_threads_and_determinism_are_set_and_taken_back():
     assert torch.get_num_threads() == 1
     assert torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.deterministic and not torch.backends.cudnn.benchmark
+    assert not torch.backends.cudnn.allow_tf32
     use_machine()
     assert torch.get_num_threads() == min(len(os.sched_getaffinity(0)), torch.get_num_threads())
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.backends.cudnn.benchmark and not torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.allow_tf32
 
 
 def test_seed_decides_the_global_generators():
@@ -217,17 +272,15 @@ def test_cores_of_a_container_are_its_quota(tmp_path, monkeypatch, content, core
     assert allowed_cores(tmp_path) == cores
 
 
-def test_best_weights_are_written_now_and_then_and_restored(tmp_path):
+def test_best_weights_are_written_late_and_restored(tmp_path):
     network = torch.nn.BatchNorm1d(1)
     keep = BestCheckpoint(network, tmp_path / "best.pt", "val_loss", trained_on=["b", "a"], every=3600)
     validator = Engine(lambda *_: None)
-    written = []
     for value, loss in ((1.0, 3.0), (2.0, 1.0), (3.0, 2.0)):
         torch.nn.init.constant_(network.weight, value)
         validator.state.metrics = {"val_loss": loss}
         keep(validator)
-        written.append(torch.load(tmp_path / "best.pt", weights_only=True)["weight"].item())
-    assert written == [1.0, 1.0, 1.0]
+        assert not (tmp_path / "best.pt").exists()  # nor in the first epoch
     keep.restore()
     state = torch.load(tmp_path / "best.pt", weights_only=True)
     assert network.weight.item() == state["weight"].item() == 2.0
@@ -235,6 +288,12 @@ def test_best_weights_are_written_now_and_then_and_restored(tmp_path):
     (tmp_path / "best.pt").unlink()
     keep.write()
     assert not (tmp_path / "best.pt").exists()
+    keep.every = 0
+    for value, loss in ((4.0, 0.5), (5.0, 0.6)):
+        torch.nn.init.constant_(network.weight, value)
+        validator.state.metrics = {"val_loss": loss}
+        keep(validator)
+        assert torch.load(tmp_path / "best.pt", weights_only=True)["weight"].item() == 4.0
 
 
 def test_metrics_reach_mlflow_in_few_requests_and_none_is_lost_in_a_crash(tracking_uri, monkeypatch):

@@ -172,7 +172,7 @@ def test_what_is_told_is_at_the_server_while_the_run_goes_on(server, track, tmp_
     with track("experiment") as parent, track("train", "repeat_1", parent_run_id=parent.run_id) as run:
         log_all(run, tmp_path)
         run.log_metrics({"early": math.nan, "loss": math.inf}, 7)
-        run._send()
+        run.send()
         until(lambda: {"train", "experiment"} <= runs_of(server, experiment).keys())
         there = runs_of(server, experiment)["train"]
         until(lambda: len(page(server, there)["loss"]) == 4)
@@ -256,7 +256,7 @@ def test_back_before_a_run_that_began_without_it_ends(server, track, tmp_path, e
     with track() as run:
         server.start()
         log_all(run, tmp_path)
-        run._send()
+        run.send()
         until(lambda: "pretrain" in runs_of(server, experiment))
     assert_complete(page(server, runs_of(server, experiment)["pretrain"]))
     assert_nothing_left(tmp_path)
@@ -283,7 +283,7 @@ def test_experiment_of_three_stages_asks_twice(server, track, tmp_path, experime
         for stage in ("pretrain", "train", "evaluate"):
             with track(stage, "repeat_1", parent_run_id=parent.run_id) as run:
                 log_all(run, tmp_path)
-                run._send()
+                run.send()
         parent.log_metrics({"loss": 9.0})
         assert len(asked) == 1
         ending = time.monotonic()
@@ -335,7 +335,7 @@ def test_broken_artifact_store_holds_up_no_metrics(server, track, tmp_path, expe
     server.break_down("files")
     with track() as run:
         log_all(run, tmp_path)
-        run._send()
+        run.send()
         client = MlflowClient(server.uri)
         until(lambda: "pretrain" in runs_of(server, experiment))
         until(lambda: len(client.get_metric_history(runs_of(server, experiment)["pretrain"], "loss")) == 3)
@@ -667,7 +667,7 @@ def test_locked_database(own_database, tmp_path, monkeypatch, at_start, released
     with in_own(own_database, tmp_path) as run:
         other = other or lock(own_database)
         run.log_metrics({"loss": 0.5}, 1)
-        run._send()
+        run.send()
         if released == "before the end":
             other.close()
     other.close()

@@ -9,19 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from monai_cae.data.cohort.matching import match, nearest, other_formats
+from monai_cae.data.cohort.tables import Table
 from monai_cae.data.images.planes import plane_axis
 from monai_cae.data.layouts.base import IMAGE_SUFFIXES, Asked, Images, Layout, walk
 from monai_cae.data.layouts.bids import Bids
 from monai_cae.data.layouts.caps import Caps
 from monai_cae.data.layouts.datalist import Datalist
 from monai_cae.data.layouts.folder import Folder
+from monai_cae.data.layouts.ixi import Ixi
+from monai_cae.data.layouts.loni import Loni
 from monai_cae.data.layouts.oasis1 import T88, Oasis1
+from monai_cae.data.layouts.oasis2 import Oasis2
+from monai_cae.data.layouts.oasis3 import Oasis3
 from monai_cae.data.layouts.table import TableAlone
 from monai_cae.data.scan import Note, Scan
 from monai_cae.errors import MonaiCaeError
 
 _OASIS1 = Oasis1()
-BUILT_IN: list[Layout] = [Datalist(), TableAlone(), _OASIS1, Bids(), Caps()]  # known by names; two at once are refused
+# known by names; two at once are refused
+BUILT_IN: list[Layout] = [
+    Datalist(), TableAlone(), _OASIS1, Oasis2(), Oasis3(), Loni(), Ixi(), Bids(), Caps()
+]  # fmt: skip
 ANYWHERE: list[Layout] = [_OASIS1, Folder()]  # tried in turn where these find no images
 MOST_UNMATCHED = 0.1  # of the rows, or of the images: beyond it they are probably of two cohorts, or named otherwise
 NAMED = 10
@@ -40,7 +48,8 @@ class Found:
 def read_scans(dataset_dir: str | Path, asked: Asked | None = None, **options: Any) -> Found:
     """Recognise the layout of a cohort by what is there, and read it.
 
-    - OASIS-1 discs: `OAS1_*_t88_masked_gfc.hdr` at any depth;
+    - OASIS-1 discs: `OAS1_*_t88_masked_gfc.hdr` at any depth, else the raw scans;
+    - OASIS-2, OASIS-3, ADNI and AIBL, IXI, as their archives give them: see their modules and docs/cohorts.md;
     - BIDS: `sub-*/[ses-*/]anat/*_T1w.nii[.gz]`, with participants.tsv and, if present, `sub-*_sessions.tsv`;
     - Clinica CAPS: `subjects/sub-*/ses-*/t1_linear`, with a table named by `table`;
     - a plain folder: a table that names the images, or images named ID.nii.gz in a subfolder named after the plane, or
@@ -74,6 +83,13 @@ def read_scans(dataset_dir: str | Path, asked: Asked | None = None, **options: A
     if images.further:
         left_out["further images of a session"] = images.further
     return Found(found.name, scans, left_out, notes)
+
+
+def read_rows(dataset_dir: str | Path, asked: Asked | None = None) -> Table:
+    """The rows of a cohort, with or without an image, of the layout that `read_scans` recognises."""
+    asked, root = asked or Asked(), Path(dataset_dir)
+    found, _ = _recognised(root, asked) if asked.layout is None else _own(asked.layout, root, asked)
+    return found.rows(root, asked)
 
 
 def _own(layout: Layout, root: Path, asked: Asked) -> tuple[Layout, Images | None]:
@@ -161,8 +177,9 @@ def _refuse_shared(scans: list[Scan]) -> None:
 
 
 def _nothing_matches(root: Path, asked: Asked, rows: list[Scan], images: Mapping[str, Path]) -> str:
-    if not images and asked.layout is not None:
-        return f"no images in {root} where {asked.layout.name} would have them{other_formats(walk(root))}"
+    named = asked.layout or next((layout for layout in BUILT_IN if layout.detect(root)), None)
+    if not images and named is not None and named is not _OASIS1:
+        return f"no images in {root} where {named.name} would have them{other_formats(walk(root))}"
     if not images:
         return (
             f"no images in {root}: neither OASIS-1's *_t88_masked_gfc.hdr, nor BIDS's sub-*/anat/*_T1w.nii.gz, nor "

@@ -9,12 +9,15 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from monai_cae.training.engines.memory import resident_limit
+
 
 class EncodedDataset(Dataset):
     """The items of a dataset, their images replaced by an encoder's codes, computed when the first is asked for.
 
     While the encoder is frozen and nothing random precedes it, its output never changes; training on the codes costs
-    what the dense layers cost. The codes stay on the encoder's device: 1 MB per 176 x 176 slice in float32.
+    what the dense layers cost. A code has 1 MB per 176 x 176 slice in float32. The codes stay on the encoder's device,
+    or on the host if they are too many for it, as `ResidentLoader` keeps images.
 
     Args:
         dataset: items with `image` and whatever else.
@@ -22,6 +25,7 @@ class EncodedDataset(Dataset):
         inferer: calls the encoder, as it calls the network in training.
         batch_size: images per call.
         summarise: makes of codes and their images what is kept; None keeps the codes.
+        resident_bytes: the most that stays on a GPU; None for `resident_limit`.
     """
 
     def __init__(
@@ -31,12 +35,14 @@ class EncodedDataset(Dataset):
         inferer: Callable[[torch.Tensor, nn.Module], torch.Tensor],
         batch_size: int = 32,
         summarise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+        resident_bytes: int | None = None,
     ) -> None:
         self.dataset = dataset
         self.encoder = encoder
         self.inferer = inferer
         self.batch_size = batch_size
         self.summarise = summarise
+        self.resident_bytes = resident_bytes
         self._codes: list[torch.Tensor] = []
 
     def __len__(self) -> int:
@@ -51,7 +57,7 @@ class EncodedDataset(Dataset):
 
     def _encode(self) -> None:
         device = next(self.encoder.parameters()).device
-        training = self.encoder.training
+        training, limit = self.encoder.training, resident_limit(device, self.resident_bytes)
         self.encoder.eval()
         with torch.no_grad():
             for start in range(0, len(self), self.batch_size):  # a DataLoader would draw from the global generator
@@ -59,5 +65,6 @@ class EncodedDataset(Dataset):
                 images = torch.stack([torch.as_tensor(self.dataset[number]["image"]) for number in numbers])
                 images = images.to(device)
                 code = self.inferer(images, self.encoder)
-                self._codes += list((self.summarise(code, images) if self.summarise else code).flatten(1))
+                code = (self.summarise(code, images) if self.summarise else code).flatten(1)
+                self._codes += list(code if code[:1].nbytes * len(self) <= limit else code.cpu())
         self.encoder.train(training)

@@ -40,7 +40,8 @@ class BestCheckpoint:
         metric: name in `engine.state.metrics`; lower is better, and no number is the worst.
         trained_on: hashed IDs of the subjects in the training, kept in the file.
         network_input: what it is fed with, kept in the file.
-        every: seconds from one writing to the next, so that a process that is killed leaves the best so far.
+        every: seconds from the first epoch to the first writing, and from one to the next, so that a process that is
+            killed leaves the best so far.
         keep: "best", or "last" to take every epoch for better than those before it.
 
     Attributes:
@@ -69,7 +70,7 @@ class BestCheckpoint:
         self.best: dict[str, float] = {}
         self._weights: Mapping[str, torch.Tensor] = {}
         self._unwritten = False
-        self._written_at = -math.inf
+        self._written_at: float | None = None  # or when the first epoch ended
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the evaluator."""
@@ -81,6 +82,8 @@ class BestCheckpoint:
         if self.keep == "last" or not self.best or _error(metrics, self.metric) < self.lowest:
             self.best = dict(metrics)
             self._keep()
+        if self._written_at is None:
+            self._written_at = time.monotonic()
         if time.monotonic() - self._written_at >= self.every:
             self.write()
 

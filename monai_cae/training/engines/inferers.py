@@ -15,7 +15,8 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.networks.reconstruction import each_tensor
 
 PRECISIONS = ("auto", "bfloat16", "float32")
-COMPILE = ("auto", True, False)
+COMPILE = ("auto", "graph", "inductor", "off")
+FORMER = {"true": "inductor", "false": "off"}
 
 
 class PrecisionInferer(SimpleInferer):
@@ -27,19 +28,19 @@ class PrecisionInferer(SimpleInferer):
 
     Args:
         precision: "bfloat16", "float32", or "auto": bfloat16 where the device computes in it, else float32.
-        compile: call the network through `torch.compile`, on CUDA with CUDA graphs; "auto": on CUDA only. On CPUs it
-            is no faster than oneDNN's kernels, and costs half a minute of compiling.
+        compile: "inductor" calls the network through `torch.compile`, which fuses batch norm and ReLU on CUDA. On CPUs
+            it is no faster than oneDNN's kernels, and costs half a minute of compiling. The other words of `COMPILE`
+            are for `TrainingStep`.
 
     Raises:
-        MonaiCaeError: an unknown precision, or a `compile` other than true, false and auto.
+        MonaiCaeError: an unknown precision or `compile`.
     """
 
-    def __init__(self, precision: str = "auto", compile: bool | str = False) -> None:
+    def __init__(self, precision: str = "auto", compile: str = "off") -> None:
         super().__init__()
         if precision not in PRECISIONS:
             raise MonaiCaeError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
-        if compile not in COMPILE:
-            raise MonaiCaeError(f"compile must be true, false or auto, not {compile!r}")
+        check_compile(compile)
         self.precision = precision
         self.compile = compile
         self._compiled: WeakKeyDictionary[nn.Module, Callable[..., torch.Tensor]] = WeakKeyDictionary()
@@ -53,35 +54,35 @@ class PrecisionInferer(SimpleInferer):
         Returns:
             The network's output, its tensors in float32.
         """
+        device = inputs.device
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        device = inputs.device
+        elif inputs.ndim == 5 and device.type == "cuda":
+            inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
         half = self.precision == "bfloat16" or (self.precision == "auto" and has_fast_bfloat16(device))
-        graphs = False
-        if isinstance(network, nn.Module) and (self.compile is True or (self.compile == "auto" and _is_cuda(device))):
-            network, graphs = self._compile(network, device), _is_cuda(device)
+        if isinstance(network, nn.Module) and self.compile == "inductor":
+            network = self._compile(network)
         context = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
         with context:
             output = super().__call__(inputs, network, *args, **kwargs)
+        return each_tensor(output, lambda tensor: tensor.to(torch.promote_types(tensor.dtype, torch.float32)))
 
-        def full(tensor: torch.Tensor) -> torch.Tensor:
-            precise = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-            # the next replay of a CUDA graph writes over its output
-            return precise.clone() if graphs and precise is tensor else precise
-
-        return each_tensor(output, full)
-
-    def _compile(self, network: nn.Module, device: torch.device) -> Callable[..., torch.Tensor]:
+    def _compile(self, network: nn.Module) -> Callable[..., torch.Tensor]:
         if network not in self._compiled:
-            mode = "reduce-overhead" if _is_cuda(device) else "default"
-            self._compiled[network] = torch.compile(network, mode=mode, dynamic=False)
-        if _is_cuda(device):
-            torch.compiler.cudagraph_mark_step_begin()
+            self._compiled[network] = torch.compile(network, dynamic=False)
         return self._compiled[network]
 
 
-def _is_cuda(device: torch.device) -> bool:
-    return device.type == "cuda"
+def check_compile(value: Any) -> None:
+    """
+    Raises:
+        MonaiCaeError: not one of `COMPILE`; for a former word the message gives the new one.
+    """
+    if (word := FORMER.get(str(value).lower())) is not None:
+        quotes = "" if word == "inductor" else ", in a YAML file with quotes"
+        raise MonaiCaeError(f"compile {str(value).lower()} is called {word} now: give --compile {word}{quotes}")
+    if value not in COMPILE:
+        raise MonaiCaeError(f"compile must be one of {', '.join(COMPILE)}, not {value!r}")
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

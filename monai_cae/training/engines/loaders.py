@@ -1,33 +1,41 @@
-"""Batches of a data set that stays on the device."""
+"""Batches of a data set that is in memory: on the device, or on the host if it is large."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.data import CacheDataset
 from monai.transforms import Compose, RandomizableTrait
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.training.engines.feature_cache import EncodedDataset
+from monai_cae.training.engines.memory import resident_limit, return_freed_memory
+from monai_cae.training.engines.streaming import Cuda, stream_batches
 
 Batch = dict[str, Any]
 
 
 class ResidentLoader(DataLoader):
-    """A DataLoader whose data set is collated once and stays on the device: batch for batch what DataLoader gives.
+    """A DataLoader whose data set is collated once and stays in memory: batch for batch what DataLoader gives.
 
     One slice per subject is small (124 kB in float32), and a step on a GPU is short: collating and copying every batch
-    anew would take longer than the step. The order comes from DataLoader's own samplers, or from the one given.
+    anew would take longer than the step. So the data stay on the device, an epoch's order is sent there once, and no
+    batch waits for anything. What is too large for that stays on the host, and is copied while the device computes.
+    The order comes from DataLoader's own samplers, or from the one given.
 
     Args:
         dataset: items are dictionaries; read once, when the first batch is asked for.
         batch_size: images per batch; the last may be smaller. With a `DistributedSampler` those of all processes
             together, of which each gets an equal share.
         shuffle: draw a new order in every epoch; a sampler that is given decides that itself.
-        device: where the tensors lie.
+        device: where the batches lie.
         augmentation: called with every batch, on the device; its result is what the engine sees.
         sampler: as for `torch.utils.data.DataLoader`.
+        resident_bytes: the most that stays on a GPU; None for `resident_limit`.
         generator, drop_last: as for `torch.utils.data.DataLoader`.
 
     Attributes:
@@ -35,7 +43,7 @@ class ResidentLoader(DataLoader):
 
     Raises:
         MonaiCaeError: the data set's transforms are random; they would be drawn once and then stay. Or a batch that
-            does not divide among the processes.
+            does not divide among the processes, or a size below 0.
     """
 
     def __init__(
@@ -46,6 +54,7 @@ class ResidentLoader(DataLoader):
         device: str | torch.device = "cpu",
         augmentation: Callable[[Batch], Batch] | None = None,
         sampler: Sampler[int] | None = None,
+        resident_bytes: int | None = None,
         **kwargs: Any,
     ) -> None:
         if isinstance(sampler, DistributedSampler):
@@ -57,27 +66,66 @@ class ResidentLoader(DataLoader):
         self.device = torch.device(device)
         self.augmentation = augmentation
         self.order: list[list[int]] = []
-        self._resident: Batch | None = None
+        self.limit = resident_limit(self.device, resident_bytes)
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._lists: dict[str, list[Any]] = {}
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # engines only iterate
-        if self._resident is None:
-            self._resident = self._collate()
+        if not self._tensors and not self._lists:
+            self._collate()
         torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # the seed of DataLoader's workers
         self.order = list(self.batch_sampler or ())  # all of it now: what is drawn at its end must not wait
-        for indices in self.order:
-            where = torch.as_tensor(indices, device=self.device)
-            batch = {
-                key: value.index_select(0, where) if isinstance(value, torch.Tensor) else [value[i] for i in indices]
-                for key, value in self._resident.items()
-            }
-            yield batch if self.augmentation is None else self.augmentation(batch)
+        with contextlib.closing(self._batches()) as batches:
+            for indices, tensors in zip(self.order, batches, strict=True):
+                batch = tensors | {key: [values[i] for i in indices] for key, values in self._lists.items()}
+                yield batch if self.augmentation is None else self.augmentation(batch)
 
-    def _collate(self) -> Batch:
-        count = len(self.dataset)  # type: ignore[arg-type]  # map-style datasets have a length
-        collated: Mapping[str, Any] = self.collate_fn([self.dataset[index] for index in range(count)])
-        return {
-            key: value.to(self.device) if isinstance(value, torch.Tensor) else value for key, value in collated.items()
-        }
+    def _batches(self) -> Generator[dict[str, torch.Tensor], None, None]:
+        if any(value.device.type != self.device.type for value in self._tensors.values()):
+            yield from stream_batches(self._tensors, self.order, Cuda(self.device))
+            return
+        where = torch.tensor([index for indices in self.order for index in indices], dtype=torch.int64)
+        if self.device.type == "cuda":
+            where = where.pin_memory().to(self.device, non_blocking=True)
+        for part in where.split([len(indices) for indices in self.order]):
+            yield {key: value.index_select(0, part) for key, value in self._tensors.items()}
+
+    def _collate(self) -> None:
+        """A batch at a time into tensors that are made for all; items that the data set keeps become parts of these.
+        So the data are in memory once."""
+        count, device = len(self.dataset), self.device  # type: ignore[arg-type]  # map-style datasets have a length
+        keeps = isinstance(self.dataset, (CacheDataset, EncodedDataset))
+        for start in range(0, count, self.batch_size or 1):
+            items = [self.dataset[number] for number in range(start, min(start + (self.batch_size or 1), count))]
+            part: Mapping[str, Any] = self.collate_fn(items)
+            tensors = {key: value for key, value in part.items() if isinstance(value, torch.Tensor)}
+            if not start:
+                size = sum(value[:1].nbytes for value in tensors.values()) * count
+                device = torch.device("cpu") if size > self.limit else device
+                self._tensors = {
+                    key: torch.empty((count, *value.shape[1:]), dtype=value.dtype, device=device)
+                    for key, value in tensors.items()
+                }
+                self._lists = {key: [] for key in part.keys() - tensors.keys()}
+            for key, value in tensors.items():
+                self._tensors[key][start : start + len(items)].copy_(value)
+                if keeps:
+                    _share(self._tensors[key][start:], [item[key] for item in items])
+            for key, values in self._lists.items():
+                values.extend(part[key])
+            if keeps:
+                return_freed_memory()
+
+
+def _share(rows: torch.Tensor, values: Sequence[Any]) -> None:
+    """Have tensors lie where their copies lie."""
+    for row, value in zip(rows, values, strict=False):
+        if type(value) is torch.Tensor and (value.shape, value.dtype, value.device) == (
+            row.shape,
+            row.dtype,
+            row.device,
+        ):
+            value.set_(row)  # type: ignore[call-overload]  # its stub knows no tensor
 
 
 def _refuse_random(transform: Any) -> None:

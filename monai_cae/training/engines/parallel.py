@@ -108,11 +108,17 @@ class ParallelInferer(PrecisionInferer):
     frozen stage and fine-tuning differ in that.
 
     Args:
-        precision, compile: as for PrecisionInferer.
+        precision: as for PrecisionInferer.
+        compile: "off", which "auto" means here.
+
+    Raises:
+        MonaiCaeError: another `compile`, or an unknown precision.
     """
 
-    def __init__(self, precision: str = "auto", compile: bool | str = False) -> None:
+    def __init__(self, precision: str = "auto", compile: str = "off") -> None:
         super().__init__(precision, compile)
+        if compile not in ("off", "auto"):
+            raise MonaiCaeError(f"compile {compile} is for one process; multi_gpu_train.json has off: leave it out")
         self._replica: DistributedDataParallel | None = None
         self._learning: list[int] = []
 

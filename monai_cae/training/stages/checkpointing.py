@@ -26,9 +26,10 @@ from monai_cae.training.stages.signals import Ending
 _SLOWEST = 20  # times as long as writing a point took passes before the next: at most 5 % of the time goes there
 # Another device, thread count or tracking server may finish what one has begun; whatever else differs may not.
 MAY_DIFFER = (
-    "resume", "overwrite", "save_every", "device", "threads", "tracking_uri", "experiment_name", "run_name",
+    "resume", "overwrite", "save_every", "device", "compile", "threads", "tracking_uri", "experiment_name", "run_name",
     "parent_run_id",
 )  # fmt: skip
+_OF_THE_MACHINE = ("capturable", "foreach", "fused")  # of an optimizer's options
 _ANEW = "--overwrite true in place of --resume true starts again"
 State = dict[str, Any]
 
@@ -156,6 +157,7 @@ class Resuming:
         started = time.monotonic()
         self._unsaved = False
         if is_first():
+            self.run.send()  # a point goes on behind its epochs, so the run has to have them, whenever it is killed
             state = {
                 "step": step,
                 "finished": finished,
@@ -239,13 +241,16 @@ class _Trainer:
     def load_state_dict(self, state: State) -> None:
         self.engine.state.iteration = state["iteration"]
         self.engine.state.epoch = state["epoch"]
-        self.engine.optimizer.load_state_dict(state["optimizer"])
+        self.engine.optimizer.load_state_dict(_as_here(state["optimizer"], self.engine.optimizer))
         if self.stopping:
             self.stopping.load_state_dict(state["stopping"])
         self.validator.state.metrics = dict(state["validated"])
         if is_first():  # other processes draw otherwise
             for name, generator in self._generators().items():
-                generator.set_state(state["drawn"][name])
+                if generator.get_state().shape == (drawn := state["drawn"][name]).shape:
+                    generator.set_state(drawn)
+                else:
+                    print(f"{name}: random numbers begin anew, as this device draws otherwise", flush=True)
 
     def _generators(self) -> dict[str, torch.Generator]:
         loader: Any = self.engine.data_loader
@@ -255,6 +260,16 @@ class _Trainer:
             "augmentation": augmentation and augmentation.generator(self.engine.state.device),
         }
         return {name: generator for name, generator in found.items() if generator is not None}
+
+
+def _as_here(state: State, optimizer: torch.optim.Optimizer) -> State:
+    """An optimizer's state with this machine's own options: on CUDA, `TrainingStep` makes it capturable, with its
+    learning rate in a tensor."""
+    groups = []
+    for group, here in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        rate = {"lr": float(group["lr"])} if isinstance(group["lr"], torch.Tensor) else {}
+        groups.append({**group, **{key: here[key] for key in _OF_THE_MACHINE if key in here}, **rate})
+    return {**state, "param_groups": groups}
 
 
 def refuse_other_config(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:

@@ -39,6 +39,7 @@ def use_machine(*, seed: int = 0, threads: int = 0, deterministic: bool = False)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid, slow
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32; PyTorch rounds convolutions to 10 bits otherwise
     torch.set_num_threads(threads or min(_USUAL_THREADS, allowed_cores()))
     keep_freed_memory()
 

@@ -27,6 +27,8 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 from monai_cae.tracking import without_credentials
 from monai_cae.training.engines.handlers import KEEP
+from monai_cae.training.engines.inferers import check_compile
+from monai_cae.training.engines.memory import full_memory, is_full
 from monai_cae.training.stages.learning import check_learn
 from monai_cae.training.stages.runtime import use_machine
 
@@ -247,6 +249,8 @@ def _check_value(name: str, value: Any) -> None:
         raise MonaiCaeError(f"{name} must be one of {', '.join(_WORDS[name])}, not {value!r}")
     if name == "learn":
         check_learn(value)
+    if name == "compile":
+        check_compile(value)
     if name == "device":
         _check_device(str(value))
 
@@ -263,11 +267,15 @@ def _check_device(name: str) -> None:
 
 
 def find_mistake(error: BaseException | None) -> MonaiCaeError | None:
-    """The MonaiCaeError behind an exception, as MONAI wraps what its expressions raise; or one on a part of the config
-    that is not there or does not take what it is given. What a part itself raises keeps its traceback."""
+    """The MonaiCaeError behind an exception, as MONAI wraps what its expressions raise; or one on full memory, or on a
+    part of the config that is not there or does not take what it is given. What a part itself raises keeps its
+    traceback."""
+    outermost = error
     while error is not None:
         if isinstance(error, MonaiCaeError):
             return error
+        if outermost is not None and is_full(error):
+            return full_memory(error, outermost)
         if str(error).startswith(_NOT_THERE):
             path = str(error).removeprefix(_NOT_THERE).strip(": '.")
             advice = "check the name, and that PYTHONPATH has the folder of its file"

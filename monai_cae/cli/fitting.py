@@ -1,0 +1,61 @@
+"""The command that finds what fits into the memory."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from shlex import quote
+from typing import Any
+
+from monai_cae.cli.runs import as_settings
+from monai_cae.errors import MonaiCaeError
+from monai_cae.folders import bundle_folder
+
+_STAGES = ("pretrain", "train")
+
+
+def fit(options: argparse.Namespace) -> None:
+    stage, given = "pretrain", options.settings
+    if given and not given[0].startswith("--"):
+        stage, *given = given
+    if stage not in _STAGES:
+        raise MonaiCaeError(f"fit takes {' or '.join(_STAGES)}, not {stage!r}")
+    settings = _parsed(as_settings(given, ("config_file",)))
+    from monai_cae.training.stages.fit import fit
+
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # tries that fail are no news
+    path = bundle_folder() / "configs" / f"{stage}.json"
+    found = fit(path, settings)
+    how = "measured" if found.measured else "estimated"
+    free, total = _gib(found.free), _gib(found.total)
+    print(f"{stage} on {found.device}: {total} of memory, {free} free ({how}; nothing is trained)")
+    print(f"{'':<20}{'batch_size':>12}{'image_size':>12}{'memory':>16}")
+    for what, batch, size, needed in found.rows:
+        print(f"{what:<20}{batch:>12}{size:>12}{_gib(needed) if needed is not None else 'does not fit':>16}")
+    fitting = [row for row in found.rows if row[3] is not None]
+    if not fitting:
+        print("next: the same command with a smaller --image_size and --batch_size")
+        return
+    _, settings["batch_size"], settings["image_size"], _ = fitting[0]
+    more = " ".join(f"--{name} {quote(str(value))}" for name, value in settings.items())
+    print(f"next: python -m monai.bundle run training --config_file {quote(str(path))} {more}")
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _parsed(settings: Sequence[str]) -> dict[str, Any]:
+    """Settings with their values as `python -m monai.bundle` reads them."""
+    from fire.parser import DefaultParseValue
+
+    read: dict[str, Any] = {}
+    name = ""
+    for text in settings:
+        if text.startswith("--"):
+            name, equals, value = text[2:].partition("=")
+            read[name] = DefaultParseValue(value) if equals else True
+        else:
+            read[name] = DefaultParseValue(text)
+    return read

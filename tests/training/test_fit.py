@@ -1,0 +1,146 @@
+"""`monai-cae fit` finds what fits, trains nothing and writes nothing."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import CONFIGS, mistake
+
+from monai_cae.cli import main
+from monai_cae.training import PrecisionInferer
+from monai_cae.training.stages import fit as fitting
+
+TINY = ["--image_size", "32", "--batch_size", "4", "--precision", "float32", "--device", "cpu"]
+WEIGHTS = 723_905 * 4
+CELLS = re.compile(r"^(given|largest \w+) +(\d+) +(\d+) +(.+)$", re.MULTILINE)
+
+
+def fit(capsys, *arguments: str) -> tuple[dict[str, tuple[int, int, str]], list[str]]:
+    """The table by its rows, and all lines."""
+    assert main(["fit", *arguments]) == 0
+    printed = capsys.readouterr().out
+    rows = {what: (int(batch), int(size), memory) for what, batch, size, memory in CELLS.findall(printed)}
+    return rows, printed.splitlines()
+
+
+def free(monkeypatch, mib: int) -> None:
+    monkeypatch.setattr(fitting, "host_memory", lambda: (mib * 2**20, 2**30))
+
+
+def test_batch_and_image_fill_what_is_free(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    free(monkeypatch, 300)
+    rows, lines = fit(capsys, *TINY)
+    assert lines[0] == ("pretrain on the CPU: 1.00 GiB of memory, 0.29 GiB free (estimated; nothing is trained)")
+    # of 300 MiB / 1.5, less four times the weights, 584 to 640 numbers for a pixel: see test_memory.py
+    pixels = (200 * 2**20 - 4 * WEIGHTS) / 4
+    batch, size, _ = rows["largest batch_size"]
+    assert size == 32 and 0.93 * pixels / 640 <= batch * 32**2 <= pixels / 584
+    batch, size, _ = rows["largest image_size"]
+    assert batch == 4 and size % 4 == 0 and pixels / 640 <= 4 * (size + 8) ** 2 and 4 * size**2 <= pixels / 584
+    assert rows["given"][:2] == (4, 32)
+    assert lines[-1].startswith("next: python -m monai.bundle run training --config_file ")
+    assert "--batch_size 4 --image_size 32" in lines[-1] or "--image_size 32 --batch_size 4" in lines[-1]
+    assert Path(shlex.split(lines[-1])[7]).samefile(CONFIGS / "pretrain.json") and not list(tmp_path.iterdir())
+
+
+def test_next_command_has_what_fits_where_the_given_does_not(monkeypatch, capsys):
+    free(monkeypatch, 100)
+    rows, lines = fit(capsys, *TINY, "--batch-size", "400", "--run_name", "a b")
+    batch = rows["largest batch_size"][0]
+    assert rows["given"] == (400, 32, "does not fit") and 0 < batch < 100
+    options = shlex.split(lines[-1])
+    assert options[options.index("--batch_size") + 1] == str(batch) and "a b" in options
+
+
+def test_nothing_fits(monkeypatch, capsys):
+    free(monkeypatch, 1)
+    rows, lines = fit(capsys, *TINY)
+    assert list(rows) == ["given"] and lines[-1].startswith("next: the same command with a smaller --image_size")
+
+
+def test_classifiers_first_dense_layer_grows_with_the_image(monkeypatch, capsys):
+    free(monkeypatch, 1500)
+    rows, _ = fit(capsys, "train", *TINY)
+    edge = rows["largest image_size"][1]
+    # four times (weights and bias of 128 x (edge / 4)^2 x 256 numbers) of 4 bytes, and what the slices take
+    dense = 4 * 4 * 128 * 256 * (edge / 4) ** 2
+    images = 4 * 4 * 400 * edge**2
+    assert 0.8 * 1000 * 2**20 <= dense + images <= 1000 * 2**20
+
+
+def test_network_of_a_whole_volume(monkeypatch, capsys):
+    free(monkeypatch, 300)
+    volume = ["--extraction", "{'_target_': 'plugins.whole_volume.WholeVolume'}", "--channels", "[8,16]"]
+    assert fit(capsys, "train", *TINY, "--image_size", "16", *volume)[0]["given"][:2] == (4, 16)
+    rows, _ = fit(capsys, *TINY, "--image_size", "16", *volume)
+    batch, size, _ = rows["largest batch_size"]
+    assert size == 16 and 4 < batch < 1000
+    edge = rows["largest image_size"][1]
+    assert (edge / 16) ** 3 < 1.05 * batch / 4 < 1.05**2 * ((edge + 2) / 16) ** 3  # it goes with the number of voxels
+
+
+def test_on_a_gpu_each_size_is_tried_with_the_configs_own_trainer(monkeypatch, capsys, tmp_path):
+    """The GPU is simulated: it can hold 12 slices of 32 x 32, or two of 72 x 72."""
+    monkeypatch.chdir(tmp_path)
+    seen: list[tuple[int, int]] = []
+    forward = PrecisionInferer.__call__
+
+    def limited(self, inputs, network, *args, **kwargs):
+        seen.append((len(inputs), inputs.shape[-1]))
+        if inputs.numel() > 12 * 32 * 32:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return forward(self, inputs, network, *args, **kwargs)
+
+    monkeypatch.setattr(PrecisionInferer, "__call__", limited)
+    monkeypatch.setattr(fitting, "_is_cuda", lambda _: True)
+    stubs = {
+        "mem_get_info": lambda _: (2**30, 2**31),
+        "get_device_name": lambda _: "Simulated",
+        "empty_cache": lambda: None,
+        "reset_peak_memory_stats": lambda _: None,
+        "max_memory_allocated": lambda _: seen[-1][0] * seen[-1][1] ** 2 * 2**10,
+    }
+    for name, stub in stubs.items():
+        monkeypatch.setattr(torch.cuda, name, stub)
+    rows, lines = fit(capsys, "train", *TINY)
+    assert lines[0].endswith("(Simulated): 2.00 GiB of memory, 1.00 GiB free (measured; nothing is trained)")
+    assert rows["given"] == (4, 32, "0.00 GiB")
+    assert rows["largest batch_size"] == (12, 32, "0.01 GiB") and rows["largest image_size"][:2] == (4, 52)
+    assert seen.count((4, 32)) > 4  # a step is recorded as a CUDA graph after three
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate"], "fit takes pretrain or train, not 'evaluate'"),
+        (["--device", "cuda:1"], "device cuda:1 is not available: this PyTorch sees .* CUDA GPUs"),
+        (["train", "--batch_sizes", "3"], "unknown setting --batch_sizes: did you mean --batch_size?"),
+        (["--batch_size", "0"], "batch_size must be a whole number above 0, not 0"),
+        (["train", "--image_size", "33"], "spatial_size must be divisible by 4"),
+        (["--network_def", "{'_target_': 'nowhere.Network'}"], "Python finds no nowhere.Network"),
+    ],
+)
+def test_mistakes_are_one_line(monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert main(["fit", *arguments]) == 1
+    printed = capsys.readouterr()
+    assert re.match(f"error: {message}".replace("?", r"\?"), printed.err) and printed.err.count("\n") == 1
+    assert not printed.out
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["pretrain.json", "train.json", "evaluate.json", "baselines.json", "inference.json", "experiment.yaml"],
+)
+def test_gpu_that_is_not_there_is_one_line_in_every_config(discs, run_bundle, tmp_path, monkeypatch, config):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    run_id = {"run_id": "run"} if config in ("evaluate.json", "inference.json") else {}
+    told = mistake(run_bundle, config, discs, tmp_path / "out", device="cuda:1", **run_id)
+    assert "device cuda:1 is not available: this PyTorch sees no CUDA GPUs; use --device cpu" in told
+    assert not (tmp_path / "out").exists()
