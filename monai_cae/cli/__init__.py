@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monai_cae import DISCLAIMER, __version__
-from monai_cae.cli import cohorts, fitting, runs, sharing
+from monai_cae.cli import cohorts, fitting, prepare, runs, sharing
 from monai_cae.cli.options import LAYOUTS, add_cohort, add_flags, add_options, add_reading, add_slice, own_options
 from monai_cae.errors import MonaiCaeError
 
@@ -67,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("out", type=Path, help="new or empty folder")
     counted = (60, "number of subjects, half of them patients (default: 60)")
     add_options(phantom, subjects=counted, seed=(0, "the same seed writes the same files (default: 0)"))
+    add_flags(phantom, "head")
+
+    text = "raw T1w scans, DICOM or NIfTI, into the paper's kind of image, as a BIDS derivative with a QC page"
+    prepare.add_prepare(command("prepare", prepare.prepare, text))
 
     text = "look at every scan of a cohort before training: headers, slices, orientation"
     check = command("check", cohorts.check, text)
@@ -78,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
 
     cohort = command("cohort", cohorts.cohort, "print who takes part, next to the paper's Table I")
     add_cohort(cohort)
+    text = "write the rows, one per scan, to this file (.tsv) instead, and look for no image"
+    cohort.add_argument("--save", type=Path, metavar="FILE", help=text)
 
     datalist = command("datalist", cohorts.datalist, "split a cohort by subject into a MONAI datalist, with its audit")
     add_cohort(datalist)
@@ -142,6 +148,18 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(settings=[])
     predict.epilog = "Settings of inference.json can follow, such as --device cpu: see `monai-cae settings`."
     add_flags(predict, "trust")
+
+    text = "the whole test of a finished model on a cohort that it has not seen: scores with intervals, calibration"
+    evaluate = command("evaluate", runs.evaluate, text)
+    text = (
+        "an unpacked package, a run's output folder, or a checkpoint of the default network beside its autoencoder.pt"
+    )
+    evaluate.add_argument("model", type=Path, help=text)
+    evaluate.add_argument("cohort", type=Path, help=LAYOUTS)
+    evaluate.add_argument("out", type=Path, nargs="?", default=Path("external"), help="for results (default: external)")
+    evaluate.set_defaults(settings=[])
+    evaluate.epilog = "Settings can follow, such as --cohort#positive \"DX == 'AD'\": see `monai-cae settings`."
+    add_flags(evaluate, "trust")
 
     settings = command("settings", runs.settings, "what a setting means, its default, and which config reads it")
     settings.add_argument("name", nargs="?", default="", help="of the setting (default: all)")

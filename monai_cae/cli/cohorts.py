@@ -6,6 +6,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -20,23 +21,40 @@ from monai_cae.terminal import say
 if TYPE_CHECKING:
     from monai_cae.data import Audit, Cohort, Scan
 
+_RAW = ("BIDS", "OASIS-2", "OASIS-3", "LONI (ADNI, AIBL)", "IXI")  # layouts of scans as they left the scanner
+
 
 def phantom(options: argparse.Namespace) -> None:
-    from monai_cae.data import write_phantom
+    from monai_cae.data import write_heads, write_phantom
 
-    write_phantom(
+    write = write_heads if options.head else write_phantom
+    write(
         options.out,
         subjects=options.subjects,
         seed=options.seed,
         progress=progress("synthetic subjects", "subject", options.subjects),
     )
     print(f"{options.subjects} synthetic subjects (not real MRI) in {options.out}")
-    print(f"next: monai-cae cohort {options.out}")
+    print(f"next: monai-cae {'prepare' if options.head else 'cohort'} {options.out}" + " PREPARED" * options.head)
 
 
 def cohort(options: argparse.Namespace) -> None:
     from monai_cae.data import load_cohort
+    from monai_cae.data.cohort.tables import write_table
+    from monai_cae.data.layouts import Asked
+    from monai_cae.data.layouts.reading import read_rows
 
+    if options.save:
+        if options.save.exists():
+            raise MonaiCaeError(f"{options.save} exists: choose another --save, or delete it")
+        names = {field.name for field in fields(Asked)}
+        asked = Asked(**{name: value for name, value in cohort_settings(options).items() if name in names})
+        rows = read_rows(options.path, asked)
+        write_table(options.save, rows.scans)
+        for note in rows.notes:
+            say(note.line())
+        print(f"{len(rows.scans)} rows in {options.save}: for --table, once the images are prepared")
+        return
     _print_cohort(load_cohort(options.path, **cohort_settings(options)), options)
 
 
@@ -56,8 +74,11 @@ def _print_cohort(cohort: Cohort, options: argparse.Namespace, names: bool = Tru
         say(note.line(names))
     for reason, count in cohort.left_out.items():
         print(f"left out: {count:>4} {reason}")
-    if cohort.layout == "BIDS":
-        say("note: raw BIDS images are not registered to one space; the same slice index shows different anatomy")
+    if cohort.layout in _RAW:
+        say(
+            f"note: raw {cohort.layout} images are not registered to one space; the same slice index shows different "
+            "anatomy"
+        )
     images = (str(scan.image) for scan in cohort.scans if scan.image is not None)
     _print_notes(frame_lines(images, extraction(options)), options, "note: ")
 

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 ROLES = ("subject", "session", "image", "age", "sex")
 SLICE = {"plane": "axial", "slice_index": 106}
 _OF_A_TRAINING = ("on_bad_scan", "allow_leaks", "allow_outside")
-LAYOUTS = "cohort folder (OASIS-1 discs, BIDS, Clinica CAPS, a folder with a table), or a datalist (.json)"
+LAYOUTS = "cohort folder (OASIS-1 to -3, ADNI, AIBL, IXI, BIDS, Clinica CAPS, or with a table), or a datalist (.json)"
 
 
 FLAGS = {
+    "head": "write raw scans, as BIDS: each brain in a scalp and a skull, turned, biased and stored along any axes",
     "trust": "accept configs that are not monai-cae's own; they can run any program",
     "hash-ids": "keyed hashes instead of subject IDs in everything printed and drawn",
     "allow-other-frame": "accept slices more than 5 mm or 10 degrees from where the others lie",
@@ -64,13 +65,17 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
         label_column=("", "or a column of 1 and 0"),
         controls=("oldest", "oldest, matched (age and sex) or all (default: oldest)"),
         sessions=("first", "first scan of a subject, or all (default: first)"),
+        converters=(
+            "as_scanned",
+            "subjects with scans of both labels: as_scanned takes each scan for what it was, leave_out leaves them out",
+        ),
     )
     add_flags(parser, "allow-unmatched")
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
     """Add the options for reading a cohort, before selection."""
-    parser.add_argument("--table", type=Path, help="the table, if it is not in the folder")
+    parser.add_argument("--table", type=Path, help="the table, or a study's folder of them, if not in the folder")
     for role in ROLES:
         none = "" if role == "subject" else "; none: do without it"
         parser.add_argument(f"--{role}-column", default="", help=f"the table's column for {role}{none}")
@@ -80,8 +85,9 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
         parser,
         subject_pattern=("", "regular expression that finds the subject in an ID; (.+) takes the whole ID"),
         sex_codes=("", "what the values in the sex column mean: F=2,M=1; none: do without it"),
-        acquisition=("", "which of several BIDS T1w images to take: acq-NAME; none: those without acq-"),
-        run=("last", "which of several BIDS runs to take: last, first or a number (default: last)"),
+        acquisition=("", "which of several T1w images to take: acq-NAME, or LONI's description; none: those without"),
+        run=("last", "which of several runs to take: last, first or a number (default: last)"),
+        days=(365, "of studies whose diagnoses have days of their own: the farthest visit that counts (default: 365)"),
     )
 
 

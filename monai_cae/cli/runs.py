@@ -11,7 +11,7 @@ import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from shlex import quote
@@ -44,24 +44,35 @@ def run(options: argparse.Namespace) -> None:
 
 
 def predict(options: argparse.Namespace) -> None:
+    from monai_cae.sharing import check_package
+    from monai_cae.sharing.settings import inference_settings, kind_of
+
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
     config, settings = bundle_folder() / "configs" / "inference.json", _places(checkpoint=options.model)
-    if (options.model / "configs" / "inference.json").is_file():
-        from monai_cae.sharing import check_package
-
+    kind = kind_of(options.model)
+    if kind == "package":
         check_package(options.model, trust=options.trust)
         config, settings = options.model / "configs" / "inference.json", []
-    elif options.model.is_dir():
-        from monai_cae.sharing.runs import inference_settings
-
-        found = inference_settings(options.model)
-        settings = [part for name, value in found.items() for part in (f"--{name}", str(value))]
-    elif not options.model.is_file():
-        raise MonaiCaeError(f"no model at {options.model}: give an unpacked package, a run's folder or a checkpoint")
-    elif options.model.suffix == ".zip":
-        raise MonaiCaeError(f"{options.model} is a zip: unpack it with monai-cae bundle FOLDER --from {options.model}")
+    elif kind == "run":
+        settings = _options(inference_settings(options.model))
     places = _places(dataset_dir=options.scans, predictions=options.out / "predictions.csv")
     _bundle("run", "--config_file", str(config), *settings, *places, *given)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    from monai_cae.sharing.settings import evaluation_settings
+
+    given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "output_dir"))
+    found = evaluation_settings(options.model, trust=options.trust)
+    if any(part.startswith(("--cohort#task", "--cohort#positive", "--cohort#label_column")) for part in given):
+        found = {name: value for name, value in found.items() if not name.startswith("cohort#")}  # the model's rule
+    files = [str(bundle_folder() / "configs" / name) for name in ("evaluate.json", "external.yaml")]
+    places = _places(dataset_dir=options.cohort, output_dir=options.out)
+    _bundle("run", "--config_file", str(files), *_options(found), *places, *given)
+
+
+def _options(settings: Mapping[str, Any]) -> list[str]:
+    return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
 def as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:

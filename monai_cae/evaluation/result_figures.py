@@ -215,6 +215,7 @@ def forest_plot(
     reference: Mapping[str, float] | None = None,
     reference_name: str = "reference",
     about: str = "",
+    title: str = "Methods on the same test sets",
 ) -> Figure:
     """Show several models below one another, a panel per score: dot, interval and numbers.
 
@@ -224,6 +225,7 @@ def forest_plot(
         note, about: Footer and title.
         reference: Values to compare with by score, drawn dashed, such as the paper's `{"accuracy": 0.7466}`.
         reference_name: What these are, such as "paper".
+        title: What is shown, above whom.
 
     Raises:
         MonaiCaeError: If there is no model or score, or a table lacks a score.
@@ -231,8 +233,8 @@ def forest_plot(
     if not summaries or not scores:
         raise MonaiCaeError("summaries and scores must hold at least one model and one score.")
     models = list(summaries)
-    title = f"Methods on the same test sets\n{about}"
-    figure = empty_figure(1.6 + 2.9 * len(scores), 1.2 + 0.42 * len(models), note, title)
+    size = (1.6 + 2.9 * len(scores), 1.2 + 0.42 * len(models))
+    figure = empty_figure(*size, note, f"{title}\n{about}")
     axes = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     places = np.arange(len(models))
     for axis, score in zip(axes, scores, strict=True):

@@ -11,7 +11,7 @@ from monai_cae.experiment.plan import BASELINES, STAGES
 from monai_cae.training.stages.earlier import files_of, refuse
 
 TABLES = ("predictions", "scores", "comparisons", "subgroups", "reconstruction")
-FIGURES = ("roc", "calibration", "methods", "auc_by_cdr", "learning_curve", "repeats")
+FIGURES = ("roc", "calibration", "methods", "auc_by_cdr", "learning_curve", "repeats", "own_test")
 _TOLD = (
     "summary.json", "results.md", "model_card.md", *(f"{name}.csv" for name in TABLES),
     *(f"figures/{name}.png" for name in FIGURES),

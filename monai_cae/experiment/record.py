@@ -19,13 +19,21 @@ NETWORK = "network"
 _ABOUT = ("cdr", "age", "sex")
 
 
-def pool(results: Sequence[Mapping[str, Any]], output: Path, target: Target) -> pd.DataFrame:
+def pool(
+    results: Sequence[Mapping[str, Any]],
+    output: Path,
+    target: Target,
+    items: Sequence[Mapping[str, Any]] | None = None,
+    scans: str = "predictions.csv",
+) -> pd.DataFrame:
     """Read the test predictions of all parts, and write them as one table, `output/predictions.csv`.
 
     Args:
         results: what the parts left, see `protocol`.
         output: the experiment's folder.
         target: what is predicted.
+        items: the tested, where their datalist is not in the parts' folders.
+        scans: name of the stage's own table in them.
 
     Returns:
         A row per method and tested subject, with columns as in `monai_cae.evaluation.pooled`, but for what is
@@ -34,7 +42,7 @@ def pool(results: Sequence[Mapping[str, Any]], output: Path, target: Target) -> 
     tables = [
         table.assign(method=method, repeat=part["repeat"], fold=part["fold"], threshold=threshold)
         for part in results
-        for method, table, threshold in _tables(part, output / part["folder"], target)
+        for method, table, threshold in _tables(part, output / part["folder"], target, items, scans)
     ]
     decided = ["threshold"] if target.binary else []
     columns = ["method", "subject", "repeat", "fold", "label", target.column, *decided, *_ABOUT]
@@ -53,13 +61,15 @@ def read_sets(folder: Path, hash_ids: bool) -> dict[str, list[dict[str, Any]]]:
     return {name: with_pseudonyms(content[name]) if hash_ids else content[name] for name in SETS}
 
 
-def _tables(part: Mapping[str, Any], folder: Path, target: Target) -> Iterator[tuple[str, pd.DataFrame, float]]:
-    items = read_sets(folder, part.get("hash_ids", False))["test"]
+def _tables(
+    part: Mapping[str, Any], folder: Path, target: Target, items: Sequence[Mapping[str, Any]] | None, scans: str
+) -> Iterator[tuple[str, pd.DataFrame, float]]:
+    items = items or read_sets(folder, part.get("hash_ids", False))["test"]
     people = {item["subject"]: {key: item.get(key) for key in _ABOUT} for item in items}
     about = pd.DataFrame.from_dict(people, orient="index")
     for method in (NETWORK, *part["variants"]):
         threshold = part["steps"][method]["results"]["evaluate"].get("threshold", DEFAULT_THRESHOLD)
-        yield method, _read(folder / _place(method) / "predictions.csv", about, target.column), threshold
+        yield method, _read(folder / _place(method) / scans, about, target.column), threshold
     for method in part["baselines"]:
         yield method, _read(folder / "baselines" / f"{method}.csv", about, target.column), DEFAULT_THRESHOLD
 

@@ -84,7 +84,7 @@ def compute(
     by_method = {method: rows.drop(columns="method") for method, rows in record.groupby("method", sort=False)}
     ours = by_method[NETWORK]
     scores = {
-        method: summarise(rows, np.random.default_rng(seed)) if target.binary else _means(rows, target)
+        method: summarise(rows, np.random.default_rng(seed)) if target.binary else means_of(rows, target)
         for method, rows in by_method.items()
     }
     n_train, n_test = (float(np.mean([part["subjects"][name] for part in results])) for name in ("training", "test"))
@@ -98,7 +98,7 @@ def compute(
     tables = {
         "scores": pd.concat(scores, names=["method"]),
         "comparisons": pd.concat(comparisons, names=["against"]) if comparisons else pd.DataFrame(),
-        "subgroups": _subgroups(ours, seed) if target.binary else pd.DataFrame(),
+        "subgroups": subgroups_of(ours, seed) if target.binary else pd.DataFrame(),
         "reconstruction": _reconstruction(results, output),
     }
     for name, table in tables.items():
@@ -118,7 +118,7 @@ def compute(
     )
 
 
-def _means(rows: pd.DataFrame, target: Target) -> pd.DataFrame:
+def means_of(rows: pd.DataFrame, target: Target) -> pd.DataFrame:
     """The target's own scores, each repeat over all its folds together, as `summarise` has those of classes."""
     numbers = ["label", target.column]
     by_repeat = pd.DataFrame([target.scores(*one[numbers].to_numpy().T) for _, one in rows.groupby("repeat")])
@@ -128,7 +128,7 @@ def _means(rows: pd.DataFrame, target: Target) -> pd.DataFrame:
     return found.assign(low=np.nan, high=np.nan, **repeats, note="")
 
 
-def _subgroups(ours: pd.DataFrame, seed: int) -> pd.DataFrame:
+def subgroups_of(ours: pd.DataFrame, seed: int) -> pd.DataFrame:
     graded = ours["cdr"].notna()
     told_by_cdr = graded.all() and ((ours["cdr"] > 0) == (ours["label"] == 1)).all()
     by = [name for name in ("cdr", "age", "sex") if (told_by_cdr if name == "cdr" else ours[name].notna().any())]

@@ -13,12 +13,11 @@ from monai_cae.data import recorded_rules
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import sha256_of
-from monai_cae.folders import bundle_folder
 from monai_cae.sharing.bundle import CHECKPOINTS
-from monai_cae.sharing.executed import ABSENT, as_written, carried_over, changes
+from monai_cae.sharing.executed import as_written
 from monai_cae.training.stages.run import data_kind
 
-_SETTING = {"classifier": "checkpoint", "autoencoder": "pretrained"}  # of evaluate.json, by network
+SETTING = {"classifier": "checkpoint", "autoencoder": "pretrained"}  # of evaluate.json, by network
 _OASIS_1 = re.compile(r"OAS1_\d{4}")
 
 
@@ -104,24 +103,6 @@ def read_run(output_dir: str | Path) -> Run:
     )
 
 
-def inference_settings(output_dir: str | Path) -> dict[str, Any]:
-    """The settings of inference.json, by their names on the command line, that predict as a finished run was tested.
-
-    Raises:
-        MonaiCaeError: see `read_run`.
-    """
-    run = read_run(output_dir)
-    configs = bundle_folder() / "configs"
-    shipped, inference = (json.loads((configs / f"{n}.json").read_text("utf-8")) for n in ("evaluate", "inference"))
-    wanted = carried_over(inference, run.configs["evaluate"], shipped)
-    wanted["threshold"] = run.results.get("threshold", wanted["threshold"])
-    changed = {place: value for place, value in changes(wanted, inference) if place[0] != "precision"}
-    whole = {place[0] for place, value in changed.items() if value is ABSENT}  # a part of another class
-    named = {"#".join(map(str, place)): value for place, value in changed.items() if place[0] not in whole}
-    named |= {name: wanted[name] for name in sorted(whole)}
-    return {"checkpoint": str(run.folder / CHECKPOINTS["classifier"]), **named}
-
-
 def _read(folder: Path, name: str, stage: str, *keys: str) -> dict[str, Any]:
     path = folder / name
     try:
@@ -141,7 +122,7 @@ def _evaluated(folder: Path, results: Mapping[str, Any]) -> list[Path]:
         path = folder / relative
         if not path.is_file():
             raise MonaiCaeError(f"no {path}: copy the {network}'s weights there and run evaluate.json again")
-        if results.get("weights", {}).get(_SETTING[network]) != sha256_of(path):
+        if results.get("weights", {}).get(SETTING[network]) != sha256_of(path):
             raise MonaiCaeError(
                 f"{path} is not the file that results_evaluate.json describes: run evaluate.json with --output_dir "
                 f"{folder} again"

@@ -2,5 +2,6 @@
 
 from monai_cae.targets.base import Target
 from monai_cae.targets.diagnosis import ClassificationScore, Diagnosis
+from monai_cae.targets.unlabelled import Unlabelled
 
-__all__ = ["ClassificationScore", "Diagnosis", "Target"]
+__all__ = ["ClassificationScore", "Diagnosis", "Target", "Unlabelled"]

@@ -87,7 +87,7 @@ def test_all_sessions():
 
 def test_one_subject_with_both_labels_is_refused(refused):
     scans = [scan("p", "a", cdr=0, age=70), scan("p", "b"), scan("p", "c", cdr=1), scan("q", "a", cdr=1)]
-    with refused("p_a and p_c are one subject with both labels: correct the table, leave one out"):
+    with refused("p_a and p_c are one subject with both labels: correct the table, leave such subjects out"):
         select_cohort(scans, sessions="all")
     assert names(select_cohort(scans).scans) == ["p_a", "q_a"]
 

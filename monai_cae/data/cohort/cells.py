@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,21 @@ def read_cells(path: Path) -> Cells:
         raise MonaiCaeError(f"{path} can't be read as a table ({reason}): save it again as csv in UTF-8") from error
 
 
-def _lines(path: Path) -> Iterator[Row]:
+def read_header(path: Path) -> list[str]:
+    """The names of the columns, without those that are blank; nothing else of the file is read.
+
+    Raises:
+        MonaiCaeError: not such a file.
+    """
+    try:
+        with closing(_sheet(path) if path.suffix.lower() == ".xlsx" else _lines(path)) as lines:
+            return [name.strip() for name in next(lines, (0, []))[1] if name.strip()]
+    except Exception as error:  # as in `read_cells`
+        reason = one_line(error)
+        raise MonaiCaeError(f"{path} can't be read as a table ({reason}): save it again as csv in UTF-8") from error
+
+
+def _lines(path: Path) -> Generator[Row]:
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(f"it has {size} bytes, the limit is {MAX_BYTES}")
@@ -67,7 +82,7 @@ def _lines(path: Path) -> Iterator[Row]:
             yield reader.line_num, row
 
 
-def _sheet(path: Path) -> Iterator[Row]:
+def _sheet(path: Path) -> Generator[Row]:
     from openpyxl import load_workbook  # an import that costs more than reading a csv does
 
     with path.open("rb") as file:  # which openpyxl would leave open where it fails

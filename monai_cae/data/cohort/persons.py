@@ -24,7 +24,9 @@ _PERHAPS_VISIT = re.compile(
     re.IGNORECASE,
 )
 # Persons' IDs of known cohorts within longer names, such as LONI's ADNI_002_S_0413_MR_MPR_S1_I40000.
-_KNOWN = re.compile(r"\d{3}_S_\d{4}|OAS[12]_\d{4}|OAS3\d{4}|(?:IXI|miriad_)\d{3}(?!\d)|NACC\d{6}", re.IGNORECASE)
+_KNOWN = re.compile(
+    r"\d{3}_S_\d{4,5}(?!\d)|OAS[12]_\d{4}|OAS3\d{4}|(?:IXI|miriad_)\d{3}(?!\d)|NACC\d{6}", re.IGNORECASE
+)
 _NUMBER = re.compile(r"[_. -]+\d{1,2}")  # an end that is a subject's number where the stem is a site's
 _MOST_VISITS = 12  # of one person; a stem that more names share is a site's
 _MISTAKES = 0.1  # of the stems may have both sexes by mistakes in the table, before they are sites'

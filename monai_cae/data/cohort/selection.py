@@ -12,7 +12,7 @@ import numpy as np
 from scipy import optimize
 
 from monai_cae.data.cohort.persons import natural
-from monai_cae.data.cohort.tasks import Task, make_task
+from monai_cae.data.cohort.tasks import UNLABELLED, Task, make_task
 from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.scan_quality import LEFT_OUT, bad_scans
 from monai_cae.data.layouts import Asked, Found, read_scans
@@ -23,8 +23,10 @@ from monai_cae.errors import MonaiCaeError
 
 CONTROLS = ("oldest", "matched", "all")
 SESSIONS = ("first", "all")
-_RULES = ("task", "positive", "negative", "label_column", "controls")
+CONVERTERS = ("as_scanned", "leave_out")
+_RULES = ("task", "positive", "negative", "label_column", "controls", "converters")
 _FURTHER = "further scans of a subject"
+_NAMED = 5
 _OTHER_SEX_YEARS = 1000.0  # costs more than any difference in age
 
 
@@ -89,11 +91,18 @@ class PatientsAndControls:
     tells: Collection[str] = ("cdr", "label")
 
     def select(
-        self, scans: Sequence[Scan], *, sessions: str, missing_codes: Any, controls: str = "oldest", **rules: str
+        self,
+        scans: Sequence[Scan],
+        *,
+        sessions: str,
+        missing_codes: Any,
+        controls: str = "oldest",
+        converters: str = "as_scanned",
+        **rules: str,
     ) -> Cohort:
         """See `select_cohort` and, for the rules, `make_task`."""
         task = make_task(missing_codes=missing_codes, **rules)
-        return select_cohort(scans, task=task, controls=controls, sessions=sessions)
+        return select_cohort(scans, task=task, controls=controls, sessions=sessions, converters=converters)
 
     def checked(self, label: Any, what: str) -> int:
         """A label of a given datalist; MonaiCaeError where it is neither 0 nor 1, which names it as `what`."""
@@ -112,7 +121,7 @@ class CohortSettings(Asked):
 
     Attributes:
         task, positive, negative, label_column: which scans are patients and which controls, see `make_task`.
-        controls, sessions: see `select_cohort`.
+        controls, sessions, converters: see `select_cohort`.
     """
 
     task: str = "paper"
@@ -121,6 +130,7 @@ class CohortSettings(Asked):
     label_column: str = ""
     controls: str = "oldest"
     sessions: str = "first"
+    converters: str = "as_scanned"
 
     def of(self, scans: Sequence[Scan], target: Labels | None = None) -> Cohort:
         """Select the scans that take part; the target gets the settings of the classes that are not the defaults."""
@@ -202,7 +212,12 @@ def _complete(cohort: Cohort, found: Found, dataset_dir: str | Path, bad: Sequen
 
 
 def select_cohort(
-    scans: Sequence[Scan], *, task: Task | None = None, controls: str = "oldest", sessions: str = "first"
+    scans: Sequence[Scan],
+    *,
+    task: Task | None = None,
+    controls: str = "oldest",
+    sessions: str = "first",
+    converters: str = "as_scanned",
 ) -> Cohort:
     """Select all patients, and controls for them: the paper's selection (section IV-A) and its variants.
 
@@ -215,6 +230,9 @@ def select_cohort(
             the same sex, as long as there are enough, that is nearest in age (no control twice, smallest sum of
             differences); "all" takes every one.
         sessions: "first" keeps a subject's first scan, "all" every one (whole subjects still go into one set).
+        converters: subjects with scans of both labels, such as those of OASIS-2 that convert. "as_scanned" gives every
+            scan the label of its own day, so that the first scan of a later patient is a control's; "leave_out" leaves
+            these subjects out.
 
     Raises:
         MonaiCaeError: an unknown rule, a class without subjects, contradicting labels of one subject, or ages or sexes
@@ -222,8 +240,12 @@ def select_cohort(
     """
     if controls not in CONTROLS:
         raise MonaiCaeError(f"controls must be one of {', '.join(CONTROLS)}, not {controls!r}")
+    if converters not in CONVERTERS:
+        raise MonaiCaeError(f"converters must be one of {', '.join(CONVERTERS)}, not {converters!r}")
     task = task or Task()
-    kept = _of_sessions(scans, sessions)
+    changing = _converters(scans, task)
+    left = changing if converters == "leave_out" else {}
+    kept = _of_sessions([scan for scan in scans if scan.subject not in left], sessions)
     rows = [scan.row for scan in kept]
     labels = task.labels(rows, (scan.name for scan in kept))
     values = task.values(rows, labels)
@@ -236,22 +258,43 @@ def select_cohort(
         if not found:
             told = f" ({'; '.join(values)})" if values else ""
             raise MonaiCaeError(
-                f"no {rule} among {len(kept)} scans{told}: two classes are needed; check the table and the task"
+                f"no {rule} among {len(kept)} scans{told}: two classes are needed; check the table and the task; "
+                f"{UNLABELLED}"
             )
     people = {scan.subject for scan in _choose(_first_scans(healthy), _first_scans(patients), controls)}
     chosen = [scan for scan in healthy if scan.subject in people]
     left_out = {
         "scans without a label (blank, or neither patient nor control)": sum(label is None for label in labels),
-        _FURTHER: len(scans) - len(kept),
+        _FURTHER: len(scans) - len(kept) - sum(scan.subject in left for scan in scans),
         f"controls not chosen ({controls})": len(healthy) - len(chosen),
+        "subjects with scans of both labels (converters)": len(left),
     }
     return Cohort(
         patients,
         chosen,
         task=task,
         left_out={why: count for why, count in left_out.items() if count},
-        notes=tuple(Note(line) for line in values),
+        notes=(*(Note(line) for line in values), *_told(changing, converters)),
     )
+
+
+def _converters(scans: Sequence[Scan], task: Task) -> dict[str, set[int]]:
+    """Subjects with scans of both labels."""
+    if len({scan.subject for scan in scans}) == len(scans):
+        return {}
+    labels: dict[str, set[int]] = {}
+    for scan, label in zip(scans, task.labels([s.row for s in scans], (s.name for s in scans)), strict=True):
+        if label is not None:
+            labels.setdefault(scan.subject, set()).add(label)
+    return {subject: found for subject, found in labels.items() if len(found) > 1}
+
+
+def _told(changing: Collection[str], converters: str) -> list[Note]:
+    if not changing:
+        return []
+    what = "take no part" if converters == "leave_out" else "each scan counts as what the subject was on its day"
+    text = f"subjects that are controls in one scan and patients in another ({len(changing)}): {what} (--converters)"
+    return [Note(text, tuple(sorted(changing)[:_NAMED]))]
 
 
 def select_measured(
@@ -272,6 +315,13 @@ def select_measured(
     return Cohort([], [], left_out={why: count for why, count in left_out.items() if count}, measured=measured)
 
 
+def select_everybody(scans: Sequence[Scan], sessions: str = "first") -> Cohort:
+    """All scans, whatever is known of them, with the label 0. For `sessions` see `select_cohort`."""
+    kept = _of_sessions(scans, sessions)
+    left_out = {_FURTHER: len(scans) - len(kept)} if len(scans) > len(kept) else {}
+    return Cohort([], [], left_out=left_out, measured=[dataclasses.replace(scan, label=0.0) for scan in kept])
+
+
 def _of_sessions(scans: Sequence[Scan], sessions: str) -> list[Scan]:
     if sessions not in SESSIONS:
         raise MonaiCaeError(f"sessions must be one of {', '.join(SESSIONS)}, not {sessions!r}")
@@ -289,7 +339,7 @@ def _refuse_contradictions(scans: Sequence[Scan]) -> None:
         if scan.label is not None and first.setdefault(scan.subject, scan).label != scan.label:
             raise MonaiCaeError(
                 f"{first[scan.subject].name} and {scan.name} are one subject with both labels: correct the table, "
-                "leave one out, or keep first scans only"
+                "leave such subjects out with --converters leave_out, or keep first scans only"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections import Counter
@@ -16,6 +17,7 @@ from monai_cae.data.cohort.tasks import BLANK, MISSING_CODES, Row, parse, read_c
 from monai_cae.data.scan import CDR_GRADES, Note, Scan
 from monai_cae.data.texts import listed, require_plain, shown
 from monai_cae.errors import MonaiCaeError
+from monai_cae.files import replacing
 
 SUFFIXES = (".csv", ".tsv", ".xlsx")
 ROLES = {
@@ -106,7 +108,20 @@ def read_subjects(
             cell that can't be what its column says, or subjects or sexes that need an option.
     """
     path = Path(path)
-    cells = read_cells(_there(path))
+    given = {"subject_pattern": subject_pattern, "missing_codes": missing_codes, "sex_codes": sex_codes}
+    return subjects_in(read_cells(_there(path)), path, columns, **given)
+
+
+def subjects_in(
+    cells: Cells,
+    path: Path,
+    columns: Mapping[str, str] | None = None,
+    *,
+    subject_pattern: str = "",
+    missing_codes: Any = MISSING_CODES,
+    sex_codes: str = "",
+) -> Table:
+    """`read_subjects` of what has been read, or joined; errors call it `path`."""
     rows = [row for _, row in cells.rows]
     if not rows:
         raise MonaiCaeError(f"{path} has no rows: name another --table")
@@ -132,6 +147,20 @@ def read_subjects(
                 "apart with --session-column"
             )
     return Table(scans, [*notes, *guessed])
+
+
+def write_table(path: str | Path, scans: Sequence[Scan]) -> None:
+    """Write rows as a table that `read_subjects` reads: tab-separated, with participant_id, session_id, age and sex in
+    front of what else the rows have; MonaiCaeError where it can't be written."""
+    taken = {alias for aliases in ROLES.values() for alias in aliases}
+    others = list(dict.fromkeys(name for scan in scans for name in scan.row if name.lower() not in taken))
+    head = ("participant_id", "session_id", "age", "sex")
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t")
+        writer.writerow([*head, *others])
+        for scan in scans:
+            known = (scan.subject, scan.session, "" if scan.age is None else f"{scan.age:g}", scan.sex)
+            writer.writerow([cell or "n/a" for cell in (*known, *(scan.row.get(name, "") for name in others))])
 
 
 def column_names(path: Path) -> list[str]:

@@ -40,6 +40,11 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
 
 
 _ORDERED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+# what an error says of a cohort that has none
+UNLABELLED = (
+    "without labels, pretrain.json with --target#_target_ monai_cae.targets.Unlabelled trains the autoencoder, and "
+    "`monai-cae predict` predicts"
+)
 MOST_VALUES = 8  # of a column, that are counted one by one
 
 
@@ -249,7 +254,9 @@ class Rule:
         matches = [column for column in self._columns if column.lower() == name.lower()]
         if len(matches) != 1:
             have = ", ".join(self._columns)
-            raise MonaiCaeError(f"the table has no column {name}, which the rule {self.text!r} needs (it has: {have})")
+            raise MonaiCaeError(
+                f"the table has no column {name}, which the rule {self.text!r} needs (it has: {have}); {UNLABELLED}"
+            )
         return matches[0]
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from monai_cae.data.cohort.tables import Table, find_table, read_subjects
+from monai_cae.data.cohort.cells import Cells
+from monai_cae.data.cohort.tables import Table, find_table, read_subjects, subjects_in
 from monai_cae.data.cohort.tasks import MISSING_CODES
 from monai_cae.data.scan import Note
 from monai_cae.errors import MonaiCaeError
@@ -23,6 +24,7 @@ class Images:
     by_name: dict[str, Path]
     further: int = 0  # how many were passed over for another of the same session
     notes: list[Note] = dataclasses.field(default_factory=list)  # how these were chosen
+    ruled_out: Mapping[str, str] = dataclasses.field(default_factory=dict)  # scans that take no part, and why
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +33,13 @@ class Asked:
 
     Attributes:
         layout: one's own; None recognises one of those that `read_scans` knows.
-        table: the table, where it is not in the folder.
+        table: the table, where it is not in the folder; of a study with several tables, a folder that has them.
         plane: subfolder that a plain folder's images are looked for in first.
         columns, subject_pattern, missing_codes, sex_codes: see `read_subjects`.
         acquisition: of BIDS images, take those with this `acq-` alone, "none" for those without one; by default, where
             a session has several T1w images, the kind that most sessions have.
-        run: of several runs of a kind, "last", "first", or a number.
+        run: of several runs of a kind, "last", "first", or a number; "" for the layout's own choice.
+        days: of studies whose diagnoses are of other days than the scans: the farthest visit that counts.
         allow_unmatched: go on where more than a tenth of the rows have no image, or of the images no row.
         allow_outside: take images that the table or datalist names outside the folder, see `require_inside`.
     """
@@ -50,6 +53,7 @@ class Asked:
     sex_codes: str = ""
     acquisition: str = ""
     run: str = "last"
+    days: int = 365
     allow_unmatched: bool = False
     allow_outside: bool = False
 
@@ -59,8 +63,15 @@ class Asked:
 
     def rows(self, table: Path) -> Table:
         """Read a table, see `read_subjects`."""
-        names = ("subject_pattern", "missing_codes", "sex_codes")
-        return read_subjects(table, self.columns, **{name: getattr(self, name) for name in names})
+        return read_subjects(table, self.columns, **self._reading)
+
+    def joined(self, cells: Cells, root: Path) -> Table:
+        """Read what was joined from the tables of a study in this folder; its columns may be named otherwise, too."""
+        return subjects_in(cells, root, {"subject": "subject", **(self.columns or {})}, **self._reading)
+
+    @property
+    def _reading(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("subject_pattern", "missing_codes", "sex_codes")}
 
 
 @runtime_checkable

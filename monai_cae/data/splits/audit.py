@@ -33,6 +33,7 @@ from monai_cae.errors import MonaiCaeError
 _Array = NDArray[Any]
 _Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
+PRETRAINING = "Test subject in pretraining"  # the check of that name
 WARN_P = 0.01  # of chance differences between sets, one in a hundred is reported
 
 
@@ -101,34 +102,6 @@ def audit_datalist(sets: Sets, extraction: Extraction, **options: Any) -> Audit:
     """`audit_sets`, which has the options, of what was read from a datalist."""
     known: dict[str, Any] = {"synthetic": sets.synthetic, "name_files": not sets.hashed, "bad_scans": sets.bad_scans}
     return audit_sets(sets.training, sets.validation, sets.test, extraction=extraction, **known, **options)
-
-
-def audit_training(
-    sets: Sets,
-    extraction: Extraction,
-    *,
-    pretrained_on: Sequence[str] = (),
-    allow_leaks: bool = False,
-    target: Labels | None = None,
-) -> dict[str, Any]:
-    """Audit the sets of a run, and refuse to go on with a leak, unless it is allowed; the audit as plain data.
-
-    Args:
-        sets: as read from the datalist.
-        extraction, pretrained_on, target: see `audit_sets`.
-        allow_leaks: go on in spite of leaks.
-
-    Raises:
-        MonaiCaeError: a leak that is not allowed.
-    """
-    audit = audit_datalist(sets, extraction, pretrained_on=pretrained_on, target=target)
-    if audit.leaks and not allow_leaks:
-        more = f" (and {len(audit.leaks) - 1} more)" if len(audit.leaks) > 1 else ""
-        raise MonaiCaeError(
-            f"leak between the sets: {audit.leaks[0].message}{more}; `monai-cae audit DATALIST` shows all; correct the "
-            "datalist, or train anyway with --allow_leaks true: every result will say so"
-        )
-    return audit.to_dict()
 
 
 @dataclass(frozen=True)
@@ -225,7 +198,7 @@ def _check_pretraining(report: Report, test: list[_Member], seen: set[str]) -> N
         unsure = "the pretrained checkpoint was made with another --hash_ids: which subjects it has seen is unknown"
         found.append((False, unsure, []))
     report.add(
-        "Test subject in pretraining",
+        PRETRAINING,
         "a test subject among those that the pretrained checkpoint has seen",
         found,
         threshold="same hash of the name",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ def load_sets(
     write: bool = True,
     given: bool = False,
     target: Labels | None = None,
+    everyone: bool = False,
 ) -> Sets:
     """The three sets, read from the datalist; where there is none yet, it is made from the cohort first.
 
@@ -99,6 +100,7 @@ def load_sets(
         write: write a new datalist at once; without, `Sets.write` does it when everything else has been checked.
         given: a datalist that is there was made elsewhere, and is taken whatever cohort, split and seed it records.
         target: what the labels are; by default patients and controls.
+        everyone: all subjects are for the test; nobody is trained on.
 
     Raises:
         MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, bad scans, a set or class
@@ -125,6 +127,7 @@ def load_sets(
     made_from["datalist"] = str(root.resolve()) if root.is_file() else ""  # whose subjects are split anew
     # a plain folder's images lie in the plane's subfolder: where there is one, the plane decides which files these are
     made_from["plane"] = extraction.plane if (root / extraction.plane).is_dir() else ""
+    made_from |= {"everyone": True} if everyone else {}
     frame = {"training": training, "allow_other_frame": allow_other_frame}
     Split(**split_options, seed=seed)
     unwritten: dict[str, Any] = {}
@@ -132,7 +135,8 @@ def load_sets(
         also: dict[str, Any] = {"layout": layout, "allow_outside": allow_outside, "on_bad_scan": on_bad_scan}
         try:
             chosen = load_usable_cohort(root, extraction, frame=frame, target=target, **also, **cohort_options)
-            sets = split_cohort(chosen, seed=seed, target=target, **split_options)
+            tested = {"training": [], "validation": [], "test": chosen.scans}
+            sets = tested if everyone else split_cohort(chosen, seed=seed, target=target, **split_options)
         except MonaiCaeError as error:
             raise MonaiCaeError(_in_groups(str(error), cohort_options.keys())) from error
         for note in chosen.notes:
@@ -141,8 +145,9 @@ def load_sets(
         about |= {} if target.classes else {"labels": f"label = {target.name}"}
         unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, **about)
         check_record(unwritten, datalist)
-    allowed = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "hash_ids": hash_ids}
+    allowed: dict[str, Any] = {"allow_leaks": allow_leaks, "allow_outside": allow_outside, "hash_ids": hash_ids}
     known = {name: made_from[name] for name in ("dataset_dir", "target")} if given else made_from
+    allowed["needed"] = SETS[2:] if everyone else SETS
     found = read_datalist(datalist, root, content=unwritten, made_from=known, target=target, **allowed)
     found = usable_sets(found, datalist, extraction, on_bad_scan=on_bad_scan, frame=frame, target=target)
     if write and unwritten:
@@ -241,6 +246,7 @@ def read_datalist(
     allow_outside: bool = False,
     hash_ids: bool = False,
     target: Labels | None = None,
+    needed: Sequence[str] = SETS,
 ) -> Sets:
     """Read a datalist and check that it can be trusted.
 
@@ -250,6 +256,7 @@ def read_datalist(
         content: what will be in the file; by default it is read.
         made_from: the settings of this run; a datalist that records other ones is refused.
         allow_leaks, allow_outside, hash_ids, target: see `load_sets`.
+        needed: the sets that must have somebody.
 
     Raises:
         MonaiCaeError: not a datalist, made from other settings, a subject in two sets, an invalid label, or
@@ -261,7 +268,9 @@ def read_datalist(
     if target is None and labelled != PatientsAndControls.name:
         raise MonaiCaeError(f"the labels of {path} are {labelled}, and this is for patients and controls")
     target = target or PatientsAndControls()
-    missing = [name for name in SETS if not isinstance(content.get(name), list) or not content[name]]
+    missing = [
+        name for name in SETS if not isinstance(content.get(name), list) or not (content[name] or name not in needed)
+    ]
     if missing:
         raise MonaiCaeError(f"{path} is not a usable datalist: it has no {', '.join(missing)} set")
     recorded = content.get("made_from") or {}

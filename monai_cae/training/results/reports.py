@@ -19,6 +19,7 @@ from monai_cae.evaluation.caveats import worse_than_mean_image
 from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.reconstruction_baselines import (
     Reconstruction,
+    half_size,
     mean_image,
     reconstruction_table,
     trivial_codecs,
@@ -100,7 +101,8 @@ def compare_codecs(network: nn.Module, inferer: Infer, dataset: Dataset, trainin
         network: on its device, with its weights.
         inferer: calls the network.
         dataset: test images, under `image`; the first 500 are compared.
-        training: training images, which the mean and the components are of; the first 2,000.
+        training: training images, which the mean and the components are of; the first 2,000. Without any, the test
+            images are compared with half their size alone.
 
     Returns:
         See `reconstruction_table` of `monai_cae.evaluation.reconstruction_baselines`; the network's row is named
@@ -113,8 +115,10 @@ def compare_codecs(network: nn.Module, inferer: Infer, dataset: Dataset, trainin
         for batch in images.split(32):
             outputs.append(planes(reconstruction_of(network, inferer(batch, network))))
         code_size = inferer(images[:1], network.get_submodule("encoder")).numel()
-    test, known = planes(images), planes(first_images(training, network, 2000))
-    ours = Reconstruction(np.concatenate(outputs), code_size)
+    test, ours = planes(images), Reconstruction(np.concatenate(outputs), code_size)
+    if not len(training):  # type: ignore[arg-type]  # map-style datasets have a length
+        return reconstruction_table(test, {"autoencoder": ours, "half size": half_size(test)})
+    known = planes(first_images(training, network, 2000))
     return reconstruction_table(test, {"autoencoder": ours, **trivial_codecs(known, test)})
 
 
@@ -170,7 +174,9 @@ def report_test(
     told = {"predictions": pd.DataFrame(table.columns), "threshold": table.threshold, "synthetic": synthetic}
     own = {name: _of_test(function, *tested) for name, function in target.figures().items()}
     draw({**own, **figures}, Outcome("evaluate", network.eval(), inferer, flat, dataset, **told), run, output_dir)
-    caveats = target.caveats(*tested) + worse_than_mean_image(*coded.loc[["autoencoder", "mean image"], "psnr"])
+    caveats = target.caveats(*tested)
+    if "mean image" in coded.index:
+        caveats += worse_than_mean_image(*coded.loc[["autoencoder", "mean image"], "psnr"])
     return {"target": target.name, **metrics, "caveats": caveats}
 
 

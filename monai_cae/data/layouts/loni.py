@@ -1,0 +1,183 @@
+"""ADNI and AIBL as LONI's Image and Data Archive gives them: SUBJECT/SERIES/DATE/IMAGE, and tables of visits.
+
+The table that lists the images (the CSV of the collection: Image Data ID, Subject, Sex, Age, Visit, Acq Date ...) says
+what each image is of. Diagnoses are in other tables, by visit: DXSUM of ADNI, aibl_pdxconv of AIBL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from monai_cae.data.cohort.cells import Cells, read_cells, read_header
+from monai_cae.data.cohort.joining import Source, Wanted, date_of, join, month_of, read_dates, readable, tables_of
+from monai_cae.data.cohort.tasks import Row
+from monai_cae.data.layouts.base import Asked, Images, add_image, subfolders, walk
+from monai_cae.data.layouts.choosing import Candidate, choose
+from monai_cae.data.layouts.study import Study
+from monai_cae.data.scan import Note
+from monai_cae.data.texts import shown
+from monai_cae.errors import MonaiCaeError
+
+_PTID = r"\d{3}_S_\d{4,5}"
+_LISTED = ("image data id", "subject", "acq date", "description")
+_NAMES = {
+    "image data id": "Image Data ID", "subject": "subject", "sex": "sex", "age": "age", "acq date": "Acq Date",
+    "description": "Description", "visit": "Visit", "modality": "Modality",
+}  # fmt: skip
+_T1 = re.compile(r"mp.?rage|\bmpr\b|spgr|\bt1\b|\bt1w\b", re.IGNORECASE)
+_NOW = {"1": "CN", "2": "MCI", "3": "AD", "cn": "CN", "mci": "MCI", "dementia": "AD"}
+# DXCHANGE: 1 to 3 stable, 4 to 6 conversions, 7 to 9 reversions; what counts is what the person is now
+_CHANGED = {"1": "CN", "7": "CN", "9": "CN", "2": "MCI", "4": "MCI", "8": "MCI", "3": "AD", "5": "AD", "6": "AD"}
+_CLOCKS = {"date": ("examdate", "visdate"), "visit": ("viscode2", "viscode")}
+_DATED = ("aibl_mri3meta*", "aibl_mrimeta*", "registry*", "aibl_neurobat*", "aibl_cdr*", "aibl_mmse*")
+
+
+class Loni(Study):
+    """The tree of images, the table of the collection, and the tables of the study."""
+
+    name = "LONI (ADNI, AIBL)"
+    scans = re.compile(rf"(ADNI|AIBL|{_PTID}|\d+)$", re.IGNORECASE)
+    sources = (
+        Source(
+            "table of diagnoses",
+            person=("rid", "ptid"),
+            gives={"DX": ("diagnosis", "dxchange", "dxcurren")},
+            codes={"diagnosis": _NOW, "dxcurren": _NOW, "dxchange": _CHANGED},
+            clocks=_CLOCKS,
+            files=("dxsum*", "aibl_pdxconv*"),
+        ),
+        Source(
+            "table of the CDR",
+            person=("rid", "ptid"),
+            gives={"CDR": ("cdglobal",)},
+            clocks=_CLOCKS,
+            files=("cdr*", "aibl_cdr*"),
+        ),
+        Source(
+            "table of the MMSE",
+            person=("rid", "ptid"),
+            gives={"MMSE": ("mmscore",)},
+            clocks=_CLOCKS,
+            files=("mmse*", "aibl_mmse*"),
+        ),
+    )
+
+    def detect(self, root: Path) -> bool:
+        """Whether there are folders ADNI or AIBL, or those of ADNI's persons."""
+        return any(re.fullmatch(rf"ADNI|AIBL|{_PTID}", path.name) for path in subfolders(root))
+
+    def images(self, root: Path, asked: Asked) -> Images:
+        """One T1w image of each session that the table lists, by its Image Data ID; all where there is no such list."""
+        found = _files(root)
+        if asked.table and Path(asked.table).is_file():
+            return Images(found)
+        listed = _listed(readable(self.tables(root, asked))[0], root)
+        chosen = _chosen(listed, found, asked)
+        ids = {path: name for name, path in found.items()}
+        others = len(found) - sum(row["Image Data ID"] in found for rows in listed.values() for row in rows)
+        left = [Note(f"{others} images are not in the list of images, or no T1w MRI by it")] if others else []
+        by_id = {ids[path]: path for path in chosen.by_name.values()}
+        return Images(by_id, chosen.further + others, [*chosen.notes, *left])
+
+    def joined(self, root: Path, asked: Asked, tables: Sequence[Path]) -> tuple[Cells, list[Note]]:
+        """A row per session in the list of images; sessions are told by the days since the person's first in it, which
+        gives no date away."""
+        listed, found = _listed(tables, root), _files(root)
+        ids = {path: name for name, path in found.items()}
+        chosen = {name: ids[path] for name, path in _chosen(listed, found, asked).by_name.items()}
+        scans = [_wanted(rows, chosen.get(name, "")) for name, rows in listed.items()]
+        first: dict[str, float] = {}
+        for scan in scans:
+            first[scan.person] = min(first.get(scan.person, scan.times["date"]), scan.times["date"])
+        rows = [{**scan.row, "session": f"d{scan.times['date'] - first[scan.person]:04.0f}"} for scan in scans]
+        scans = [
+            replace(scan, row=row, name=f"{row['subject']}_{row['session']}")
+            for scan, row in zip(scans, rows, strict=True)
+        ]
+        known = tables_of(self.sources, tables)
+        cells, notes = join(
+            scans, self.sources, known, asked.days, person=_person, dates=read_dates(tables, _DATED, _person)
+        )
+        if not known:
+            notes.append(
+                Note(
+                    "no DXSUM, aibl_pdxconv or CDR table: Group is what a person was enrolled as, not the diagnosis at "
+                    "the scan"
+                )
+            )
+        return cells, notes
+
+
+def _files(root: Path) -> dict[str, Path]:
+    """Image Data ID -> NIfTI file: both the file and its folder are named after it."""
+    found: dict[str, Path] = {}
+    for path in walk(root):
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            named = re.search(r"_(I\d+)\.nii", path.name) or re.fullmatch(r"(I\d+)", path.parent.name)
+            if named:
+                add_image(found, named[1], path)
+    return found
+
+
+def _listed(tables: Sequence[Path], root: Path) -> dict[str, list[Row]]:
+    """The T1w images of every session, by subject and date, from the lists of the collections; each image once."""
+    lists = [path for path in tables if {*_LISTED} <= {name.lower() for name in read_header(path)}]
+    if not lists:
+        raise MonaiCaeError(
+            f"no list of the images in {root}: LONI gives it as CSV beside the collection, with Image Data ID, "
+            "Subject, Acq Date and Description; put it there, or name the folder that has it with --table"
+        )
+    sessions: dict[str, list[Row]] = defaultdict(list)
+    seen = set()
+    for path in lists:
+        for number, cells in read_cells(path).rows:
+            row = {_NAMES.get(name.lower(), name): value.strip() for name, value in cells.items()}
+            image = f"I{row['Image Data ID'].lstrip('iI')}"
+            if row.get("Modality", "MRI").upper() not in ("MRI", "MR") or not _T1.search(row["Description"]):
+                continue
+            if image not in seen:
+                date = _date(row["Acq Date"], f"{path}, row {number}: Acq Date")
+                sessions[f"{row['subject']} {date:.0f}"].append({**row, "Image Data ID": image, "Acq Date": f"{date}"})
+            seen.add(image)
+    return dict(sessions)
+
+
+def _chosen(listed: Mapping[str, Sequence[Row]], found: Mapping[str, Path], asked: Asked) -> Images:
+    """The image of each session that has any, by its name in the list."""
+    there = {
+        name: [
+            Candidate(
+                found[row["Image Data ID"]], row["Description"], int(row["Image Data ID"][1:]), row["Description"]
+            )
+            for row in rows
+            if row["Image Data ID"] in found
+        ]
+        for name, rows in listed.items()
+    }
+    return choose({name: images for name, images in there.items() if images}, asked.acquisition, asked.run or "last")
+
+
+def _wanted(rows: Sequence[Row], image: str) -> Wanted:
+    """A session by its chosen image, else by the first that is listed."""
+    row = next((row for row in rows if row["Image Data ID"] == image), rows[0])
+    times = {"date": float(row["Acq Date"])}
+    if (month := month_of(row.get("Visit", ""))) is not None:
+        times["visit"] = month
+    return Wanted(row["subject"], row["subject"], times, {n: v for n, v in row.items() if n != "Acq Date"})
+
+
+def _date(text: str, what: str) -> float:
+    try:
+        return date_of(text)
+    except ValueError as error:
+        raise MonaiCaeError(f"{what} is {shown(text)}, not {error}: correct it or delete the row") from error
+
+
+def _person(name: str) -> str:
+    """The roster ID: the number at the end of ADNI's 002_S_0295, and what RID and AIBL have."""
+    number = re.search(r"(\d+)$", name.strip())
+    return str(int(number[1])) if number else name.strip().casefold()
