@@ -15,6 +15,7 @@ from monai_cae.files import replacing
 from monai_cae.terminal import say
 
 FOLDER, TABLE = "prepared", "table.tsv"
+_UNPLACED = "the training's volumes record no place, as OASIS-1's processed ones: this slice may lie up to 5 mm off"
 _ADDED = ("qc", "qc_reasons", "warnings")
 
 
@@ -140,7 +141,7 @@ def _numbers(table: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def _other_frame(record: Mapping[str, Any], images: Iterable[Path]) -> dict[str, list[str]]:
-    """Images that show another place than the training's; inference refuses these unless it is told to go on."""
+    """Images that show, or may show, another place than the training's, as far as inference goes on with them."""
     from monai_cae.data import SliceExtraction
     from monai_cae.data.images.frames import frame_faults, frame_of, from_record
     from monai_cae.data.images.volumes import find_volume
@@ -150,6 +151,8 @@ def _other_frame(record: Mapping[str, Any], images: Iterable[Path]) -> dict[str,
         return {}
     extraction = SliceExtraction(record["plane"], record["slice_index"], record["axes"])
     frames = {str(image): frame_of(find_volume(str(image)).layout, extraction) for image in images}
+    if not training.codes:  # as OASIS-1's processed volumes, whose atlas lies elsewhere in the same grid
+        return {image: [_UNPLACED] for image in frames}
     faults = frame_faults(frames, cohort=False, training=training)
     return {image: [f"{extraction.name} {fault.removesuffix(': register it')}"] for image, fault in faults.items()}
 

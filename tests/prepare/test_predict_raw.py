@@ -14,7 +14,7 @@ import torch
 from dicoms import SECRETS, write_series
 from fake_preparation import FAIL, REFUSE, REVIEW, fake
 from monai.transforms import Compose, ScaleIntensityd
-from tiny import mistake, random_network
+from tiny import mistake, random_network, write_pair
 
 from monai_cae.cli import main
 from monai_cae.data import NetworkInput, SliceExtraction
@@ -35,15 +35,17 @@ def own_process(monkeypatch):
     monkeypatch.setenv("MONAI_CAE_ID_KEY", "a key for this test")
 
 
-def write_model(folder: Path, up: float = 0, covariates: dict[str, list[float]] | None = None) -> Path:
+def write_model(
+    folder: Path, up: float = 0, covariates: dict[str, list[float]] | None = None, image: Path | None = None
+) -> Path:
     """A network with random weights, whose record says that it learned from persons of 60 to 84 in the prepared frame,
-    or so many mm above it."""
+    so many mm above it, or in the image's."""
     affine = frame_affine()
     affine[2, 3] += up
     folder.mkdir(parents=True)
     nib.save(nib.Nifti1Image(np.ones(FRAME_SHAPE, np.uint8), affine), folder / "frame.nii")
     seen = NetworkInput(SliceExtraction(), 16, Compose([ScaleIntensityd("image")]), covariates or {}, Diagnosis())
-    record = seen.record([{"image": folder / "frame.nii", "age": age} for age in (60.5, 83.2)])
+    record = seen.record([{"image": image or folder / "frame.nii", "age": age} for age in (60.5, 83.2)])
     network = random_network("classifier")
     if covariates:
         network = EncoderClassifier(encoder=ConvEncoder(), spatial_size=(16, 16), covariates=covariates)
@@ -162,6 +164,17 @@ def test_a_network_of_another_frame_refuses_or_warns(tmp_path):
     assert predict(lower, raw, tmp_path / "out", "--allow-other-frame", "true") == 0
     (row,) = rows_of(tmp_path / "out" / "predictions.csv").values()
     assert "lies 7 mm from the training's (limit 5 mm)" in row["warnings"]
+
+
+def test_a_network_of_volumes_without_a_place_warns_in_every_row(tmp_path):
+    raw = write_scans(tmp_path / "raw", {"S0": (500, "")})
+    write_pair(tmp_path / "discs" / "OAS1_0001_MR1.img", np.ones(FRAME_SHAPE))
+    oasis = write_model(tmp_path / "oasis", image=tmp_path / "discs" / "OAS1_0001_MR1.hdr")
+    assert predict(oasis, raw, tmp_path / "out") == 0
+    (row,) = rows_of(tmp_path / "out" / "predictions.csv").values()
+    assert row["warnings"] == (
+        "the training's volumes record no place, as OASIS-1's processed ones: this slice may lie up to 5 mm off"
+    )
 
 
 def test_covariates_come_from_the_rows_of_the_sessions(tmp_path):
