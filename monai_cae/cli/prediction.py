@@ -37,12 +37,14 @@ def predict_raw(
         MonaiCaeError: there are predictions, which may not be replaced, and whatever `prepare` refuses.
     """
     from monai_cae.data.layouts.derivative import QC_TABLE, read_qc
+    from monai_cae.networks import trained_with
     from monai_cae.prepare.derivative import Place, read_tables
     from monai_cae.training import refuse_predictions
 
     predictions, folder = options.out / "predictions.csv", options.out / FOLDER
     overwrite = _value(given, "overwrite") in ("true", "True")
     refuse_predictions(str(predictions), overwrite)
+    record = next(iter(trained_with(checkpoint).values()), {})  # before hours of preparation
     prepare_folder(options.scans, folder, options, resume=True, overwrite=overwrite)
     judged = read_qc(folder / QC_TABLE)
     usable = [name for name, one in judged.items() if not one.left_out]
@@ -56,7 +58,7 @@ def predict_raw(
         with predictions.open(newline="", encoding="utf-8") as file:
             rows = {of_file[str(Path(row["file"]).absolute())]: row for row in csv.DictReader(file)}
         images = {name: Place(folder, name).image for name in rows}
-        warnings = _warnings(checkpoint, images, table, folder)
+        warnings = _warnings(record, images, table, folder)
     columns = list(dict.fromkeys(["scan", "subject", *(name for row in rows.values() for name in row), *_ADDED]))
     with replacing(predictions) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
@@ -113,14 +115,14 @@ def _ids(scan: str) -> dict[str, str]:
     return {"participant_id": subject, **({"session_id": session} if session else {})}
 
 
-def _warnings(checkpoint: Path, images: Mapping[str, Path], table: Path | None, folder: Path) -> dict[str, list[str]]:
+def _warnings(
+    record: Mapping[str, Any], images: Mapping[str, Path], table: Path | None, folder: Path
+) -> dict[str, list[str]]:
     """Where a scan is unlike the training's, or its numbers of quality hardly pass."""
     from monai_cae.data.images.inputs import out_of_range
-    from monai_cae.networks import trained_with
     from monai_cae.prepare.batch import finished_in
     from monai_cae.prepare.quality import close_to_limits
 
-    record = next(iter(trained_with(checkpoint).values()), {})
     numbers, quality = _numbers(table), finished_in(folder)
     frames = _other_frame(record, images.values())
     found = {}
