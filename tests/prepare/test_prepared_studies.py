@@ -11,6 +11,7 @@ from dicoms import write_series
 from fake_preparation import fake
 from tiny import write_pair
 
+from monai_cae.cli import main
 from monai_cae.data import read_scans
 from monai_cae.data.cohort.pseudonyms import pseudonym
 from monai_cae.data.layouts import Asked
@@ -178,3 +179,16 @@ def test_adni_in_dicom_is_named_as_its_list_says_and_hidden_if_asked(tmp_path, m
         find_sources(tmp_path)
     by_path = find_sources(tmp_path, Wanted(asked=Asked(run="", subject_pattern=r"\d{3}_S_\d{4}")))
     assert {scan.subject for scan in by_path.scans} == {"002S0295", "003S4081"}
+
+
+@pytest.mark.parametrize("make", [adni, adni_dicom])
+def test_a_saved_table_names_the_same_scans_of_adni(tmp_path, make):
+    make(tmp_path / "study")
+    own = find_sources(tmp_path / "study")
+    table = tmp_path / "adni.tsv"
+    assert main(["cohort", str(tmp_path / "study"), "--save", str(table)]) == 0
+    saved = find_sources(tmp_path / "study", Wanted(asked=Asked(run="", table=table)))
+    assert [scan.name for scan in saved.scans] == [scan.name for scan in own.scans]
+    assert [scan.row.row["DX"] for scan in saved.scans] == ["CN", "MCI", "AD"]
+    # the repeated scan and the localizer are in the folder, and nobody's by the table
+    assert any(note.text == "2 scans without a row in the table, left out" for note in saved.notes)
