@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monai_cae.cli.options import SHOWN
 from monai_cae.cli.prepare import prepare_folder
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 from monai_cae.terminal import say
+
+if TYPE_CHECKING:
+    from monai_cae.data.layouts.derivative import Judged
 
 FOLDER, TABLE = "prepared", "table.tsv"
 _UNPLACED = "the training's volumes record no place, as OASIS-1's processed ones: this slice may lie up to 5 mm off"
@@ -59,8 +62,20 @@ def predict_raw(
             rows = {of_file[str(Path(row["file"]).absolute())]: row for row in csv.DictReader(file)}
         images = {name: Place(folder, name).image for name in rows}
         warnings = _warnings(record, images, table, folder)
+    _write_predictions(predictions, judged, rows, warnings)
+    _tell(predictions, judged, rows, warnings)
+    return int(not rows)
+
+
+def _write_predictions(
+    path: Path,
+    judged: Mapping[str, Judged],
+    rows: Mapping[str, Mapping[str, str]],
+    warnings: Mapping[str, Sequence[str]],
+) -> None:
+    """A row for every scan, those that were predicted first."""
     columns = list(dict.fromkeys(["scan", "subject", *(name for row in rows.values() for name in row), *_ADDED]))
-    with replacing(predictions) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         for name, one in sorted(judged.items(), key=lambda item: (item[0] not in rows, item[0])):
@@ -68,16 +83,24 @@ def predict_raw(
             reasons = "; ".join(text for text in (one.reasons, left) if text)
             added = {"qc": one.verdict, "qc_reasons": reasons, "warnings": "; ".join(warnings.get(name, []))}
             writer.writerow({"scan": name, "subject": name.partition("_")[0], **rows.get(name, {}), **added})
-    lines = [f"{name}: {one.verdict}, not predicted ({one.reasons or one.left_out})"
-             for name, one in judged.items() if name not in rows]  # fmt: skip
+
+
+def _tell(
+    path: Path, judged: Mapping[str, Judged], rows: Collection[str], warnings: Mapping[str, Sequence[str]]
+) -> None:
+    """The closing summary: how many were predicted, which were not, and what to be careful with."""
+    lines = [
+        f"{name}: {one.verdict}, not predicted ({one.reasons or one.left_out or 'see left_out.csv'})"
+        for name, one in judged.items()
+        if name not in rows
+    ]
     lines += [f"{name}: {line}" for name, found in warnings.items() for line in found]
     lines += [f"{name}: to review ({judged[name].reasons})" for name in rows if judged[name].verdict == "review"]
-    print(f"{len(rows)} of {len(judged)} scans predicted: {predictions}")
+    print(f"{len(rows)} of {len(judged)} scans predicted: {path}")
     for line in lines[:SHOWN]:
         say(f"  ! {line}")
     if len(lines) > SHOWN:
-        print(f"  and {len(lines) - SHOWN} more, in {predictions}")
-    return int(not rows)
+        print(f"  and {len(lines) - SHOWN} more, in {path}")
 
 
 def _value(settings: Sequence[str], name: str) -> str:
