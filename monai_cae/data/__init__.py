@@ -8,7 +8,7 @@ from monai_cae.data.cohort.selection import Cohort, load_cohort, load_usable_coh
 from monai_cae.data.cohort.tables import read_table
 from monai_cae.data.cohort.tasks import TASKS, Task, make_task, recorded_rules
 from monai_cae.data.images.check import CohortCheck, ScanCheck, check_cohort
-from monai_cae.data.images.extraction import PAPER_SLICE, Extraction, SliceExtraction
+from monai_cae.data.images.extraction import PAPER_SLICE, Extraction, SlabExtraction, SliceExtraction, VolumeExtraction
 from monai_cae.data.images.frames import frame_lines
 from monai_cae.data.images.inputs import NetworkInput
 from monai_cae.data.images.readers import ExtractionReader, SliceReader
