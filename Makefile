@@ -20,6 +20,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into .venv (a minute or more, once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+		--target .venv/share/monai-cae/deepbet deepbet==1.0.2  # its weights alone are used: docs/prepare.md
 	@touch $@
 
 $(DEMO)/phantom/dataset_description.json: $(STAMP)

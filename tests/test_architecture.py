@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -26,11 +27,13 @@ ALLOWED = {
     "evaluation": BASE | {"templates"},
     "templates": set(),
     "tracking": BASE,
+    "prepare": BASE | {"data", "templates"},
     "targets": BASE | {"data", "evaluation"},
     "training": BASE | {"networks", "evaluation", "tracking", "folders", "targets"},
     "experiment": BASE | {"training", "targets", "evaluation", "data", "tracking", "templates"},
     "sharing": BASE | {"folders", "networks", "training", "evaluation", "data", "templates"},
-    "cli": BASE | {"data", "tracking", "evaluation", "networks", "experiment", "sharing", "folders", "training"},
+    "cli": BASE
+    | {"data", "tracking", "evaluation", "networks", "experiment", "sharing", "folders", "prepare", "training"},
 }
 
 
@@ -73,7 +76,7 @@ def test_no_module_imports_itself_in_a_circle():
     files = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
     modules = {name.removesuffix(".__init__"): path for name, path in files.items()}
     graph = {name: imported_modules(path, modules.keys()) for name, path in modules.items()}
-    assert graph["monai_cae.data"] >= {"monai_cae.data.scan"}
+    assert graph["monai_cae.data.layouts"] >= {"monai_cae.data.layouts.base"}
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
@@ -106,6 +109,23 @@ def imports_torch(code: str) -> bool:
 
 def test_help_needs_no_torch():
     assert not imports_torch("import monai_cae.cli\ntry: monai_cae.cli.main(['--help'])\nexcept SystemExit: pass")
+
+
+def test_the_data_offer_what_type_checkers_see():
+    import monai_cae.data
+
+    tree = ast.parse((PACKAGE / "data" / "__init__.py").read_text(encoding="utf-8"))
+    (seen,) = (node for node in tree.body if isinstance(node, ast.If))
+    names = {alias.name: node.module for node in seen.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert names.keys() == set(monai_cae.data.__all__)
+    for name, module in names.items():
+        assert getattr(monai_cae.data, name) is getattr(importlib.import_module(module), name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        monai_cae.data.nothing  # noqa: B018
+
+
+def test_preparing_scans_needs_no_torch_before_a_brain_is_looked_for():
+    assert not imports_torch("import monai_cae.prepare.cohort, monai_cae.prepare.warm")
 
 
 def test_comparing_finished_runs_needs_no_torch(tmp_path):

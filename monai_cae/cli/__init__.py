@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monai_cae import DISCLAIMER, __version__
-from monai_cae.cli import cohorts, fitting, runs, sharing
+from monai_cae.cli import cohorts, fitting, prepare, runs, sharing
 from monai_cae.cli.options import LAYOUTS, add_cohort, add_flags, add_options, add_reading, add_slice, own_options
 from monai_cae.errors import MonaiCaeError
 
@@ -67,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("out", type=Path, help="new or empty folder")
     counted = (60, "number of subjects, half of them patients (default: 60)")
     add_options(phantom, subjects=counted, seed=(0, "the same seed writes the same files (default: 0)"))
+    add_flags(phantom, "head")
+
+    text = "raw T1w scans, DICOM or NIfTI, into the paper's kind of image, as a BIDS derivative with a QC page"
+    prepare.add_prepare(command("prepare", prepare.prepare, text))
 
     text = "look at every scan of a cohort before training: headers, slices, orientation"
     check = command("check", cohorts.check, text)

@@ -25,16 +25,17 @@ _RAW = ("BIDS", "OASIS-2", "OASIS-3", "LONI (ADNI, AIBL)", "IXI")  # layouts of 
 
 
 def phantom(options: argparse.Namespace) -> None:
-    from monai_cae.data import write_phantom
+    from monai_cae.data import write_heads, write_phantom
 
-    write_phantom(
+    write = write_heads if options.head else write_phantom
+    write(
         options.out,
         subjects=options.subjects,
         seed=options.seed,
         progress=progress("synthetic subjects", "subject", options.subjects),
     )
     print(f"{options.subjects} synthetic subjects (not real MRI) in {options.out}")
-    print(f"next: monai-cae cohort {options.out}")
+    print(f"next: monai-cae {'prepare' if options.head else 'cohort'} {options.out}" + " PREPARED" * options.head)
 
 
 def cohort(options: argparse.Namespace) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
+from monai_cae.data.template import COMMISSURE, FRAME_SHAPE, MNI_PER_T88, TEMPLATE_NAME, load_icbm152
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import new_folder
 
@@ -23,19 +23,11 @@ _Array = NDArray[Any]
 _Generator = np.random.Generator
 
 _MARKER = "dataset_description.json"
-_TEMPLATE = (
-    "ICBM 152 Nonlinear symmetric 2009a, 1 mm (Fonov et al. 2011, NeuroImage 54:313-327; "
-    "Fonov et al. 2009, NeuroImage 47:S102)"
-)
 _FIRST_NUMBER, _LAST_NUMBER = 9001, 9999  # real IDs end at OAS1_0457: no synthetic subject carries a real one's
 _SUBJECTS_PER_DISC = 40
 
-_SHAPE = (176, 208, 176)  # left-right, posterior-anterior, inferior-superior, 1 mm
 _BLOCK_VOXELS = 2048  # 4 KiB, a file system's block: all-zero ones are left as holes in the .img
-# Anterior commissure, voxels. In real T88 volumes z is about 75, but the template's ventricles do not reach as high.
-_COMMISSURE = (87.5, 119.9, 80.0)
 _TEMPLATE_BOX = (slice(22, 175), slice(23, 212), slice(0, 159))  # the brain and 4 mm around it, of 197 x 233 x 189
-_MNI_PER_T88 = (1.015, 1.034, 1.06)  # the ICBM152 brain is larger than the T88 one
 _NODE_SPACING_MM = 7.0  # of the random fields
 
 _WHITE_LEVEL = 2000.0  # stored value of white matter
@@ -81,25 +73,46 @@ def write_phantom(
         MonaiCaeError: out_dir is not empty or not writable, subjects or seed out of range, nilearn not installed.
     """
     out = Path(out_dir).expanduser().resolve()
-    most = _LAST_NUMBER - _FIRST_NUMBER + 1
-    if not 4 <= subjects <= most:
-        raise MonaiCaeError(f"subjects must be 4 to {most}, not {subjects}")
-    if seed < 0:
-        raise MonaiCaeError(f"seed must be 0 or greater, not {seed}")
-    anatomy = _load_anatomy()
     people = _draw_people(subjects, seed)
+    anatomy = _load_anatomy()
     with new_folder(out) as partial:
         for person in people if progress is None else progress(people):
-            volume = _render(anatomy, person.ventricle_mm, person.cortex_mm, person.generator)
+            volume, _ = _render(anatomy, person.ventricle_mm, person.cortex_mm, person.generator)
             _write_volume(partial / person.folder, person, volume)
         with (partial / "oasis_cross-sectional.csv").open("w", encoding="utf-8-sig", newline="") as file:
             table = csv.DictWriter(file, people[0].row)
             table.writeheader()
             table.writerows(person.row for person in people)
         about = {"Name": "monai-cae synthetic cohort", "synthetic": True, "seed": seed, "subjects": subjects}
-        about |= {"generator": "monai-cae phantom", "template": _TEMPLATE}
+        about |= {"generator": "monai-cae phantom", "template": TEMPLATE_NAME}
         (partial / _MARKER).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return out
+
+
+@dataclass(frozen=True)
+class SyntheticBrain:
+    """A subject of the synthetic cohort.
+
+    Attributes:
+        row: of the table, as OASIS-1's.
+        volume: int16 (176, 208, 176) in the T88-like frame, 0 outside the brain.
+        inside: the brain's mask, the same for all subjects.
+        ventricle_ml: volume of its lateral ventricles.
+    """
+
+    row: Mapping[str, str]
+    volume: _Array
+    inside: _Array
+    ventricle_ml: float
+
+
+def synthetic_brains(subjects: int, seed: int) -> Iterator[SyntheticBrain]:
+    """Draw the brains that `write_phantom` writes, one after the other; it has the arguments and the errors."""
+    people = _draw_people(subjects, seed)
+    anatomy = _load_anatomy()
+    for person in people:
+        volume, ventricle_ml = _render(anatomy, person.ventricle_mm, person.cortex_mm, person.generator)
+        yield SyntheticBrain(person.row, volume, anatomy.inside, ventricle_ml)
 
 
 def is_synthetic(root: str | Path) -> bool:
@@ -141,6 +154,11 @@ class _Anatomy:
 
 
 def _draw_people(subjects: int, seed: int) -> list[_Person]:
+    most = _LAST_NUMBER - _FIRST_NUMBER + 1
+    if not 4 <= subjects <= most:
+        raise MonaiCaeError(f"subjects must be 4 to {most}, not {subjects}")
+    if seed < 0:
+        raise MonaiCaeError(f"seed must be 0 or greater, not {seed}")
     own, pairs = np.random.SeedSequence(seed).spawn(2)
     patient_first = [np.random.default_rng(pair).random() < 0.5 for pair in pairs.spawn((subjects + 1) // 2)]
     people = []
@@ -184,8 +202,8 @@ def _draw_person(index: int, is_patient: bool, rng: _Generator) -> _Person:
 
 def _load_anatomy() -> _Anatomy:
     """Derive from the template what every subject's image is made of; takes seconds."""
-    t1, origin = _load_template("t1")
-    white, _ = _load_template("wm")
+    t1, origin = load_icbm152("t1", "phantom", _TEMPLATE_BOX)
+    white, _ = load_icbm152("wm", "phantom", _TEMPLATE_BOX)
     brain = t1 > 0
     x, y, z = (axis - o for axis, o in zip(np.ogrid[tuple(map(slice, t1.shape))], origin, strict=True))
     sharp = np.where(brain, t1 + 1.5 * (t1 - ndimage.gaussian_filter(t1, 1.5)), 0)
@@ -209,34 +227,18 @@ def _load_anatomy() -> _Anatomy:
     )
 
 
-def _load_template(name: str) -> tuple[_Array, _Array]:
-    spec = importlib.util.find_spec("nilearn")  # its files are all we need: importing it takes seconds
-    if spec is None or spec.origin is None:
-        raise MonaiCaeError(
-            "the synthetic cohort needs the nilearn package (its ICBM152 templates): pip install 'monai-cae[phantom]'"
-        )
-    path = Path(spec.origin).parent / "datasets" / "data" / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz"
-    if not path.is_file():
-        raise MonaiCaeError(
-            f"{path} is missing: install a version of nilearn that has it: pip install 'monai-cae[phantom]'"
-        )
-    image: Any = nib.load(path)
-    origin = -image.affine[:3, 3] - [part.start for part in _TEMPLATE_BOX]
-    return np.asarray(image.dataobj[_TEMPLATE_BOX], dtype=np.float32), origin
-
-
 def _brain_mask(brain: _Array, origin: _Array) -> _Array:
     """The template's brain on the T88 grid, sulci closed; the same for all, as OASIS-1's atlas mask is."""
-    scale = np.array(_MNI_PER_T88)
-    offset = origin - scale * _COMMISSURE
-    on_grid = ndimage.affine_transform(brain.astype(np.float32), scale, offset, _SHAPE, order=1) > 0.5
+    scale = np.array(MNI_PER_T88)
+    offset = origin - scale * COMMISSURE
+    on_grid = ndimage.affine_transform(brain.astype(np.float32), scale, offset, FRAME_SHAPE, order=1) > 0.5
     closing_mm, tight_mm = 8.0, 1.0
     dilated = ndimage.distance_transform_edt(~on_grid) <= closing_mm
     return np.asarray(ndimage.distance_transform_edt(dilated) > closing_mm + tight_mm)
 
 
-def _render(anatomy: _Anatomy, ventricle_mm: float, cortex_mm: float, rng: _Generator) -> _Array:
-    """Simulate one masked T1 volume: int16 (176, 208, 176), 0 outside the brain mask."""
+def _render(anatomy: _Anatomy, ventricle_mm: float, cortex_mm: float, rng: _Generator) -> tuple[_Array, float]:
+    """Simulate one masked T1 volume, int16 (176, 208, 176), 0 outside the mask; count its lateral ventricles, ml."""
     box = ndimage.find_objects(anatomy.inside.astype(np.int8))[0]
     inside = anatomy.inside[box]
     warp_mm, (folding, bias) = _draw_fields(inside, rng)
@@ -245,9 +247,9 @@ def _render(anatomy: _Anatomy, ventricle_mm: float, cortex_mm: float, rng: _Gene
     brightness = _sample(anatomy.brightness, source)
     excess_mm = _sample(anatomy.depth, source) - (_CORTEX_MM - cortex_mm) - 0.6 * folding
     brightness -= np.clip(excess_mm / 1.2 + 0.5, 0, 1) * np.maximum(brightness - _CSF, 0)
-    volume = np.zeros(_SHAPE, dtype=np.int16)
+    volume = np.zeros(FRAME_SHAPE, dtype=np.int16)
     volume[box][inside] = _acquire(brightness, bias, rng)
-    return volume
+    return volume, float((_sample(anatomy.ventricle, source) < 0).sum()) / 1000
 
 
 def _draw_fields(inside: _Array, rng: _Generator) -> tuple[_Array, _Array]:
@@ -273,8 +275,8 @@ def _to_template(voxels: _Array, origin: _Array, rng: _Generator) -> _Array:
     """Map T88 voxels (3, n) to template voxels under a small random affine."""
     a, b, c = rng.normal(0, 0.02, size=3)
     rotation = np.array([[1, -c, b], [c, 1, -a], [-b, a, 1]])
-    matrix = rotation * (_MNI_PER_T88 * rng.normal(1, 0.009, size=3))
-    shift = origin + rng.normal(0, 0.8, size=3) - matrix @ np.array(_COMMISSURE)
+    matrix = rotation * (MNI_PER_T88 * rng.normal(1, 0.009, size=3))
+    shift = origin + rng.normal(0, 0.8, size=3) - matrix @ np.array(COMMISSURE)
     return np.asarray(matrix.astype(np.float32) @ voxels.astype(np.float32) + shift.astype(np.float32)[:, None])
 
 
@@ -303,7 +305,7 @@ def _write_volume(folder: Path, person: _Person, volume: _Array) -> None:
     folder.mkdir(parents=True)
     stem = f"{person.row['ID']}_mpr_n{person.acquisitions}_anon_111_t88_masked_gfc"
     header: Any = nib.AnalyzeHeader(endianness=">")  # type: ignore[no-untyped-call]
-    header.set_data_shape((*_SHAPE, 1))
+    header.set_data_shape((*FRAME_SHAPE, 1))
     header.set_data_dtype(np.int16)
     header.set_zooms((1, 1, 1, 1))
     header["descrip"] = b"synthetic phantom, monai-cae"

@@ -557,3 +557,15 @@ def test_no_image_for_inference(tmp_path, refused, name, message):
     touch(tmp_path / "photo.png", tmp_path / "lonely.img", tmp_path / "empty" / "notes.txt")
     with refused(message):
         find_images(tmp_path / name)
+
+
+def test_of_a_derivative_the_prepared_images_in_a_template_are_read(tmp_path):
+    kinds = ("desc-preproc", "space-MNI_desc-preproc", "space-MNI_desc-other")
+    root = bids(tmp_path, *((f"sub-{one}", "", f"sub-{one}_{kind}") for one in "ab" for kind in kinds))
+    (root / "dataset_description.json").write_text('{"DatasetType": "derivative"}')
+    (root / "participants.tsv").write_text("participant_id\tage\nsub-a\t70\nsub-b\t71\n")
+    found = read_scans(root)
+    assert found.layout == "BIDS derivative"
+    assert [scan.image for scan in found.scans] == [
+        at(root, f"sub-{one}", "", f"sub-{one}_space-MNI_desc-preproc") for one in "ab"
+    ]

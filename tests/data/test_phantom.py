@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_cae.data import phantom
+from monai_cae.data import phantom, template
 from monai_cae.data.phantom import is_synthetic, write_phantom
 from monai_cae.errors import MonaiCaeError
 
@@ -127,7 +127,7 @@ def test_another_seed_gives_another_cohort(cohort):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_atrophy_darkens_slice_106_around_the_ventricles_and_in_all(anatomy, seed):
     healthy, ill = (
-        phantom._render(anatomy, 1.4 + mm, 0.7 + 0.4 * mm, np.random.default_rng(seed))
+        phantom._render(anatomy, 1.4 + mm, 0.7 + 0.4 * mm, np.random.default_rng(seed))[0]
         for mm in (0.0, phantom._CDR_SEVERITY_MM[0.5])
     )
     assert dark_share(ill) > dark_share(healthy) + 0.02
@@ -149,7 +149,7 @@ def test_other_folders_are_not_synthetic(tmp_path, content):
 
 def test_global_random_state_is_untouched_and_progress_sees_every_subject(tmp_path, monkeypatch):
     volume = np.zeros((176, 208, 176), dtype=np.int16)
-    monkeypatch.setattr(phantom, "_render", lambda *_: volume)
+    monkeypatch.setattr(phantom, "_render", lambda *_: (volume, 0.0))
     seen = []
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     write_phantom(tmp_path / "out", subjects=4, progress=lambda people: [seen.append(p) or p for p in people])
@@ -196,6 +196,6 @@ def test_numbers_out_of_range_are_refused(tmp_path, arguments, message):
 
 
 def test_missing_nilearn_is_named(monkeypatch):
-    monkeypatch.setattr(phantom.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(template.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MonaiCaeError, match=r"pip install 'monai-cae\[phantom\]'"):
-        phantom._load_template("t1")
+        template.load_icbm152("t1", "phantom")

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.volumes import Layout, find_volume
+from monai_cae.data.template import FRAME_SHAPE, FRAME_SPACING
 from monai_cae.errors import MonaiCaeError
 
 MOST_MM = 5.0  # from the wanted plane: lateral ventricles look different from there on
 MOST_DEGREES = 10.0
 PLACE_MM = 0.1  # within which most headers must agree to be a frame: a rounded affine does less
 MIXED = "mixed"
-TEMPLATE_SHAPE, TEMPLATE_SPACING = (176, 208, 176), (1.0, 1.0, 1.0)  # OASIS-1's T88 volumes, and the phantom's
 _Point = tuple[float, float, float]
 
 
@@ -44,7 +44,7 @@ class Frame(NamedTuple):
     @property
     def on_template(self) -> bool:
         """Its voxels are those of OASIS-1's T88 volumes."""
-        return (self.shape, self.spacing) == (TEMPLATE_SHAPE, TEMPLATE_SPACING)
+        return (self.shape, self.spacing) == (FRAME_SHAPE, FRAME_SPACING)
 
 
 def frame_of(layout: Layout, extraction: Extraction) -> Frame:
@@ -142,8 +142,8 @@ def frame_lines(images: Iterable[str], extraction: Extraction, *, training: Fram
     if not frames:
         return []
     usual, axes = common_frame(frames), extraction.axes
-    above = _above_middle(TEMPLATE_SHAPE, TEMPLATE_SPACING, extraction)
-    wanted = training or Frame("", TEMPLATE_SHAPE, TEMPLATE_SPACING, above)
+    above = _above_middle(FRAME_SHAPE, FRAME_SPACING, extraction)
+    wanted = training or Frame("", FRAME_SHAPE, FRAME_SPACING, above)
     lines = []
     if not _same_voxels(usual, wanted):
         stored = f" (stored as {usual.codes})" if usual.codes not in ("", MIXED) else ""

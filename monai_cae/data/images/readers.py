@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +20,10 @@ from monai_cae.data.images.extraction import PAPER_SLICE, Extraction, SliceExtra
 from monai_cae.data.images.slice_cache import kept, read_kept
 from monai_cae.data.images.volumes import each_slice, find_volume
 from monai_cae.errors import MonaiCaeError
+
+# Where pydicom is installed, every LoadImage of MONAI looks for its GPU decoder, and says that there is none.
+warnings.filterwarnings("ignore", "NvImgCodecPydicomReader: nvImageCodec decoder plugin did not register")
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 PART = "part"  # in the metadata of what this reader gives: what it is, in words
 

@@ -24,6 +24,7 @@ class Images:
     by_name: dict[str, Path]
     further: int = 0  # how many were passed over for another of the same session
     notes: list[Note] = dataclasses.field(default_factory=list)  # how these were chosen
+    ruled_out: Mapping[str, str] = dataclasses.field(default_factory=dict)  # scans that take no part, and why
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from monai_cae.data.cohort.persons import loose
 from monai_cae.data.cohort.tables import Table, column_names
@@ -22,8 +24,8 @@ class Bids:
     name = "BIDS"
 
     def detect(self, root: Path) -> bool:
-        """Whether there are folders of subjects."""
-        return bool(subfolders(root, "sub-"))
+        """Whether there are folders of subjects, and nothing says that somebody has processed them."""
+        return bool(subfolders(root, "sub-")) and not is_derivative(root)
 
     def images(self, root: Path, asked: Asked) -> Images:
         """One T1w image of each session."""
@@ -36,6 +38,20 @@ class Bids:
             asked = dataclasses.replace(asked, columns={**(asked.columns or {}), "subject": "participant_id"})
         read = asked.rows(table)
         return Table(_with_sessions(root, read.scans, asked), read.notes)
+
+
+def is_derivative(root: Path) -> bool:
+    """Whether a folder's dataset_description.json calls it a BIDS derivative; False where none can be read."""
+    return description(root).get("DatasetType") == "derivative"
+
+
+def description(root: Path) -> dict[str, Any]:
+    """What a BIDS folder's dataset_description.json says; nothing where there is none, or it can't be read."""
+    try:
+        content = json.loads((root / "dataset_description.json").read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def choose_t1w(sessions: Mapping[str, Sequence[Path]], acquisition: str = "", run: str = "last") -> Images:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_cae.data.cohort.matching import match, nearest, other_formats
+from monai_cae.data.cohort.persons import loose
 from monai_cae.data.cohort.tables import Table
 from monai_cae.data.images.planes import plane_axis
 from monai_cae.data.layouts.base import IMAGE_SUFFIXES, Asked, Images, Layout, walk
 from monai_cae.data.layouts.bids import Bids
 from monai_cae.data.layouts.caps import Caps
 from monai_cae.data.layouts.datalist import Datalist
+from monai_cae.data.layouts.derivative import BidsDerivative
 from monai_cae.data.layouts.folder import Folder
 from monai_cae.data.layouts.ixi import Ixi
 from monai_cae.data.layouts.loni import Loni
@@ -25,10 +28,10 @@ from monai_cae.data.layouts.table import TableAlone
 from monai_cae.data.scan import Note, Scan
 from monai_cae.errors import MonaiCaeError
 
-_OASIS1 = Oasis1()
+_OASIS1, _DERIVATIVE = Oasis1(), BidsDerivative()
 # known by names; two at once are refused
 BUILT_IN: list[Layout] = [
-    Datalist(), TableAlone(), _OASIS1, Oasis2(), Oasis3(), Loni(), Ixi(), Bids(), Caps()
+    Datalist(), TableAlone(), _OASIS1, Oasis2(), Oasis3(), Loni(), Ixi(), Bids(), _DERIVATIVE, Caps()
 ]  # fmt: skip
 ANYWHERE: list[Layout] = [_OASIS1, Folder()]  # tried in turn where these find no images
 MOST_UNMATCHED = 0.1  # of the rows, or of the images: beyond it they are probably of two cohorts, or named otherwise
@@ -51,6 +54,7 @@ def read_scans(dataset_dir: str | Path, asked: Asked | None = None, **options: A
     - OASIS-1 discs: `OAS1_*_t88_masked_gfc.hdr` at any depth, else the raw scans;
     - OASIS-2, OASIS-3, ADNI and AIBL, IXI, as their archives give them: see their modules and docs/cohorts.md;
     - BIDS: `sub-*/[ses-*/]anat/*_T1w.nii[.gz]`, with participants.tsv and, if present, `sub-*_sessions.tsv`;
+    - a BIDS derivative: `*_desc-preproc_T1w.nii[.gz]`, without the scans that its qc.tsv rules out;
     - Clinica CAPS: `subjects/sub-*/ses-*/t1_linear`, with a table named by `table`;
     - a plain folder: a table that names the images, or images named ID.nii.gz in a subfolder named after the plane, or
       beside the table;
@@ -74,15 +78,27 @@ def read_scans(dataset_dir: str | Path, asked: Asked | None = None, **options: A
     read = found.rows(root, asked)
     if images is None:
         return Found(found.name, read.scans, notes=read.notes)
-    scans, notes = match(read.scans, images.by_name, root, asked.allow_outside)
+    rows, images, ruled_out = _without_ruled_out(read.scans, images)
+    if ruled_out and not images.by_name:
+        counts = ", ".join(f"{count} {why}" for why, count in ruled_out.items())
+        raise MonaiCaeError(f"no image of {root} takes part ({counts}): look at its qc.html")
+    scans, notes = match(rows, images.by_name, root, asked.allow_outside)
     if not scans:
-        raise MonaiCaeError(_nothing_matches(root, asked, read.scans, images.by_name))
+        raise MonaiCaeError(_nothing_matches(root, asked, rows, images.by_name))
     _refuse_shared(scans)
     notes = [*images.notes, *read.notes, *notes]
-    left_out = _unmatched(read.scans, scans, images.by_name, asked.allow_unmatched, notes)
+    left_out = {**_unmatched(rows, scans, images.by_name, asked.allow_unmatched, notes), **ruled_out}
     if images.further:
         left_out["further images of a session"] = images.further
     return Found(found.name, scans, left_out, notes)
+
+
+def _without_ruled_out(rows: list[Scan], images: Images) -> tuple[list[Scan], Images, dict[str, int]]:
+    """The rows and images of scans that may take part, and why how many others may not."""
+    out = {loose(name): why for name, why in images.ruled_out.items()}
+    kept = {name: path for name, path in images.by_name.items() if loose(name) not in out}
+    counts = dict(Counter(out.values()))
+    return [row for row in rows if loose(row.name) not in out], dataclasses.replace(images, by_name=kept), counts
 
 
 def read_rows(dataset_dir: str | Path, asked: Asked | None = None) -> Table:
@@ -146,13 +162,15 @@ def find_images(path: str | Path) -> list[Path]:
 
     Args:
         path: one .nii, .nii.gz, .img or .hdr file, or a folder; of OASIS-1 discs only the atlas-registered, masked
-            volumes.
+            volumes, of a BIDS derivative only those that its qc.tsv does not rule out.
 
     Raises:
         MonaiCaeError: nothing there, or no image.
     """
     path = Path(path)
     if path.is_dir():
+        if _DERIVATIVE.detect(path) and (derived := _DERIVATIVE.images(path, Asked())).by_name:
+            return sorted(_without_ruled_out([], derived)[1].by_name.values())
         files = list(walk(path))
         found = [file for file in files if T88.match(file.name)]
         found = found or [file for file in files if file.name.lower().endswith(IMAGE_SUFFIXES)]

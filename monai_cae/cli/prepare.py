@@ -1,0 +1,146 @@
+"""`monai-cae prepare`: raw scans in, a BIDS derivative with its QC page out."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from monai_cae.cli.options import ROLES, add_flags, add_options, progress
+from monai_cae.errors import MonaiCaeError
+from monai_cae.terminal import duration, progress_bar, say
+
+if TYPE_CHECKING:
+    from monai_cae.prepare.batch import Outcome
+    from monai_cae.prepare.sources import Source, Wanted
+
+_SHOWN = 20  # scans whose choice of a series is printed; a screen
+_FAILED = ("error", "fail")
+
+
+def add_prepare(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    text = "a scan (NIfTI, Analyze, DICOM), a folder of scans, BIDS, DICOM of any nesting, or raw OASIS-1 sessions"
+    parser.add_argument("path", type=Path, metavar="IN", help=text)
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder of the BIDS derivative to write")
+    add_options(
+        parser,
+        jobs=(1, "scans at a time, each in a process of its own (default: 1)"),
+        mask=("auto", "auto; another tool's file, or folder of files named after the scans; none (default: auto)"),
+        orientation=("", "directions of a file's axes where it records none, such as ASL"),
+        series=("", "which DICOM series: its number, or a part of its name"),
+        subject=("", "BIDS label of the only subject"),
+        subject_pattern=("", "regular expression that finds the subject in an ID, or in the path of a DICOM series"),
+        acquisition=("", "which of several BIDS T1w images to take: acq-NAME; none: those without acq-"),
+        run=("", "which of several runs: last, first or a number (default: last; first of raw OASIS-1)"),
+    )
+    parser.add_argument("--table", type=Path, help="the cohort's table, if it is not in the folder")
+    for role in ROLES[:3]:
+        parser.add_argument(f"--{role}-column", default="", help=f"the table's column for {role}")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep what is finished with the same settings, do the rest"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="as --resume, and prepare again what is otherwise")
+    add_flags(parser, "hash-ids", "allow-outside")
+
+
+def prepare(options: argparse.Namespace) -> int:
+    from monai_cae.prepare import PrepareSettings
+    from monai_cae.prepare.cohort import prepare_cohort
+    from monai_cae.prepare.sources import find_sources
+
+    if options.jobs < 1:
+        raise MonaiCaeError(f"--jobs must be 1 or more, not {options.jobs}")
+    _refuse_nested(options.path, options.out)
+    sources = find_sources(options.path, _wanted(options))
+    print(f"{len(sources.scans)} scan{'s' if len(sources.scans) != 1 else ''}: {sources.layout}", flush=True)
+    for note in sources.notes:
+        say(f"note: {note.line(names=not sources.private)}")
+    _print_choices(sources.scans)
+    outcomes = prepare_cohort(
+        sources,
+        options.out,
+        PrepareSettings(mask="none" if options.mask == "none" else "auto"),
+        jobs=options.jobs,
+        resume=options.resume,
+        overwrite=options.overwrite,
+        columns=_columns(options),
+        progress=_shown,
+    )
+    return _summary(outcomes, options)
+
+
+def _refuse_nested(path: Path, out: Path) -> None:
+    inner, outer = out.absolute(), path.absolute()
+    if inner == outer or (path.is_dir() and outer in inner.parents and "derivatives" not in inner.parts):
+        raise MonaiCaeError(f"{out} lies in {path}, and would be read with it: choose a folder beside it")
+
+
+def _wanted(options: argparse.Namespace) -> Wanted:
+    from monai_cae.data.layouts import Asked
+    from monai_cae.prepare.sources import Wanted
+
+    asked = Asked(
+        table=options.table,
+        columns={**_columns(options), "age": "none", "sex": "none"},  # rows are carried over as they are
+        subject_pattern=options.subject_pattern,
+        acquisition=options.acquisition,
+        run=options.run,
+        allow_outside=options.allow_outside,
+    )
+    return Wanted(
+        asked=asked,
+        subject=options.subject,
+        series=options.series,
+        orientation=options.orientation,
+        mask=None if options.mask in ("auto", "none") else Path(options.mask),
+        hash_ids=options.hash_ids,
+        progress=progress("headers", "file", None),
+    )
+
+
+def _columns(options: argparse.Namespace) -> dict[str, str]:
+    return {role: name for role in ROLES[:3] if (name := getattr(options, f"{role}_column"))}
+
+
+def _print_choices(scans: Sequence[Source]) -> None:
+    chosen = [scan for scan in scans if scan.lines]
+    for scan in chosen[:_SHOWN]:
+        for line in scan.lines:
+            say(f"{scan.name}: {line}")
+    if len(chosen) > _SHOWN:
+        print(f"and {len(chosen) - _SHOWN} more, in the same way")
+
+
+def _shown(outcomes: Iterable[Outcome], total: int) -> Iterator[Outcome]:
+    """Show a bar on a terminal, and a line for each scan; elsewhere the line has the estimate."""
+    if not total:
+        return
+    bar, started = progress_bar("prepare", total, "scan"), time.monotonic()
+    try:
+        for number, outcome in enumerate(outcomes, start=1):
+            bar.update(1)
+            left = (time.monotonic() - started) / number * (total - number)
+            say(
+                f"{number} of {total}: {outcome.line}"
+                + (f", about {duration(left)} left" if bar.disable and left else "")
+            )
+            yield outcome
+    finally:
+        bar.close()
+
+
+def _summary(outcomes: Sequence[Outcome], options: argparse.Namespace) -> int:
+    page = options.out / "qc.html"
+    counts = Counter(outcome.verdict for outcome in outcomes)
+    failed = counts["error"] + counts["fail"]
+    print(f"\n{counts['pass']} prepared, {counts['review']} to review, {failed} failed; see {page}")
+    for outcome in [one for one in outcomes if one.verdict in _FAILED][:_SHOWN]:
+        say(f"  {outcome.line}")
+    if counts["pass"] + counts["review"]:
+        print(f"next: open {page}, then monai-cae check {quote(str(options.out))}")
+    return int(failed > 0)
