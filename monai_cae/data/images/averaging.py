@@ -33,7 +33,7 @@ class _Shares(NamedTuple):
 def averaged(slices: _Slices, view: View, grid: Grid, where: str) -> NDArray[np.float32]:
     """The mean over each cube; outside the volume there are zeros.
 
-    A cube that ends within a voxel has a share of it, so any spacing gives means, never single voxels (no aliasing).
+    A cube that ends within a voxel has a share of it, so any spacing will do, and nothing is aliased.
 
     Args:
         slices: `slices(start, stop)` gives the slices across the third stored axis in turn, shape `(X, Y)` each.
