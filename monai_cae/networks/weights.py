@@ -7,7 +7,7 @@ import struct
 import warnings
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +16,6 @@ from torch import nn
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
-from monai_cae.networks.autoencoder import ConvAutoencoder
 
 Network = TypeVar("Network", bound=nn.Module)
 _UNREADABLE = (
@@ -115,27 +114,19 @@ def _ours(path: str | Path) -> Mapping[str, Any]:
     return ours if isinstance(ours, Mapping) else {}
 
 
-def on_device(network: Network, device: str | torch.device, sizes: Sequence[int] = ()) -> Network:
+def on_device(network: Network, device: str | torch.device) -> Network:
     """Move the network to a device, with convolution weights in channels-last order, those of volumes on CUDA only.
 
-    Args:
-        network: a classifier or an autoencoder.
-        device: where to.
-        sizes: of its images, if a `ConvAutoencoder` must give them back.
-
     Raises:
-        MonaiCaeError: it has no encoder, or an encoder that cannot halve the sizes evenly.
+        MonaiCaeError: it has no encoder.
     """
     if not isinstance(getattr(network, "encoder", None), nn.Module):
         raise MonaiCaeError(
             f"{type(network).__name__} has no encoder: give it a module of that name that makes the code"
         )
-    halved = int(getattr(network.encoder, "downsampling", 1)) if isinstance(network, ConvAutoencoder) else 1
-    if any(size % halved for size in sizes):
-        raise MonaiCaeError(f"image_size must be divisible by {halved} (the encoder's pooling), not {list(sizes)}")
-    dims = {weight.ndim for weight in network.parameters()}  # a format is for weights of its number of dimensions
-    order = torch.channels_last if 5 not in dims else torch.preserve_format
-    if torch.device(device).type == "cuda" and 5 in dims and 4 not in dims:
+    sizes = {weight.ndim for weight in network.parameters()}  # a format is for weights of its number of dimensions
+    order = torch.channels_last if 5 not in sizes else torch.preserve_format
+    if torch.device(device).type == "cuda" and 5 in sizes and 4 not in sizes:
         order = torch.channels_last_3d
     network.to(device, memory_format=order)  # type: ignore[call-overload]
     return network
