@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -14,9 +13,16 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
-from monai.bundle import ConfigParser
 from plugins.numbered_scans import NumberedScans
 from plugins.two_outputs import ShrinkingAutoencoder, ShrinkingLoss
+from runs import (
+    assert_predicts_as_tested,
+    assert_tells_what_it_sees,
+    given_to_the_network,
+    looked_for,
+    rows_of,
+    scaled,
+)
 from tiny import mistake, random_network, volume
 
 from monai_cae.cli import main
@@ -25,7 +31,6 @@ from monai_cae.data.splits.sets import read_datalist
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.load_runs import read_predictions
 from monai_cae.networks import reconstruction_of, trained_with
-from monai_cae.sharing import export_network
 from monai_cae.training.stages.workflow import find_mistake
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -49,18 +54,6 @@ def through(run_bundle, discs, tmp_path_factory):
         return made, rows_of(folder / "predicted" / "predictions.csv")
 
     return run
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def assert_predicts_as_tested(made: Path, predicted: list[dict[str, str]]) -> None:
-    assert len(predicted) == 12 and all(0 <= float(row["probability"]) <= 1 for row in predicted)
-    tested = {row["subject"]: row for row in rows_of(made / "predictions.csv")}
-    both = [(row, tested[row["subject"]]) for row in predicted if row["subject"] in tested]
-    assert both and all(abs(float(a["probability"]) - float(b["probability"])) < 1e-5 for a, b in both)
 
 
 def test_an_autoencoder_with_two_outputs_and_its_own_loss(through):
@@ -230,37 +223,6 @@ def test_a_layout_of_ones_own_that_does_not_fit_is_one_line(numbered, discs, tmp
     assert read_scans(numbered, layout=NumberedScans()).layout == "numbered scans"
 
 
-def given_to_the_network(made: Path, subject: str) -> np.ndarray:
-    """The preprocessed image of a subject, by the configs of the run."""
-    config = ConfigParser(json.loads((made / "config_pretrain.json").read_text().replace("::", "#")))
-    sets = config.get_parsed_content("sets")
-    (item,) = [item for item in sets.training + sets.validation + sets.test if item["subject"] == subject]
-    return config.get_parsed_content("train#preprocessing")(item)["image"].numpy()
-
-
-def written(folder: Path, name: str) -> Any:
-    return json.loads((folder / name).read_text())
-
-
-def scaled(image: np.ndarray) -> np.ndarray:
-    return (image - image.min()) / (image.max() - image.min())
-
-
-def looked_for(made: Path) -> str:
-    return " ".join(check["looks_for"] for check in written(made, "audit.json")["checks"])
-
-
-def assert_tells_what_it_sees(made: Path, seen: str, channels: int, classifier: list[int], decoded: list[int]) -> None:
-    metadata = written(made.parents[1] / "cae" / "configs", "metadata.json")
-    assert f"Classify T1-weighted MRI, of which it sees {seen}, as Alzheimer" in metadata["task"]
-    for network, shape in (("network", classifier), ("autoencoder", decoded)):
-        image = metadata[f"{network}_data_format"]["inputs"]["image"]
-        assert (image["num_channels"], image["spatial_shape"]) == (channels, shape)
-        assert list(image["channel_def"]) == [str(channel) for channel in range(channels)]
-    assert metadata["autoencoder_data_format"]["outputs"]["pred"]["spatial_shape"] == decoded
-    assert f"| image | {seen} |" in (made.parents[1] / "cae" / "docs" / "README.md").read_text()
-
-
 def test_two_slices_as_channels(through, run_bundle, discs, tmp_path):
     made, predicted = through("with_two_slices.yaml", baselines=["linear_svm", "code_logistic"])
     assert_predicts_as_tested(made, predicted)
@@ -289,29 +251,6 @@ def test_two_slices_as_channels(through, run_bundle, discs, tmp_path):
     given = {"pretrained": checkpoint, "extraction": other, "max_epochs": 1}
     said = mistake(run_bundle, "train.json", discs, tmp_path / "other", **given)
     assert "was trained with extraction#apart 3, not 2: give --extraction#apart 3, or another checkpoint" in said
-
-
-def test_a_network_of_volumes(through, run_bundle, discs, tmp_path):
-    made, predicted = through("with_whole_volume.yaml", image_size=24, baselines=["linear_svm", "code_logistic"])
-    assert_predicts_as_tested(made, predicted)
-    brain = np.pad(volume(1, 1).astype(float), [(2, 2), (0, 0), (2, 2)])
-    np.testing.assert_allclose(given_to_the_network(made, "OAS1_0002"), scaled(brain)[None], atol=1e-6)
-    weights = torch.load(made / "models" / "autoencoder.pt", weights_only=True)
-    assert weights["encoder.blocks.0.0.weight"].shape == (8, 1, 3, 3, 3)
-    assert weights["decoder.output.0.weight"].shape == (1, 8, 3, 3, 3)
-    assert "the same values in the whole volume of two subjects" in looked_for(made)
-    assert {row["method"] for row in rows_of(made.parent / "predictions.csv")} >= {"linear_svm", "code_logistic"}
-    assert {path.name for path in (made / "figures").glob("pretrain_*.png")} >= {
-        "pretrain_reconstructions.png", "pretrain_feature_maps.png"
-    }  # fmt: skip
-    given = {"extraction": {"_target_": "plugins.whole_volume.WholeVolume"}, "image_size": 24, "augment": True}
-    said = mistake(run_bundle, "pretrain.json", discs, tmp_path / "other", channels=[8, 16], **given)
-    assert "augmentation changes slices, not images of 3 dimensions: set augment to false" in said
-    assert_tells_what_it_sees(made, "the whole volume", 1, [24, 24, 24], [24, 24, 24])
-    package = made.parents[1] / "cae"
-    for network in ("classifier", "autoencoder"):
-        parity = export_network(package, tmp_path / f"{network}.ts", network=network, trust=True)
-        assert parity.image_shape == (1, 24, 24, 24) and parity.passed
 
 
 def test_a_figure_of_ones_own_and_one_with_a_mistake(through, tracking_uri, capfd):

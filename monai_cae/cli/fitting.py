@@ -32,14 +32,19 @@ def fit(options: argparse.Namespace) -> None:
     print(f"{stage} on {found.device}: {total} of memory, {free} free ({how}; nothing is trained)")
     print(f"{'':<20}{'batch_size':>12}{'image_size':>12}{'memory':>16}")
     for what, batch, size, needed in found.rows:
-        print(f"{what:<20}{batch:>12}{size:>12}{_gib(needed) if needed is not None else 'does not fit':>16}")
+        print(f"{what:<20}{batch:>12}{_times(size):>12}{_gib(needed) if needed is not None else 'does not fit':>16}")
     fitting = [row for row in found.rows if row[3] is not None]
     if not fitting:
         print("next: the same command with a smaller --image_size and --batch_size")
         return
-    _, settings["batch_size"], settings["image_size"], _ = fitting[0]
+    _, settings["batch_size"], size, _ = fitting[0]
+    settings["image_size"] = size if isinstance(size, int) else list(size)
     more = " ".join(f"--{name} {quote(str(value))}" for name, value in settings.items())
     print(f"next: python -m monai.bundle run training --config_file {quote(str(path))} {more}")
+
+
+def _times(size: int | tuple[int, ...]) -> str:
+    return str(size) if isinstance(size, int) else "x".join(map(str, size))
 
 
 def _gib(size: int) -> str:

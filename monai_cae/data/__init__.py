@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from monai_cae.data.cohort.tasks import TASKS, Task, make_task, recorded_rules
     from monai_cae.data.heads import write_heads
     from monai_cae.data.images.check import CohortCheck, ScanCheck, check_cohort
-    from monai_cae.data.images.extraction import PAPER_SLICE, Extraction, SliceExtraction
+    from monai_cae.data.images.extraction import (
+        PAPER_SLICE,
+        Extraction,
+        SlabExtraction,
+        SliceExtraction,
+        VolumeExtraction,
+    )
     from monai_cae.data.images.frames import frame_lines
     from monai_cae.data.images.inputs import NetworkInput
     from monai_cae.data.images.readers import ExtractionReader, SliceReader
@@ -46,7 +52,7 @@ _MODULES = {
     "cohort.tasks": "TASKS Task make_task recorded_rules",
     "heads": "write_heads",
     "images.check": "CohortCheck ScanCheck check_cohort",
-    "images.extraction": "PAPER_SLICE Extraction SliceExtraction",
+    "images.extraction": "PAPER_SLICE Extraction SlabExtraction SliceExtraction VolumeExtraction",
     "images.frames": "frame_lines",
     "images.inputs": "NetworkInput",
     "images.readers": "ExtractionReader SliceReader",

@@ -165,7 +165,7 @@ class Facts:
     @property
     def size(self) -> str:
         """Of what it sees, in pixels or voxels."""
-        return " x ".join([str(self.setting("image_size"))] * self.extraction.spatial_dims)
+        return " x ".join(map(str, self.extraction.sizes(self.setting("image_size"))))
 
     @property
     def settings(self) -> list[tuple[str, list[str]]]:

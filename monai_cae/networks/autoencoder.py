@@ -133,19 +133,20 @@ class ConvDecoder(nn.Module):
         return self.output(x)
 
 
-def for_images(network: Network, image_size: int) -> Network:
-    """The network, if it gives back images of this size; of networks that are not from here nothing is known.
+def for_images(network: Network, sizes: Sequence[int]) -> Network:
+    """The network, if it gives back images of these sizes; of networks that are not from here nothing is known.
 
     Args:
         network: an autoencoder.
-        image_size: of each side.
+        sizes: of an image, one for each axis.
 
     Raises:
-        MonaiCaeError: the encoder cannot halve it evenly.
+        MonaiCaeError: the encoder cannot halve them evenly.
     """
     downsampling = getattr(network.encoder, "downsampling", 1) if isinstance(network, ConvAutoencoder) else 1
-    if image_size % downsampling:
-        raise MonaiCaeError(f"image_size must be divisible by {downsampling} (the encoder's pooling), not {image_size}")
+    if any(size % downsampling for size in sizes):
+        given = sizes[0] if len({*sizes}) == 1 else list(sizes)
+        raise MonaiCaeError(f"image_size must be divisible by {downsampling} (the encoder's pooling), not {given}")
     return network
 
 

@@ -13,6 +13,8 @@ from monai_cae.networks.histogram import IntensityHistogram
 from monai_cae.networks.pooling import MeanPool
 from monai_cae.networks.widths import check_widths
 
+MOST_VOLUME_WEIGHTS = 10**8  # of a dense layer; the paper's, on a slice's code, has 63 million
+
 
 class EncoderClassifier(nn.Module):
     """Encoder, optional pooling, dense layers, one logit.
@@ -25,13 +27,14 @@ class EncoderClassifier(nn.Module):
         spatial_size: size of the input image; without pooling each must be divisible by `encoder.downsampling`.
         hidden: widths of the dense layers; none makes a logistic regression on the code.
         dropout: probability after the first dense layer.
-        pooling: places along each axis that the code is averaged to (1: one mean per channel); 0 for no pooling.
+        pooling: places along each axis that the code is averaged to (1: one mean per channel); 0 for no pooling; None:
+            0 for a slice, 1 for a volume.
         histogram: bins of an `IntensityHistogram` of the image that the dense layers see beside the code; 0 for none.
         covariates: names of numbers about the subject, such as age, that add to the logit, each with its own weight.
 
     Raises:
         MonaiCaeError: a spatial size that the encoder cannot halve evenly, or that pooling would not make smaller, or
-            hidden layers that are not a list of whole numbers above 0.
+            hidden layers that are not a list of whole numbers above 0, or more than 10^8 weights on a volume's code.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class EncoderClassifier(nn.Module):
         spatial_size: Sequence[int] = (176, 176),
         hidden: Sequence[int] = (256, 128),
         dropout: float = 0.2,
-        pooling: int = 0,
+        pooling: int | None = None,
         histogram: int = 0,
         covariates: Collection[str] = (),
     ) -> None:
@@ -49,6 +52,7 @@ class EncoderClassifier(nn.Module):
         check_widths("hidden", hidden, "[256, 128], or [] for none", fewest=0)
         downsampling, out_channels = int(encoder.downsampling), int(encoder.out_channels)  # type: ignore[arg-type]
         code_size = [size // downsampling for size in spatial_size]
+        pooling = int(len(code_size) == 3) if pooling is None else pooling
         if not isinstance(pooling, int) or not 0 <= pooling <= min(code_size):
             raise MonaiCaeError(f"pooling must be from 0 to the code's size {tuple(code_size)}, not {pooling!r}")
         if not pooling and any(size % downsampling for size in spatial_size):
@@ -57,6 +61,12 @@ class EncoderClassifier(nn.Module):
                 f"not {tuple(spatial_size)}: choose another image_size"
             )
         features = out_channels * math.prod([pooling] * len(code_size) if pooling else code_size)
+        weights = features * (hidden[0] if hidden else 1)
+        if len(code_size) == 3 and weights > MOST_VOLUME_WEIGHTS:
+            raise MonaiCaeError(
+                f"the first dense layer would have {weights:,} weights, for {features:,} numbers of a volume's code "
+                f"(limit {MOST_VOLUME_WEIGHTS:,}): set network_def#pooling to 1"
+            )
         self.encoder = encoder
         self.spatial_dims = len(code_size)
         self.pool = MeanPool(pooling, len(code_size)) if pooling else nn.Identity()

@@ -139,15 +139,15 @@ def _resized(
 ) -> dict[str, Any]:
     """The shapes of the data formats, for another image size, extraction or other channels than the bundle's."""
     usual = shipped["network_data_format"]["inputs"]["image"]["spatial_shape"][0]
-    size, channels, dims = config["image_size"], config["channels"], extraction.spatial_dims
+    sizes, channels = extraction.sizes(config["image_size"]), config["channels"]
     for formats in (value for key, value in metadata.items() if key.endswith("_data_format")):
         for tensor in (tensor for side in formats.values() for tensor in side.values()):
             shape, said = tensor["spatial_shape"], tensor["channel_def"]
             if shape and shape[0] != usual:  # the encoder's code
-                tensor["spatial_shape"] = [size // 2 ** (len(channels) - 1)] * dims
+                tensor["spatial_shape"] = [size // 2 ** (len(channels) - 1) for size in sizes]
                 tensor["num_channels"] = channels[-1]
             elif shape:  # a slice may keep the axis that it was cut from, with size 1
-                tensor["spatial_shape"] = [size] * dims + [1] * (len(shape) - dims)
+                tensor["spatial_shape"] = sizes + [1] * (len(shape) - len(sizes))
                 tensor["num_channels"] = extraction.channels
                 tensor["channel_def"] = {str(channel): said["0"] for channel in range(extraction.channels)}
     return metadata

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import math
 import platform
 import shutil
 import tempfile
@@ -75,12 +76,7 @@ def export_network(
     eager = load_network(opened, network, weights).eval()
     preprocess = built(opened, "preprocessing")
     with tempfile.TemporaryDirectory() as folder:
-        if volumes is not None:
-            files = find_images(volumes)
-        else:
-            size = _size(opened, "image_size", built(opened, "image_size"))
-            last = _size(opened, "slice_index", max(built(opened, "extraction").indices(size)))
-            files = write_random_volumes(Path(folder), last, size)
+        files = find_images(volumes) if volumes is not None else write_random_volumes(Path(folder), *_needed(opened))
         shape = tuple(_image(preprocess, files[0]).shape)
         exported = Path(folder) / out.name
         with replacing(out, _ADVICE) as temporary:
@@ -120,6 +116,15 @@ def _check_request(out: Path, network: str) -> None:
     missing = [name for name in _PACKAGES[out.suffix] if importlib.util.find_spec(name) is None]
     if missing:
         raise MonaiCaeError(f"{out} needs {', '.join(missing)}: pip install 'monai-cae[onnx]'")
+
+
+def _needed(bundle: Bundle) -> tuple[int, int]:
+    """The last slice, and the longest side in voxels of 1 mm, of a volume that fills the image."""
+    extraction = built(bundle, "extraction")
+    longest = max(_size(bundle, "image_size", size) for size in extraction.sizes(built(bundle, "image_size")))
+    last = _size(bundle, "slice_index", max(extraction.indices(longest)))
+    spacing = extraction.grid.spacing if extraction.grid else 1
+    return last, _size(bundle, "image_size in mm", math.ceil(longest * spacing))
 
 
 def _size(bundle: Bundle, name: str, size: Any) -> int:

@@ -3,8 +3,8 @@
 MONAI runs a config: a text that starts with `$` is Python, `_target_` names whatever is to be called, `%` reads another
 file, and some arguments (LoadImage's `reader`) are names to import. So a list of allowed modules protects nobody, and a
 config of a package is what this version ships under that name, but for settings: numbers anywhere; texts where the
-shipped config has a setting that is text, unless they name a place of a machine; and networks, which may be any of
-`monai_cae.networks`.
+shipped config has a setting that is text, unless they name a place of a machine; networks, which may be any of
+`monai_cae.networks`; and the extractions of `monai_cae.data`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ EVALUATED = {
     "pretrained": f"$@bundle_root + '/{CHECKPOINTS['autoencoder'].as_posix()}'",
 }
 _NETWORKS = {f"monai_cae.networks.{name}" for name in _networks if name[0].isupper()}
+_EXTRACTIONS = {f"monai_cae.data.{name}Extraction" for name in ("Slice", "Slab", "Volume")}
+_PARTS = {**dict.fromkeys(DEFINITIONS.values(), _NETWORKS), "extraction": _EXTRACTIONS}
 _FILES = {
     "LICENSE", "SHA256SUMS", "large_files.yml", "docs/README.md", "docs/data_license.txt", EXPERIMENT_CARD.as_posix(),
     *(path.as_posix() for path in CHECKPOINTS.values()),
@@ -174,7 +176,7 @@ def _is_setting(place: _Place, value: Any, config: Mapping[str, Any], shipped: M
         return False
     if not isinstance(value, str):
         return True
-    if place[0] in DEFINITIONS.values() and _is_of_network(place, value, shipped):
+    if place[0] in _PARTS and _is_of_part(place, value, shipped):
         return True
     if place[0] == "device":
         return _DEVICE.fullmatch(value) is not None
@@ -188,10 +190,10 @@ def _is_setting(place: _Place, value: Any, config: Mapping[str, Any], shipped: M
     return free and not (component or str(here).startswith(_SPECIAL) or is_own(place, value))
 
 
-def _is_of_network(place: _Place, value: str, shipped: Mapping[str, Any]) -> bool:
-    """A network of ours, or what it is made with: another item, what is shipped there, or "" for no file of weights."""
+def _is_of_part(place: _Place, value: str, shipped: Mapping[str, Any]) -> bool:
+    """A part of ours, or what it is made with: another item, what is shipped there, or "" for no file of weights."""
     if place[-1] == "_target_":
-        return value in _NETWORKS
+        return value in _PARTS[place[0]]
     return value in ("", *(f"@{name}" for name in shipped), *(leaf for _, leaf in _leaves(shipped.get(place[0]))))
 
 

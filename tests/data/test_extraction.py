@@ -8,9 +8,17 @@ import pytest
 from monai.data import NibabelReader
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 from plugins.two_slices import TwoSlices
-from plugins.whole_volume import WholeVolume
 
-from monai_cae.data import Extractd, Extraction, ExtractionReader, SliceExtraction, audit_sets, check_cohort
+from monai_cae.data import (
+    Extractd,
+    Extraction,
+    ExtractionReader,
+    SlabExtraction,
+    SliceExtraction,
+    VolumeExtraction,
+    audit_sets,
+    check_cohort,
+)
 from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.scan_quality import find_bad
 
@@ -18,6 +26,11 @@ from monai_cae.data.images.scan_quality import find_bad
 class NoSlice(Extraction):
     def indices(self, count):
         return []
+
+
+class WholeVolume(Extraction):
+    spatial_dims = 3
+    name = "the whole volume"
 
 
 class Quotient(Extraction):
@@ -44,9 +57,12 @@ def save(path, voxels, codes="RAS", affine=None):
         (TwoSlices("coronal", 4, 1), lambda volume: volume[:, [2, 3]].transpose(1, 0, 2)),
         (TwoSlices("sagittal", 1, -3), lambda volume: volume[[3, 0]]),
         (WholeVolume(), lambda volume: volume[None]),
+        (SlabExtraction("axial", 4, 3), lambda volume: volume[:, :, 2:5].transpose(2, 0, 1)),
+        (SlabExtraction("sagittal", 3, 5), lambda volume: volume),
+        (SlabExtraction("coronal", 2, 1), lambda volume: volume[None, :, 1]),
         (SliceExtraction("coronal", 2), lambda volume: volume[None, :, 1]),
     ],
-    ids=["two", "neighbours", "descending", "volume", "slice"],
+    ids=["two", "neighbours", "descending", "volume", "slab", "thick", "thin", "slice"],
 )
 def test_a_file_and_a_volume_in_memory_give_the_same_image(tmp_path, noise, codes, name, extraction, expected):
     voxels = noise((5, 6, 7))
@@ -73,7 +89,7 @@ def test_a_slice_that_is_not_there_or_empty_is_told(tmp_path, noise, refused):
     voxels = noise((5, 6, 7))
     voxels[..., 2] = 0
     path = str(save(tmp_path / "a.nii", voxels))
-    with refused(r"slice_index 8 is outside .*a\.nii: its axial slices are 1 to 7"):
+    with refused(r"slice 8 of axial slices 4 and 8 is outside .*a\.nii: its axial slices are 1 to 7"):
         read_image(TwoSlices("axial", 8), path)
     with refused(r"axial slice 3 of .*a\.nii is zero everywhere"):
         read_image(TwoSlices("axial", 6, 3), path)
@@ -83,7 +99,7 @@ def test_a_slice_that_is_not_there_or_empty_is_told(tmp_path, noise, refused):
     with refused("Quotient makes an image with values that are not finite"):
         read_image(Quotient(), path)
     save(tmp_path / "cut.nii", voxels[..., :1])
-    with refused(r"slice_index -2 is outside .*cut\.nii: its axial slices are 1 to 1"):
+    with refused(r"slice -2 of axial slices -2 and 2 is outside .*cut\.nii: its axial slices are 1 to 1"):
         read_image(TwoSlices("axial", 2, 4), str(tmp_path / "cut.nii"))
 
 
@@ -102,8 +118,17 @@ def detailed(path, seed, shape=(64, 64, 3)):
     return save(path, np.random.default_rng(seed).integers(1, 4000, shape).astype(np.int16))
 
 
-@pytest.mark.parametrize("extraction", [TwoSlices("axial", 3, 2), WholeVolume()], ids=["two", "volume"])
+SEEN = [
+    TwoSlices("axial", 3, 2),
+    SlabExtraction("axial", 2, 3),
+    WholeVolume(),
+    VolumeExtraction(1.0, (64, 64, 3)),
+]
+
+
+@pytest.mark.parametrize("extraction", SEEN, ids=["two", "slab", "whole", "volume"])
 def test_audit_and_check_find_copies_in_what_is_seen(tmp_path, extraction):
+    kind = "volume" if extraction.spatial_dims == 3 else "slab"
     paths = [detailed(tmp_path / f"s{number}.nii", number) for number in range(9)]
     copied = np.asarray(nib.load(paths[0]).dataobj).copy()
     copied[0, 0, 0] += 1  # in the first slice, of which the second is all the same
@@ -111,14 +136,14 @@ def test_audit_and_check_find_copies_in_what_is_seen(tmp_path, extraction):
     sets = [[{"image": str(path), "subject": path.stem, "label": number % 2} for number, path in enumerate(paths)][part]
             for part in (slice(0, 3), slice(3, 6), slice(6, 9))]  # fmt: skip
     audit = audit_sets(*sets, extraction=extraction)
-    assert [(found.check, found.leak) for found in audit.findings if "slice" in found.check] == [
-        ("Near-duplicate slice", True)
+    assert [(found.check, found.leak) for found in audit.findings if "Near" in found.check] == [
+        (f"Near-duplicate {kind}", True)
     ]
     assert "s8" in audit.leaks[0].message and "s0" in audit.leaks[0].message
     paths[8] = save(tmp_path / "s8.nii", np.asarray(nib.load(paths[1]).dataobj))
     assert [found.check for found in audit_sets(*sets, extraction=extraction).leaks] == ["Same pixels"]
     checked = check_cohort([(path.stem, path) for path in paths], extraction=extraction)
-    assert [scan.name for scan in checked.scans if any("same slice twice" in one for one in scan.problems)] == [
+    assert [scan.name for scan in checked.scans if any(f"same {kind} twice" in one for one in scan.problems)] == [
         "s1",
         "s8",
     ]

@@ -15,7 +15,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 from nibabel.nifti1 import Nifti1Extension
 from nibabel.spm99analyze import Spm99AnalyzeImage
 
-from monai_cae.data import SliceReader
+from monai_cae.data import ExtractionReader, SlabExtraction, SliceReader
 from monai_cae.data.images import slice_cache
 from monai_cae.data.images.volumes import find_volume, read_slices
 from monai_cae.errors import MonaiCaeError
@@ -578,8 +578,14 @@ def test_slice_of_a_packed_file_is_inflated_once_until_the_file_changes(tmp_path
 
 
 def test_what_is_kept_of_packed_files_has_a_bound(tmp_path, monkeypatch):
-    monkeypatch.setattr("monai_cae.data.images.slice_cache.KEPT_BYTES", 0)
-    path = tmp_path / "scan.nii.gz"
-    nib.save(nib.Nifti1Image(np.ones((6, 5, 4), np.int16), np.eye(4)), path)
-    SliceReader("axial", 3).get_data((str(path),))
-    assert not slice_cache._kept and slice_cache._bytes == 0
+    slice_cache.forget()
+    monkeypatch.setattr("monai_cae.data.images.slice_cache.KEPT_BYTES", 16 * 6 * 5 * 2)  # of sixteen slices
+    for number in range(5):
+        path = str(tmp_path / f"{number}.nii.gz")
+        nib.save(nib.Nifti1Image(np.ones((6, 5, 4), np.int16), np.eye(4)), path)
+        for index in range(1, 5):
+            SliceReader("axial", index).get_data((path,))
+    assert len(slice_cache._kept) == 16 and slice_cache._bytes == 16 * 6 * 5 * 2
+    ExtractionReader(SlabExtraction("axial", 2, 3)).get_data((path,))  # more than a sixteenth: not kept
+    assert {array.size for array in slice_cache._kept.values()} == {6 * 5}
+    slice_cache.forget()

@@ -75,13 +75,28 @@ def test_classifiers_first_dense_layer_grows_with_the_image(monkeypatch, capsys)
 
 def test_network_of_a_whole_volume(monkeypatch, capsys):
     free(monkeypatch, 300)
-    volume = ["--extraction", "{'_target_': 'plugins.whole_volume.WholeVolume'}", "--channels", "[8,16]"]
+    volume = [
+        "--extraction",
+        "{'_target_': 'monai_cae.data.VolumeExtraction', 'size': '@image_size'}",
+        "--channels",
+        "[8,16]",
+    ]
     assert fit(capsys, "train", *TINY, "--image_size", "16", *volume)[0]["given"][:2] == (4, 16)
     rows, _ = fit(capsys, *TINY, "--image_size", "16", *volume)
     batch, size, _ = rows["largest batch_size"]
     assert size == 16 and 4 < batch < 1000
     edge = rows["largest image_size"][1]
     assert (edge / 16) ** 3 < 1.05 * batch / 4 < 1.05**2 * ((edge + 2) / 16) ** 3  # it goes with the number of voxels
+
+
+def test_sizes_of_each_axis_stay_as_given(monkeypatch, capsys):
+    free(monkeypatch, 300)
+    extraction = "{'_target_': 'monai_cae.data.VolumeExtraction', 'size': '@image_size'}"
+    given = ["--extraction", extraction, "--channels", "[8,16]", "--image_size", "[16,24,16]"]
+    assert main(["fit", *TINY[2:], *given]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-3] for line in lines[2:4]] == ["16x24x16"] * 2 and "largest batch_size" in lines[3]
+    assert "--image_size '[16, 24, 16]'" in lines[4]
 
 
 def test_on_a_gpu_each_size_is_tried_with_the_configs_own_trainer(monkeypatch, capsys, tmp_path):

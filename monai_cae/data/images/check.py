@@ -147,7 +147,7 @@ def check_cohort(
     frames = [look.frame for look in looks if look.frame]
     shape, spacing = (_most_common(getattr(frame, name) for frame in frames) for name in ("shape", "spacing"))
     notes = _compare_headers(looks, shape, spacing)
-    _find_copies(looks)
+    _find_copies(looks, extraction.kind)
     notes += _compare_pixels(looks, extraction.plane)
     notes += frame_lines((str(path) for _, path in images), extraction)
     return CohortCheck(looks, shape, spacing, tuple(notes))
@@ -164,7 +164,7 @@ def _look(name: str, path: Path, extraction: Extraction) -> ScanCheck:
     try:
         image = read_image(extraction, str(path))
     except MonaiCaeError as error:
-        look.problems.append(f"no usable slice: {error}")
+        look.problems.append(f"no usable {extraction.kind}: {error}")
         return look
     look.thumbnail = _thumbnail(extraction.flat(image[0]))
     if look.frame.codes and extraction.upright:
@@ -237,14 +237,14 @@ def _compare_headers(looks: Sequence[ScanCheck], shape: Any, spacing: Any) -> li
     return []
 
 
-def _find_copies(looks: Sequence[ScanCheck]) -> None:
+def _find_copies(looks: Sequence[ScanCheck], kind: str) -> None:
     same = defaultdict(list)
     for look in looks:
         same[look.digest].append(look)
     for look in looks:
         others = [other.name for other in same[look.digest] if other is not look] if look.digest else []
         if others:
-            look.problems.append(f"same slice twice: every pixel equals that of {listed(others, 3)}")
+            look.problems.append(f"same {kind} twice: every pixel equals that of {listed(others, 3)}")
 
 
 def _compare_pixels(looks: Sequence[ScanCheck], plane: str) -> list[str]:

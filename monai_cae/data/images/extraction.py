@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_cae.data.images.averaging import LARGEST_MM, LEAST_MM, MAX_SIDE, Grid
 from monai_cae.data.images.planes import check_axes, plane_axis
+from monai_cae.data.images.volumes import MAX_PART_VOXELS
 from monai_cae.errors import MonaiCaeError
 
 
@@ -24,7 +27,8 @@ class Extraction:
     Attributes:
         plane: "axial", "coronal" or "sagittal".
         axes: "anatomical" or "stored", see `SliceReader`.
-        spatial_dims, channels: of the image; two or three dimensions.
+        spatial_dims: of the image, two or three.
+        channels: of the image.
 
     Raises:
         MonaiCaeError: an unknown plane or axes.
@@ -33,16 +37,29 @@ class Extraction:
     plane: str = "axial"
     axes: str = "anatomical"
     spatial_dims: int = 2
-    channels: int = 1
 
     def __post_init__(self) -> None:
         check_axes(self.axes)
         plane_axis(self.plane)
 
     @property
+    def channels(self) -> int:
+        return 1
+
+    @property
+    def grid(self) -> Grid | None:
+        """The cubes that a volume is averaged over while it is read; None leaves it its own voxels."""
+        return None
+
+    @property
     def name(self) -> str:
         """A description, such as "axial slice 106"."""
         return type(self).__name__
+
+    @property
+    def kind(self) -> str:
+        """A word for its images: "slice", "slab" or "volume"."""
+        return "volume" if self.spatial_dims == 3 else "slice" if self.channels == 1 else "slab"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -62,6 +79,20 @@ class Extraction:
     def indices(self, count: int) -> Sequence[int]:
         """Which of `count` slices are read, counted from 1."""
         return range(1, count + 1)
+
+    def sizes(self, image_size: int | Sequence[int]) -> list[int]:
+        """The sizes of an image from the setting: one number for every side, or one for each axis.
+
+        Raises:
+            MonaiCaeError: neither of them.
+        """
+        sizes = image_size if isinstance(image_size, (list, tuple)) else [image_size] * self.spatial_dims
+        if len(sizes) != self.spatial_dims or not all(type(size) is int and size > 0 for size in sizes):
+            raise MonaiCaeError(
+                f"image_size must be a whole number above 0, or a list of {self.spatial_dims} for a {self.kind}, not "
+                f"{image_size!r}"
+            )
+        return list(sizes)
 
     def image(self, slices: NDArray[Any]) -> NDArray[Any]:
         """What the network sees, before it is resized and scaled.
@@ -117,7 +148,8 @@ class Extraction:
             return [0]
         for index in indices:
             if isinstance(index, bool) or not isinstance(index, Integral) or not 1 <= index <= count:
-                raise MonaiCaeError(f"slice_index {index} is outside {where}: its {self.plane} slices are 1 to {count}")
+                which = f"slice_index {index}" if len(indices) == 1 else f"slice {index} of {self.name}"
+                raise MonaiCaeError(f"{which} is outside {where}: its {self.plane} slices are 1 to {count}")
         return [int(index) - 1 for index in indices]
 
     def middle(self, count: int) -> float:
@@ -140,6 +172,85 @@ class SliceExtraction(Extraction):
 
     def indices(self, count: int) -> Sequence[int]:
         return [self.slice_index]
+
+
+@dataclass(frozen=True)
+class SlabExtraction(Extraction):
+    """Neighbouring slices of one plane as the channels of an image.
+
+    Attributes:
+        slice_index: the middle one, counted from 1.
+        slices: how many; an odd number.
+        plane, axes: see `Extraction`.
+
+    Raises:
+        MonaiCaeError: `slices` is not an odd number above 0.
+    """
+
+    plane: str = "axial"
+    slice_index: int = 106
+    slices: int = 5
+    axes: str = "anatomical"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.slices) is not int or self.slices < 1 or self.slices % 2 == 0:
+            raise MonaiCaeError(f"slices of a slab must be an odd number, such as 5, not {self.slices!r}")
+
+    @property
+    def channels(self) -> int:
+        return self.slices
+
+    @property
+    def name(self) -> str:
+        each = self.indices(0)
+        return f"{self.plane} slice {each[0]}" if self.slices == 1 else f"{self.plane} slices {each[0]} to {each[-1]}"
+
+    def indices(self, count: int) -> Sequence[int]:
+        first = self.slice_index - self.slices // 2
+        return range(first, first + self.slices)
+
+
+@dataclass(frozen=True)
+class VolumeExtraction(Extraction):
+    """The volume, averaged over cubes of one size around its middle and cropped or padded with zeros to a size.
+
+    So scans with other voxels give images of the same spacing. The cubes lie along the axes of the body if the header
+    records an orientation and `axes` is "anatomical", else along those of the file.
+
+    Attributes:
+        spacing_mm: edge of a cube.
+        size: cubes from left to right, back to front and bottom to top; one number for all.
+        axes: see `Extraction`.
+
+    Raises:
+        MonaiCaeError: a spacing that is not above 0, a size that is none, or one above the limit.
+    """
+
+    spacing_mm: float = 2.0
+    size: int | Sequence[int] = (88, 104, 88)
+    axes: str = "anatomical"
+    spatial_dims = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        spacing = self.spacing_mm
+        if isinstance(spacing, bool) or not isinstance(spacing, Real) or not LEAST_MM <= spacing <= LARGEST_MM:
+            raise MonaiCaeError(f"spacing_mm must be from {LEAST_MM:g} to {LARGEST_MM:g}, not {spacing!r}")
+        sizes = self.sizes(self.size)
+        if max(sizes) > MAX_SIDE or math.prod(sizes) > MAX_PART_VOXELS:
+            raise MonaiCaeError(
+                f"image_size {sizes} is too large: at most {MAX_SIDE} a side and {MAX_PART_VOXELS} voxels"
+            )
+
+    @property
+    def grid(self) -> Grid:
+        x, y, z = self.sizes(self.size)
+        return Grid((x, y, z), float(self.spacing_mm))
+
+    @property
+    def name(self) -> str:
+        return f"the volume at {self.spacing_mm:g} mm"
 
 
 PAPER_SLICE = SliceExtraction()

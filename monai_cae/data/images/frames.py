@@ -151,10 +151,11 @@ def frame_lines(images: Iterable[str], extraction: Extraction, *, training: Fram
         alike = sum(frame[1:3] == usual[1:3] for frame in frames)
         have = "the volumes have" if alike == len(frames) else f"{alike} of {len(frames)} volumes have"
         lies = f"lies {usual.above_middle:+.3g} mm from the middle, not {wanted.above_middle:+.3g} mm: "
+        whole = extraction.spatial_dims == 3
         lines.append(
             f"{have} {_voxels(usual)}{stored}, {whose} {_voxels(wanted)}; "
-            f"{'' if usual.shape[extraction.axis] == 1 else f'{extraction.name} {lies}'}register the scans to {where}"
-            f"{'' if training else ', or choose another --slice_index'}"
+            f"{'' if whole or usual.shape[extraction.axis] == 1 else f'{extraction.name} {lies}'}register the scans to "
+            f"{where}{'' if training or whole else ', or choose another --slice_index'}"
         )
     lines += _contradictions(images) if axes == "anatomical" else []
     return [*lines, *_orientation_lines(frames, axes, training), *_place_lines(frames, usual, extraction.name)]

@@ -24,7 +24,7 @@ class NetworkInput:
 
     Args:
         extraction: what of a volume it sees.
-        image_size: pixels of a side.
+        image_size: pixels of a side, or of each.
         preprocessing: its intensity transforms are what scales the slices.
         covariates: name -> (centre, scale); None for a network that takes none.
         target: what is predicted, whose `repr` tells its settings; None for a network that predicts nothing.
@@ -33,13 +33,15 @@ class NetworkInput:
     def __init__(
         self,
         extraction: Extraction,
-        image_size: int,
+        image_size: int | Sequence[int],
         preprocessing: Callable[..., Any],
         covariates: Mapping[str, Sequence[float]] | None = None,
         target: object = None,
     ) -> None:
         self.extraction = extraction
-        self.settings = {**_plain(extraction.settings), "image_size": image_size}
+        own = _plain(extraction.settings)
+        first = {"extraction": own["extraction"], "image_size": image_size}  # in this order they are compared
+        self.settings = {**first, **own}
         self.settings["intensity"] = ", ".join(_scaling(preprocessing))
         if covariates is not None:
             self.settings["covariates"] = {name: list(scale) for name, scale in covariates.items()}

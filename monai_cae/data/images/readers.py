@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from monai.data import NibabelReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
+from monai_cae.data.images.averaging import averaged, grid_affine
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction, SliceExtraction
-from monai_cae.data.images.slice_cache import read_slice
-from monai_cae.data.images.volumes import find_volume, read_slices
+from monai_cae.data.images.slice_cache import kept, read_kept
+from monai_cae.data.images.volumes import each_slice, find_volume
 from monai_cae.errors import MonaiCaeError
 
 # Where pydicom is installed, every LoadImage of MONAI looks for its GPU decoder, and says that there is none.
@@ -117,18 +119,28 @@ def read_part(extraction: Extraction, name: str) -> tuple[np.ndarray, np.ndarray
     records an orientation. Errors: see `ExtractionReader`."""
     volume, axis = find_volume(name), extraction.axis
     view = volume.layout.view(extraction.axes)
+    grid, oriented = extraction.grid, bool(volume.layout.codes)
+    if grid is not None:
+        read = partial(each_slice, volume)
+        what = (view.affine.tobytes(), view.order, view.flipped, grid)
+        mean = kept(volume, what, lambda: averaged(read, view, grid, name))
+        check_slice(mean, f"{extraction.name} of {name}")
+        return mean, grid_affine(view, grid), oriented
     positions = extraction.positions(view.shape, name)
-    first, last = positions[0], positions[-1]
-    if len(positions) > 1 and positions == [*range(first, last + 1)]:
-        array = view.turned(read_slices(volume, *view.stored(axis, first, last + 1)))
+    first, last = min(positions), max(positions)
+    if positions == [*range(first, last + 1)]:
+        array = view.turned(read_kept(volume, *view.stored(axis, first, last + 1)))
+    elif volume.packed:  # inflated once for all of them
+        span = view.turned(read_kept(volume, *view.stored(axis, first, last + 1)))
+        array = span.take([one - first for one in positions], axis)
     else:
-        parts = [view.turned(read_slice(volume, *view.stored(axis, one, one + 1)[:2])) for one in positions]
-        array = parts[0] if len(parts) == 1 else np.concatenate(parts, axis)
+        parts = [view.turned(read_kept(volume, *view.stored(axis, one, one + 1))) for one in positions]
+        array = np.concatenate(parts, axis)
     check_part(extraction, array, axis, positions, name)
     affine = view.affine.copy()
     with np.errstate(invalid="ignore", over="ignore"):  # a broken header's affine is `monai-cae check`'s to tell
-        affine[:3, 3] += affine[:3, axis] * first
-    return array, affine, bool(volume.layout.codes)
+        affine[:3, 3] += affine[:3, axis] * positions[0]
+    return array, affine, oriented
 
 
 def check_part(extraction: Extraction, array: np.ndarray, axis: int, positions: Sequence[int], where: str) -> None:

@@ -60,7 +60,7 @@ def find_bad(
         first = next(image for image, shape in shapes.items() if shape == usual)
         extraction.positions(usual, first)
     for image, volume in volumes.items():
-        if cohort and shapes[image] != usual:
+        if cohort and extraction.grid is None and shapes[image] != usual:
             shape = f"{image} has the shape {shapes[image]}, the other volumes {usual}"
             reasons[image] = f"{shape}: leave it out or resample it"
             continue

@@ -1,6 +1,6 @@
-"""Slices of .nii.gz files, kept in memory: inflating one takes a thousand times as long as copying it.
+"""Parts of scans, kept in memory: inflating a slice of a .nii.gz takes a thousand times as long as copying it.
 
-The check before a training, the audit and the loader each want the same slice.
+The check before a training, the audit and the loader each want the same part.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,24 +17,37 @@ from numpy.typing import NDArray
 from monai_cae.data.images.volumes import Volume, read_slices
 
 KEPT_BYTES = 256 << 20  # 3,600 slices of OASIS-1
+_SHARE = 16  # of these bytes, that one part may have
 _kept: OrderedDict[tuple[Any, ...], NDArray[Any]] = OrderedDict()
 _bytes = 0
 _lock = threading.Lock()  # several threads read ahead
 
 
-def read_slice(volume: Volume, axis: int, index: int) -> NDArray[Any]:
-    """One slice, the caller's own, read from the file unless it is a .nii.gz that was read before and has not changed
-    since; otherwise see `read_slices`."""
-    global _bytes
+def read_kept(volume: Volume, axis: int, start: int, stop: int) -> NDArray[Any]:
+    """`read_slices`, but a .nii.gz that was read before is not inflated again; see `kept`."""
     if not volume.packed:
-        return read_slices(volume, axis, index, index + 1)
-    key = (volume.voxels, *stamp(volume), axis, index)
+        return read_slices(volume, axis, start, stop)
+    return kept(volume, (axis, start, stop), lambda: read_slices(volume, axis, start, stop))
+
+
+def kept(volume: Volume, what: tuple[Any, ...], read: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """What `read` gives, the caller's own; from memory if the same was read before and the file has not changed.
+
+    Args:
+        volume: that is read.
+        what: tells its parts apart.
+        read: gives the part.
+    """
+    global _bytes
+    key = (volume.voxels, *stamp(volume), *what)
     with _lock:
         found = _kept.get(key)
         if found is not None:
             _kept.move_to_end(key)
             return found.copy(order="K")
-    array = read_slices(volume, axis, index, index + 1)
+    array = read()
+    if array.nbytes * _SHARE > KEPT_BYTES:
+        return array
     with _lock:
         if key not in _kept:
             _kept[key] = np.array(array, order="K")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,10 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import TransformBackends, convert_to_dst_type, convert_to_numpy
 from numpy.typing import NDArray
 
+from monai_cae.data.images.averaging import averaged, grid_affine
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction, SliceExtraction
 from monai_cae.data.images.planes import View, closest_view
-from monai_cae.data.images.readers import PART, UNORIENTED, check_part
+from monai_cae.data.images.readers import PART, UNORIENTED, check_part, check_slice
 from monai_cae.errors import MonaiCaeError
 
 
@@ -56,6 +57,11 @@ class Extract(Transform):
         array = convert_to_numpy(img)
         if isinstance(img, MetaTensor) and img.meta.get(PART) == extraction.name:
             affine, first = img.affine.numpy(), 0
+        elif extraction.grid is not None:
+            view, grid = self._view(img), extraction.grid
+            array = np.stack([averaged(_in_turn(channel), view, grid, where) for channel in array])
+            check_slice(array, f"{extraction.name} of {where}")
+            affine, first = grid_affine(view, grid), 0
         else:
             view = self._view(img)
             positions = extraction.positions(view.shape, where)
@@ -89,6 +95,10 @@ class Extract(Transform):
         if self.extraction.spatial_dims == 2:
             moved[:3, :3] = affine[:3, [*(other for other in range(3) if other != axis), axis]]
         return moved
+
+
+def _in_turn(volume: NDArray[Any]) -> Callable[[int, int], NDArray[Any]]:
+    return lambda start, stop: np.moveaxis(volume[..., start:stop], 2, 0)
 
 
 def _turned(part: NDArray[Any], view: View, axis: int) -> NDArray[Any]:

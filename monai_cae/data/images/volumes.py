@@ -11,7 +11,8 @@ import math
 import os
 import stat
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO, FileIO
 from typing import Any, NamedTuple
@@ -135,17 +136,30 @@ def read_slices(volume: Volume, axis: int, start: int, stop: int) -> NDArray[Any
     Raises:
         MonaiCaeError: a slice larger than the limit, a file that is truncated, broken or gone.
     """
-    voxels, layout, packed = volume
+    layout = volume.layout
     pixels = math.prod(layout.shape) // layout.shape[axis]
     for number, most in ((pixels, MAX_SLICE_PIXELS), (pixels * (stop - start), MAX_PART_VOXELS)):
         if number > most:
-            raise MonaiCaeError(f"{voxels} has slices of {pixels} pixels: at most {most} are read at once")
+            raise MonaiCaeError(f"{volume.voxels} has slices of {pixels} pixels: at most {most} are read at once")
+    with _opened(volume) as file:
+        return _scaled(_read(file, layout, axis, start, stop), layout)
+
+
+def each_slice(volume: Volume, start: int, stop: int) -> Iterator[NDArray[Any]]:
+    """Neighbouring slices across the third stored axis, one in memory at a time; otherwise see `read_slices`."""
+    with _opened(volume) as file:
+        for index in range(start, stop):
+            yield _scaled(_read(file, volume.layout, 2, index, index + 1), volume.layout)[..., 0]
+
+
+@contextmanager
+def _opened(volume: Volume) -> Iterator[Any]:
+    """The voxels' file; what goes wrong with it is one line."""
     try:
-        with gzip.GzipFile(voxels) if packed else FileIO(voxels) as file:
-            array = _read(file, layout, axis, start, stop)
-        return array.T if layout.scaling == (1, 0) else _scaled(array, layout)
+        with gzip.GzipFile(volume.voxels) if volume.packed else FileIO(volume.voxels) as file:
+            yield file
     except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
-        raise MonaiCaeError(f"{voxels} is truncated or broken ({_first_line(error)}): copy it again") from error
+        raise MonaiCaeError(f"{volume.voxels} is truncated or broken ({_first_line(error)}): copy it again") from error
 
 
 def three_sizes(shape: Sequence[int]) -> tuple[int, int, int] | None:
@@ -227,6 +241,8 @@ def _fill(file: Any, layout: Layout, first: int, array: NDArray[Any]) -> None:
 
 
 def _scaled(array: NDArray[Any], layout: Layout) -> NDArray[Any]:
+    if layout.scaling == (1, 0):
+        return array.T
     proxy = ArrayProxy(BytesIO(array.tobytes()), (array.shape[::-1], layout.dtype, 0, *layout.scaling))
     with np.errstate(all="ignore"):  # an absurd scale gives infinities, which are refused where they are looked at
         return np.asarray(proxy)

@@ -249,23 +249,24 @@ def _check_pixels(
             flat = extraction.flat(image[0]).astype(np.float32)
             described[number] = describe(flat)
             resolved = resolved and min(flat.shape) >= WAVES
-    which = extraction.name
+    which, kind = extraction.name, extraction.kind
+    also = "as its middle slice shows" if extraction.spatial_dims == 3 else "or its neighbour 1 mm away"
     report.add(
         "Same pixels",
         f"the same values in {which} of two subjects, in any number format; within one set a warning",
         _same_pixels(everyone, digests) if wanted else (),
         threshold="all values equal",
         compared=len(everyone) if wanted else None,
-        unit="slices",
+        unit=f"{kind}s",
     )
     sizes = [len(part) for part in _parts(everyone).values()]
     report.add(
-        "Near-duplicate slice",
-        f"{which} of two subjects in two sets: the same slice edited or mirrored, or its neighbour 1 mm away",
-        _near_duplicates(everyone, digests, described) if resolved else (),
+        f"Near-duplicate {kind}",
+        f"{which} of two subjects in two sets: the same {kind} edited or mirrored, {also}",
+        _near_duplicates(everyone, digests, described, kind) if resolved else (),
         threshold=THRESHOLD,
         compared=sum(a * b for a, b in combinations(sizes, 2)) if resolved else None,
-        unit="pairs of slices",
+        unit=f"pairs of {kind}s",
     )
 
 
@@ -283,7 +284,7 @@ def _parts(everyone: list[_Member]) -> dict[str, _Array]:
     return {name: np.array([n for n, m in enumerate(everyone) if m.set == name]) for name in _sets_of(everyone)}
 
 
-def _near_duplicates(everyone: list[_Member], digests: list[Hashable], described: _Array) -> Iterator[Found]:
+def _near_duplicates(everyone: list[_Member], digests: list[Hashable], described: _Array, kind: str) -> Iterator[Found]:
     for (first, rows), (second, columns) in combinations(_parts(everyone).items(), 2):
         likes: dict[int, dict[int, float]] = defaultdict(dict)
         for row, column, correlation in near_duplicates(described[rows], described[columns]):
@@ -294,7 +295,7 @@ def _near_duplicates(everyone: list[_Member], digests: list[Hashable], described
             best, *others = sorted(alike, key=alike.__getitem__, reverse=True)
             more = f" and {len(others)} more" if others else ""
             message = (
-                f"subject {everyone[b].subject} of {second} shows almost the same slice as subject "
+                f"subject {everyone[b].subject} of {second} shows almost the same {kind} as subject "
                 f"{everyone[best].subject}{more} of {first} (correlation {alike[best]:.2f})"
             )
             yield True, message, [everyone[number] for number in (b, best, *others)]

@@ -106,9 +106,9 @@ def full_memory(error: BaseException, outermost: BaseException) -> MonaiCaeError
     config = {} if workflow is None else workflow.parser.get()
     given = {
         "batch_size": config.get("batch_size") if image is None else len(image),
-        "image_size": config.get("image_size") if image is None else image.shape[-1],
+        "image_size": config.get("image_size") if image is None else _image_size(image),
     }
-    settings = " and ".join(f"{name} {value}" for name, value in given.items() if isinstance(value, int))
+    settings = " and ".join(f"{name} {value}" for name, value in given.items() if isinstance(value, (int, list)))
     cuda = isinstance(error, torch.OutOfMemoryError) or "CU" in str(error)
     device = torch.device("cpu") if not cuda else _gpu_of(engine)
     free, total = _memory(device)
@@ -135,6 +135,12 @@ def _image_of(engine: Workflow | None) -> torch.Tensor | None:
     batch = None if engine is None else engine.state.batch
     image = batch.get("image") if isinstance(batch, dict) else None
     return image if isinstance(image, torch.Tensor) and image.ndim > 2 else None
+
+
+def _image_size(image: torch.Tensor) -> int | list[int]:
+    """As the setting has it."""
+    sizes = list(image.shape[2:])
+    return sizes[0] if len({*sizes}) == 1 else sizes
 
 
 def _gpu_of(engine: Workflow | None) -> torch.device:
@@ -175,7 +181,7 @@ def _advice(engine: Any, image: torch.Tensor, limit: int, device: torch.device) 
         return ""
     most = min(most, len(image) - 1)
     if not most:
-        return f"not even batch_size 1 would fit; use an image_size below {image.shape[-1]}"
+        return f"not even batch_size 1 would fit; use an image_size below {_image_size(image)}"
     return f"batch_size {most} would fit, about; or a smaller image_size"
 
 

@@ -21,6 +21,8 @@ from monai_cae.training.stages.workflow import find_mistake
 _STEPS = 6  # more than are computed before a step is recorded as a CUDA graph, which keeps memory of its own
 _SHARED = {"pretrained": "none"}  # the values of the weights make no difference
 
+_Size = int | tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -30,14 +32,15 @@ class Fit:
         device: with its name.
         free, total: bytes of its memory.
         measured: on a GPU; on a CPU the numbers are estimates.
-        rows: what is in a row, batch size, image size, bytes; None for bytes that are too many.
+        rows: what is in a row, batch size, image size (one number, or one for each axis), bytes; None for bytes that
+            are too many.
     """
 
     device: str
     free: int
     total: int
     measured: bool
-    rows: tuple[tuple[str, int, int, int | None], ...]
+    rows: tuple[tuple[str, int, _Size, int | None], ...]
 
 
 def fit(config: Path, settings: Mapping[str, Any]) -> Fit:
@@ -68,21 +71,20 @@ class _Trials:
             self.settings |= _SHARED
         parser = self._workflow({}).parser
         self.device = torch.device(parser.get_parsed_content("device"))
-        self.given = (parser.get_parsed_content("batch_size"), parser.get_parsed_content("image_size"))
-        extraction = parser.get_parsed_content("extraction")
-        self.channels, self.dims = extraction.channels, extraction.spatial_dims
+        size = parser.get_parsed_content("image_size")
+        self.given = (parser.get_parsed_content("batch_size"), tuple(size) if isinstance(size, list) else size)
+        self.extraction = parser.get_parsed_content("extraction")
         self.covariates = len(parser.get("covariates") or {})
         self.cuda = _is_cuda(self.device)
         self.free, self.total = torch.cuda.mem_get_info(self.device) if self.cuda else host_memory()
-        self._needs: dict[tuple[int, int], int | None] = {}
+        self._needs: dict[tuple[int, _Size], int | None] = {}
 
     def fit(self) -> Fit:
         batch, size = self.given
         self.need(batch, size)
-        step = self._size_step(size)
         most = largest(lambda number: self.need(number, size) is not None, batch)
-        edge = step * largest(lambda number: self.need(batch, number * step) is not None, size // step)
-        rows = [("given", batch, size)]
+        edge = self._largest_size(batch, size) if isinstance(size, int) else 0
+        rows: list[tuple[str, int, _Size]] = [("given", batch, size)]
         rows += [("largest batch_size", most, size)] if most else []
         rows += [("largest image_size", batch, edge)] if edge else []
         name = torch.cuda.get_device_name(self.device) if self.cuda else "the CPU"
@@ -91,10 +93,10 @@ class _Trials:
             self.free,
             self.total,
             self.cuda,
-            tuple((what, *sizes, self.need(*sizes)) for what, *sizes in rows),
+            tuple((what, batch, size, self.need(batch, size)) for what, batch, size in rows),
         )
 
-    def need(self, batch: int, size: int) -> int | None:
+    def need(self, batch: int, size: _Size) -> int | None:
         """Bytes of a step; None if they are too many."""
         if (batch, size) not in self._needs:
             try:
@@ -104,6 +106,10 @@ class _Trials:
                     raise
                 self._needs[batch, size] = None
         return self._needs[batch, size]
+
+    def _largest_size(self, batch: int, size: int) -> int:
+        step = self._size_step(size)
+        return step * largest(lambda number: self.need(batch, number * step) is not None, size // step)
 
     def _size_step(self, size: int) -> int:
         """Image sizes are multiples of this; the given one is, or the network refuses it."""
@@ -117,12 +123,13 @@ class _Trials:
         workflow.initialize()
         return workflow
 
-    def _items(self, batch: int, size: int) -> dict[str, torch.Tensor]:
-        items = {"image": torch.zeros(batch, self.channels, *[size] * self.dims), "label": torch.zeros(batch, 1)}
+    def _items(self, batch: int, size: _Size) -> dict[str, torch.Tensor]:
+        image = torch.zeros(batch, self.extraction.channels, *self.extraction.sizes(size))
+        items = {"image": image, "label": torch.zeros(batch, 1)}
         return items | ({"covariates": torch.zeros(batch, self.covariates)} if self.covariates else {})
 
-    def _count(self, batch: int, size: int) -> int | None:
-        parser = self._workflow({"device": "meta", "batch_size": batch, "image_size": size}).parser
+    def _count(self, batch: int, size: _Size) -> int | None:
+        parser = self._workflow({"device": "meta", "batch_size": batch, "image_size": _setting(size)}).parser
         with torch.device("meta"):
             network = parser.get_parsed_content("network").train()
         loss, inferer = (parser.get_parsed_content(name) for name in ("loss", "train#inferer"))
@@ -141,7 +148,7 @@ class _Trials:
         needed = estimated_bytes(counted, "cpu")
         return needed if needed <= self.free else None
 
-    def _measure(self, batch: int, size: int) -> int | None:
+    def _measure(self, batch: int, size: _Size) -> int | None:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(self.device)
         try:
@@ -155,9 +162,11 @@ class _Trials:
         torch.cuda.empty_cache()
         return needed
 
-    def _train(self, batch: int, size: int) -> None:
+    def _train(self, batch: int, size: _Size) -> None:
         """Some steps of the config's own trainer, with a second copy of the weights, as the best epoch's are kept."""
-        workflow = self._workflow({"batch_size": batch, "image_size": size, "max_epochs": 1, "val_interval": 1})
+        workflow = self._workflow(
+            {"batch_size": batch, "image_size": _setting(size), "max_epochs": 1, "val_interval": 1}
+        )
         parser = workflow.parser
         with torch.device(self.device):
             parser["train#dataloader"] = [self._items(batch, size)] * _STEPS
@@ -168,6 +177,10 @@ class _Trials:
         trainer.logger.disabled = True
         trainer.run()
         del kept
+
+
+def _setting(size: _Size) -> int | list[int]:
+    return size if isinstance(size, int) else list(size)
 
 
 def _is_cuda(device: torch.device) -> bool:

@@ -39,7 +39,7 @@ _LOOKED_UP = {
     "evaluator", "inferer", "handlers", "preprocessing", "postprocessing", "key_metric",
 }  # fmt: skip
 _REFERENCE = re.compile(r"(?:[@%](?:::|#)?|unevaluated\(')(\w+)")
-_POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "image_size", "repeats")
+_POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "repeats")
 _GROUPS = ("cohort", "split")
 _STAGES = ("pretrain", "train", "evaluate", "baselines")
 _PATHS = ("dataset_dir", "output_dir")
