@@ -75,8 +75,12 @@ def prepare(options: argparse.Namespace) -> int:
 
 
 def _refuse_nested(path: Path, out: Path) -> None:
-    inner, outer = out.absolute(), path.absolute()
-    if inner == outer or (path.is_dir() and outer in inner.parents and "derivatives" not in inner.parts):
+    from monai_cae.data.layouts.bids import Bids
+
+    inner, outer = out.resolve(), path.resolve()
+    if inner == outer:
+        raise MonaiCaeError(f"IN and OUT are the same, {out}: choose another folder for OUT")
+    if outer in inner.parents and not (Bids().detect(outer) and outer / "derivatives" in inner.parents):
         raise MonaiCaeError(f"{out} lies in {path}, and would be read with it: choose a folder beside it")
 
 

@@ -34,8 +34,9 @@ _TIMES = ("RepetitionTime", "EchoTime", "InversionTime", "FlipAngle")
 _READ = [
     *_IDENTITY, *_NAMES, *_GROUPS, *_TIMES, "StudyInstanceUID", "StudyDate", "StudyTime", "SeriesInstanceUID",
     "SOPInstanceUID", "Modality", "ImageType", "SeriesNumber", "SeriesDescription", "ProtocolName", "ScanningSequence",
-    "SequenceVariant", "ScanOptions", "MRAcquisitionType", "AngioFlag", "ContrastBolusAgent", "ContrastBolusAgentSequence",
-    "EchoPulseSequence", "PulseSequenceName", "SliceThickness", "PixelSpacing", "ImageOrientationPatient",
+    "SequenceVariant", "ScanOptions", "MRAcquisitionType", "AngioFlag", "ContrastBolusAgent",
+    "ContrastBolusAgentSequence", "EchoPulseSequence", "PulseSequenceName", "SliceThickness", "PixelSpacing",
+    "ImageOrientationPatient",
     "ImagePositionPatient", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "NumberOfFrames", "InstanceNumber",
 ]  # fmt: skip
 # What an enhanced file calls what a classic one has at the top.
