@@ -146,5 +146,5 @@ def _summary(outcomes: Sequence[Outcome], options: argparse.Namespace) -> int:
     for outcome in [one for one in outcomes if one.verdict in _FAILED][:_SHOWN]:
         say(f"  {outcome.line}")
     if counts["pass"] + counts["review"]:
-        print(f"next: open {page}, then monai-cae check {quote(str(options.out))}")
+        print(f"next: open {quote(str(page))}, then monai-cae check {quote(str(options.out))}")
     return int(failed > 0)

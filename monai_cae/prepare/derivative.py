@@ -179,7 +179,7 @@ def _sidecar(
         "Versions": {"monai_cae": __version__, "deepbet's weights": WEIGHTS, **_versions(packages)},
         "QC": {name: value if math.isfinite(value) else None for name, value in prepared.qc.items()},
         "Verdict": {"status": prepared.verdict.status, "reasons": list(prepared.verdict.reasons)},
-        "Notes": [*scan.notes, *prepared.notes],
+        "Notes": list(prepared.notes),
         "Seconds": {name: round(value, 2) for name, value in prepared.seconds.items()},
     }
 
