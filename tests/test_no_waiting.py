@@ -96,11 +96,39 @@ def reading(monkeypatch):
             def fire(engine, event, *args, **options):
                 reads.fired(engine, event, lambda: real_fire(engine, event, *args, **options))
 
+            def maker(make):
+                def made(*args, **options):
+                    if options.get("device") is not None and torch.device(options["device"]) != torch.device("cpu"):
+                        reads.ask(make.__name__)  # of numbers in Python, which a GPU has to be waited for to take
+                    return make(*args, **options)
+
+                return made
+
+            for name in ("tensor", "as_tensor"):
+                patch.setattr(torch, name, maker(getattr(torch, name)))
             patch.setattr(torch.Tensor, "to", to)
             patch.setattr(Engine, "_fire_event", fire)
             yield reads
 
     return counted
+
+
+def test_what_is_counted(reading):
+    """Each of these waits for a GPU: reading a number, and making a tensor there of one (a tensor's own `device` tells
+    a CPU's other name no more)."""
+    with reading() as reads:
+        reads.inside = True
+        there = torch.ones(2, device="cpu:0")
+        for ask in (
+            lambda: there.sum().item(), lambda: bool(there[0] > 0), lambda: there.to("cpu"), lambda: there.nonzero(),
+            lambda: torch.tensor([1.0], device="cpu:0"), lambda: torch.as_tensor(1.0, device="cpu:0"),
+        ):  # fmt: skip
+            before = sum(reads.within.values())
+            ask()
+            assert sum(reads.within.values()) > before
+        before = reads.within.copy()
+        torch.tensor(1.0), torch.tensor(1.0, device="cpu"), torch.zeros(2, device="cpu:0"), there.to("cpu:0")
+        assert reads.within == before
 
 
 STAGES = {

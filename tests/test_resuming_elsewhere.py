@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from simulated_graphs import simulate
 from monai_cae.tracking import run as tracking
 from monai_cae.training.stages import checkpointing
 from monai_cae.training.stages.signals import Ended
+from monai_cae.training.stages.workflow import find_mistake
 
 SETTINGS = {**killing.SMALL, "max_epochs": 6, "augment": True, "learning_rate": 2.0**-6}
 
@@ -88,6 +90,27 @@ def test_state_of_a_gpu_goes_on_on_a_cpu(pretrain, tmp_path, capsys):
     capsys.readouterr()
     pretrain("other", **plain)
     assert "augmentation: random numbers begin anew, as this device draws otherwise" in capsys.readouterr().out
+
+
+def test_state_in_another_order_in_memory_is_the_same_state(pretrain, tmp_path):
+    """As a GPU has volumes' weights, and Adam's moments with them, in channels-last order and a CPU has not."""
+    expected = pretrain("whole")
+    state = pretrain("out", 3)
+    for moments in state["parts"]["optimizer"]["state"].values():
+        for name in ("exp_avg", "exp_avg_sq"):
+            moments[name] = moments[name].contiguous()
+    torch.save(state, point(tmp_path / "out"))
+    assert same(pretrain("out"), expected)
+
+
+def test_the_part_of_a_config_that_differs_is_named(pretrain):
+    pretrain("out", 3)
+    with pytest.raises(RuntimeError) as raised:
+        pretrain("out", **{"train#optimizer#betas": [0.5, 0.9]})
+    assert re.search(
+        r"resume_pretrain.pt was started with train#optimizer#betas \[0.9, 0.999\], not \[0.5, 0.9\]: give the",
+        str(find_mistake(raised.value)),
+    )
 
 
 def test_a_point_has_no_epoch_that_mlflow_lacks(pretrain, tracking_uri, monkeypatch):

@@ -1,6 +1,6 @@
 """The paper's networks as plain modules, 2D and 3D, and two more encoders; independent of data and training."""
 
-from monai_cae.networks.autoencoder import ConvAutoencoder, ConvDecoder, ConvEncoder
+from monai_cae.networks.autoencoder import ConvAutoencoder, ConvDecoder, ConvEncoder, for_images
 from monai_cae.networks.classifier import EncoderClassifier
 from monai_cae.networks.histogram import IntensityHistogram
 from monai_cae.networks.imagenet import ResNet50Encoder, VGG16Encoder
@@ -23,6 +23,7 @@ __all__ = [
     "IntensityHistogram",
     "ResNet50Encoder",
     "VGG16Encoder",
+    "for_images",
     "load_weights",
     "on_device",
     "read_checkpoint",

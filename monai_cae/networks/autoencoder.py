@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
-from monai.networks.layers.factories import Conv, Norm, Pool
+from monai.networks.layers.factories import Conv, Norm
 from torch import nn
 
+from monai_cae.errors import MonaiCaeError
+from monai_cae.networks.pooling import MaxPool
 from monai_cae.networks.widths import check_widths
 
 DEFAULT_CHANNELS = (32, 64, 128)
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class ConvAutoencoder(nn.Module):
@@ -69,7 +73,7 @@ class ConvEncoder(nn.Module):
         check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
         widths = [in_channels, *channels]
         self.blocks = nn.ModuleList(_block(spatial_dims, i, o) for i, o in pairwise(widths))
-        self.pool = Pool[Pool.MAX, spatial_dims](2)
+        self.pool = MaxPool(spatial_dims)
         self.downsampling = 2 ** (len(channels) - 1)
         self.out_channels = channels[-1]
 
@@ -127,6 +131,22 @@ class ConvDecoder(nn.Module):
                 x = self.upsample(x)
             x = block(x)
         return self.output(x)
+
+
+def for_images(network: Network, image_size: int) -> Network:
+    """The network, if it gives back images of this size; of networks that are not from here nothing is known.
+
+    Args:
+        network: an autoencoder.
+        image_size: of each side.
+
+    Raises:
+        MonaiCaeError: the encoder cannot halve it evenly.
+    """
+    downsampling = getattr(network.encoder, "downsampling", 1) if isinstance(network, ConvAutoencoder) else 1
+    if image_size % downsampling:
+        raise MonaiCaeError(f"image_size must be divisible by {downsampling} (the encoder's pooling), not {image_size}")
+    return network
 
 
 def _block(spatial_dims: int, in_channels: int, out_channels: int) -> nn.Sequential:

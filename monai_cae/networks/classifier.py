@@ -10,6 +10,7 @@ from torch import nn
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks.histogram import IntensityHistogram
+from monai_cae.networks.pooling import MeanPool
 from monai_cae.networks.widths import check_widths
 
 
@@ -58,8 +59,7 @@ class EncoderClassifier(nn.Module):
         features = out_channels * math.prod([pooling] * len(code_size) if pooling else code_size)
         self.encoder = encoder
         self.spatial_dims = len(code_size)
-        pools = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
-        self.pool = pools[len(code_size)](pooling) if pooling else nn.Identity()
+        self.pool = MeanPool(pooling, len(code_size)) if pooling else nn.Identity()
         self.histogram = IntensityHistogram(histogram) if histogram else None
         self.head = Head(_dense(features + histogram, hidden, dropout), len(covariates))
         self.encoder_frozen = False

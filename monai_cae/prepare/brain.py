@@ -27,6 +27,7 @@ from monai_cae.errors import MonaiCaeError
 VERSION = "1.0.2"
 FOLDER = Path(sys.prefix, "share", "monai-cae", "deepbet")  # where `pip --target` unpacks the wheel
 VARIABLE = "MONAI_CAE_DEEPBET"
+_INSTALL = f"pip install --no-deps --target {FOLDER} deepbet=={VERSION}"
 _SHA256 = {
     "bbox_model.pt": "39a7b2b5f799faa1391ea97bfcdc0b9299f20d84f2316a4ff8918dc4685e40aa",
     "model.pt": "de8ee7c69654d0dd3935dc4a5d84571d8ecf4637a6bfc01df399c4c2bc86e0fd",
@@ -111,21 +112,29 @@ def weights_folder() -> Path | None:
     return None
 
 
+def require_weights() -> Path:
+    """`weights_folder`, where it is.
+
+    Raises:
+        MonaiCaeError: it is nowhere; says how to install the weights.
+    """
+    folder, named = weights_folder(), os.environ.get(VARIABLE)
+    if folder is None:
+        missing = f"{VARIABLE} names {named}, where they are not" if named else "they are not installed"
+        raise MonaiCaeError(
+            f"finding the brain needs the weights of deepbet {VERSION}, but {missing}: {_INSTALL}; or give a --mask"
+        )
+    return folder
+
+
 @lru_cache(maxsize=2)
 def _load(file: str) -> Any:
     import torch
 
-    folder = weights_folder()
-    install = f"pip install --no-deps --target {FOLDER} deepbet=={VERSION}"
-    if folder is None:
-        named = os.environ.get(VARIABLE)
-        missing = f"{VARIABLE} names {named}, where they are not" if named else "they are not installed"
-        raise MonaiCaeError(
-            f"finding the brain needs the weights of deepbet {VERSION}, but {missing}: {install}; or give a --mask"
-        )
-    content = (folder / file).read_bytes()
+    path = require_weights() / file
+    content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != _SHA256[file]:
-        raise MonaiCaeError(f"{folder / file} is not the file of deepbet {VERSION}: {install}")
+        raise MonaiCaeError(f"{path} is not the file of deepbet {VERSION}: {_INSTALL}")
     return torch.jit.load(BytesIO(content), map_location="cpu").eval()
 
 

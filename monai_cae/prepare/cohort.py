@@ -7,7 +7,7 @@ from pathlib import Path
 
 from monai_cae.prepare.batch import Outcome, Prepare, finished, prepare_all
 from monai_cae.prepare.derivative import derivative, write_tables
-from monai_cae.prepare.pipeline import prepare_scan
+from monai_cae.prepare.pipeline import prepare_scan, require
 from monai_cae.prepare.qc import write_page, write_table
 from monai_cae.prepare.settings import PrepareSettings
 from monai_cae.prepare.sources import Sources
@@ -45,9 +45,12 @@ def prepare_cohort(
         The outcomes of all scans, those kept first.
 
     Raises:
-        MonaiCaeError: the folder has other content, scans that may not be replaced, or can't be written.
+        MonaiCaeError: what preparation needs is not installed; the folder has other content, scans that may not be
+            replaced, or can't be written.
     """
     settings = settings or PrepareSettings()
+    if prepare is prepare_scan:
+        require(settings, masked=all(scan.mask for scan in sources.scans))
     with derivative(out, sources.layout, sources.described, go_on=resume or overwrite) as folder:
         done = {one.name: one for one in finished(folder, sources.scans, settings, overwrite=overwrite)}
         write_tables(folder, sources.scans, columns or {}, hashed=sources.private)

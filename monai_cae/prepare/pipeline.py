@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_cae.data.images.planes import View, closest_view
+from monai_cae.data.template import load_icbm152
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 from monai_cae.prepare.bias import bias_field
-from monai_cae.prepare.brain import find_brain
+from monai_cae.prepare.brain import find_brain, require_weights
 from monai_cae.prepare.grids import load_sitk, one_thread, resampled, turned_back
 from monai_cae.prepare.intensity import scaled
 from monai_cae.prepare.quality import Verdict, judge, measure
@@ -60,6 +61,22 @@ class Prepared:
     notes: tuple[str, ...]
     verdict: Verdict
     seconds: Mapping[str, float]
+
+
+def require(settings: PrepareSettings, *, masked: bool = False) -> None:
+    """See to it that what `prepare_scan` needs is installed, before the first of many scans.
+
+    Args:
+        settings: of all scans.
+        masked: every scan has a mask of another tool.
+
+    Raises:
+        MonaiCaeError: SimpleITK, the template or deepbet's weights are missing; says how to install them.
+    """
+    load_sitk()
+    load_icbm152("t1", "prepare", (slice(0, 1),) * 3)
+    if settings.mask == "auto" and not masked:
+        require_weights()
 
 
 def prepare_scan(scan: RawScan, settings: PrepareSettings | None = None, mask: RawScan | None = None) -> Prepared:

@@ -100,3 +100,11 @@ def test_a_dicom_folder_is_prepared_with_a_mask_and_told(tmp_path, capsys, monke
     assert values.min() == 0 and values.max() == 1 and 0.001 < (values > 0).mean() < 0.5
     # a block is no brain: the numbers say so, and nobody predicts from it
     assert "sub-7: fail" in printed
+
+
+def test_missing_weights_are_told_once_before_any_scan(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MONAI_CAE_DEEPBET", str(tmp_path))
+    for number in range(3):
+        volume(tmp_path / "in" / f"S{number}.nii.gz")
+    assert "deepbet==1.0.2; or give a --mask" in refused(capsys, tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -122,6 +122,7 @@ def test_on_a_gpu_each_size_is_tried_with_the_configs_own_trainer(monkeypatch, c
         (["--device", "cuda:1"], "device cuda:1 is not available: this PyTorch sees .* CUDA GPUs"),
         (["train", "--batch_sizes", "3"], "unknown setting --batch_sizes: did you mean --batch_size?"),
         (["--batch_size", "0"], "batch_size must be a whole number above 0, not 0"),
+        (["--image_size", "30"], r"image_size must be divisible by 4 \(the encoder's pooling\), not 30"),
         (["train", "--image_size", "33"], "spatial_size must be divisible by 4"),
         (["--network_def", "{'_target_': 'nowhere.Network'}"], "Python finds no nowhere.Network"),
     ],
@@ -138,9 +139,10 @@ def test_mistakes_are_one_line(monkeypatch, capsys, arguments, message):
     "config",
     ["pretrain.json", "train.json", "evaluate.json", "baselines.json", "inference.json", "experiment.yaml"],
 )
-def test_gpu_that_is_not_there_is_one_line_in_every_config(discs, run_bundle, tmp_path, monkeypatch, config):
+@pytest.mark.parametrize("device", ["cuda:1", "$torch.device('cuda:1')"])
+def test_gpu_that_is_not_there_is_one_line_in_every_config(discs, run_bundle, tmp_path, monkeypatch, config, device):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     run_id = {"run_id": "run"} if config in ("evaluate.json", "inference.json") else {}
-    told = mistake(run_bundle, config, discs, tmp_path / "out", device="cuda:1", **run_id)
+    told = mistake(run_bundle, config, discs, tmp_path / "out", device=device, **run_id)
     assert "device cuda:1 is not available: this PyTorch sees no CUDA GPUs; use --device cpu" in told
     assert not (tmp_path / "out").exists()

@@ -6,13 +6,14 @@ import re
 
 import pytest
 import torch
+from monai.engines import SupervisedTrainer
 from tiny import mistake, write_bundle
 from torch import nn
 
 from monai_cae.training import PrecisionInferer
 from monai_cae.training.engines import memory
 from monai_cae.training.engines.counting import count_step
-from monai_cae.training.engines.memory import host_memory, largest
+from monai_cae.training.engines.memory import full_memory, host_memory, largest
 
 GIB = 2**30
 
@@ -49,6 +50,28 @@ def test_full_gpu_while_the_encoder_runs_once_is_one_line(discs, run_bundle, tmp
     assert told == (
         "the GPU's memory is full (used 0.8 of 1.0 GiB) with batch_size 4 and image_size 16: use a smaller batch_size "
         "or image_size; `monai-cae fit` finds what fits"
+    )
+
+
+def test_the_gpu_that_is_full_is_the_engine_s(monkeypatch):
+    """Not the current one, which is the first."""
+    free = {torch.device("cuda:1"): (0, 8 * GIB), torch.device("cuda"): (2 * GIB, 4 * GIB)}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: free[device])
+
+    def fail(engine, batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    network = nn.Linear(2, 1)
+    engine = SupervisedTrainer(
+        device="cpu", max_epochs=1, train_data_loader=[{}], network=network, loss_function=nn.MSELoss(),
+        optimizer=torch.optim.Adam(network.parameters()), iteration_update=fail,
+    )  # fmt: skip
+    engine.logger.disabled = True
+    engine.state.device = torch.device("cuda:1")
+    with pytest.raises(torch.OutOfMemoryError) as raised:
+        engine.run()
+    assert str(full_memory(raised.value, raised.value)).startswith(
+        "the GPU's memory is full (used 8.0 of 8.0 GiB): use"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -95,7 +96,8 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self.device), torch.cuda.stream(torch.cuda.current_stream(self.device)):
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
-            before = generator.clone_state()
+            before, collects = generator.clone_state(), gc.isenabled()
+            gc.disable()  # graphs of an earlier training that are destroyed meanwhile would make this one invalid
             try:
                 # other threads, such as a loader's, may allocate meanwhile
                 with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
@@ -103,6 +105,9 @@ class CudaGraphs:
             except RuntimeError:
                 generator.graphsafe_set_state(before)
                 raise
+            finally:
+                if collects:
+                    gc.enable()
 
         def replay() -> Outputs:
             graph.replay()

@@ -110,13 +110,14 @@ def full_memory(error: BaseException, outermost: BaseException) -> MonaiCaeError
     }
     settings = " and ".join(f"{name} {value}" for name, value in given.items() if isinstance(value, int))
     cuda = isinstance(error, torch.OutOfMemoryError) or "CU" in str(error)
-    free, total = _memory(cuda)
+    device = torch.device("cpu") if not cuda else _gpu_of(engine)
+    free, total = _memory(device)
     whose = "the GPU's memory is full" if cuda else "the memory is full"
     used = f" (used {(total - free) / 2**30:.1f} of {total / 2**30:.1f} GiB)" if total else ""
-    reserved = torch.cuda.memory_reserved() if cuda and torch.cuda.is_available() else 0
+    reserved = torch.cuda.memory_reserved(device) if cuda and torch.cuda.is_available() else 0
     advice = "use a smaller batch_size or image_size; `monai-cae fit` finds what fits"
     if engine is not None and image is not None and total:
-        advice = _advice(engine, image, free + reserved, cuda) or advice
+        advice = _advice(engine, image, free + reserved, device) or advice
     return MonaiCaeError(f"{whose}{used}{f' with {settings}' if settings else ''}: {advice}")
 
 
@@ -136,16 +137,23 @@ def _image_of(engine: Workflow | None) -> torch.Tensor | None:
     return image if isinstance(image, torch.Tensor) and image.ndim > 2 else None
 
 
-def _memory(cuda: bool) -> tuple[int, int]:
+def _gpu_of(engine: Workflow | None) -> torch.device:
+    """The one that is full: the engine's, which need not be the first."""
+    device = torch.device("cuda" if engine is None or engine.state.device is None else engine.state.device)
+    return device if device.type == "cuda" else torch.device("cuda")
+
+
+def _memory(device: torch.device) -> tuple[int, int]:
     try:
-        return torch.cuda.mem_get_info() if cuda else host_memory()
+        return torch.cuda.mem_get_info(device) if device.type == "cuda" else host_memory()
     except (RuntimeError, AssertionError):  # no GPU, or one that tells nothing any more
         return 0, 0
 
 
-def _advice(engine: Any, image: torch.Tensor, limit: int, cuda: bool) -> str:
+def _advice(engine: Any, image: torch.Tensor, limit: int, device: torch.device) -> str:
     """The largest batch of these images that should fit; nothing where the step can't be counted."""
-    device = torch.device("cuda" if cuda and torch.cuda.is_available() else "cpu")
+    kind = device.type
+    device = device if torch.cuda.is_available() else torch.device("cpu")
     inferer = PrecisionInferer(getattr(engine.inferer, "precision", "float32"))
     loss = engine.loss_function if isinstance(engine, SupervisedTrainer) else None
 
@@ -159,7 +167,7 @@ def _advice(engine: Any, image: torch.Tensor, limit: int, cuda: bool) -> str:
             return filled(engine.prepare_batch(items, device, False))
 
         counted = count_step(engine.network, inferer, batch, loss, device)
-        return estimated_bytes(counted, "cuda" if cuda else "cpu")
+        return estimated_bytes(counted, kind)
 
     try:
         most = largest(lambda size: need(size) <= limit, len(image))

@@ -31,8 +31,9 @@ class TrainingStep:
     once. `prepare_batch` and the handlers of an iteration run as always. No handler can run between the parts of a
     recorded step, and Python code in network, inferer and loss runs only until it is recorded.
 
-    Learning rates become tensors, which schedulers fill. Steps are recorded again when they no longer fit: parameters,
-    statistics or an optimizer's state lie elsewhere (looked at before every epoch), or its other options have changed.
+    Learning rates become tensors of float32, which schedulers fill; the trainer's own steps have them in float64, so
+    the last bit may differ. Steps are recorded again when they no longer fit: parameters, statistics or an optimizer's
+    state lie elsewhere (looked at before every epoch), or its other options have changed.
 
     Args:
         compile: "graph"; "auto" and "inductor" for the same where the device has graphs, and the trainer's own steps,

@@ -242,6 +242,7 @@ class _Trainer:
         self.engine.state.iteration = state["iteration"]
         self.engine.state.epoch = state["epoch"]
         self.engine.optimizer.load_state_dict(_as_here(state["optimizer"], self.engine.optimizer))
+        _order_as_weights(self.engine.optimizer)
         if self.stopping:
             self.stopping.load_state_dict(state["stopping"])
         self.validator.state.metrics = dict(state["validated"])
@@ -272,6 +273,15 @@ def _as_here(state: State, optimizer: torch.optim.Optimizer) -> State:
     return {**state, "param_groups": groups}
 
 
+def _order_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Have an optimizer's state lie in memory as its weights do: fused kernels count on it, and another device may have
+    them in another order (`on_device`)."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape and value.stride() != weight.stride():
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+
+
 def refuse_other_config(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
     """
     Args:
@@ -285,10 +295,18 @@ def refuse_other_config(before: Mapping[str, Any], now: Mapping[str, Any], where
     now = json.loads(json.dumps(now, default=str))
     for name in sorted({*before, *now} - set(MAY_DIFFER)):
         if before.get(name) != now.get(name) and not name.startswith("_"):
+            item, one, other = _first_difference(name, before.get(name), now.get(name))
             raise MonaiCaeError(
-                f"{where} was started with {name} {_short(before.get(name))}, not {_short(now.get(name))}: give the "
-                f"settings it had; {_ANEW}"
+                f"{where} was started with {item} {_short(one)}, not {_short(other)}: give the settings it had; {_ANEW}"
             )
+
+
+def _first_difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any]:
+    """The first part of an item that differs, as MONAI names it, and its two values."""
+    while isinstance(before, dict) and isinstance(now, dict):
+        key = min(key for key in {*before, *now} if before.get(key) != now.get(key))
+        name, before, now = f"{name}#{key}", before.get(key), now.get(key)
+    return name, before, now
 
 
 def _short(value: Any) -> str:

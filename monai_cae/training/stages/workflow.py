@@ -72,6 +72,7 @@ def prepare(seed: int = 0, threads: int = 0, deterministic: bool = False) -> Non
     if workflow is not None:
         _read_booleans(workflow)
         check_settings(workflow.parser.get())
+        _check_expressed_device(workflow)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise MonaiCaeError(f"seed must be a whole number, 0 or more, not {seed!r}")
     use_machine(seed=seed, threads=threads, deterministic=_BOOLEANS.get(str(deterministic), deterministic))
@@ -255,10 +256,26 @@ def _check_value(name: str, value: Any) -> None:
         _check_device(str(value))
 
 
+def _check_expressed_device(workflow: ConfigWorkflow) -> None:
+    """As `_check_device` does; of an expression only its value tells."""
+    expression = workflow.parser.get().get("device")
+    if not isinstance(expression, str) or not expression.startswith("$"):
+        return
+    try:
+        device = workflow.parser.ref_resolver.get_resolved_content("device")
+    except Exception as error:
+        if find_mistake(error) is not None:
+            raise
+        raise MonaiCaeError(f"device must be cpu, cuda or cuda:N, not {expression}, which fails") from error
+    _check_device(str(device))
+
+
 def _check_device(name: str) -> None:
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+        if device.type not in ("cpu", "cuda", "meta"):
+            torch.empty(0, device=device)
+    except Exception as error:  # each kind has its own where it is not there
         raise MonaiCaeError(f"device must be cpu, cuda or cuda:N, not {name!r}") from error
     if device.type == "cuda" and (device.index or 0) >= (seen := torch.cuda.device_count()):
         raise MonaiCaeError(
