@@ -45,7 +45,7 @@ def fake(scan: RawScan, settings: PrepareSettings | None = None, mask: RawScan |
         native_mask=scan.voxels > 0,
         transform=SimpleITK.AffineTransform(3),
         qc={**QC, "dice": dice},
-        notes=("nothing was done",),
+        notes=(*scan.notes, "nothing was done"),
         verdict=Verdict(status, reasons),
         seconds={"all": 0.0},
     )

@@ -133,4 +133,4 @@ def own_options(message: str, options: Mapping[str, Any]) -> str:
 def progress(title: str, unit: str, total: int | None) -> Callable[[Iterable[Any]], Iterable[Any]]:
     from tqdm import tqdm
 
-    return lambda items: tqdm(items, desc=title, unit=unit, total=total, mininterval=0.5, leave=False)
+    return lambda items: tqdm(items, desc=title, unit=unit, total=total, mininterval=0.5, leave=False, disable=None)

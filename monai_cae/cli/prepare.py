@@ -96,8 +96,12 @@ def prepare_folder(
 
 
 def _refuse_nested(path: Path, out: Path) -> None:
-    inner, outer = out.absolute(), path.absolute()
-    if inner == outer or (path.is_dir() and outer in inner.parents and "derivatives" not in inner.parts):
+    from monai_cae.data.layouts.bids import Bids
+
+    inner, outer = out.resolve(), path.resolve()
+    if inner == outer:
+        raise MonaiCaeError(f"IN and OUT are the same, {out}: choose another folder for OUT")
+    if outer in inner.parents and not (Bids().detect(outer) and outer / "derivatives" in inner.parents):
         raise MonaiCaeError(f"{out} lies in {path}, and would be read with it: choose a folder beside it")
 
 
@@ -164,5 +168,5 @@ def _summary(outcomes: Sequence[Outcome], options: argparse.Namespace) -> int:
     for outcome in [one for one in outcomes if one.verdict in _FAILED][:SHOWN]:
         say(f"  {outcome.line}")
     if counts["pass"] + counts["review"]:
-        print(f"next: open {page}, then monai-cae check {quote(str(options.out))}")
+        print(f"next: open {quote(str(page))}, then monai-cae check {quote(str(options.out))}")
     return int(failed > 0)

@@ -40,6 +40,7 @@ class Outcome:
         verdict: "pass", "review" or "fail" by its numbers; "error" where it could not be prepared.
         reasons: of the verdict, a line each.
         qc: the numbers by name.
+        notes: what was recognised or guessed, a line each.
         seconds: that it took; 0 where it was finished before.
     """
 
@@ -47,12 +48,14 @@ class Outcome:
     verdict: str
     reasons: tuple[str, ...] = ()
     qc: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
     @property
     def line(self) -> str:
         """The scan and what became of it, in one line."""
-        return f"{self.name}: {self.verdict}" + (f" ({'; '.join(self.reasons)})" if self.reasons else "")
+        told = "; ".join((*self.reasons, *self.notes))
+        return f"{self.name}: {self.verdict}" + (f" ({told})" if told else "")
 
 
 def finished_in(out: Path) -> dict[str, Outcome]:
@@ -66,7 +69,8 @@ def finished_in(out: Path) -> dict[str, Outcome]:
         name = "_".join(folder.relative_to(out).parts[:-1])
         if content := Place(out, name).read():
             qc = {key: float("nan") if value is None else value for key, value in content["QC"].items()}
-            found[name] = Outcome(name, content["Verdict"]["status"], tuple(content["Verdict"]["reasons"]), qc)
+            verdict, notes = content["Verdict"], tuple(content.get("Notes", ()))
+            found[name] = Outcome(name, verdict["status"], tuple(verdict["reasons"]), qc, notes)
     return found
 
 
@@ -168,7 +172,7 @@ def _work(
         write_scan(out, scan, raw, prepared, recipe)
         seconds = time.monotonic() - started
         verdict = prepared.verdict
-        outcome = Outcome(scan.name, verdict.status, tuple(verdict.reasons), dict(prepared.qc), seconds)
+        outcome = Outcome(scan.name, verdict.status, tuple(verdict.reasons), dict(prepared.qc), prepared.notes, seconds)
     except Exception as error:  # whatever it is, the other scans go on
         reason = one_line(error)
         if not isinstance(error, MonaiCaeError):  # the text of an OSError names the file

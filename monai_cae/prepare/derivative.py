@@ -40,6 +40,11 @@ from monai_cae.prepare.sources import Source
 _ADVICE = "choose another folder"
 _UNFINISHED = ".*-unfinished-*"
 _PACKAGES = ("SimpleITK", "dcm2niix", "pydicom", "nibabel", "numpy", "nilearn")
+_PERSONAL = re.compile(
+    r"(?<![a-z])names?(?![a-z])|(?:first|last|sur|family|given|patients?)name|birth(?!.?weight)|(?<![a-z])(?:pt)?dob"
+    r"|accession|(?<![a-z])(?:mrn|ssn|nhs|zip)(?![a-z])|medical.?record|address|phone|e-?mail",
+    re.IGNORECASE,
+)
 # What the sidecar has of a DICOM header: how the image was made, nothing of whom, where or when.
 _FACTS = ("MRAcquisitionType", "ScanningSequence", "SequenceVariant", "RepetitionTime", "EchoTime", "InversionTime",
           "FlipAngle", "SliceThickness")  # fmt: skip
@@ -174,7 +179,7 @@ def _sidecar(
         "Versions": {"monai_cae": __version__, "deepbet's weights": WEIGHTS, **_versions(packages)},
         "QC": {name: value if math.isfinite(value) else None for name, value in prepared.qc.items()},
         "Verdict": {"status": prepared.verdict.status, "reasons": list(prepared.verdict.reasons)},
-        "Notes": [*scan.notes, *prepared.notes],
+        "Notes": list(prepared.notes),
         "Seconds": {name: round(value, 2) for name, value in prepared.seconds.items()},
     }
 
@@ -238,13 +243,15 @@ def write_tables(out: Path, scans: Sequence[Source], columns: Mapping[str, str],
         out: the derivative.
         scans: all that were to be prepared.
         columns: the table's columns of subject, session and image, where the user has named them.
-        hashed: leave out every column with an ID in it.
+        hashed: leave out every column with an ID in it, and those that by their names hold names, dates of birth,
+            numbers of other records or addresses.
     """
     left_out = {name.casefold() for role in ("subject", "session", "image") for name in ROLES[role]}
     left_out |= {columns[role].casefold() for role in ("subject", "session", "image") if role in columns}
     rows = {scan.name: _row(scan.row, left_out, hashed) for scan in scans}
     if hashed:
-        named = {column for scan in scans if scan.row for column in _with_id(scan.row)}
+        named = {column for scan in scans if scan.row for column in scan.row.row if _PERSONAL.search(column)}
+        named |= {column for scan in scans if scan.row for column in _with_id(scan.row)}
         rows = {name: {key: text for key, text in row.items() if key not in named} for name, row in rows.items()}
     by_subject: dict[str, list[Source]] = defaultdict(list)
     for scan in scans:

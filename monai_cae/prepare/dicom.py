@@ -23,13 +23,20 @@ from monai_cae.errors import MonaiCaeError
 MISSING = "DICOM needs further packages: pip install 'monai-cae[dicom]'"
 _DIRECTORY = "1.2.840.10008.1.3.10"  # the class of a DICOMDIR, which lists other files
 _IDENTITY = ("PatientID", "PatientName", "PatientBirthDate", "AccessionNumber")
+# Whose words a description must not show, beside those.
+_NAMES = (
+    "OtherPatientNames", "OtherPatientIDs", "PatientBirthName", "ReferringPhysicianName", "PerformingPhysicianName",
+    "RequestingPhysician", "OperatorsName", "InstitutionName",
+)  # fmt: skip
+_DATE = re.compile(r"\d{6,}|\d{4}[./_-]\d\d?[./_-]\d\d?|\d\d?[./_-]\d\d?[./_-]\d{4}")  # or a number that may be an ID
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")  # of multi-frame files
 _TIMES = ("RepetitionTime", "EchoTime", "InversionTime", "FlipAngle")
 _READ = [
-    *_IDENTITY, *_GROUPS, *_TIMES, "StudyInstanceUID", "StudyDate", "StudyTime", "SeriesInstanceUID", "SOPInstanceUID",
-    "Modality", "ImageType", "SeriesNumber", "SeriesDescription", "ProtocolName", "ScanningSequence", "SequenceVariant",
-    "ScanOptions", "MRAcquisitionType", "AngioFlag", "ContrastBolusAgent", "ContrastBolusAgentSequence",
-    "EchoPulseSequence", "PulseSequenceName", "SliceThickness", "PixelSpacing", "ImageOrientationPatient",
+    *_IDENTITY, *_NAMES, *_GROUPS, *_TIMES, "StudyInstanceUID", "StudyDate", "StudyTime", "SeriesInstanceUID",
+    "SOPInstanceUID", "Modality", "ImageType", "SeriesNumber", "SeriesDescription", "ProtocolName", "ScanningSequence",
+    "SequenceVariant", "ScanOptions", "MRAcquisitionType", "AngioFlag", "ContrastBolusAgent",
+    "ContrastBolusAgentSequence", "EchoPulseSequence", "PulseSequenceName", "SliceThickness", "PixelSpacing",
+    "ImageOrientationPatient",
     "ImagePositionPatient", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "NumberOfFrames", "InstanceNumber",
 ]  # fmt: skip
 # What an enhanced file calls what a classic one has at the top.
@@ -55,7 +62,8 @@ class Series:
     """One series, without anything that names the patient.
 
     Attributes:
-        number, description: as the scanner has them; words of the description that are the patient's are "*".
+        number, description: as the scanner has them; words of the description that may name somebody are "*".
+        written: description and protocol as they are, for rules alone: they may name the patient, and are never shown.
         subject: stands for the patient; a hash that is the same for all files of this run alone.
         patient_id: the ID itself, to make a pseudonym of; never shown. "" where there is none.
         study: which of the patient's studies; `when` sorts them.
@@ -71,6 +79,7 @@ class Series:
     """
 
     uid: str = field(repr=False)
+    written: tuple[str, str] = field(repr=False)
     number: int
     description: str
     subject: str
@@ -111,6 +120,11 @@ class _Header:
     path: Path
     content: Any  # pydicom's Dataset
     syntax: Any
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a DICOMDIR."""
+        return bool(self.content.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY)
 
     @property
     def count(self) -> int:
@@ -178,6 +192,8 @@ def read_series(files: Iterable[Path]) -> tuple[list[Series], dict[str, int]]:
         header = _read(path)
         if header is None:
             left_out["broken DICOM files"] += 1
+        elif header.is_directory:
+            left_out["lists of files (DICOMDIR)"] += 1
         elif "Rows" not in header.content or "Columns" not in header.content:
             left_out["DICOM files without an image"] += 1
         else:
@@ -188,7 +204,7 @@ def read_series(files: Iterable[Path]) -> tuple[list[Series], dict[str, int]]:
 
 
 def _read(path: Path) -> _Header | None:
-    """None where it is no DICOM file, or a DICOMDIR."""
+    """None where it can't be read: all values are converted here, as pydicom would else warn and quote them later."""
     try:
         import pydicom
     except ImportError as error:
@@ -198,12 +214,13 @@ def _read(path: Path) -> _Header | None:
         try:
             content = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_READ)
             syntax = content.file_meta.TransferSyntaxUID
+            for _ in content.iterall():
+                pass
             for name in ("Rows", "Columns", "NumberOfFrames", "BitsAllocated"):
                 int(content.get(name) or 0)
-            directory = content.file_meta.get("MediaStorageSOPClassUID") == _DIRECTORY
         except Exception:  # pydicom raises whatever it stumbles over in a damaged file
             return None
-    return None if directory else _Header(path, content, syntax)
+    return _Header(path, content, syntax)
 
 
 def _refuse_mixed(groups: Sequence[Sequence[_Header]]) -> None:
@@ -226,10 +243,8 @@ def _refuse_mixed(groups: Sequence[Sequence[_Header]]) -> None:
 
 def _series(headers: Sequence[_Header]) -> Series:
     first = headers[0]
-    secret = {word for name in _IDENTITY for word in re.findall(r"[^\W_]{3,}", first.text(name).casefold())}
-    words = re.split(r"([\W_]+)", first.text("SeriesDescription") or first.text("ProtocolName"))
-    description = "".join("*" if word.casefold() in secret else word for word in words)
-    names = ("Modality", "MRAcquisitionType", "AngioFlag", "EchoPulseSequence", "PulseSequenceName", "ProtocolName")
+    written = first.text("SeriesDescription"), first.text("ProtocolName")
+    names = ("Modality", "MRAcquisitionType", "AngioFlag", "EchoPulseSequence", "PulseSequenceName")
     facts: dict[str, Any] = {name: str(first.value(name) or "").upper() for name in names}
     for name in ("ImageType", "ScanningSequence", "SequenceVariant", "ScanOptions"):
         value = first.value(name) or ()
@@ -245,8 +260,9 @@ def _series(headers: Sequence[_Header]) -> Series:
     number = first.number("SeriesNumber")
     return Series(
         uid=first.text("SeriesInstanceUID"),
+        written=written,
         number=int(number) if number is not None else 0,
-        description=" ".join("".join(c if c.isprintable() else " " for c in description).split())[:60],
+        description=_nameless(written[0] or written[1], first),
         subject=sha256(" ".join(first.text(name) for name in _IDENTITY[:3]).encode()).hexdigest(),
         patient_id=first.text("PatientID"),
         study=first.text("StudyInstanceUID"),
@@ -263,6 +279,19 @@ def _series(headers: Sequence[_Header]) -> Series:
         syntax=getattr(first.syntax, "name", str(first.syntax)),
         notes=_numbered(headers),
     )
+
+
+def _nameless(text: str, header: _Header) -> str:
+    """A description, in which "*" stands for words of names and IDs, words that contain one, dates and long numbers."""
+    secret = {
+        word for name in (*_IDENTITY, *_NAMES) for word in re.findall(r"[^\W_]{2,}", header.text(name).casefold())
+    }
+    words = re.split(r"([\W_]+)", _DATE.sub("*", text))
+    shown = "".join(
+        "*" if any(one == (low := word.casefold()) or (len(one) > 3 and one in low) for one in secret) else word
+        for word in words
+    )
+    return " ".join("".join(c if c.isprintable() else " " for c in shown).split())[:60]
 
 
 def _unfit(headers: Sequence[_Header]) -> str:

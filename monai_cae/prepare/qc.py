@@ -106,8 +106,8 @@ def _card(out: Path, one: Outcome, row: Mapping[str, str], qualities: Sequence[Q
     ]
     # a decision is remembered for this picture, not for another of the same name
     made = sha256((pictures["image"] + one.verdict).encode()).hexdigest()[:12]
-    return {"scan": one.name, "verdict": one.verdict, "decision": row["decision"], "reasons": one.reasons, "made": made,
-            "numbers": numbers, **pictures}  # fmt: skip
+    return {"scan": one.name, "verdict": one.verdict, "decision": row["decision"], "reasons": one.reasons,
+            "notes": one.notes, "made": made, "numbers": numbers, **pictures}  # fmt: skip
 
 
 def _state(value: float, quality: Quality) -> str:

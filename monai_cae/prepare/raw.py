@@ -66,6 +66,10 @@ def read_raw(path: str | Path, orientation: str = "", name: str = "") -> RawScan
         voxels[broken] = 0
         notes.append(f"{int(broken.sum())} voxels that are not finite were set to 0")
     affine = layout.stored.affine.copy()
+    if layout.others and not orientation:
+        notes.append(
+            f"its qform says {layout.others}, its sform {layout.codes}, which was taken: find out which is right"
+        )
     if orientation:
         affine = oriented_affine(layout.shape, layout.spacing, orientation)
         notes.append(f"read as {orientation.upper()}, as asked")

@@ -44,7 +44,7 @@ def not_t1w(series: Series) -> str:
     if facts["Modality"] != "MR":
         return f"not MR but {facts['Modality'] or 'unknown'}"
     kinds = set(facts["ImageType"])
-    text = f"{series.description} {facts['ProtocolName']}".casefold()
+    text = " ".join(series.written).casefold()
     words = next((why for why, pattern in _WORDS.items() if re.search(pattern, text)), "")
     if "LOCALIZER" in kinds or words == "localizer" or series.broken.endswith("as a localizer has"):
         return "localizer"
@@ -73,9 +73,7 @@ def _other_weighting(series: Series, words: str) -> str:
     if words == "not T1w":
         return "not T1w by its name"
     if repetition is None or echo is None:
-        return (
-            "" if _T1_WORDS.search(f"{series.description} {facts['ProtocolName']}") else "its header has no TR and TE"
-        )
+        return "" if _T1_WORDS.search(" ".join(series.written)) else "its header has no TR and TE"
     if echo > 30:
         return f"not T1w (TE {echo:g} ms)"
     gradient = "GR" in sequence or "GRADIENT" in sequence or not sequence & {"SE", "SPIN"}
@@ -84,7 +82,7 @@ def _other_weighting(series: Series, words: str) -> str:
     if gradient:
         spoiled = echo <= 12 and repetition <= 60 and (flip is None or flip >= 8)
         # of MPRAGE a few scanners record the time between inversions and no inversion time
-        named = bool(_T1_WORDS.search(series.description)) and echo <= 12 and repetition > 1000
+        named = bool(_T1_WORDS.search(series.written[0] or series.written[1])) and echo <= 12 and repetition > 1000
         return "" if spoiled or named else f"not T1w (TR {repetition:g}, TE {echo:g} ms, {flip or 0:g} degrees)"
     return "" if repetition <= 1000 else f"not T1w (TR {repetition:g}, TE {echo:g} ms)"
 

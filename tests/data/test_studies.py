@@ -395,6 +395,16 @@ def test_adni_in_dicom_is_told_to_be_converted_and_its_rows_can_be_saved(adni, t
     assert len((tmp_path / "adni.tsv").read_text().splitlines()) == 8
 
 
+@pytest.mark.parametrize("change", [("002_S_0295", "002_S_0413"), ("4/18/2006", "4/19/2006"), ('"F"', '"M"')])
+def test_an_image_that_is_listed_in_two_ways_is_refused(adni, refused, change):
+    header, first, *_ = (adni / "collection_4_01_2024.csv").read_text().splitlines()
+    write(adni / "collection_new.csv", header, first)  # the same again is nothing
+    assert len(read_scans(adni).scans) == 7
+    write(adni / "collection_new.csv", header, first.replace(*change))
+    with refused(r"collection_new.csv, row 2: I101 was listed before with another subject, Acq Date or sex"):
+        read_scans(adni)
+
+
 def test_a_date_that_may_be_another_is_refused(adni, refused):
     table = adni / "collection_4_01_2024.csv"
     table.write_text(table.read_text().replace('"4/18/2006"', '"18/4/2006"'))

@@ -41,6 +41,20 @@ def test_what_can_t_be_an_input_is_told_in_one_line(tmp_path, capsys):
     assert [path.name for path in out.iterdir()] == ["x"]
 
 
+def test_an_output_that_would_be_read_as_input_is_refused(tmp_path, capsys):
+    scans = volume(tmp_path / "derivatives" / "raw" / "P1.nii.gz").parent  # "derivatives" above is no excuse
+    (tmp_path / "link").symlink_to(scans)
+    assert "are the same" in refused(capsys, scans, tmp_path / "link")
+    for inside in (scans / "out", tmp_path / "link" / "out", scans / ".." / "raw" / "out"):
+        assert "lies in" in refused(capsys, scans, inside)
+    assert "lies in" in refused(capsys, tmp_path, tmp_path / "derivatives" / "out")  # no BIDS, all folders are read
+    volume(tmp_path / "bids" / "sub-1" / "anat" / "sub-1_T1w.nii.gz", (20, 20, 1))
+    (tmp_path / "bids" / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.10.0"}')
+    out = tmp_path / "bids" / "derivatives" / "out"
+    assert main(["prepare", str(tmp_path / "bids"), str(out), "--mask", "none"]) == 1  # one slice
+    assert (out / "qc.tsv").is_file()
+
+
 def test_several_t1w_series_are_listed_with_the_option_that_decides(tmp_path, capsys):
     for number in (2, 5):
         write_series(tmp_path / "in" / str(number), study="1.2.3", SeriesNumber=number)

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,14 @@ import dicoms
 import numpy as np
 import pytest
 from dicoms import head, world, write_series
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless, generate_uid
+from pydicom import dcmread
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    MediaStorageDirectoryStorage,
+    RLELossless,
+    generate_uid,
+)
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare import RawScan
@@ -228,6 +236,49 @@ def test_a_description_does_not_show_the_patient(tmp_path):
     (one,) = series_of(tmp_path)
     assert one.description == "t1 * * * mprage"
     assert not any(secret.casefold() in repr(one).casefold() for secret in dicoms.SECRETS)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("t1 Li mprage", "t1 * mprage"),  # a name of two letters
+        ("t1_FEATHERSTONEW_ax", "t1_*_ax"),  # a name with an initial
+        ("t1 Dr Who for Secret Clinic", "t1 * * for * *"),  # others' names
+        ("t1 1940-01-02 2.1.1940 20200102", "t1 * * *"),  # dates
+        ("t1_mprage_sag_p2_iso_1.0mm", "t1_mprage_sag_p2_iso_1.0mm"),
+    ],
+)
+def test_a_description_does_not_show_what_may_name_somebody(tmp_path, text, shown):
+    write_series(tmp_path, SeriesDescription=text, ProtocolName=text, OtherPatientNames="Li^Bo")
+    (one,) = series_of(tmp_path)
+    assert one.description == shown
+    assert text == shown or text.casefold() not in repr(one).casefold()
+
+
+def test_a_name_that_is_a_word_of_the_rules_does_not_hide_what_a_series_is(tmp_path):
+    write_series(tmp_path, SeriesDescription="t1_mprage_post", patient={"PatientName": "Post^Emily"})
+    (one,) = series_of(tmp_path)
+    assert (one.description, not_t1w(one)) == ("t1_mprage_*", "post-contrast")
+
+
+def test_damaged_values_are_not_quoted_in_warnings(tmp_path):
+    write_series(tmp_path)
+    for path in files(tmp_path):
+        content = path.read_bytes()
+        start = content.index(b"\x20\x00\x11\x00IS\x02\x00") + 8  # the series' number
+        path.write_bytes(content[:start] + b"Fe" + content[start + 2 :])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        series_of(tmp_path)
+
+
+def test_a_list_of_files_is_not_called_broken(tmp_path):
+    write_series(tmp_path)
+    listed = dcmread(files(tmp_path)[0])
+    listed.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    listed.save_as(tmp_path / "DICOMDIR")
+    found, left_out = read_series(files(tmp_path))
+    assert (len(found), left_out) == (1, {"lists of files (DICOMDIR)": 1})
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 132, b"\0" * 128 + b"DICM", b"\0" * 128 + b"DICM" + b"\xff" * 400])

@@ -295,6 +295,35 @@ def test_an_error_does_not_name_the_file(tmp_path):
     assert row.split("\t")[1] == "error" and "the image" in row and str(tmp_path) not in row
 
 
+def test_what_was_recognised_or_guessed_is_told_once_on_the_line_the_page_and_in_the_sidecar(tmp_path):
+    scans, out = write_scans(tmp_path / "in", 500), tmp_path / "out"
+    told = ("read as RAS, as asked", "nothing was done")
+    (outcome,) = prepare_cohort(find_sources(scans, Wanted(orientation="RAS")), out, prepare=fake)
+    assert outcome.line == "sub-S00: pass (read as RAS, as asked; nothing was done)"
+    (kept,) = prepare_cohort(find_sources(scans, Wanted(orientation="RAS")), out, resume=True, prepare=fake)
+    assert kept.notes == told
+    page = (out / "qc.html").read_text()
+    assert all(f'<p class="note">{note}</p>' in page for note in told)
+    assert tuple(json.loads(next(out.glob("sub-S00/anat/*_T1w.json")).read_text())["Notes"]) == told
+
+
+def test_hashed_ids_leave_out_columns_that_name_somebody(tmp_path, monkeypatch):
+    monkeypatch.setenv("MONAI_CAE_ID_KEY", "a key for this test")
+    scans = write_scans(tmp_path / "in", 500)
+    personal = {
+        "Name": "Roe, Jane", "surname": "Roe", "Date of birth": "1940-01-02", "PTDOB": "1940", "DOB": "1940",
+        "Accession Number": "ACC9", "MRN": "77", "e-mail": "roe@example.org", "Home_Address": "Elm 1",
+    }  # fmt: skip
+    kept = {"Age": "79", "CDR": "0.5", "Birth weight": "3100", "adobe": "x"}
+    row = {"ID": "S00", **personal, **kept}
+    (scans / "table.csv").unlink()
+    (tmp_path / "t.csv").write_text(",".join(row) + "\n" + ",".join(f'"{text}"' for text in row.values()) + "\n")
+    wanted = Wanted(asked=Asked(table=tmp_path / "t.csv", run=""), hash_ids=True)
+    prepare_cohort(find_sources(scans, wanted), tmp_path / "out", prepare=fake)
+    names = (tmp_path / "out" / "participants.tsv").read_text().splitlines()[0].split("\t")
+    assert names == ["participant_id", *kept]
+
+
 def test_hashed_ids_hide_the_subjects_of_files_too(tmp_path, monkeypatch):
     monkeypatch.setenv("MONAI_CAE_ID_KEY", "a key for this test")
     scans = write_scans(tmp_path / "in", 500, 500)

@@ -24,6 +24,17 @@ def test_a_nifti_is_read_with_its_affine(tmp_path):
     assert scan.spacing == (1, 2, 3) and scan.name == "a.nii.gz" and scan.source == str(tmp_path / "a.nii.gz")
 
 
+def test_two_orientations_that_disagree_are_told(tmp_path):
+    image = nib.Nifti1Image(VOXELS, None)
+    image.set_sform(np.diag([1, 2, 3, 1]), 1)
+    image.set_qform(np.diag([-1, 2, 3, 1]), 1)
+    nib.save(image, tmp_path / "a.nii")
+    scan = read_raw(tmp_path / "a.nii")
+    assert scan.affine[0, 0] == 1
+    assert scan.notes == ("its qform says LAS, its sform RAS, which was taken: find out which is right",)
+    assert read_raw(tmp_path / "a.nii", orientation="RAS").notes == ("read as RAS, as asked",)
+
+
 def test_an_analyze_file_records_no_orientation(tmp_path):
     image = nib.AnalyzeImage(VOXELS, None)
     image.header.set_zooms((1, 2, 3))

@@ -133,7 +133,11 @@ def _files(root: Path) -> dict[str, Path]:
 
 
 def _listed(tables: Sequence[Path], root: Path) -> dict[str, list[Row]]:
-    """The T1w images of every session, by subject and date, from the lists of the collections; each image once."""
+    """The T1w images of every session, by subject and date, from the lists of the collections; each image once.
+
+    Raises:
+        MonaiCaeError: no such list, a date that is none, an image that is listed as two persons', visits' or sexes'.
+    """
     lists = [path for path in tables if {*_LISTED} <= {name.lower() for name in read_header(path)}]
     if not lists:
         raise MonaiCaeError(
@@ -141,17 +145,23 @@ def _listed(tables: Sequence[Path], root: Path) -> dict[str, list[Row]]:
             "Subject, Acq Date and Description; put it there, or name the folder that has it with --table"
         )
     sessions: dict[str, list[Row]] = defaultdict(list)
-    seen = set()
+    seen: dict[str, tuple[str, ...]] = {}
     for path in lists:
         for number, cells in read_cells(path).rows:
             row = {_NAMES.get(name.lower(), name): value.strip() for name, value in cells.items()}
             image = f"I{row['Image Data ID'].lstrip('iI')}"
             if row.get("Modality", "MRI").upper() not in ("MRI", "MR") or not _T1.search(row["Description"]):
                 continue
+            date = _date(row["Acq Date"], f"{path}, row {number}: Acq Date")
+            told = row["subject"], f"{date:.0f}", row.get("sex", "")
+            if seen.get(image, told) != told:
+                raise MonaiCaeError(
+                    f"{path}, row {number}: {image} was listed before with another subject, Acq Date or sex: delete "
+                    "the wrong row"
+                )
             if image not in seen:
-                date = _date(row["Acq Date"], f"{path}, row {number}: Acq Date")
+                seen[image] = told
                 sessions[f"{row['subject']} {date:.0f}"].append({**row, "Image Data ID": image, "Acq Date": f"{date}"})
-            seen.add(image)
     return dict(sessions)
 
 
