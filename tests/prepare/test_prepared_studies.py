@@ -131,7 +131,7 @@ def ixi(root: Path) -> None:
 def test_a_study_is_prepared_and_read_with_its_own_rows(tmp_path, make, column, expected):
     make(tmp_path / "study")
     outcomes = prepare_cohort(find_sources(tmp_path / "study"), tmp_path / "out", jobs=2, prepare=fake)
-    assert {one.line for one in outcomes} == {f"sub-{name}: pass" for name in expected}
+    assert {(one.name, one.verdict) for one in outcomes} == {(f"sub-{name}", "pass") for name in expected}
     found = read_scans(tmp_path / "out")
     assert {scan.name: (scan.row[column], scan.age, scan.sex) for scan in found.scans} == {
         f"sub-{name}": row for name, row in expected.items()
