@@ -153,7 +153,7 @@ def join(
         dates: (person, visit code in lower case) -> date as a number of days, for rows that tell the visit alone.
 
     Raises:
-        MonaiCaeError: a table that can't be read, or a time that is none.
+        MonaiCaeError: a table that can't be read, or an invalid time.
     """
     if isinstance(days, bool) or not isinstance(days, int) or days < 0:
         raise MonaiCaeError(f"days must be a whole number, 0 or more, not {days!r}")

@@ -224,7 +224,7 @@ class VolumeExtraction(Extraction):
         axes: see `Extraction`.
 
     Raises:
-        MonaiCaeError: a spacing that is not above 0, a size that is none, or one above the limit.
+        MonaiCaeError: a spacing that is not above 0, or a size that is invalid or above the limit.
     """
 
     spacing_mm: float = 2.0

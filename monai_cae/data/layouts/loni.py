@@ -136,7 +136,7 @@ def _listed(tables: Sequence[Path], root: Path) -> dict[str, list[Row]]:
     """The T1w images of every session, by subject and date, from the lists of the collections; each image once.
 
     Raises:
-        MonaiCaeError: no such list, a date that is none, an image that is listed as two persons', visits' or sexes'.
+        MonaiCaeError: no such list, an invalid date, or an image that is listed with two subjects, dates or sexes.
     """
     lists = [path for path in tables if {*_LISTED} <= {name.lower() for name in read_header(path)}]
     if not lists:

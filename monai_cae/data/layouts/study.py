@@ -39,7 +39,7 @@ class Study(ABC):
         return Table(read.scans, [*passed_over, *notes, *read.notes])
 
     def tables(self, root: Path, asked: Asked) -> list[Path]:
-        """All tables in the folder, or in the one that is named; MonaiCaeError where that is none."""
+        """All tables in the folder, or in the one that is named; MonaiCaeError if that does not exist."""
         if asked.table and not Path(asked.table).is_dir():
             raise MonaiCaeError(f"no table or folder of tables at {asked.table}: check --table")
         return find_tables([Path(asked.table)] if asked.table else [root], self.scans)
