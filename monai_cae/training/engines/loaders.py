@@ -98,7 +98,10 @@ class ResidentLoader(DataLoader):
         for start in range(0, count, self.batch_size or 1):
             items = [self.dataset[number] for number in range(start, min(start + (self.batch_size or 1), count))]
             part: Mapping[str, Any] = self.collate_fn(items)
-            tensors = {key: value for key, value in part.items() if isinstance(value, torch.Tensor)}
+            # plain ones: copying a batch of MONAI's MetaTensors would take every item's metadata apart
+            tensors = {
+                key: value.as_subclass(torch.Tensor) for key, value in part.items() if isinstance(value, torch.Tensor)
+            }
             if not start:
                 size = sum(value[:1].nbytes for value in tensors.values()) * count
                 device = torch.device("cpu") if size > self.limit else device
