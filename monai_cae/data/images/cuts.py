@@ -56,14 +56,17 @@ def read_beside(name: str, axes: str, cuts: Sequence[Cut]) -> list[NDArray[Any]]
     for axis, _ in cuts:
         file = path.parent.with_name(NAMES[axis]) / path.name
         if not file.exists():
-            raise MonaiCaeError(f"{name} lacks its {NAMES[axis]} slice: there is no {file}")
-        volume = find_volume(str(file))
-        view = volume.layout.view(axes)
+            raise MonaiCaeError(f"{name} lacks its {NAMES[axis]} slice: there is none of its name in {NAMES[axis]}")
+        try:
+            volume = find_volume(str(file))
+            view = volume.layout.view(axes)
+            parts.append(view.turned(read_kept(volume, *view.stored(axis, 0, 1))))
+        except MonaiCaeError as error:  # what is recorded of a bad scan hides the path of the scan alone
+            raise MonaiCaeError(f"{name}: {str(error).replace(str(file), f'its {NAMES[axis]} slice')}") from error
         if view.shape[axis] != 1:
-            raise MonaiCaeError(f"{file} has the shape {view.shape}, and not one {NAMES[axis]} slice")
+            raise MonaiCaeError(f"{name}: its {NAMES[axis]} slice has the shape {view.shape}, which is several")
         sizes = zip(view.shape, (volume.layout.spacing[one] for one in view.order), strict=True)
         grids.append([None if one == axis else both for one, both in enumerate(sizes)])
-        parts.append(view.turned(read_kept(volume, *view.stored(axis, 0, 1))))
     if any(len(set(both) - {None}) > 1 for both in zip(*grids, strict=True)):
         raise MonaiCaeError(f"{name} and the slices of its other planes differ in size or voxels: resample them")
     return parts
