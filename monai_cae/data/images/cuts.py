@@ -28,7 +28,8 @@ def read_crossing(volume: Volume, view: View, cuts: Iterable[Cut]) -> list[NDArr
     for index, flat in enumerate(each_slice(volume, 0, volume.layout.shape[2])):
         for rows, (axis, place) in zip(found, wanted, strict=True):
             if axis < 2:
-                rows.append(flat.take([place], axis))  # a copy: a view would keep all slices in memory
+                row = flat[place : place + 1] if axis == 0 else flat[:, place : place + 1]
+                rows.append(row.copy())  # or all slices stay in memory
             elif place == index:
                 rows.append(flat)
     return [view.turned(np.stack(rows, axis=2)) for rows in found]
