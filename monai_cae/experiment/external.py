@@ -21,22 +21,22 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import result_figures
 from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.style import save_figure
-from monai_cae.evaluation.summary import summarise
 from monai_cae.experiment.earlier import told_in
 from monai_cae.experiment.figures import drawings
-from monai_cae.experiment.record import NETWORK, pool
-from monai_cae.experiment.results import Results, means_of, subgroups_of
-from monai_cae.experiment.wording import columns, markdown, mean_with_sd, with_interval
+from monai_cae.experiment.record import NETWORK, pool, pool_samples
+from monai_cae.experiment.results import Results, samples_scored, subgroups_of
+from monai_cae.experiment.wording import MOST_SAMPLES, columns, markdown, mean_with_sd, readable, with_interval
 from monai_cae.files import replacing, sha256_of, write_text
 from monai_cae.targets import Target
 from monai_cae.templates import render
 from monai_cae.tracking import TrackedRun, cohort_name
 from monai_cae.training import PredictionTable, report_test
 from monai_cae.training.results.caveats import data_caveats
+from monai_cae.training.results.samples import scores_of
 from monai_cae.training.stages.earlier import remove
 from monai_cae.training.stages.run import data_kind, write_json
 
-SCANS = "predictions_scans.csv"
+SCANS, SAMPLES = "predictions_scans.csv", "samples_scans.csv"
 _UNCOMPARED = "by their names alone: the images that the network was trained on are not at hand"
 
 
@@ -96,9 +96,10 @@ def report_external(
     own = own_test(checkpoint, target, seed)
     part = _part({**tested, "threshold": table.threshold}, sets)
     record = pool([part], output, target, items=sets.test, scans=SCANS)
+    samples = pool_samples([part], output, target, scans=SAMPLES)
     ours = record.drop(columns="method")
     rng = np.random.default_rng(seed)
-    scores = summarise(ours, rng) if target.binary else means_of(ours, target)
+    scores = scores_of(ours, target, rng)
     facts = {"leaks": int(audit["leaks"]), "scans_left_out": len(audit["bad_scans"]), "synthetic": synthetic}
     caveats = _caveats(tested["caveats"], facts, scores, rules, own, pretrained_on, audit)
     results = Results(
@@ -109,6 +110,7 @@ def report_external(
         subgroups=subgroups_of(ours, seed) if target.binary else pd.DataFrame(),
         reconstruction=pd.read_csv(output / "reconstruction.csv", index_col="reconstruction"),
         training_subjects=0,
+        sample_scores=samples_scored(samples, target, seed),
         shares={},
         caveats=[*data_caveats({"synthetic": synthetic, "leaks": facts["leaks"]}), *caveats],
         summary={},
@@ -158,10 +160,9 @@ def _own_run(folder: Path, results: Mapping[str, Any], datalist: Mapping[str, An
     except (OSError, ValueError, KeyError) as error:
         raise MonaiCaeError(f"{folder / name} is not what evaluate.json writes: run it again") from error
     rows = people.assign(repeat=1, fold=1, threshold=float(results.get("threshold", 0.5)))
-    if not target.binary:
-        return Own(means_of(rows, target), len(rows), psnr=psnr, rules=rules)
-    scores = summarise(rows, np.random.default_rng(seed))
-    return Own(scores, len(rows), int((rows["label"] == 1).sum()), psnr, rules)
+    scores = scores_of(rows, target, np.random.default_rng(seed))
+    patients = int((rows["label"] == 1).sum()) if target.binary else None
+    return Own(scores, len(rows), patients, psnr, rules)
 
 
 def _without_intervals(numbers: Mapping[str, float]) -> pd.DataFrame:
@@ -244,7 +245,8 @@ def _summary(
 
 
 def _write(output: Path, results: Results, summary: Mapping[str, Any]) -> None:
-    for name, frame in (("scores", results.scores), ("subgroups", results.subgroups)):
+    tables = {"scores": results.scores, "subgroups": results.subgroups, "sample_scores": results.sample_scores}
+    for name, frame in tables.items():
         if not frame.empty:
             with replacing(output / f"{name}.csv") as temporary:
                 frame.to_csv(temporary, float_format="%.5g", index=name != "subgroups")
@@ -285,6 +287,9 @@ def external_page(results: Results, own: Own, summary: Mapping[str, Any], notes:
         compared=_UNCOMPARED,
         notes=notes,
         LABELS=LABELS,
+        most_samples=MOST_SAMPLES,
+        mean_with_sd=mean_with_sd,
+        readable=readable,
         with_interval=with_interval,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from monai_cae.evaluation.subgroups import TOO_FEW
 
+MOST_SAMPLES = 60  # rows of a page's table
 _SPELT = {"svm": "SVM", "rbf": "RBF", "pca": "PCA", "cnn": "CNN"}
 
 

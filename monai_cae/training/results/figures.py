@@ -16,9 +16,13 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from monai_cae.evaluation import figures
+from monai_cae.evaluation.pooled import mean_of_scans
+from monai_cae.evaluation.sample_figures import sample_bars, vote_map
 from monai_cae.evaluation.style import save_figure
 from monai_cae.networks import reconstruction_of
+from monai_cae.targets import Target
 from monai_cae.tracking import TrackedRun
+from monai_cae.training.results.samples import sample_scores
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
 Infer = Callable[[torch.Tensor, nn.Module], Any]
@@ -39,6 +43,8 @@ class Outcome:
             validation set, in evaluate the test set.
         training: the training set; None in evaluate.
         predictions: in evaluate, a row per item of `dataset`: `subject`, `label`, and what the target predicts.
+        samples: in evaluate, where the samples of images vote, a row for each sample, see `SampleTable`.
+        target: in evaluate, what is predicted.
         threshold: probabilities of this or more are predicted as AD.
         history: metric -> [(epoch, value), ...], in pretrain and train.
         marks: epochs to mark, such as the best, by their label.
@@ -52,6 +58,8 @@ class Outcome:
     dataset: Dataset
     training: Dataset | None = None
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    samples: pd.DataFrame = field(default_factory=pd.DataFrame)
+    target: Target | None = None
     threshold: float = 0.5
     history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     marks: Mapping[str, int] = field(default_factory=dict)
@@ -129,6 +137,57 @@ def training_curves(outcome: Outcome) -> Figure | None:
     known = f"{_size(outcome.training)} training and " if outcome.training is not None else ""
     about = f"{network}, {known}{outcome.about}"
     return figures.training_curves(outcome.history, outcome.note, outcome.marks, about)
+
+
+class Samples:
+    """How often each sample of an image is right by itself, where samples vote: a map over the mean image if they are
+    patches of a volume, else a bar each.
+
+    Args:
+        extraction: whose samples they are; those with `sample_boxes` are patches of what `assembled` makes of an image,
+            see `monai_cae.data.PatchesExtraction`.
+    """
+
+    def __init__(self, extraction: Any) -> None:
+        self.extraction = extraction
+
+    def __call__(self, outcome: Outcome) -> Figure | None:
+        """None where no samples vote."""
+        target = outcome.target
+        if target is None or outcome.samples.empty:
+            return None
+        alone = {"repeat": 1, "fold": 1, "threshold": outcome.threshold}
+        scores = sample_scores(mean_of_scans(outcome.samples, target.column).assign(**alone), target)
+        by_subject = outcome.predictions.groupby("subject").agg({"label": "first", target.column: "mean"})
+        labels, predicted = by_subject.to_numpy(dtype=float).T
+        together = target.scores(labels, predicted, outcome.threshold)
+        told = {"note": outcome.note, "about": f"{len(by_subject)} test subjects"}
+        boxes = getattr(self.extraction, "sample_boxes", None)
+        if target.binary and boxes is not None:
+            volume = self.extraction.assembled(_mean_image(outcome))
+            return vote_map(volume, boxes, scores.xs("accuracy", level="score")["mean"], "accuracy", **told)
+        return sample_figure(scores, together, target, **told)
+
+
+def sample_figure(
+    scores: pd.DataFrame, together: Mapping[str, float], target: Target, note: str = "", about: str = ""
+) -> Figure:
+    """`sample_bars` of accuracy or, of a target that is not binary, of its first score.
+
+    Args:
+        scores: see `sample_scores`.
+        together: scores of the subjects' predictions.
+        target: what is predicted.
+        note, about: footer and title.
+    """
+    name = "accuracy" if target.binary else target.headline[0]
+    return sample_bars(scores.xs(name, level="score"), target.score_names[name], together[name], note, about)
+
+
+def _mean_image(outcome: Outcome) -> np.ndarray:
+    count = _size(outcome.dataset)
+    total = sum(torch.as_tensor(outcome.dataset[index]["image"]).double() for index in range(count))
+    return np.asarray(total / count)
 
 
 def _size(dataset: Dataset) -> int:
