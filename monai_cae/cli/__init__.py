@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, further = parser.parse_known_args(given)
     if hasattr(options, "settings"):
         options.settings = further
+        if hasattr(options, "beginnings") and (others := _not_of(options.beginnings, further)):
+            parser.error(f"unrecognized arguments: {' '.join(others)}")
         if further:  # what precedes the first setting must be whole, or its value may have been taken for a place
             parser.parse_known_args(given[: given.index(further[0])])
     elif further:
@@ -41,6 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _not_of(beginnings: tuple[str, ...], given: Sequence[str]) -> Sequence[str]:
+    """The options that begin otherwise, or all that is given where it begins with no option."""
+    if given and not given[0].startswith("--"):
+        return given
+    return [text for text in given if text.startswith("--") and not text[2:].startswith(beginnings)]
 
 
 def _hyphenated(argument: str) -> str:

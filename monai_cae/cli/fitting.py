@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
 from shlex import quote
-from typing import Any
 
-from monai_cae.cli.runs import as_settings
+from monai_cae.cli.overlays import as_settings, parsed
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 
@@ -21,7 +19,7 @@ def fit(options: argparse.Namespace) -> None:
         stage, *given = given
     if stage not in _STAGES:
         raise MonaiCaeError(f"fit takes {' or '.join(_STAGES)}, not {stage!r}")
-    settings = _parsed(as_settings(given, ("config_file",)))
+    settings = parsed(as_settings(given, ("config_file",)))
     from monai_cae.training.stages.fit import fit
 
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # tries that fail are no news
@@ -49,18 +47,3 @@ def _times(size: int | tuple[int, ...]) -> str:
 
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
-
-
-def _parsed(settings: Sequence[str]) -> dict[str, Any]:
-    """Settings with their values as `python -m monai.bundle` reads them."""
-    from fire.parser import DefaultParseValue
-
-    read: dict[str, Any] = {}
-    name = ""
-    for text in settings:
-        if text.startswith("--"):
-            name, equals, value = text[2:].partition("=")
-            read[name] = DefaultParseValue(value) if equals else True
-        else:
-            read[name] = DefaultParseValue(text)
-    return read

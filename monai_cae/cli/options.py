@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from monai_cae.data import SliceExtraction
+    from monai_cae.data import Extraction
 
 ROLES = ("subject", "session", "image", "age", "sex")
-SLICE = {"plane": "axial", "slice_index": 106}
+SLICE = {"plane": "axial", "slice_index": 106, "axes": "anatomical"}
+OF_EXTRACTION = ("extraction#", "image-size")  # settings that may follow the commands that look at images
 SHOWN = 20  # lines about scans; a screen
 _OF_A_TRAINING = ("on_bad_scan", "allow_leaks", "allow_outside")
 LAYOUTS = "cohort folder (OASIS-1 to -3, ADNI, AIBL, IXI, BIDS, Clinica CAPS, or with a table), or a datalist (.json)"
@@ -44,6 +45,19 @@ def add_options(parser: Arguments, **options: tuple[Any, str]) -> None:
 
 
 def add_slice(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is looked at of a volume."""
+    parser.set_defaults(settings=[], beginnings=OF_EXTRACTION)
+    parser.epilog = (
+        "Of another extraction than a slice the settings can follow: --with slab --extraction#slices 3, --with volume "
+        "--image_size 64."
+    )
+    parser.add_argument(
+        "--with",
+        dest="overlays",
+        default="",
+        metavar="NAMES",
+        help="overlays of the experiment that say what the network sees, such as slab or volume (default: one slice)",
+    )
     add_flags(parser, "allow-outside")
     add_options(
         parser,
@@ -106,10 +120,15 @@ def cohort_settings(options: argparse.Namespace, **others: Any) -> dict[str, Any
     return {**given, **others}
 
 
-def extraction(options: argparse.Namespace) -> SliceExtraction:
+def extraction(options: argparse.Namespace) -> Extraction:
+    """What is looked at of a volume: one slice, or what the overlays and the settings say."""
+    from monai_cae.cli.overlays import as_settings, extraction_of, overlay_files, parsed
     from monai_cae.data import SliceExtraction
 
-    return SliceExtraction(options.plane, options.slice_index, options.axes)
+    if not options.overlays and not options.settings:
+        return SliceExtraction(options.plane, options.slice_index, options.axes)
+    own = {name: given for name, usual in SLICE.items() if (given := getattr(options, name)) != usual}
+    return extraction_of(overlay_files(options.overlays), own | parsed(as_settings(options.settings, ())))
 
 
 def own_options(message: str, options: Mapping[str, Any]) -> str:

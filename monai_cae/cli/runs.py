@@ -17,9 +17,10 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from yaml import YAMLError, safe_load
+from yaml import safe_load
 
 from monai_cae import DISCLAIMER
+from monai_cae.cli.overlays import as_settings, overlay_files
 from monai_cae.cli.prediction import predict_raw, refuse_inputs
 from monai_cae.cli.prepare import inputs_given
 from monai_cae.errors import MonaiCaeError
@@ -29,17 +30,8 @@ _STAGES = ("pretrain", "train", "evaluate", "baselines", "inference")
 
 
 def run(options: argparse.Namespace) -> None:
-    folder = bundle_folder() / "configs"
-    names = [name.strip() for name in options.overlays.split(",") if name.strip()]
-    known = {path.stem.removeprefix("with_"): path for path in sorted(folder.glob("with_*.yaml"))}
-    for name in names:
-        if name not in known and not Path(name).is_file():
-            raise MonaiCaeError(
-                f"no overlay {name}: give --with a file or one of the bundle's overlays: {', '.join(known)}"
-            )
-    files = [folder / "experiment.yaml", *(known.get(name) or Path(name).absolute() for name in names)]
+    files = [bundle_folder() / "configs" / "experiment.yaml", *overlay_files(options.overlays)]
     given = as_settings(options.settings, ("config_file", "dataset_dir", "output_dir"))
-    _check_readable(files)
     config = str(files[0]) if len(files) == 1 else str([str(file) for file in files])
     places = _places(dataset_dir=options.data, output_dir=options.out)
     _bundle("run", "training", "--config_file", config, *places, *given)
@@ -86,40 +78,6 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def _options(settings: Mapping[str, Any]) -> list[str]:
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-
-
-def as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """Options in the bundle's spelling, with underscores, except in values and names of variants.
-
-    Raises:
-        MonaiCaeError: a value without a setting, or one of the settings whose values have a place of their own.
-    """
-    settings, value_may_follow = [], False
-    for text in arguments:
-        if not text.startswith("--"):
-            if not value_may_follow:
-                raise MonaiCaeError(f"{text!r} belongs to no setting: give --NAME VALUE, see `monai-cae settings`")
-            settings.append(text)
-            value_may_follow = False
-            continue
-        name, equals, value = text[2:].partition("=")
-        parts = name.split("#")
-        parts = [p if parts[:i] == ["variants"] else p.replace("-", "_") for i, p in enumerate(parts)]
-        if parts[0] in taken:
-            raise MonaiCaeError(f"{parts[0]} is given without a name, by its position: see --help")
-        settings.append(f"--{'#'.join(parts)}{equals}{value}")
-        value_may_follow = not equals
-    return settings
-
-
-def _check_readable(files: Sequence[Path]) -> None:
-    from monai.bundle import ConfigParser
-
-    for file in files:
-        try:
-            ConfigParser.load_config_file(str(file)).keys()
-        except (OSError, ValueError, AttributeError, YAMLError) as error:
-            raise MonaiCaeError(f"{file} is not a YAML or JSON config: {' '.join(str(error).split())}") from error
 
 
 def _places(**paths: Path) -> list[str]:

@@ -57,13 +57,26 @@ PANELS = {
 }
 
 
-def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str = "", about: str = "") -> Figure:
+def columns_of(shape: Sequence[int]) -> int:
+    """How many of n images of shape `(n, H, W)` `reconstructions` has room for: of wide ones fewer."""
+    count, width, height = shape
+    return min(count, max(1, round(MAX_COLUMNS * min(1.0, height / width))))
+
+
+def reconstructions(
+    originals: ArrayLike,
+    reconstructions: ArrayLike,
+    note: str = "",
+    about: str = "",
+    decibels: ArrayLike | None = None,
+) -> Figure:
     """Show originals above their reconstructions (the paper's Fig. 4), and where they differ.
 
     Args:
         originals: One to eight images of shape `(n, H, W)`, scaled to [0, 1].
         reconstructions: Their reconstructions, same shape.
         note, about: Footer and title.
+        decibels: PSNR of what they are pictures of, shape `(n,)`; by default their own.
 
     Returns:
         Three rows of n images; PSNR in dB above each column, the absolute errors on one colour scale, which
@@ -73,7 +86,7 @@ def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str 
         MonaiCaeError: For shapes that differ, or another number of images.
     """
     images, outputs = np.asarray(originals, dtype=np.float64), np.asarray(reconstructions, dtype=np.float64)
-    decibels = psnr(images, outputs)
+    own = psnr(images, outputs)
     if images.ndim != 3 or len(images) > MAX_COLUMNS:
         raise MonaiCaeError(
             f"originals must be 1 to {MAX_COLUMNS} images of shape (n, H, W), not {images.shape}; pass fewer."
@@ -85,7 +98,7 @@ def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str 
     figure, axes = _image_grid(
         (3, len(images)),
         images.shape[1:],
-        width=1.25,
+        width=1.25 * max(1.0, images.shape[1] / images.shape[2]),
         left=0.3,
         right=0.7,
         gap=0.06,
@@ -98,7 +111,7 @@ def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str 
         axes[row, 0].set_ylabel(name, **BODY)
         for axis, image in zip(axes[row], stack, strict=True):
             shown = _show(axis, image, cmap=colours, vmin=0.0, vmax=brightest)
-    for axis, value in zip(axes[0], decibels, strict=True):
+    for axis, value in zip(axes[0], own if decibels is None else np.asarray(decibels), strict=True):
         axis.set_title("identical" if np.isinf(value) else f"{value:.1f} dB", **BODY)
     last, inch = axes[2, -1].get_position(), 1 / figure.get_figwidth()
     bar_axis = figure.add_axes((last.x1 + 0.1 * inch, last.y0, 0.1 * inch, last.height))
@@ -109,7 +122,9 @@ def reconstructions(originals: ArrayLike, reconstructions: ArrayLike, note: str 
     return figure
 
 
-def feature_maps(maps: Mapping[str, ArrayLike], note: str = "", about: str = "") -> Figure:
+def feature_maps(
+    maps: Mapping[str, ArrayLike], note: str = "", about: str = "", sizes: Mapping[str, Sequence[int]] | None = None
+) -> Figure:
     """Show what each layer responds to (the paper's Fig. 3): its 16 most active channels, most active first.
 
     Activity is the standard deviation over the pixels: after batch normalisation a dead channel is constant, but not
@@ -118,9 +133,10 @@ def feature_maps(maps: Mapping[str, ArrayLike], note: str = "", about: str = "")
     Args:
         maps: Activations of shape `(C, h, w)` by layer name, in the order to show them.
         note, about: Footer and title.
+        sizes: Of a channel by layer name, where `maps` has pictures of them.
 
     Returns:
-        A mosaic of 4 x 4 channels per layer, three layers in a row.
+        A mosaic of 4 x 4 channels per layer, three layers in a row, of wide ones one.
 
     Raises:
         MonaiCaeError: If there is no layer, or one has another number of dimensions.
@@ -131,19 +147,21 @@ def feature_maps(maps: Mapping[str, ArrayLike], note: str = "", about: str = "")
     for name, activations in layers.items():
         if activations.ndim != 3:
             raise MonaiCaeError(f"maps[{name!r}] must have the shape (C, h, w), not {activations.shape}.")
-    columns = min(3, len(layers))
-    grid, shape = (-(-len(layers) // columns), columns), next(iter(layers.values())).shape[1:]
+    shape = next(iter(layers.values())).shape[1:]
+    columns = min(3 if shape[0] < 2 * shape[1] else 1, len(layers))
+    grid, width = (-(-len(layers) // columns), columns), 2.9 if columns > 1 else 2.9 * max(1.0, shape[0] / shape[1])
     title = f"What the layers respond to, most active channels first\n{about}"
-    figure, axes = _image_grid(grid, shape, width=2.9, left=0.1, right=0.1, gap=0.15, foot=0.25, note=note, title=title)
+    lengths = {"width": width, "left": 0.1, "right": 0.1, "gap": 0.15, "foot": 0.25}
+    figure, axes = _image_grid(grid, shape, **lengths, note=note, title=title)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, (name, activations) in zip(axes.flat, layers.items(), strict=False):
         axis.set_axis_on()
-        channels, width, height = activations.shape
+        channels, *size = activations.shape
         _show(axis, _mosaic(activations), cmap="gray", vmin=0.0, vmax=1.0)
         axis.set_title(name, **HEADING)
-        size = f"{width} \N{MULTIPLICATION SIGN} {height}"
-        axis.set_xlabel(f"{min(channels, 16)} of {channels} channels, {size}", **SMALL)
+        told = " \N{MULTIPLICATION SIGN} ".join(map(str, sizes[name] if sizes else size))
+        axis.set_xlabel(f"{min(channels, 16)} of {channels} channels, {told}", **SMALL)
     return figure
 
 

@@ -26,7 +26,7 @@ from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.scan_quality import recorded
 from monai_cae.data.scan import BadScan
 from monai_cae.data.splits.findings import Audit, Found, Report
-from monai_cae.data.splits.near_duplicates import THRESHOLD, WAVES, describe, near_duplicates
+from monai_cae.data.splits.near_duplicates import THRESHOLD, WAVES, describe_image, near_duplicates
 from monai_cae.data.splits.sets import Sets
 from monai_cae.errors import MonaiCaeError
 
@@ -55,14 +55,14 @@ def audit_sets(
 
     Subjects are compared without regard to case, and without a session at the end of the name (_MR2, _ses-01); names
     that may be one person all the same are asked about. Found in pixels: the same values in any number format;
-    neighbouring slices; and copies that were rescaled in intensity or size, mirrored, slightly blurred, noisy, or moved
-    by a pixel. `NOT_CHECKED` says what passes unseen.
+    neighbouring slices, slabs that overlap; and copies that were rescaled in intensity or size, mirrored, slightly
+    blurred, noisy, or moved by a pixel. `NOT_CHECKED` says what passes unseen.
 
     Args:
         training, validation, test: items with `image` (a path), `label`, `subject`, and where known
             `session`, `age`, `sex`.
-        extraction: what is compared of the images; near-duplicates are looked for in its first channel.
-        pixels: read every slice, which takes most of the time; 9 KB of memory per image.
+        extraction: what is compared of the images; near-duplicates are looked for in its `sections`.
+        pixels: read every image, which takes most of the time; 9 KB of memory per slice, 108 KB per volume.
         synthetic: handed on.
         pretrained_on: `hash_subject` of every subject that a pretrained checkpoint has seen.
         name_files: name files that were found twice; their names contain the subjects' IDs.
@@ -240,17 +240,16 @@ def _check_pixels(
     report: Report, everyone: list[_Member], extraction: Extraction, wanted: bool, progress: _Progress | None
 ) -> None:
     digests: list[Hashable] = []
-    described = np.zeros((len(everyone) if wanted else 0, 4, WAVES**2 // 4), np.float32)
-    resolved = wanted
-    if wanted:
-        for number, member in enumerate(everyone if progress is None else progress(everyone)):
-            image = read_image(extraction, member.path).astype(np.float64)
-            digests.append((image.shape, blake2b(image.tobytes(), digest_size=16).digest()))
-            flat = extraction.flat(image[0]).astype(np.float32)
-            described[number] = describe(flat)
-            resolved = resolved and min(flat.shape) >= WAVES
+    described: list[tuple[_Array, _Array]] = []
+    volumes, resolved = extraction.spatial_dims == 3, wanted
+    for member in (everyone if progress is None else progress(everyone)) if wanted else ():
+        image = read_image(extraction, member.path)
+        digests.append((image.shape, blake2b(image.astype(np.float64).tobytes(), digest_size=16).digest()))
+        sections = extraction.sections(image)
+        resolved = resolved and all(min(one.shape) >= WAVES for one in sections)
+        described += [describe_image(sections, moved=volumes)] if resolved else []
     which, kind = extraction.name, extraction.kind
-    also = "as its middle slice shows" if extraction.spatial_dims == 3 else "or its neighbour 1 mm away"
+    also = "or moved by a voxel" if volumes else "or its neighbour 1 mm away" if kind == "slice" else "or one that overlaps"
     report.add(
         "Same pixels",
         f"the same values in {which} of two subjects, in any number format; within one set a warning",
@@ -284,10 +283,13 @@ def _parts(everyone: list[_Member]) -> dict[str, _Array]:
     return {name: np.array([n for n, m in enumerate(everyone) if m.set == name]) for name in _sets_of(everyone)}
 
 
-def _near_duplicates(everyone: list[_Member], digests: list[Hashable], described: _Array, kind: str) -> Iterator[Found]:
+def _near_duplicates(
+    everyone: list[_Member], digests: list[Hashable], described: list[tuple[_Array, _Array]], kind: str
+) -> Iterator[Found]:
     for (first, rows), (second, columns) in combinations(_parts(everyone).items(), 2):
         likes: dict[int, dict[int, float]] = defaultdict(dict)
-        for row, column, correlation in near_duplicates(described[rows], described[columns]):
+        ours, theirs = np.stack([described[n][0] for n in rows]), np.stack([described[n][1] for n in columns])
+        for row, column, correlation in near_duplicates(ours, theirs):
             for a, b, r in zip(rows[row], columns[column], correlation, strict=True):
                 if everyone[a].person != everyone[b].person and digests[a] != digests[b]:
                     likes[b][a] = r

@@ -15,14 +15,15 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import Dataset
 
+from monai_cae.data import Extraction
 from monai_cae.evaluation import figures
+from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.style import save_figure
 from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
 Infer = Callable[[torch.Tensor, nn.Module], Any]
-Flat = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Outcome:
         network: with the best weights, in evaluation mode, on its device; the autoencoder in pretrain, else the
             classifier.
         infer: `infer(images, network)` calls the network, or a part of it, as the stage does.
-        flat: a channel of an image, 2D or 3D -> the 2D picture to draw.
+        extraction: makes the pictures to draw: `picture` of an image, `flat` of a channel, see
+            `monai_cae.data.Extraction`.
         dataset: items with `image`, shape `(channels, H, W)` or `(channels, X, Y, Z)`, `label` and more: the
             validation set, in evaluate the test set.
         training: the training set; None in evaluate.
@@ -48,7 +50,7 @@ class Outcome:
     stage: str
     network: nn.Module
     infer: Infer
-    flat: Flat
+    extraction: Extraction
     dataset: Dataset
     training: Dataset | None = None
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -110,15 +112,25 @@ def reconstructions(outcome: Outcome) -> Figure:
     images = outcome.images(figures.MAX_COLUMNS)
     with torch.no_grad():
         outputs = reconstruction_of(outcome.network, outcome.infer(images, outcome.network))
-    shown, made = (planes(stack, outcome.flat) for stack in (images, outputs))
-    return figures.reconstructions(shown, made, outcome.note, f"{len(shown)} of {outcome.about}")
+    (seen, shown), (rebuilt, made) = (_drawn(stack, outcome.extraction) for stack in (images, outputs))
+    count = figures.columns_of(shown.shape)
+    about = f"{count} of {outcome.about}"
+    whole = psnr(seen, rebuilt)[:count]
+    return figures.reconstructions(shown[:count], made[:count], outcome.note, about, whole)
+
+
+def _drawn(images: torch.Tensor, extraction: Extraction) -> tuple[np.ndarray, np.ndarray]:
+    """The images, and a picture of each."""
+    arrays = images.detach().float().cpu().numpy()
+    return arrays, np.stack([extraction.picture(image) for image in arrays])
 
 
 def feature_maps(outcome: Outcome) -> Figure:
     """The paper's figure 3: what the encoder's layers see in the first validation image."""
     maps = _activations(outcome.network.get_submodule("encoder"), outcome.images(1))
-    drawn = {name: np.stack([outcome.flat(channel) for channel in channels]) for name, channels in maps.items()}
-    return figures.feature_maps(drawn, outcome.note, f"the first of {outcome.about}")
+    drawn = {name: np.stack([outcome.extraction.flat(one) for one in channels]) for name, channels in maps.items()}
+    sizes = {name: channels.shape[1:] for name, channels in maps.items()}
+    return figures.feature_maps(drawn, outcome.note, f"the first of {outcome.about}", sizes)
 
 
 def training_curves(outcome: Outcome) -> Figure | None:
@@ -142,11 +154,10 @@ def first_images(dataset: Dataset, network: nn.Module, most: int) -> torch.Tenso
     return torch.stack([torch.as_tensor(dataset[index]["image"]) for index in chosen]).to(device)
 
 
-def planes(images: torch.Tensor, flat: Flat | None = None) -> np.ndarray:
-    """The channels of each image, in full or as they are drawn, the first on top of the others."""
+def in_one(images: torch.Tensor) -> np.ndarray:
+    """Images of one channel each: several lie one above the other, the first on top."""
     channels = images.detach().float().cpu().numpy().swapaxes(0, 1)
-    drawn = [np.stack([flat(one) for one in channel]) if flat else channel for channel in channels[::-1]]
-    return np.concatenate(drawn, axis=2)
+    return np.concatenate(channels[::-1], axis=2)
 
 
 def _activations(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:
