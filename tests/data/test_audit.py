@@ -200,7 +200,7 @@ def test_slices_too_small_for_detail_are_not_compared(sets, tmp_path):
 
 def test_a_slice_without_detail_looks_like_no_other():
     flat = [finder.describe(np.full(SHAPE, value, np.float32)) for value in (3, 1000)]
-    assert len(next(finder.near_duplicates(np.stack(flat), np.stack(flat)))[0]) == 0
+    assert len(next(finder.near_duplicates(*[np.stack(flat)[:, None]] * 2))[0]) == 0
 
 
 def test_one_subjects_own_scans_are_told_by_name_alone(sets, tmp_path):
@@ -218,7 +218,7 @@ def random_slices(count, seed):
 
 
 def test_each_of_many_slices_is_found_in_its_place():
-    a = random_slices(600, 0)
+    a = random_slices(600, 0)[:, None]
     pairs = {(r, c) for row, column, _ in finder.near_duplicates(a, a[::-1]) for r, c in zip(row, column, strict=True)}
     assert pairs == {(n, 599 - n) for n in range(600)}
 

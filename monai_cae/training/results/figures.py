@@ -16,13 +16,14 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from monai_cae.data import Extraction
-from monai_cae.evaluation import figures
+from monai_cae.evaluation import figures, image_figures
 from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.style import save_figure
 from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
+MOST_VALUES = 2**26  # of images that are compared in memory, 256 MiB: 2,166 slices of 176 x 176, 83 volumes at 2 mm
 Infer = Callable[[torch.Tensor, nn.Module], Any]
 
 
@@ -109,20 +110,18 @@ def tell_undrawn(name: str, error: Exception) -> None:
 
 def reconstructions(outcome: Outcome) -> Figure:
     """The paper's figure 4: validation images and what the autoencoder makes of them."""
-    images = outcome.images(figures.MAX_COLUMNS)
+    images = outcome.images(image_figures.MAX_COLUMNS)
+    images = images[: image_figures.columns_of(_drawn(images[:1], outcome.extraction).shape[1:])]
     with torch.no_grad():
         outputs = reconstruction_of(outcome.network, outcome.infer(images, outcome.network))
-    (seen, shown), (rebuilt, made) = (_drawn(stack, outcome.extraction) for stack in (images, outputs))
-    count = figures.columns_of(shown.shape)
-    about = f"{count} of {outcome.about}"
-    whole = psnr(seen, rebuilt)[:count]
-    return figures.reconstructions(shown[:count], made[:count], outcome.note, about, whole)
+    shown, made = (_drawn(stack, outcome.extraction) for stack in (images, outputs))
+    whole = psnr(images.float().cpu().numpy(), outputs.float().cpu().numpy())
+    return image_figures.reconstructions(shown, made, outcome.note, f"{len(shown)} of {outcome.about}", whole)
 
 
-def _drawn(images: torch.Tensor, extraction: Extraction) -> tuple[np.ndarray, np.ndarray]:
-    """The images, and a picture of each."""
-    arrays = images.detach().float().cpu().numpy()
-    return arrays, np.stack([extraction.picture(image) for image in arrays])
+def _drawn(images: torch.Tensor, extraction: Extraction) -> np.ndarray:
+    """A picture of each image."""
+    return np.stack([extraction.picture(image) for image in images.detach().float().cpu().numpy()])
 
 
 def feature_maps(outcome: Outcome) -> Figure:
@@ -130,7 +129,7 @@ def feature_maps(outcome: Outcome) -> Figure:
     maps = _activations(outcome.network.get_submodule("encoder"), outcome.images(1))
     drawn = {name: np.stack([outcome.extraction.flat(one) for one in channels]) for name, channels in maps.items()}
     sizes = {name: channels.shape[1:] for name, channels in maps.items()}
-    return figures.feature_maps(drawn, outcome.note, f"the first of {outcome.about}", sizes)
+    return image_figures.feature_maps(drawn, outcome.note, f"the first of {outcome.about}", sizes)
 
 
 def training_curves(outcome: Outcome) -> Figure | None:
@@ -148,9 +147,10 @@ def _size(dataset: Dataset) -> int:
 
 
 def first_images(dataset: Dataset, network: nn.Module, most: int) -> torch.Tensor:
-    """The first images of a dataset on a network's device."""
+    """The first images of a dataset on a network's device, as far as they have at most `MOST_VALUES` values."""
     device = next(network.parameters()).device
-    chosen = range(min(most, _size(dataset)))
+    fitting = MOST_VALUES // torch.as_tensor(dataset[0]["image"]).numel()
+    chosen = range(min(most, max(1, fitting), _size(dataset)))
     return torch.stack([torch.as_tensor(dataset[index]["image"]) for index in chosen]).to(device)
 
 

@@ -32,6 +32,8 @@ from monai_cae.training.engines.handlers import BestCheckpoint
 from monai_cae.training.results.figures import Draw, Infer, Outcome, draw, first_images, in_one
 from monai_cae.training.results.predictions import PredictionTable
 
+_BATCH_VALUES = 2**20  # of 33 slices of 176 x 176, or of a volume at 2 mm
+
 
 def report_classifier(
     run: TrackedRun,
@@ -101,9 +103,9 @@ def compare_codecs(network: nn.Module, inferer: Infer, dataset: Dataset, trainin
     Args:
         network: on its device, with its weights.
         inferer: calls the network.
-        dataset: test images, under `image`; the first 500 are compared.
-        training: training images, which the mean and the components are of; the first 2,000. Without any, the test
-            images are compared with half their size alone.
+        dataset: test images, under `image`; the first 500 are compared, of volumes as many as `first_images` gives.
+        training: training images, which the mean and the components are of; the first 2,000, likewise. Without any, the
+            test images are compared with half their size alone.
 
     Returns:
         See `reconstruction_table` of `monai_cae.evaluation.reconstruction_baselines`; the network's row is named
@@ -113,7 +115,7 @@ def compare_codecs(network: nn.Module, inferer: Infer, dataset: Dataset, trainin
     outputs = []
     images = first_images(dataset, network, 500)
     with torch.no_grad():
-        for batch in images.split(32):
+        for batch in images.split(max(1, min(32, _BATCH_VALUES // images[0].numel()))):
             outputs.append(in_one(reconstruction_of(network, inferer(batch, network))))
         code_size = inferer(images[:1], network.get_submodule("encoder")).numel()
     test, ours = in_one(images), Reconstruction(np.concatenate(outputs), code_size)
