@@ -178,7 +178,7 @@ def _other_frame(record: Mapping[str, Any], images: Iterable[Path]) -> dict[str,
     frames = {str(image): frame_of(find_volume(str(image)).layout, extraction) for image in images}
     if not training.codes:  # as OASIS-1's processed volumes, whose atlas lies elsewhere in the same grid
         return {image: [_UNPLACED] for image in frames}
-    faults = frame_faults(frames, cohort=False, training=training)
+    faults = frame_faults(frames, extraction, cohort=False, training=training)
     return {image: [f"{extraction.name} {fault.removesuffix(': register it')}"] for image, fault in faults.items()}
 
 
