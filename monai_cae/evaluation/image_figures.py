@@ -100,7 +100,7 @@ def feature_maps(
         sizes: Of a channel by layer name, where `maps` has pictures of them.
 
     Returns:
-        A mosaic of 4 x 4 channels per layer, three layers in a row, of wide ones one.
+        A mosaic of 4 x 4 channels per layer, three layers in a row, of wide ones two.
 
     Raises:
         MonaiCaeError: If there is no layer, or one has another number of dimensions.
@@ -112,8 +112,9 @@ def feature_maps(
         if activations.ndim != 3:
             raise MonaiCaeError(f"maps[{name!r}] must have the shape (C, h, w), not {activations.shape}.")
     shape = next(iter(layers.values())).shape[1:]
-    columns = min(3 if shape[0] < 2 * shape[1] else 1, len(layers))
-    grid, width = (-(-len(layers) // columns), columns), 2.9 if columns > 1 else 2.9 * max(1.0, shape[0] / shape[1])
+    most, width = (3, 2.9) if shape[0] < 2 * shape[1] else (2, 5.5)
+    columns = min(most, len(layers))
+    grid = -(-len(layers) // columns), columns
     title = f"What the layers respond to, most active channels first\n{about}"
     lengths = {"width": width, "left": 0.1, "right": 0.1, "gap": 0.15, "foot": 0.25}
     figure, axes = _image_grid(grid, shape, **lengths, note=note, title=title)
