@@ -16,7 +16,10 @@ EACH = {
     "slab": (["--with", "slab", "--slice-index", "11"], "axial slices 9 to 13"),
     "slab of three": (["--with", "slab", "--slice-index=11", "--extraction#slices", "3"], "axial slices 10 to 12"),
     "coronal": (["--with=slab", "--plane", "coronal", "--slice-index", "11"], "coronal slices 9 to 13"),
-    "slices": (["--with", "slices", "--slice-index", "11", "--extraction#step=2"], "axial slices 7 to 15 in steps of 2"),
+    "slices": (
+        ["--with", "slices", "--slice-index", "11", "--extraction#step=2"],
+        "axial slices 7 to 15 in steps of 2",
+    ),
     "planes": (
         ["--with", "planes", "--slice-index", "11", "--extraction#coronal", "12", "--extraction#sagittal", "10"],
         "axial slice 11, coronal slice 12 and sagittal slice 10",
@@ -92,7 +95,7 @@ def test_the_next_command_has_the_same_overlay_and_settings(discs, tmp_path, cap
     lines = [line for line in capsys.readouterr().out.splitlines() if "python -m" in line]
     command = shlex.split(lines[1].partition(": ")[2])
     assert "pretrain.json" in command[6] and "with_slab.yaml" in command[6]
-    short = "--max_epochs 1 --image_size 16 --batch_size 4 --channels [2,3] --threads 1".split()
+    short = ["--max_epochs", "1", "--image_size", "16", "--batch_size", "4", "--channels", "[2,3]", "--threads", "1"]
     fire.Fire({"run": monai.bundle.run}, command=[*command[3:], *short])
     weights = tmp_path / "my sets" / "stages" / "models" / "autoencoder.pt"
     from monai_cae.networks import trained_with

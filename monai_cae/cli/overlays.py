@@ -12,13 +12,15 @@ from monai_cae.folders import bundle_folder
 if TYPE_CHECKING:
     from monai_cae.data import Extraction
 
+
 def overlay_files(names: str) -> list[Path]:
     """The files of overlays, such as "slab,baselines"; a name that the bundle has none of is a file.
 
     Raises:
         MonaiCaeError: no such overlay, or not a YAML or JSON config.
     """
-    known = {path.stem.removeprefix("with_"): path for path in sorted((bundle_folder() / "configs").glob("with_*.yaml"))}
+    shipped = sorted((bundle_folder() / "configs").glob("with_*.yaml"))
+    known = {path.stem.removeprefix("with_"): path for path in shipped}
     files = []
     for name in filter(None, map(str.strip, names.split(","))):
         if name not in known and not Path(name).is_file():
@@ -93,7 +95,7 @@ def extraction_of(overlays: Sequence[Path], settings: Mapping[str, Any]) -> Extr
 
     parser = ConfigParser()
     parser.read_config([str(bundle_folder() / "configs" / "experiment.yaml"), *map(str, overlays)])
-    parser.update(settings)
+    parser.update(dict(settings))
     try:
         found = parser.get_parsed_content("extraction")
     except Exception as error:

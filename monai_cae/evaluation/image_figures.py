@@ -23,7 +23,7 @@ MAX_COLUMNS = 8
 
 
 def columns_of(shape: Sequence[int]) -> int:
-    """How many images of a shape `(H, W)`, the first to the right, `reconstructions` has room for: of wide ones fewer."""
+    """How many images of a shape `(H, W)`, H across, `reconstructions` has room for: of wide ones fewer."""
     return max(1, round(MAX_COLUMNS * min(1.0, shape[1] / shape[0])))
 
 

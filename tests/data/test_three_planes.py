@@ -1,4 +1,4 @@
-"""What people and the audit see of slabs and volumes: three planes, and copies that are moved, noisy or half elsewhere."""
+"""What people and the audit see of slabs and volumes: three planes; copies that are moved, noisy or overlap."""
 
 from __future__ import annotations
 
@@ -83,7 +83,8 @@ def audited(tmp_path, extraction, copies):
     known = [save(tmp_path / f"a{n}.nii", brain(n)) for n in range(6)]
     other = [save(tmp_path / f"b{n}.nii", brain(20 + n)) for n in range(6)]
     copied = [save(tmp_path / f"c{n}.nii", one) for n, one in enumerate(copies)]
-    items = [{"image": str(path), "subject": path.stem, "label": n % 2} for n, path in enumerate(known + other + copied)]
+    paths = enumerate([*known, *other, *copied])
+    items = [{"image": str(path), "subject": path.stem, "label": n % 2} for n, path in paths]
     return audit_sets(items[:6], items[6:8], items[8:], extraction=extraction)
 
 
@@ -119,7 +120,8 @@ def test_a_scan_under_two_names_is_found_in_slabs_and_volumes(tmp_path, kind):
     extraction, changes = COPIES[kind]
     audit = audited(tmp_path, extraction, [change(brain(n)) for n, change in enumerate(changes.values())])
     assert {finding.check for finding in audit.leaks} == {f"Near-duplicate {kind}"}
-    assert {finding.members for finding in audit.leaks} == {(f"test: c{n}", f"training: a{n}") for n in range(len(changes))}
+    expected = {(f"test: c{n}", f"training: a{n}") for n in range(len(changes))}
+    assert {finding.members for finding in audit.leaks} == expected
 
 
 @pytest.mark.parametrize("extraction", [SLAB, VOLUME], ids=["slab", "volume"])

@@ -115,7 +115,8 @@ def test_classes_and_sides_stand_in_the_tiles(sides, said):
     words = texts(figure)
     assert any(" ".join(word.split()) == f"axial slice 106; 1 AD, 1 HC; {said}" for word in words)
     assert [word for word in words if word in ("AD", "HC")] == ["AD", "HC"]
-    assert [word for word in words if word in list("LRAPSI")] == [side for known in sides for both in known for side in both]
+    letters = [letter for known in sides for both in known for letter in both]
+    assert [word for word in words if word in list("LRAPSI")] == letters
     picture(figure)
     axis, canvas = figure.axes[0], figure.canvas
     for image, side in zip(axis.images, sides, strict=True):

@@ -30,7 +30,7 @@ SCORES: dict[str, list[float]] = {"accuracy": [0.7, 0.8, 0.75], "f1": [0.6, 0.7,
 ABOUT = "28 validation scans"
 FIGURES: dict[str, Callable[[str], Figure]] = {
     "reconstructions": lambda note: image_figures.reconstructions(IMAGES, IMAGES / 2, note, ABOUT),
-    "feature_maps": lambda note: image_figures.feature_maps({f"Convolution {n}": IMAGES for n in range(6)}, note, ABOUT),
+    "feature_maps": lambda note: image_figures.feature_maps({f"layer {n}": IMAGES for n in range(6)}, note, ABOUT),
     "training_curves": lambda note: figures.training_curves(HISTORY, note, {"best": 2, "fine-tuning starts": 3}, ABOUT),
     "roc_curve": lambda note: figures.roc_curve(LABELS, PROBABILITIES, note=note, about=ABOUT),
     "confusion_matrix": lambda note: figures.confusion_matrix(LABELS, PROBABILITIES, note=note, about=ABOUT),

@@ -314,8 +314,8 @@ def _judge_orientation(looks: Sequence[ScanCheck], plane: str, named: str) -> li
         look.measures[f"fit:{named}"] = float(inside[lies[place], place])
         if lies[place]:
             look.problems.append(
-                f"{way}: correlation with the cohort's median {named}slice {fits[0, place]:.3f} as it is, {turned:.3f} turned "
-                f"back, usually {np.median(fits[0]):.3f} as it is (limit: {MARGIN} better)"
+                f"{way}: correlation with the cohort's median {named}slice {fits[0, place]:.3f} as it is, {turned:.3f} "
+                f"turned back, usually {np.median(fits[0]):.3f} as it is (limit: {MARGIN} better)"
             )
     return notes
 

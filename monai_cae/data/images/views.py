@@ -1,4 +1,4 @@
-"""Pictures of an image for people: slices of the body's planes, each with its first axis to the right, its second up."""
+"""Pictures of an image for people: slices of the body's planes, their first axis to the right, their second up."""
 
 from __future__ import annotations
 

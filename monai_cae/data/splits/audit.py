@@ -249,7 +249,7 @@ def _check_pixels(
         resolved = resolved and all(min(one.shape) >= WAVES for one in sections)
         described += [describe_image(sections, moved=volumes)] if resolved else []
     which, kind = extraction.name, extraction.kind
-    also = "or moved by a voxel" if volumes else "or its neighbour 1 mm away" if kind == "slice" else "or one that overlaps"
+    also = "moved by a voxel" if volumes else "its neighbour 1 mm away" if kind == "slice" else "one that overlaps"
     report.add(
         "Same pixels",
         f"the same values in {which} of two subjects, in any number format; within one set a warning",
@@ -261,7 +261,7 @@ def _check_pixels(
     sizes = [len(part) for part in _parts(everyone).values()]
     report.add(
         f"Near-duplicate {kind}",
-        f"{which} of two subjects in two sets: the same {kind} edited or mirrored, {also}",
+        f"{which} of two subjects in two sets: the same {kind} edited or mirrored, or {also}",
         _near_duplicates(everyone, digests, described, kind) if resolved else (),
         threshold=THRESHOLD,
         compared=sum(a * b for a, b in combinations(sizes, 2)) if resolved else None,
