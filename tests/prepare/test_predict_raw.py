@@ -173,7 +173,7 @@ def test_a_network_of_volumes_without_a_place_warns_in_every_row(tmp_path):
     assert predict(oasis, raw, tmp_path / "out") == 0
     (row,) = rows_of(tmp_path / "out" / "predictions.csv").values()
     assert row["warnings"] == (
-        "the training's volumes record no place, as OASIS-1's processed ones: this slice may lie up to 5 mm off"
+        "the training's volumes record no place, as OASIS-1's processed ones: what is seen may lie up to 5 mm off"
     )
 
 

@@ -23,7 +23,7 @@ _Array = NDArray[Any]
 # at most 0.568 of 12,432 pairs (0.607 of 1,560).
 #
 # Volumes at 2 mm, real ones made of 32 slices. One subject, 10 % noise: 0.992 (0.997); moved along all three axes by
-# 1 mm 0.835 (0.815), by 1 mm with 5 % noise 0.833 (0.814), by 2 mm 1.000 (1.000), by 3 mm 0.818 (0.778); mirrored 1.000.
+# 1 mm 0.835 (0.815), then with 5 % noise 0.833 (0.814), by 2 mm 1.000 (1.000), by 3 mm 0.818 (0.778); mirrored 1.000.
 # Without moving the slices, 2 mm gave 0.535. Two subjects: at most 0.566 of 12,432 pairs (0.621 of 1,560).
 #
 # Coronal and sagittal slices of 136 real subjects, laid on a square: two subjects at most 0.647 and 0.560.
