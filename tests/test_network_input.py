@@ -32,8 +32,8 @@ def test_checkpoints_carry_what_they_were_trained_with(trained):
     paths = [str(trained / "models" / name) for name in ("autoencoder.pt", "model.pt")]
     autoencoder, classifier = trained_with(*paths).values()
     frame = {
-        "codes": "", "shape": list(SHAPE), "spacing": [1.0, 1.0, 1.0], "above_middle": 0.5, "centre": None, "along": None,
-        "normal": None,
+        "codes": "", "shape": list(SHAPE), "spacing": [1.0, 1.0, 1.0], "above_middle": 0.5, "centre": None,
+        "normal": None, "along": None,
     }  # fmt: skip
     expected = {
         "extraction": "SliceExtraction", "plane": "axial", "slice_index": TINY["slice_index"], "axes": "anatomical",

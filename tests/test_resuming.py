@@ -131,6 +131,36 @@ def test_a_schedule_goes_on_where_it_was(train_here, ended_after, tmp_path):
 
 
 @pytest.mark.fault(
+    "SIGTERM in every second epoch of both stages, on slabs and on volumes",
+    "the end is the same as without, bit for bit",
+)
+@pytest.mark.parametrize(
+    ("overlay", "given"),
+    [
+        ("with_slab.yaml", {"extraction#slices": 3}),
+        ("with_volume.yaml", {"image_size": [12, 16, 12], "augment": False, "batch_size": 4}),
+    ],
+)
+def test_slabs_and_volumes_are_resumed(settings, ended_after, tmp_path, overlay, given):
+    import monai.bundle
+
+    def run(name: str, **more) -> None:
+        for config in STAGES:
+            files = [str(killing.CONFIGS / one) for one in (config, overlay)]
+            told = {**settings, "channels": [2, 3], **given, "max_epochs": 3, "output_dir": str(tmp_path / name)}
+            monai.bundle.run(run_id="training", config_file=files, **told, **more)
+
+    run("whole")
+    for _ in range(2):
+        ended_after(2)
+        with pytest.raises(Ended):
+            run("ended", resume=True)
+    run("ended", resume=True)
+    assert_same_weights(tmp_path / "ended", tmp_path / "whole")
+    assert results(tmp_path / "ended", "train") == results(tmp_path / "whole", "train")
+
+
+@pytest.mark.fault(
     "SIGTERM in every single epoch of both stages, with augmentation and early stopping",
     "each time the epoch is finished and saved, the status is 143; the end is the same, bit for bit",
 )

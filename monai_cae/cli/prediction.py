@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ from monai_cae.files import replacing
 from monai_cae.terminal import say
 
 if TYPE_CHECKING:
-    from monai_cae.data import Extraction
     from monai_cae.data.layouts.derivative import Judged
 
 FOLDER, TABLE = "prepared", "table.tsv"
@@ -170,9 +168,10 @@ def _numbers(table: Path | None) -> dict[str, dict[str, Any]]:
 def _other_frame(record: Mapping[str, Any], images: Iterable[Path]) -> dict[str, list[str]]:
     """Images that show, or may show, another place than the training's, as far as inference goes on with them."""
     from monai_cae.data.images.frames import frame_faults, frame_of, from_record
+    from monai_cae.data.images.inputs import recorded_extraction
     from monai_cae.data.images.volumes import find_volume
 
-    training, extraction = from_record(record.get("frame")), _extraction(record)
+    training, extraction = from_record(record.get("frame")), recorded_extraction(record)
     if training is None or extraction is None:
         return {}
     frames = {str(image): frame_of(find_volume(str(image)).layout, extraction) for image in images}
@@ -180,17 +179,6 @@ def _other_frame(record: Mapping[str, Any], images: Iterable[Path]) -> dict[str,
         return {image: [_UNPLACED] for image in frames}
     faults = frame_faults(frames, extraction, cohort=False, training=training)
     return {image: [f"{extraction.name} {fault.removesuffix(': register it')}"] for image, fault in faults.items()}
-
-
-def _extraction(record: Mapping[str, Any]) -> Extraction | None:
-    """The one that a checkpoint records; None where it is none of the package's own."""
-    from monai_cae import data
-
-    own = (data.SliceExtraction, data.SlabExtraction, data.VolumeExtraction,
-           data.SlicesExtraction, data.PlanesExtraction, data.PatchesExtraction)  # fmt: skip
-    kind = {kind.__name__: kind for kind in own}.get(str(record.get("extraction")))
-    names = [field.name for field in fields(kind)] if kind is not None else []
-    return kind(**{name: record[name] for name in names}) if kind is not None and record.keys() >= set(names) else None
 
 
 def refuse_inputs(names: Sequence[str]) -> None:

@@ -34,11 +34,11 @@ def read_crossing(volume: Volume, view: View, cuts: Iterable[Cut]) -> list[NDArr
     return [view.turned(np.stack(rows, axis=2)) for rows in found]
 
 
-def read_beside(name: str, axes: str, cuts: Iterable[Cut]) -> list[NDArray[Any]]:
+def read_beside(name: str, axes: str, cuts: Sequence[Cut]) -> list[NDArray[Any]]:
     """The slices of a scan that was cut before: files of one name, each in a folder that is named after its plane.
 
     Args:
-        name: of one of them.
+        name: of that of the first cut; a folder of all would give a scan several times.
         axes: see `SliceReader`.
         cuts: whose planes are wanted.
 
@@ -46,11 +46,11 @@ def read_beside(name: str, axes: str, cuts: Iterable[Cut]) -> list[NDArray[Any]]
         MonaiCaeError: other folders, a plane that is missing, a file with several slices of its plane, files that
             differ in size or voxels.
     """
-    path = Path(name)
-    if path.parent.name not in PLANES:
+    path, first = Path(name), NAMES[cuts[0][0]]
+    if path.parent.name != first:
         raise MonaiCaeError(
-            f"{name} has a single slice: several planes need whole volumes, or slices of one name in folders called "
-            "axial, coronal and sagittal"
+            f"{name} has a single slice: give whole volumes, or a folder called {first} that has slices of the same "
+            "names beside it, in folders called after the other planes"
         )
     parts, grids = [], []
     for axis, _ in cuts:

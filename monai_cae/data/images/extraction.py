@@ -105,6 +105,10 @@ class Extraction:
         """Which of `count` slices are read, counted from 1."""
         return range(1, count + 1)
 
+    def last(self, count: int) -> int:
+        """The highest index of what is read across any axis of a volume with `count` slices."""
+        return max(self.indices(count))
+
     def sizes(self, image_size: int | Sequence[int]) -> list[int]:
         """The sizes of an image from the setting: one number for every side, or one for each axis.
 

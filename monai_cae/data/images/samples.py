@@ -19,6 +19,7 @@ from monai_cae.data.images.views import View, middle_planes, middle_slices
 from monai_cae.data.images.volumes import MAX_PART_VOXELS
 from monai_cae.errors import MonaiCaeError
 
+LEAST_PATCH = 11  # voxels of a side: the windows of structural similarity, by which reconstructions are scored
 MAX_PATCHES = 4096  # each a sample, and so a row of the samples' table for every scan
 
 Box = tuple[slice, slice, slice]
@@ -127,6 +128,9 @@ class PlanesExtraction(Extraction):
     def indices(self, count: int) -> Sequence[int]:
         return [self.axial]
 
+    def last(self, count: int) -> int:
+        return max(self.axial, self.coronal, self.sagittal)
+
     def cuts(self, shape: Sequence[int], where: str) -> list[Cut]:
         if min(shape) == 1:  # each plane is all of its file
             return [(PLANES[plane], [0]) for plane, _ in self._each]
@@ -175,7 +179,7 @@ class PatchesExtraction(VolumeExtraction):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole("patch", self.patch, 1)
+        check_whole("patch", self.patch, LEAST_PATCH)
         if self.step is not None:
             check_whole("step", self.step, 1)
         size = self.grid.size

@@ -166,7 +166,8 @@ def _activations(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarra
 
     def keep(name: str) -> Callable[[nn.Module, Sequence[torch.Tensor], torch.Tensor], None]:
         def hook(module: nn.Module, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
-            maps[name] = output[0].detach().float().cpu().numpy().copy()
+            middle = output[len(output) // 2]  # of an image's samples, which lie in the batch
+            maps[name] = middle.detach().float().cpu().numpy().copy()
 
         return hook
 

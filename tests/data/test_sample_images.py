@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from io import FileIO
 
@@ -17,31 +18,33 @@ from monai_cae.data import (
     ExtractionReader,
     PatchesExtraction,
     PlanesExtraction,
+    SliceExtraction,
     SlicesExtraction,
     frame_lines,
 )
 from monai_cae.data.images import volumes
 from monai_cae.data.images.frames import common_frame, frames_of
+from monai_cae.data.images.inputs import recorded_extraction
 from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.scan_quality import find_bad
 from monai_cae.data.images.slice_cache import forget
 
-SHAPE = (8, 12, 10)
+SHAPE = (24, 26, 24)
 PLANES = PlanesExtraction(axial=7, coronal=2, sagittal=5)
 
 
 def planes(voxels):
-    """Each in the middle of 12 x 12 pixels."""
-    axial = np.pad(voxels[:, :, 6], [(2, 2), (0, 0)])
-    coronal = np.pad(voxels[:, 1], [(2, 2), (1, 1)])
+    """Each in the middle of 26 x 26 pixels."""
+    axial = np.pad(voxels[:, :, 6], [(1, 1), (0, 0)])
+    coronal = np.pad(voxels[:, 1], [(1, 1), (1, 1)])
     sagittal = np.pad(voxels[4], [(0, 0), (1, 1)])
     return np.stack([axial, coronal, sagittal])
 
 
 def patches(voxels):
-    """Cubes of 4 voxels in the middle of 4 x 6 x 5 means over 2 x 2 x 2: two along the second axis."""
-    mean = voxels.astype(float).reshape(4, 2, 6, 2, 5, 2).mean(axis=(1, 3, 5))
-    return np.stack([mean[:, 0:4, 0:4], mean[:, 2:6, 0:4]])
+    """Cubes of 11 of the means over 2 x 2 x 2 voxels: two along each axis but the first."""
+    mean = voxels.astype(float).reshape(12, 2, 13, 2, 12, 2).mean(axis=(1, 3, 5))
+    return np.stack([mean[x : x + 11, y : y + 11, z : z + 11] for x in (0, 1) for y in (0, 1, 2) for z in (0, 1)])
 
 
 KINDS = [
@@ -50,7 +53,7 @@ KINDS = [
     (SlicesExtraction("sagittal", 4, 3, 2), lambda voxels: voxels[[1, 3, 5]]),
     (SlicesExtraction("axial", 5, 3, 1), lambda voxels: voxels[:, :, 3:6].transpose(2, 0, 1)),
     (PLANES, planes),
-    (PatchesExtraction(2.0, (4, 6, 5), patch=4, step=2), patches),
+    (PatchesExtraction(2.0, (12, 13, 12), patch=11, step=1), patches),
 ]
 NAMES = ["axial", "coronal", "sagittal", "neighbours", "planes", "patches"]
 OBLIQUE = np.array([[0.98, -0.17, 0.1, 4], [0.17, 0.98, 0.02, -5], [-0.1, 0, 0.99, 6], [0, 0, 0, 1]])
@@ -97,9 +100,9 @@ def test_the_affine_of_planes_is_that_of_the_axial_one(tmp_path, noise):
     path = save(tmp_path / "a.nii", noise(SHAPE), OBLIQUE)
     load = [LoadImaged("image", reader=ExtractionReader(PLANES)), EnsureChannelFirstd("image")]
     image = Compose([*load, Extractd("image", PLANES)])({"image": path})["image"]
-    # two columns of zeros come before the first of its 8 voxels, and it is the seventh
-    np.testing.assert_allclose(image.affine.numpy() @ [2, 0, 0, 1], OBLIQUE @ [0, 0, 6, 1], atol=1e-6)
-    np.testing.assert_allclose(image.affine.numpy() @ [9, 11, 0, 1], OBLIQUE @ [7, 11, 6, 1], atol=1e-6)
+    # a row of zeros comes before the first of its 24 voxels, and it is the seventh slice
+    np.testing.assert_allclose(image.affine.numpy() @ [1, 0, 0, 1], OBLIQUE @ [0, 0, 6, 1], atol=1e-6)
+    np.testing.assert_allclose(image.affine.numpy() @ [24, 25, 0, 1], OBLIQUE @ [23, 25, 6, 1], atol=1e-6)
 
 
 def test_names_tell_where_samples_are():
@@ -107,35 +110,43 @@ def test_names_tell_where_samples_are():
     assert SlicesExtraction("axial", 5, 3, 3).sample_names == ("axial slice 2", "axial slice 5", "axial slice 8")
     assert PLANES.name == "axial slice 7, coronal slice 2 and sagittal slice 5"
     assert PLANES.sample_names == ("axial slice 7", "coronal slice 2", "sagittal slice 5")
-    extraction = PatchesExtraction(3.0, 12, patch=4)
+    extraction = PatchesExtraction(3.0, 36, patch=12)
     assert extraction.name == f"{extraction.samples} patches of the volume at 3 mm"
-    assert extraction.sample_names[-1] == "patch at 12, 12, 0 mm"
+    assert extraction.sample_names[-1] == "patch at 36, 36, 0 mm"
+
+
+@pytest.mark.parametrize("extraction", [SliceExtraction(), *(kind for kind, _ in KINDS)], ids=["slice", *NAMES])
+def test_what_a_checkpoint_records_gives_the_extraction_again(extraction):
+    record = json.loads(json.dumps(extraction.settings))
+    again = recorded_extraction(record)
+    assert (type(again), json.loads(json.dumps(again.settings))) == (type(extraction), record)
+    assert recorded_extraction({"extraction": "Mine", "axes": "stored"}) is None
 
 
 def test_patches_are_those_in_the_ellipsoid_and_make_the_volume_again(tmp_path, noise):
-    voxels = noise((26, 26, 26)).astype(np.float32)
-    # 2 voxels remain; of 3 x 3 x 3 patches, the middles of the corners are 8 / 13 away along each axis: 1.14 > 1
-    extraction = PatchesExtraction(1.0, 26, patch=8)
+    voxels = noise((38, 38, 38)).astype(np.float32)
+    # 2 voxels remain; of 3 x 3 x 3 patches, the middles of the corners are 12 / 19 away along each axis: 1.2 > 1
+    extraction = PatchesExtraction(1.0, 38, patch=12)
     corners = [tuple(one.start for one in box) for box in extraction.sample_boxes]
-    expected = [(x, y, z) for x in (1, 9, 17) for y in (1, 9, 17) for z in (1, 9, 17) if 9 in (x, y, z)]
-    assert corners == expected and all(one.stop - one.start == 8 for box in extraction.sample_boxes for one in box)
+    expected = [(x, y, z) for x in (1, 13, 25) for y in (1, 13, 25) for z in (1, 13, 25) if 13 in (x, y, z)]
+    assert corners == expected and all(one.stop - one.start == 12 for box in extraction.sample_boxes for one in box)
     image = read_image(extraction, save(tmp_path / "a.nii", voxels))
     for (x, y, z), patch in zip(expected, image, strict=True):
-        np.testing.assert_allclose(patch, voxels[x : x + 8, y : y + 8, z : z + 8], rtol=1e-6)
-    known = np.zeros((26, 26, 26), bool)
+        np.testing.assert_allclose(patch, voxels[x : x + 12, y : y + 12, z : z + 12], rtol=1e-6)
+    known = np.zeros((38, 38, 38), bool)
     for x, y, z in expected:
-        known[x : x + 8, y : y + 8, z : z + 8] = True
+        known[x : x + 12, y : y + 12, z : z + 12] = True
     np.testing.assert_allclose(extraction.assembled(image), np.where(known, voxels, 0), rtol=1e-6)
-    overlapping = PatchesExtraction(1.0, 26, patch=8, step=3)
+    overlapping = PatchesExtraction(1.0, 38, patch=12, step=3)
     assert overlapping.samples > 200
     again = overlapping.assembled(np.stack([voxels[box] for box in overlapping.sample_boxes]))
     np.testing.assert_allclose(again[again != 0], voxels[again != 0], rtol=1e-5)
 
 
 def test_patches_beside_the_brain_are_zeros(tmp_path):
-    voxels = np.zeros((8, 8, 8), np.int16)
-    voxels[:4] = 5
-    image = read_image(PatchesExtraction(1.0, 8, patch=4), save(tmp_path / "a.nii", voxels))
+    voxels = np.zeros((24, 24, 24), np.int16)
+    voxels[:12] = 5
+    image = read_image(PatchesExtraction(1.0, 24, patch=12), save(tmp_path / "a.nii", voxels))
     assert [patch.max() for patch in image] == [5, 5, 5, 5, 0, 0, 0, 0]
 
 
@@ -174,7 +185,7 @@ def test_planes_read_a_file_once_and_keep_little_of_it(tmp_path, noise, write_pa
     path = str(write_pair(tmp_path / "a.img", noise(SHAPE)))
     forget()
     np.testing.assert_array_equal(read_image(PLANES, path), planes(noise(SHAPE)))
-    assert read == [8 * 12 * 2] * 10  # the sagittal one has some of every row
+    assert read == [24 * 26 * 2] * 24  # the sagittal one has some of every row
 
 
 @pytest.mark.parametrize("extraction", [kind for kind, _ in KINDS], ids=NAMES)
@@ -207,15 +218,15 @@ def test_a_packed_file_is_inflated_once(tmp_path, noise, monkeypatch, extraction
         (lambda: PlanesExtraction(coronal=99.0), r"coronal must be a whole number, not 99\.0"),
         (lambda: PlanesExtraction(sagittal="88"), "sagittal must be a whole number, not '88'"),
         (lambda: PlanesExtraction(axes="voxel"), "axes must be anatomical or stored, not 'voxel'"),
-        (lambda: PatchesExtraction(patch=0), "patch must be a whole number from 1 on, not 0"),
-        (lambda: PatchesExtraction(patch=[24, 24, 24]), r"patch must be a whole number from 1 on, not \[24, 24, 24\]"),
+        (lambda: PatchesExtraction(patch=0), "patch must be a whole number from 11 on, not 0"),
+        (lambda: PatchesExtraction(patch=[24, 24, 24]), r"patch must be a whole number from 11 on, not \[24, 24, 24\]"),
         (lambda: PatchesExtraction(step=0), "step must be a whole number from 1 on, not 0"),
         (lambda: PatchesExtraction(step=float("nan")), "step must be a whole number from 1 on, not nan"),
         (lambda: PatchesExtraction(float("nan")), r"spacing_mm must be from 0\.01 to 100, not nan"),
         (lambda: PatchesExtraction(patch=89), r"patch 89 is larger than the volume, which has \(88, 104, 88\) voxels"),
         (lambda: PatchesExtraction(step=1), "a grid of 65 x 81 x 65 patches is too large: at most 4096 patches and"),
         (lambda: PatchesExtraction(size=504, patch=252, step=84), "a grid of 4 x 4 x 4 patches is too large: .* step"),
-        (lambda: PatchesExtraction(patch=8, step=80), "step 80 leaves no patch within the volume's ellipsoid: give a"),
+        (lambda: PatchesExtraction(patch=11, step=70), "step 70 leaves no patch within the volume's ellipsoid: give a"),
         (lambda: PatchesExtraction(size=1024), "is too large: at most 2048 a side and 134217728 voxels"),
         (lambda: SlicesExtraction().sizes([1, 2, 3]), r"a list of 2 for a stack, not \[1, 2, 3\]"),
     ],
@@ -229,9 +240,12 @@ def test_settings_that_make_no_sense_are_one_line(refused, made, message):
     ("extraction", "message"),
     [
         (SlicesExtraction("axial", 3, 3, 3), "slice 0 of axial slices 0 to 6 in steps of 3 is outside {}: its axial"),
-        (SlicesExtraction("sagittal", 5, 3, 4), "slice 9 of sagittal slices 1 to 9 in steps of 4 is outside {}: its"),
-        (PlanesExtraction(7, 2, 9), "sagittal slice 9 is outside {}: its sagittal slices are 1 to 8"),
-        (PlanesExtraction(7, 0, 5), "coronal slice 0 is outside {}: its coronal slices are 1 to 12"),
+        (
+            SlicesExtraction("sagittal", 21, 3, 4),
+            "slice 25 of sagittal slices 17 to 25 in steps of 4 is outside {}",
+        ),
+        (PlanesExtraction(7, 2, 25), "sagittal slice 25 is outside {}: its sagittal slices are 1 to 24"),
+        (PlanesExtraction(7, 0, 5), "coronal slice 0 is outside {}: its coronal slices are 1 to 26"),
     ],
 )
 def test_slices_that_leave_the_volume_are_refused(tmp_path, noise, refused, extraction, message):
@@ -266,32 +280,34 @@ def cut(tmp_path, noise):
 
 
 def test_planes_may_be_files_of_one_name(cut, noise):
-    for plane in ("axial", "sagittal"):
-        found = read_image(PlanesExtraction(), str(cut / plane / "a.nii.gz"))  # whichever slices they are
-        np.testing.assert_array_equal(found, planes(noise(SHAPE)))
+    found = read_image(PlanesExtraction(), str(cut / "axial" / "a.nii.gz"))  # whichever slices they are
+    np.testing.assert_array_equal(found, planes(noise(SHAPE)))
 
 
 def test_planes_that_a_cohort_lacks_are_named(cut, noise, refused):
     axial = cut / "axial" / "a.nii.gz"
-    with refused(r"the volume has a single axial slice \(shape \(8, 12, 1\)\), and which one can't be known: give the"):
-        Extract(PLANES, single_slice=True)(noise((1, 8, 12, 1)))
-    save(cut / "sagittal" / "a.nii.gz", noise((1, 12, 9)))
+    with refused(
+        r"the volume has a single axial slice \(shape \(24, 26, 1\)\), and which one can't be known: give the"
+    ):
+        Extract(PLANES, single_slice=True)(noise((1, 24, 26, 1)))
+    save(cut / "sagittal" / "a.nii.gz", noise((1, 26, 23)))
     with refused(r"axial.a\.nii\.gz and the slices of its other planes differ in size or voxels: resample them"):
         read_image(PLANES, str(axial))
-    save(cut / "sagittal" / "a.nii.gz", noise((1, 12, 10)), np.diag([1, 1.5, 1, 1]))
+    save(cut / "sagittal" / "a.nii.gz", noise((1, 26, 24)), np.diag([1, 1.5, 1, 1]))
     with refused("differ in size or voxels"):
         read_image(PLANES, str(axial))
     save(cut / "coronal" / "a.nii.gz", noise(SHAPE))
-    with refused(r"coronal.a\.nii\.gz has the shape \(8, 12, 10\), and not one coronal slice"):
+    with refused(r"coronal.a\.nii\.gz has the shape \(24, 26, 24\), and not one coronal slice"):
         read_image(PLANES, str(axial))
     (cut / "coronal" / "a.nii.gz").unlink()
     with refused(r"axial.a\.nii\.gz lacks its coronal slice: there is no .*coronal.a\.nii\.gz"):
         read_image(PLANES, str(axial))
     (bad,) = find_bad([("a", axial)], PLANES)
     assert "lacks its coronal slice" in bad.reason
-    axial.rename(cut / "a.nii.gz")
-    with refused(r"a\.nii\.gz has a single slice: several planes need whole volumes, or slices of one name in folders"):
-        read_image(PLANES, str(cut / "a.nii.gz"))
+    with refused(
+        r"sagittal.a\.nii\.gz has a single slice: give whole volumes, or a folder called axial that has slices"
+    ):
+        read_image(PLANES, str(cut / "sagittal" / "a.nii.gz"))
 
 
 def moved(*mm):
@@ -333,7 +349,7 @@ def test_planes_may_lie_elsewhere_in_no_direction(tmp_path, noise, affine, reaso
 def test_where_no_place_is_recorded_every_axis_is_compared(tmp_path, noise):
     training = common_frame(frames_of([save(tmp_path / "a.nii", noise(SHAPE), recorded=False)], PLANES))
     options = {"cohort": False, "training": training}
-    for shape, off in (((8, 12, 24), 7), ((8, 30, 10), 9), ((20, 12, 10), 6), ((10, 14, 12), 0)):
+    for shape, off in (((24, 26, 38), 7), ((24, 44, 24), 9), ((36, 26, 24), 6), ((26, 28, 26), 0)):
         path = save(tmp_path / "b.nii", noise(shape), recorded=False)
         found = [one.reason for one in find_bad([("b", path)], PLANES, **options)]
         assert [f"lies {off} mm from the training's" in reason for reason in found] == [True] * bool(off)
@@ -347,5 +363,5 @@ def test_voxels_of_another_size_are_told(tmp_path, noise):
     )
     for extraction in (PLANES, SlicesExtraction("axial", 5, 3, 1)):
         assert any(told in line for line in frame_lines(paths, extraction))
-    assert not any("another size" in line for line in frame_lines(paths, PatchesExtraction(2.0, 4, patch=2)))
+    assert not any("another size" in line for line in frame_lines(paths, PatchesExtraction(2.0, 12, patch=12)))
     assert not any("another size" in line for line in frame_lines(paths[:3], PLANES))
