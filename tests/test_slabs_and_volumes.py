@@ -108,7 +108,7 @@ def seen_of(which: str, subject: str) -> np.ndarray:
 def test_principal_components_are_of_the_fitting_subjects_alone(which, request, tmp_path):
     made, _ = request.getfixturevalue(which)
     config = ConfigParser(json.loads((made / "config_baselines.json").read_text().replace("::", "#")))
-    config["output_dir"] = str(tmp_path)
+    config["output_dir"], config["only"] = str(tmp_path), ["pca_logistic"]
     sets, baselines = (config.get_parsed_content(name) for name in ("sets", "baselines"))
     baselines.run()
     known = sorted(item["subject"] for item in sets.training + sets.validation)
