@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import Dataset
 
-from monai_cae.data import Extraction
 from monai_cae.evaluation import figures, image_figures
 from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.style import save_figure
@@ -27,6 +26,16 @@ MOST_VALUES = 2**26  # of images that are compared in memory, 256 MiB: 2,166 sli
 Infer = Callable[[torch.Tensor, nn.Module], Any]
 
 
+class Pictures(Protocol):
+    """Makes pictures to draw, 2D, as `monai_cae.data.Extraction` does."""
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """Of an image, shape `(channels, H, W)` or `(channels, X, Y, Z)`."""
+
+    def flat(self, channel: np.ndarray) -> np.ndarray:
+        """Of one channel of it, or of what a layer makes of it."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The outcome of a stage, for figures.
@@ -36,8 +45,7 @@ class Outcome:
         network: with the best weights, in evaluation mode, on its device; the autoencoder in pretrain, else the
             classifier.
         infer: `infer(images, network)` calls the network, or a part of it, as the stage does.
-        extraction: makes the pictures to draw: `picture` of an image, `flat` of a channel, see
-            `monai_cae.data.Extraction`.
+        extraction: makes the pictures to draw.
         dataset: items with `image`, shape `(channels, H, W)` or `(channels, X, Y, Z)`, `label` and more: the
             validation set, in evaluate the test set.
         training: the training set; None in evaluate.
@@ -51,7 +59,7 @@ class Outcome:
     stage: str
     network: nn.Module
     infer: Infer
-    extraction: Extraction
+    extraction: Pictures
     dataset: Dataset
     training: Dataset | None = None
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -119,7 +127,7 @@ def reconstructions(outcome: Outcome) -> Figure:
     return image_figures.reconstructions(shown, made, outcome.note, f"{len(shown)} of {outcome.about}", whole)
 
 
-def _drawn(images: torch.Tensor, extraction: Extraction) -> np.ndarray:
+def _drawn(images: torch.Tensor, extraction: Pictures) -> np.ndarray:
     """A picture of each image."""
     return np.stack([extraction.picture(image) for image in images.detach().float().cpu().numpy()])
 

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import Dataset
 
-from monai_cae.data import Extraction
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.caveats import worse_than_mean_image
 from monai_cae.evaluation.metrics import psnr
@@ -29,7 +28,7 @@ from monai_cae.files import replacing
 from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.engines.handlers import BestCheckpoint
-from monai_cae.training.results.figures import Draw, Infer, Outcome, draw, first_images, in_one
+from monai_cae.training.results.figures import Draw, Infer, Outcome, Pictures, draw, first_images, in_one
 from monai_cae.training.results.predictions import PredictionTable
 
 _BATCH_VALUES = 2**20  # of 33 slices of 176 x 176, or of a volume at 2 mm
@@ -42,7 +41,7 @@ def report_classifier(
     dataset: Dataset,
     training: Dataset,
     inferer: Infer,
-    extraction: Extraction,
+    extraction: Pictures,
     figures: Mapping[str, Draw | None],
     output_dir: str,
     synthetic: bool,
@@ -133,7 +132,7 @@ def report_test(
     network: nn.Module,
     dataset: Dataset,
     inferer: Infer,
-    extraction: Extraction,
+    extraction: Pictures,
     figures: Mapping[str, Draw | None],
     output_dir: str,
     synthetic: bool,
