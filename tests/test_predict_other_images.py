@@ -50,7 +50,7 @@ REFUSED = {
     "a thin stack": (
         BRAIN[:, :, 9:11],
         [],
-        "slice 12 of axial slices 10 to 12 is outside",
+        "slice 10 of axial slices 10 to 12 is outside",
         "has 20 x 24 x 2 mm, the tr",
     ),
     "two volumes": (
