@@ -25,6 +25,11 @@ from monai_cae.cli.prepare import inputs_given
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 
+# what the settings of inference.json decide without a scan: their names, and whether weights, slice and threshold fit
+_FITS = (
+    "$[monai_cae.networks.load_weights(@network_def, @checkpoint), "
+    "@network_input.training_of(monai_cae.networks.trained_with(@checkpoint)), @prediction_table]"
+)
 _STAGES = ("pretrain", "train", "evaluate", "baselines", "inference")
 
 
@@ -65,8 +70,11 @@ def predict(options: argparse.Namespace) -> int:
         places = _places(dataset_dir=scans, predictions=options.out / "predictions.csv")
         _bundle("run", "--config_file", str(config), *settings, *places, *further, *given)
 
+    def check() -> None:
+        _bundle("run", "_checked", "--config_file", str(config), *settings, *given, "--_checked", _FITS, quiet=True)
+
     if options.prepare:
-        return predict_raw(options, given, checkpoint, infer)
+        return predict_raw(options, given, checkpoint, infer, check)
     refuse_inputs([name for name in inputs_given(options) if name != "table"])
     infer(options.scans, ["--table", str(options.table)] if options.table else [])
     return 0
@@ -128,10 +136,11 @@ def _places(**paths: Path) -> list[str]:
     return [part for name, text in shown.items() for part in (f"--{name}", text)]
 
 
-def _bundle(*arguments: str) -> None:
-    """Print a command of `python -m monai.bundle` and run it."""
+def _bundle(*arguments: str, quiet: bool = False) -> None:
+    """Print a command of `python -m monai.bundle`, unless `quiet`, and run it."""
     shown = (f'"{part}"' if "'" in part and not set(part) & set('"$`\\!') else quote(part) for part in arguments)
-    print(" ".join(["python -m monai.bundle", *shown]), flush=True)
+    if not quiet:
+        print(" ".join(["python -m monai.bundle", *shown]), flush=True)
     warnings.filterwarnings("ignore", "parsing config_file")  # MONAI's advice to trust configs: these are our own
     sys.argv = ["monai.bundle", *arguments]
     try:

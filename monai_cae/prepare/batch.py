@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from monai_cae.prepare.sources import Source
 
 Prepare = Callable[[RawScan, PrepareSettings, RawScan | None], Prepared]
 ERROR = "error"
+LOCK = ".brain.lock"
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,10 @@ def prepare_all(
     if sys.platform == "linux":
         context.set_forkserver_preload(["monai_cae.prepare.warm"])
     left, running = list(scans)[::-1], dict[Connection, tuple[Any, Source]]()
-    # a lock on a file goes with its process, even one that is killed for want of memory
-    with terminable(), tempfile.TemporaryDirectory(prefix="monai-cae-") as folder:
-        lock = Path(folder, "lock")
+    # a lock on a file goes with its process, even one that is killed for want of memory; in a temporary folder the file
+    # would stay for ever when all are killed
+    lock = out / LOCK
+    with terminable():
         try:
             while left or running:
                 while left and len(running) < jobs:
@@ -140,6 +141,7 @@ def prepare_all(
             for process, _ in running.values():
                 process.join(2)
                 process.kill()
+            lock.unlink(missing_ok=True)
 
 
 def _outcome(connection: Connection, process: Any, scan: Source) -> Outcome:

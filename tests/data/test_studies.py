@@ -395,14 +395,35 @@ def test_adni_in_dicom_is_told_to_be_converted_and_its_rows_can_be_saved(adni, t
     assert len((tmp_path / "adni.tsv").read_text().splitlines()) == 8
 
 
-@pytest.mark.parametrize("change", [("002_S_0295", "002_S_0413"), ("4/18/2006", "4/19/2006"), ('"F"', '"M"')])
-def test_an_image_that_is_listed_in_two_ways_is_refused(adni, refused, change):
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (("002_S_0295", "002_S_0413"), "subject"),
+        (("4/18/2006", "4/19/2006"), "Acq Date"),
+        (('"F"', '"M"'), "sex"),
+        (('"75"', '"76"'), "age"),
+    ],
+)
+def test_an_image_that_is_listed_in_two_ways_is_refused(adni, refused, change, what):
     header, first, *_ = (adni / "collection_4_01_2024.csv").read_text().splitlines()
     write(adni / "collection_new.csv", header, first)  # the same again is nothing
     assert len(read_scans(adni).scans) == 7
     write(adni / "collection_new.csv", header, first.replace(*change))
-    with refused(r"collection_new.csv, row 2: I101 was listed before with another subject, Acq Date or sex"):
+    with refused(rf"collection_new.csv, row 2: I101 was listed before with another {what}: delete the wrong row"):
         read_scans(adni)
+
+
+def test_ages_that_are_rounded_otherwise_are_told_and_blanks_filled_in(adni):
+    header, first, *_ = (adni / "collection_4_01_2024.csv").read_text().splitlines()
+    write(adni / "collection_older.csv", header, first.replace('"75"', '"74.6"').replace('"F"', '""'))
+    found = read_scans(adni)  # the older list comes second
+    assert {(scan.sex, scan.age) for scan in found.scans} == {("F", 75)}
+    line = (
+        "ages that lists of images give in two ways, less than a year apart (1): the first is taken: I101 75 and 74.6"
+    )
+    assert line in told(found)
+    write(adni / "collection_0.csv", header, first.replace('"75"', '""'))  # the first list knows no age
+    assert {scan.age for scan in read_scans(adni).scans} == {75}
 
 
 def test_a_date_that_may_be_another_is_refused(adni, refused):

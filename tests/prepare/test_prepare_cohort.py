@@ -217,7 +217,13 @@ if __name__ == "__main__":
 def test_killing_loses_the_scan_in_work_and_nothing_else(tmp_path, number):
     scans, out, go = write_scans(tmp_path / "in", 500, WAIT, 500), tmp_path / "out", tmp_path / "go"
     (tmp_path / "run.py").write_text(_RUN)
-    environment = {**os.environ, "MAY_GO_ON": str(go), "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"}
+    (tmp_path / "tmp").mkdir()
+    environment = {
+        **os.environ,
+        "MAY_GO_ON": str(go),
+        "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
+        "TMPDIR": str(tmp_path / "tmp"),
+    }
     command = [sys.executable, str(tmp_path / "run.py"), str(scans), str(out)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     waiting = Path(f"{go}.pid")
@@ -235,7 +241,8 @@ def test_killing_loses_the_scan_in_work_and_nothing_else(tmp_path, number):
     go.touch()
     assert subprocess.run(command, env=environment, check=False).returncode == 0
     assert verdicts(out) == {"sub-S00": "pass", "sub-S01": "pass", "sub-S02": "pass"}
-    assert not list(out.rglob(".*-unfinished-*"))
+    assert not list(out.rglob(".*-unfinished-*")) and not (out / ".brain.lock").exists()
+    assert not list((tmp_path / "tmp").glob("monai-cae-*"))
 
 
 def test_bids_sessions_keep_their_rows(tmp_path):
