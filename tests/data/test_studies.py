@@ -91,6 +91,13 @@ def test_oasis_2(oasis_2):
     assert found.scans[5].image.parts[-4:-2] == ("OAS2_RAW_PART2", "OAS2_0003_MR3")
 
 
+def test_images_of_one_name_are_told_by_their_sessions(oasis_2, refused):
+    table = oasis_2 / "oasis_longitudinal.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    with refused("1 of 6 images without a row in the table, such as OAS2_0003_MR3 "):
+        read_scans(oasis_2)
+
+
 def test_who_converts_counts_as_scanned_or_not_at_all(oasis_2, refused):
     as_scanned = load_cohort(oasis_2, controls="all")
     assert labels(as_scanned) == {"OAS2_0001_MR1": 0, "OAS2_0002_MR1": 1, "OAS2_0003_MR1": 0}
@@ -197,6 +204,20 @@ def test_oasis_3_takes_the_nearest_visit(oasis_3):
     assert any(line.startswith(doubtful) and line.endswith("OAS30003_MR_d0200") for line in said)
     cohort = load_cohort(oasis_3, controls="all", sessions="all", converters="leave_out")
     assert labels(cohort) == {"OAS30002_d0010": 1, "OAS30005_d0060": 0}
+
+
+@pytest.mark.parametrize(
+    ("written", "age"), [("65,5", 65.85), ("65.5", 65.85), ("89+", 89.35), ("", None), ("about 65", "refused")]
+)
+def test_ages_at_entry_as_people_write_them(tmp_path, refused, written, age):
+    images_of_oasis_3(tmp_path)
+    write(tmp_path / "cdr.csv", "OASISID;days_to_visit;CDRTOT", "OAS30001;0;0")
+    write(tmp_path / "demo.csv", "OASISID;AgeatEntry;GENDER", f"OAS30001;{written};1")
+    if age == "refused":
+        with refused(r"OAS30001: age at entry is 'about 65', not a number of years such as 74"):
+            read_scans(tmp_path)
+    else:
+        assert {s.name: s.age for s in read_scans(tmp_path).scans}["OAS30001_d0129"] == age  # 0.35 years later
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ class _Reading:
             subject=name,
             session=session,
             cdr=cdr,
-            age=_age(self.text(row, "age"), self.roles.get("age", "age"), where),
+            age=read_age(self.text(row, "age"), self.roles.get("age", "age"), where),
             sex=self.sexes.get(self.text(row, "sex").casefold(), ""),
             covariates={key: value for key, value in numbers.items() if value is not None},
             row=row,
@@ -329,7 +329,8 @@ class _Reading:
         return scan if self.repeated else ""
 
 
-def _age(text: str, column: str, where: str) -> float | None:
+def read_age(text: str, column: str, where: str) -> float | None:
+    """Years; None for a blank. MonaiCaeError, with the column and `where`, for what is no age."""
     if not text:
         return None
     match = _AGE.fullmatch(text)
