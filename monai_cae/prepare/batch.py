@@ -21,8 +21,9 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare.brain import gate
 from monai_cae.prepare.conversion import terminable
 from monai_cae.prepare.derivative import Place, recipe_of, write_scan
+from monai_cae.prepare.masks import read_mask
 from monai_cae.prepare.pipeline import Prepared, prepare_scan
-from monai_cae.prepare.raw import RawScan, read_raw
+from monai_cae.prepare.raw import RawScan
 from monai_cae.prepare.settings import PrepareSettings
 from monai_cae.prepare.sources import Source
 
@@ -169,7 +170,7 @@ def _work(
     try:
         recipe = recipe_of(scan, settings)
         raw = scan.read()
-        mask = read_raw(scan.mask, name=f"the mask of {scan.name}") if scan.mask else None
+        mask = read_mask(scan.mask, scan.name, scan.path, scan.orientation) if scan.mask else None
         prepared = prepare(raw, settings, mask)
         write_scan(out, scan, raw, prepared, recipe)
         seconds = time.monotonic() - started

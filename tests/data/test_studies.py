@@ -434,6 +434,17 @@ def test_an_image_that_is_listed_in_two_ways_is_refused(adni, refused, change, w
         read_scans(adni)
 
 
+def test_the_list_of_a_search_is_a_list_of_images_too(adni):
+    before = [(scan.name, scan.image, scan.row["DX"], scan.age) for scan in read_scans(adni).scans]
+    table = adni / "collection_4_01_2024.csv"
+    head, *rows = table.read_text().splitlines()
+    for one, other in (("Image Data ID", "Image ID"), ("Subject", "Subject ID"), ("Acq Date", "Study Date")):
+        head = head.replace(f'"{one}"', f'"{other}"')
+    write(adni / "idaSearch_4_01_2024.csv", head, *(row.replace('"I', '"', 1) for row in rows))  # IDs as numbers
+    table.unlink()
+    assert [(scan.name, scan.image, scan.row["DX"], scan.age) for scan in read_scans(adni).scans] == before
+
+
 def test_ages_that_are_rounded_otherwise_are_told_and_blanks_filled_in(adni):
     header, first, *_ = (adni / "collection_4_01_2024.csv").read_text().splitlines()
     write(adni / "collection_older.csv", header, first.replace('"75"', '"74.6"').replace('"F"', '""'))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from monai_cae.data.template import FRAME_SHAPE, frame_affine
 from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare import PrepareSettings
 from monai_cae.prepare.cohort import prepare_cohort
+from monai_cae.prepare.masks import read_mask
 from monai_cae.prepare.sources import Wanted, find_sources
 
 TESTS = Path(fake_preparation.__file__).parent
@@ -243,6 +245,22 @@ def test_killing_loses_the_scan_in_work_and_nothing_else(tmp_path, number):
     assert verdicts(out) == {"sub-S00": "pass", "sub-S01": "pass", "sub-S02": "pass"}
     assert not list(out.rglob(".*-unfinished-*")) and not (out / ".brain.lock").exists()
     assert not list((tmp_path / "tmp").glob("monai-cae-*"))
+
+
+def test_a_mask_lies_on_the_axes_that_were_said_of_its_scan(tmp_path):
+    """Scan and mask record the same wrong axes; --orientation puts both right, and no other mask fits."""
+    scans = write_scans(tmp_path / "in", 500)
+    (path,) = scans.glob("*.nii.gz")
+    shutil.copy(path, tmp_path / "mask.nii.gz")
+    wanted = Wanted(mask=tmp_path / "mask.nii.gz", orientation="PIR")
+    scan = find_sources(scans, wanted).scans[0]
+    mask = read_mask(scan.mask, scan.name, scan.path, scan.orientation)
+    np.testing.assert_array_equal(mask.affine, scan.read().affine)
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(image.dataobj[::-1], image.affine @ np.diag([-1, 1, 1, 1])), tmp_path / "mask.nii.gz")
+    with pytest.raises(MonaiCaeError, match="the mask of sub-S00 has another grid than the scan, whose axes were said"):
+        read_mask(scan.mask, scan.name, scan.path, scan.orientation)
+    assert read_mask(scan.mask, scan.name, scan.path).affine[0, 0] < 0  # without it each file says where it lies
 
 
 def test_bids_sessions_keep_their_rows(tmp_path):

@@ -34,7 +34,8 @@ from monai_cae.data.texts import shown
 from monai_cae.errors import MonaiCaeError
 
 _PTID = r"\d{3}_S_\d{4,5}"
-_LISTED = ("image data id", "subject", "acq date", "description")
+_LISTED = {"Image Data ID", "subject", "Acq Date", "Description"}
+_OF_SEARCH = {"image id": "Image Data ID", "subject id": "subject", "study date": "Acq Date"}  # of idaSearch_*.csv
 _NAMES = {
     "image data id": "Image Data ID", "subject": "subject", "sex": "sex", "age": "age", "acq date": "Acq Date",
     "description": "Description", "visit": "Visit", "modality": "Modality",
@@ -151,17 +152,19 @@ def _listed(tables: Sequence[Path], root: Path) -> tuple[dict[str, list[Row]], l
     Raises:
         MonaiCaeError: no such list, an invalid date, or an image that is listed with two subjects, dates, sexes, ages.
     """
-    lists = [path for path in tables if {*_LISTED} <= {name.lower() for name in read_header(path)}]
+    named = {path: _named(read_header(path)) for path in tables}
+    lists = [path for path, names in named.items() if {*names.values()} >= _LISTED]
     if not lists:
         raise MonaiCaeError(
             f"no list of the images in {root}: LONI gives it as CSV beside the collection, with Image Data ID, "
-            "Subject, Acq Date and Description; put it there, or name the folder that has it with --table"
+            "Subject, Acq Date and Description, or of a search, with Image ID, Subject ID, Study Date and Description; "
+            "put it there, or name the folder that has it with --table"
         )
-    images: dict[str, Row] = {}
+    images: dict[str, dict[str, str]] = {}
     rounded: dict[str, str] = {}
     for path in lists:
         for number, cells in read_cells(path).rows:
-            row = {_NAMES.get(name.lower(), name): value.strip() for name, value in cells.items()}
+            row = {named[path][name]: value.strip() for name, value in cells.items()}
             image = f"I{row['Image Data ID'].lstrip('iI')}"
             if row.get("Modality", "MRI").upper() not in ("MRI", "MR") or not _T1.search(row["Description"]):
                 continue
@@ -184,6 +187,15 @@ def _listed(tables: Sequence[Path], root: Path) -> tuple[dict[str, list[Row]], l
         sessions[f"{row['subject']} {float(row['Acq Date']):.0f}"].append(row)
     text = f"ages that lists of images give in two ways, less than a year apart ({len(rounded)}): the first is taken"
     return dict(sessions), [Note(text, tuple(rounded.values())[:NAMED])] if rounded else []
+
+
+def _named(header: Sequence[str]) -> dict[str, str]:
+    """Column of a list of images -> its name here; LONI's two lists call some otherwise."""
+    names = {name: _NAMES.get(name.lower(), name) for name in header}
+    for name in header:
+        if (other := _OF_SEARCH.get(name.lower())) and other not in names.values():
+            names[name] = other
+    return names
 
 
 def _years_apart(one: str, other: str) -> float:
