@@ -304,6 +304,15 @@ def test_an_experiment_and_nothing_are_no_model(refused, model, others, tmp_path
     assert "no model at nowhere: give an unpacked package, a run's folder or a checkpoint" in refused("nowhere", others)
 
 
+def test_results_go_neither_into_the_model_nor_into_the_cohort(refused, model, others):
+    for number, what in enumerate(("model", "cohort")):
+        folder = (model, others)[number]
+        assert refused(model, others, folder, "--overwrite", "true") == (
+            f"{folder} is the folder of the {what}: choose another folder for the results"
+        )
+    assert (model / "results_evaluate.json").is_file() and not (others / "results.md").exists()
+
+
 def test_a_package_is_tested_like_its_run(model, others, evaluated, tmp_path, capsys):
     assert main(["package", str(tmp_path / "cae.zip"), "--output-dir", str(model)]) == 0
     assert main(["bundle", str(tmp_path / "cae"), "--from", str(tmp_path / "cae.zip")]) == 0

@@ -84,6 +84,9 @@ def evaluate(options: argparse.Namespace) -> None:
     from monai_cae.sharing.settings import evaluation_settings
 
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "output_dir"))
+    for what, taken in (("the model", options.model), ("the cohort", options.cohort)):
+        if taken.is_dir() and options.out.resolve() == taken.resolve():
+            raise MonaiCaeError(f"{options.out} is the folder of {what}: choose another folder for the results")
     found = evaluation_settings(options.model, trust=options.trust)
     if any(part.startswith(("--cohort#task", "--cohort#positive", "--cohort#label_column")) for part in given):
         found = {name: value for name, value in found.items() if not name.startswith("cohort#")}  # the model's rule

@@ -74,7 +74,7 @@ def read_mask(mask: Path, name: str, scan: Path | None = None, orientation: str 
     ours, theirs = (find_volume(str(path)).layout for path in (mask, scan))
     if ours.shape != theirs.shape or not np.allclose(ours.stored.affine, theirs.stored.affine, atol=1e-3):
         raise MonaiCaeError(
-            f"{called} has another grid than the scan, whose axes were said (--orientation) and not read: give a mask on "
-            "the scan's own voxels"
+            f"{called} has another grid than the scan, whose axes were said (--orientation) and not read: give a mask "
+            "on the scan's own voxels"
         )
     return read_raw(mask, orientation, name=called)
