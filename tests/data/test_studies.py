@@ -228,7 +228,11 @@ def test_ages_at_entry_as_people_write_them(tmp_path, refused, written, age):
             {},
             r"row 2: days_to_visit is 'first', not a num",
         ),
-        ({"CDR.csv": "OASISID,days_to_visit,CDRTOT\nOAS30001,1,7"}, {}, r"CDR is 7, not 0, 0\.5, 1, 2 or 3"),
+        (
+            {"CDR.csv": "OASISID,days_to_visit,CDRTOT\nOAS30001,1,7"},
+            {},
+            r", OAS30001 d0129: CDR is 7, not 0, 0\.5",
+        ),
         ({}, {}, r"no table of clinical visits in .*: put OASIS3_UDSb4_cdr\.csv or the ADRC clinical data there"),
         (
             {"CDR.csv": "OASISID,days_to_visit,CDRTOT\nOAS30001,1,0"},

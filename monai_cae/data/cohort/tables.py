@@ -120,8 +120,10 @@ def subjects_in(
     subject_pattern: str = "",
     missing_codes: Any = MISSING_CODES,
     sex_codes: str = "",
+    joined: bool = False,
 ) -> Table:
-    """`read_subjects` of what has been read, or joined; errors call it `path`."""
+    """`read_subjects` of what has been read; errors call it `path`, and rows by their numbers, or by subject and session
+    where they were `joined` from several tables."""
     rows = [row for _, row in cells.rows]
     if not rows:
         raise MonaiCaeError(f"{path} has no rows: name another --table")
@@ -137,7 +139,10 @@ def subjects_in(
     sexes = _sexes(rows, roles.get("sex", ""), sex_codes, missing, path, notes)
     unique_id = next((column for column in ids if len({row[column] for row in rows}) == len(rows)), "")
     reading = _Reading(roles, ids, unique_id, len(set(owners)) < len(rows), missing, sexes)
-    scans = [reading.scan(row, f"{path}, row {number}") for number, row in cells.rows]
+    scans = [
+        reading.scan(row, f"{path}, {owner} {row.get('session', '')}".strip() if joined else f"{path}, row {number}")
+        for (number, row), owner in zip(cells.rows, owners, strict=True)
+    ]
     _note_ages(rows, roles, notes)
     scans, guessed = name_persons(scans, subject_pattern, str(path))
     for name, count in Counter(scan.name for scan in scans).items():
