@@ -122,8 +122,8 @@ def subjects_in(
     sex_codes: str = "",
     joined: bool = False,
 ) -> Table:
-    """`read_subjects` of what has been read; errors call it `path`, and rows by their numbers, or by subject and session
-    where they were `joined` from several tables."""
+    """`read_subjects` of what has been read. Errors call it `path`, and rows by their numbers or, where they were
+    `joined` from several tables, by subject and session."""
     rows = [row for _, row in cells.rows]
     if not rows:
         raise MonaiCaeError(f"{path} has no rows: name another --table")
