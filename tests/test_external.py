@@ -257,6 +257,20 @@ def test_subjects_under_other_names_are_found_by_their_images(run_bundle, refuse
     }
 
 
+def test_volumes_that_say_where_they_lie_are_told_from_those_that_do_not(model, others, tmp_path):
+    root, table = tmp_path / "nifti", []
+    for row in rows_of(others / "oasis_cross-sectional.csv"):
+        (image,) = others.glob(f"disc*/{row['ID']}/**/*_gfc.hdr")
+        path = root / f"sub-{row['ID'][5:9]}" / "anat" / f"sub-{row['ID'][5:9]}_T1w.nii.gz"
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(np.asarray(nib.load(image).dataobj)[..., 0], np.eye(4)), path)
+        table.append({"participant_id": f"sub-{row['ID'][5:9]}", "cdr": row["CDR"]})
+    write_rows(root / "participants.csv", table)
+    assert main(["evaluate", str(model), str(root), str(tmp_path / "out"), "--device", "cpu"]) == 0
+    page = (tmp_path / "out" / "results.md").read_text()
+    assert "**PLACE UNSURE**: the volumes of the network's training do not record where they lie" in page
+
+
 def test_subjects_are_found_as_prepare_and_clinica_write_them(refused, model, discs, tmp_path):
     """BIDS labels have no punctuation: OAS1_0001 is sub-OAS10001 after `monai-cae prepare`."""
     for number, prefix in enumerate(("sub-OAS1", "sub-OASIS1")):
@@ -367,6 +381,7 @@ def test_what_is_not_known_of_the_training_is_a_caveat(refused, model, others, t
         "**TRAINING UNKNOWN**: whether the network has seen these subjects is not known, as the weights do not" in page
     )
     assert "| AUC |" in page and page.count("| not known |") == 13 and "OTHER LABELS" not in page
+    assert "PLACE UNSURE" not in page
     command = ["evaluate", str(model), str(others), str(tmp_path / "hidden"), "--device", "cpu", "--hash-ids", "true"]
     said = refused(*command[1:4], "--hash-ids", "true")
     assert said.startswith("whether the network has seen these subjects can't be told") and "--hash_ids false" in said

@@ -204,6 +204,11 @@ def _caveats(
     if not pretrained_on or (unsure and not facts["leaks"]):
         why = "the weights do not say" if not pretrained_on else "they were made with another --hash_ids"
         found.append(f"TRAINING UNKNOWN: whether the network has seen these subjects is not known, as {why}.")
+    if audit["unplaced"]:
+        found.append(
+            "PLACE UNSURE: the volumes of the network's training do not record where they lie, as OASIS-1's, and these "
+            "do: the slice may lie some millimetres off, and left and right may be exchanged."
+        )
     alike = [one["message"] for one in audit["findings"] if one["check"] == ALIKE]
     if alike:
         found.append(f"NAMES ALIKE: {alike[0]} (earlier training is the network's); audit.html has all {len(alike)}.")

@@ -9,6 +9,7 @@ from typing import Any
 from monai_cae.data.cohort.pseudonyms import with_pseudonyms
 from monai_cae.data.cohort.selection import Labels
 from monai_cae.data.images.extraction import Extraction
+from monai_cae.data.images.frames import Frame, frames_of
 from monai_cae.data.images.readers import read_image
 from monai_cae.data.splits.audit import PRETRAINING, audit_datalist
 from monai_cae.data.splits.datalists import SETS, Item, checked_item, read_content, recorded_folder
@@ -50,6 +51,7 @@ def audit_external(
     *,
     pretrained_on: Sequence[str] = (),
     checkpoints: Sequence[str | Path] = (),
+    training: Frame | None = None,
     allow_leaks: bool = False,
     target: Labels | None = None,
 ) -> dict[str, Any]:
@@ -61,9 +63,11 @@ def audit_external(
     Args:
         sets, extraction, pretrained_on, allow_leaks, target: see `audit_training`.
         checkpoints: the weights of the network, in the folders that their runs have left.
+        training: where the weights say that the volumes of the training lie.
 
     Returns:
-        The audit as plain data; "images_of_training" counts those that were compared, and those that were not there.
+        The audit as plain data; "images_of_training" counts those that were compared, and those that were not there;
+        "unplaced" is true where the training's volumes do not say where they lie, and some of these do.
 
     Raises:
         MonaiCaeError: it has seen some of them, or that can't be told because of pseudonyms, and it is not allowed.
@@ -92,7 +96,13 @@ def audit_external(
             f"{audit.leaks[0].message}{more}; leave them out of the table, or go on with --allow_leaks true: every "
             "result will say so"
         )
-    return {**audit.to_dict(), "images_of_training": {"compared": len(seen), "missing": missing}}
+    frames = frames_of([item["image"] for item in sets.test], extraction)
+    unplaced = training is not None and not training.codes and any(frame.codes for frame in frames)
+    return {
+        **audit.to_dict(),
+        "images_of_training": {"compared": len(seen), "missing": missing},
+        "unplaced": unplaced,
+    }
 
 
 def images_of_training(
