@@ -295,6 +295,11 @@ def test_subjects_are_found_as_prepare_and_clinica_write_them(refused, model, di
         (lambda root: None, ["--plane", "coronal"], "was trained with plane axial, not coronal"),
         (lambda root: None, ["--slice-index", "9"], "was trained with slice_index 11, not 9"),
         (lambda root: None, ["--cohort#task", "ad"], "no patient (CDR >= 1) among 22 scans"),
+        (
+            lambda root: None,
+            ["--threshold", "youden"],
+            "the threshold is the network's own, or a number: no validation",
+        ),
         (lambda root: None, ["--output-dir", "elsewhere"], "output_dir is given without a name"),
     ],
 )

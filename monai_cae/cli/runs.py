@@ -84,6 +84,11 @@ def evaluate(options: argparse.Namespace) -> None:
     from monai_cae.sharing.settings import evaluation_settings
 
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "output_dir"))
+    words = {f"--threshold{between}{word}" for word in ("youden", "accuracy", "f1") for between in (" ", "=")}
+    if any(words & {part, " ".join(pair)} for part, *pair in zip(given, given, [*given[1:], ""], strict=True)):
+        raise MonaiCaeError(
+            "the threshold is the network's own, or a number: no validation subjects are here to choose one"
+        )
     for what, taken in (("the model", options.model), ("the cohort", options.cohort)):
         if taken.is_dir() and options.out.resolve() == taken.resolve():
             raise MonaiCaeError(f"{options.out} is the folder of {what}: choose another folder for the results")
