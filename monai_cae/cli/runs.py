@@ -26,6 +26,11 @@ from monai_cae.cli.prepare import inputs_given
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 
+# what the settings of inference.json decide without a scan: their names, and whether weights, slice and threshold fit
+_FITS = (
+    "$[monai_cae.networks.load_weights(@network_def, @checkpoint), "
+    "@network_input.training_of(monai_cae.networks.trained_with(@checkpoint)), @prediction_table]"
+)
 _STAGES = ("pretrain", "train", "evaluate", "baselines", "inference")
 
 
@@ -57,8 +62,11 @@ def predict(options: argparse.Namespace) -> int:
         places = _places(dataset_dir=scans, predictions=options.out / "predictions.csv")
         _bundle("run", "--config_file", str(config), *settings, *places, *further, *given)
 
+    def check() -> None:
+        _bundle("run", "_checked", "--config_file", str(config), *settings, *given, "--_checked", _FITS, quiet=True)
+
     if options.prepare:
-        return predict_raw(options, given, checkpoint, infer)
+        return predict_raw(options, given, checkpoint, infer, check)
     refuse_inputs([name for name in inputs_given(options) if name != "table"])
     infer(options.scans, ["--table", str(options.table)] if options.table else [])
     return 0
@@ -68,6 +76,14 @@ def evaluate(options: argparse.Namespace) -> None:
     from monai_cae.sharing.settings import evaluation_settings
 
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "output_dir"))
+    words = {f"--threshold{between}{word}" for word in ("youden", "accuracy", "f1") for between in (" ", "=")}
+    if any(words & {part, " ".join(pair)} for part, *pair in zip(given, given, [*given[1:], ""], strict=True)):
+        raise MonaiCaeError(
+            "the threshold is the network's own, or a number: no validation subjects are here to choose one"
+        )
+    for what, taken in (("the model", options.model), ("the cohort", options.cohort)):
+        if taken.is_dir() and options.out.resolve() == taken.resolve():
+            raise MonaiCaeError(f"{options.out} is the folder of {what}: choose another folder for the results")
     found = evaluation_settings(options.model, trust=options.trust)
     if any(part.startswith(("--cohort#task", "--cohort#positive", "--cohort#label_column")) for part in given):
         found = {name: value for name, value in found.items() if not name.startswith("cohort#")}  # the model's rule
@@ -86,10 +102,11 @@ def _places(**paths: Path) -> list[str]:
     return [part for name, text in shown.items() for part in (f"--{name}", text)]
 
 
-def _bundle(*arguments: str) -> None:
-    """Print a command of `python -m monai.bundle` and run it."""
+def _bundle(*arguments: str, quiet: bool = False) -> None:
+    """Print a command of `python -m monai.bundle`, unless `quiet`, and run it."""
     shown = (f'"{part}"' if "'" in part and not set(part) & set('"$`\\!') else quote(part) for part in arguments)
-    print(" ".join(["python -m monai.bundle", *shown]), flush=True)
+    if not quiet:
+        print(" ".join(["python -m monai.bundle", *shown]), flush=True)
     warnings.filterwarnings("ignore", "parsing config_file")  # MONAI's advice to trust configs: these are our own
     sys.argv = ["monai.bundle", *arguments]
     try:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from monai_cae import DISCLAIMER
 from monai_cae.data import Sets, recorded_rules
-from monai_cae.data.splits.audit import PRETRAINING
+from monai_cae.data.splits.audit import ALIKE, PRETRAINING
 from monai_cae.data.splits.datalists import read_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import result_figures
@@ -37,7 +37,6 @@ from monai_cae.training.stages.earlier import remove
 from monai_cae.training.stages.run import data_kind, write_json
 
 SCANS = "predictions_scans.csv"
-_UNCOMPARED = "by their names alone: the images that the network was trained on are not at hand"
 
 
 @dataclass(frozen=True)
@@ -115,6 +114,7 @@ def report_external(
     )
     notes = [] if sets.hashed else (content.get("recipe") or {}).get("notes", [])  # they give examples of IDs
     summary = _summary(results, own, facts, tested, cohort, rules)
+    summary["images_of_training"] = audit["images_of_training"]
     _write(output, results, summary)
     page = external_page(results, own, summary, [*notes, *audit["notes"]])
     write_text(output / "results.md", page)
@@ -204,6 +204,14 @@ def _caveats(
     if not pretrained_on or (unsure and not facts["leaks"]):
         why = "the weights do not say" if not pretrained_on else "they were made with another --hash_ids"
         found.append(f"TRAINING UNKNOWN: whether the network has seen these subjects is not known, as {why}.")
+    if audit["unplaced"]:
+        found.append(
+            "PLACE UNSURE: the volumes of the network's training do not record where they lie, as OASIS-1's, and these "
+            "do: the slice may lie some millimetres off, and left and right may be exchanged."
+        )
+    alike = [one["message"] for one in audit["findings"] if one["check"] == ALIKE]
+    if alike:
+        found.append(f"NAMES ALIKE: {alike[0]} (earlier training is the network's); audit.html has all {len(alike)}.")
     if any(own.rules) and own.rules != rules:
         found.append(
             f"OTHER LABELS: the network learned {own.rules[0]} against {own.rules[1]}, and is tested on {rules[0]} "
@@ -282,11 +290,22 @@ def external_page(results: Results, own: Own, summary: Mapping[str, Any], notes:
         beside=markdown(
             [["score", "this cohort", "own test set"], *_beside(results, own, [*results.target.score_names])[1:]]
         ),
-        compared=_UNCOMPARED,
+        compared=_compared(**summary["images_of_training"]),
         notes=notes,
         LABELS=LABELS,
         with_interval=with_interval,
     )
+
+
+def _compared(compared: int, missing: int) -> str:
+    """How subjects were compared with those of the training, as the page says it."""
+    if not compared:
+        return (
+            "by their names alone: the images that the network was trained on are not at hand. The same person under "
+            "another name would pass unnoticed"
+        )
+    others = f"; {missing} others are not at hand, and of these the names were compared alone" if missing else ""
+    return f"by their names, and with the {compared} images of the training by their pixels{others}"
 
 
 def _drawings(results: Results, own: Own, summary: Mapping[str, Any]) -> dict[str, Figure]:

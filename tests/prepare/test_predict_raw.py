@@ -192,6 +192,21 @@ def test_covariates_come_from_the_rows_of_the_sessions(tmp_path):
     assert rows["sub-P3_ses-visit1"]["warnings"] == ""
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("--slice-indx", "3"), "unknown setting --slice_indx: did you mean --slice_index?"),
+        (("--slice-index", "7"), "was trained with slice_index 106, not 7"),
+        (("--channels", "[4,8]"), "model.pt"),
+        (("--threshold", "high"), "threshold must be"),
+    ],
+)
+def test_settings_that_can_t_predict_are_told_before_anything_is_prepared(model, tmp_path, settings, message):
+    raw = write_scans(tmp_path / "raw", {"S0": (500, "")})
+    assert message in mistake(predict, model, raw, tmp_path / "out", *settings)
+    assert not (tmp_path / "out").exists()
+
+
 def test_options_of_the_preparation_need_it(model, tmp_path, capsys):
     assert main(["predict", str(model), str(tmp_path), str(tmp_path / "out"), "--series", "3"]) == 1
     assert "--series is for raw scans: give --prepare, too, or leave it out" in capsys.readouterr().err

@@ -120,8 +120,10 @@ def subjects_in(
     subject_pattern: str = "",
     missing_codes: Any = MISSING_CODES,
     sex_codes: str = "",
+    joined: bool = False,
 ) -> Table:
-    """`read_subjects` of what has been read, or joined; errors call it `path`."""
+    """`read_subjects` of what has been read. Errors call it `path`, and rows by their numbers or, where they were
+    `joined` from several tables, by subject and session."""
     rows = [row for _, row in cells.rows]
     if not rows:
         raise MonaiCaeError(f"{path} has no rows: name another --table")
@@ -137,7 +139,10 @@ def subjects_in(
     sexes = _sexes(rows, roles.get("sex", ""), sex_codes, missing, path, notes)
     unique_id = next((column for column in ids if len({row[column] for row in rows}) == len(rows)), "")
     reading = _Reading(roles, ids, unique_id, len(set(owners)) < len(rows), missing, sexes)
-    scans = [reading.scan(row, f"{path}, row {number}") for number, row in cells.rows]
+    scans = [
+        reading.scan(row, f"{path}, {owner} {row.get('session', '')}".strip() if joined else f"{path}, row {number}")
+        for (number, row), owner in zip(cells.rows, owners, strict=True)
+    ]
     _note_ages(rows, roles, notes)
     scans, guessed = name_persons(scans, subject_pattern, str(path))
     for name, count in Counter(scan.name for scan in scans).items():
@@ -309,7 +314,7 @@ class _Reading:
             subject=name,
             session=session,
             cdr=cdr,
-            age=_age(self.text(row, "age"), self.roles.get("age", "age"), where),
+            age=read_age(self.text(row, "age"), self.roles.get("age", "age"), where),
             sex=self.sexes.get(self.text(row, "sex").casefold(), ""),
             covariates={key: value for key, value in numbers.items() if value is not None},
             row=row,
@@ -329,7 +334,8 @@ class _Reading:
         return scan if self.repeated else ""
 
 
-def _age(text: str, column: str, where: str) -> float | None:
+def read_age(text: str, column: str, where: str) -> float | None:
+    """Years; None for a blank. MonaiCaeError, with the column and `where`, for what is no age."""
     if not text:
         return None
     match = _AGE.fullmatch(text)
