@@ -36,7 +36,7 @@ _T1_VALUES = (0.0, 67.0, 125.0, 150.0, 175.0, 190.0, 205.0, 222.0, 255.0)
 _T1_BRIGHTNESS = (_CSF, _CSF, 0.22, 0.36, 0.50, 0.59, 0.74, 0.97, 1.03)
 _VENTRICLE_REACH_MM = 13.0  # how far around the ventricles tissue gives way
 _CORTEX_MM = 5.6  # depth from the white matter at which a young cortex ends
-_TEMPORAL_MM = 2.0  # by how much more it thins in the temporal lobes, per share of the hippocampus that is lost
+_TEMPORAL_MM = 3.0  # by how much more it thins in the temporal lobes, per share of the hippocampus that is lost
 
 
 def write_phantom(
