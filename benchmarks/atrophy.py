@@ -23,7 +23,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 
 from monai_cae.data.phantom import synthetic_brains
-from monai_cae.evaluation import delong
+from monai_cae.evaluation.comparison import delong
 from monai_cae.training.models.baselines import UnitNormScaler
 
 AXIAL, CORONAL, SAGITTAL = 67, 107, 114  # counted from 1, through the hippocampus; axial 106 is the paper's
