@@ -7,8 +7,8 @@ side that rests on white matter, and fluid takes the place.
 Volumes, in patients against controls: hippocampus 12 % less in mild cognitive impairment and 24 % less in Alzheimer's
 disease (Shi et al. 2009, Hippocampus 19:1055-1064); the hippocampus of CDR 0.5, 1 and 2 lies 1.75, 1.99 and 2.22
 standard deviations below the controls' mean (Jack et al. 1997, Neurology 49:786-794); the amygdala loses as much as the
-hippocampus (Poulin et al. 2011, Psychiatry Res 194:7-13). The temporal horn's width tells patients from controls best at
-3.9 mm at the age of 50 to 8.1 mm at 90 (Int J Geriatr Psychiatry 2004; 19:570-574).
+hippocampus (Poulin et al. 2011, Psychiatry Res 194:7-13). The temporal horn's width that best tells patients from controls
+is 3.9 mm at the age of 50 and 8.1 mm at 90 (2004, Int J Geriatr Psychiatry 19:570-574).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _AXIS_MM = (
 )
 _ALONG, _UP = (-0.79, 0.61), (0.61, 0.79)  # in y and z: its direction, and across it
 _HIPPOCAMPUS_MM = (10.5, 3.0, 5.5)  # half-axes sideways, along and up, of the ellipsoids strung on it
-_AMYGDALA_MM, _AMYGDALA_HALF_MM = (21.5, -3.5, -18.5), (9.0, 7.0, 8.0)  # near Seitzman's (20, -2, -22)
+_AMYGDALA_MM, _AMYGDALA_HALF_MM = (21.5, -3.5, -18.5), (9.0, 7.0, 8.0)  # Seitzman's is at (20, -2, -23)
 _GREY = (135, 195)  # T1 between the fluid and the white matter around
 _HORN_MM = 16.0  # how far tissue gives way to the temporal horn, per share of the hippocampus that is lost
 _REACH_MM = 10.0  # from there to where nothing moves

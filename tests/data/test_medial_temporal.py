@@ -96,9 +96,7 @@ def test_the_option_leaves_the_table_and_the_draws_alone():
 
 
 def test_loss_is_of_the_hippocampus_alone(anatomy):
-    images = [
-        phantom._render(anatomy, Atrophy(2.0, 0.9, lost), np.random.default_rng(1)) for lost in (0.0, 0.15, 0.35)
-    ]
+    images = [phantom._render(anatomy, Atrophy(2.0, 0.9, lost), np.random.default_rng(1)) for lost in (0.0, 0.15, 0.35)]
     whole = images[0].hippocampus_ml
     assert 7 < whole < 12, "both, in a space that is larger than most heads"
     assert [image.hippocampus_ml / whole for image in images[1:]] == pytest.approx([0.85, 0.65], abs=0.03)
