@@ -7,8 +7,8 @@ side that rests on white matter, and fluid takes the place.
 Volumes, in patients against controls: hippocampus 12 % less in mild cognitive impairment and 24 % less in Alzheimer's
 disease (Shi et al. 2009, Hippocampus 19:1055-1064); the hippocampus of CDR 0.5, 1 and 2 lies 1.75, 1.99 and 2.22
 standard deviations below the controls' mean (Jack et al. 1997, Neurology 49:786-794); the amygdala loses as much as the
-hippocampus (Poulin et al. 2011, Psychiatry Res 194:7-13). The temporal horn's width that best tells patients from controls
-is 3.9 mm at the age of 50 and 8.1 mm at 90 (2004, Int J Geriatr Psychiatry 19:570-574).
+hippocampus (Poulin et al. 2011, Psychiatry Res 194:7-13). The width of the temporal horn that best tells patients from
+controls is 3.9 mm at the age of 50 and 8.1 mm at 90 (2004, Int J Geriatr Psychiatry 19:570-574).
 """
 
 from __future__ import annotations
