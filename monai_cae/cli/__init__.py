@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("out", type=Path, help="new or empty folder")
     counted = (60, "number of subjects, half of them patients (default: 60)")
     add_options(phantom, subjects=counted, seed=(0, "the same seed writes the same files (default: 0)"))
-    add_flags(phantom, "head")
+    add_flags(phantom, "head", "volumes")
 
     text = "raw T1w scans, DICOM or NIfTI, into the paper's kind of image, as a BIDS derivative with a QC page"
     prepare.add_prepare(command("prepare", prepare.prepare, text))

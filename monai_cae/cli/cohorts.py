@@ -33,6 +33,7 @@ def phantom(options: argparse.Namespace) -> None:
         subjects=options.subjects,
         seed=options.seed,
         progress=progress("synthetic subjects", "subject", options.subjects),
+        volumes=options.volumes,
     )
     print(f"{options.subjects} synthetic subjects (not real MRI) in {options.out}")
     print(f"next: monai-cae {'prepare' if options.head else 'cohort'} {options.out}" + " PREPARED" * options.head)

@@ -22,6 +22,9 @@ LAYOUTS = "cohort folder (OASIS-1 to -3, ADNI, AIBL, IXI, BIDS, Clinica CAPS, or
 
 FLAGS = {
     "head": "write raw scans, as BIDS: each brain in a scalp and a skull, turned, biased and stored along any axes",
+    "volumes": "atrophy for whole volumes: with CDR the hippocampus, amygdala and temporal lobe shrink, the rest less "
+    "than without, so that slices through the hippocampus and volumes tell more than slice 106; adds "
+    "truth.csv, with volumes in ml",
     "trust": "accept configs that are not monai-cae's own; they can run any program",
     "hash-ids": "keyed hashes instead of subject IDs in everything printed and drawn",
     "allow-other-frame": "accept slices more than 5 mm or 10 degrees from where the others lie",
