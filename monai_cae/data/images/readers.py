@@ -156,7 +156,7 @@ def check_slice(array: np.ndarray, where: str) -> None:
     """MonaiCaeError where a slice has values that are not finite or that no scan has, or is zero everywhere."""
     if array.dtype.kind in "iu":
         array = array.view(array.dtype.newbyteorder("="))  # zero in any byte order; native numbers need no conversion
-        largest = 1.0 if array.any() else 0.0
+        largest = 1.0 if array[tuple([size // 2 for size in array.shape])] or array.any() else 0.0  # a brain is there
     else:
         largest = float(max(abs(array.max()), abs(array.min())))  # of NaN both are NaN
     if not math.isfinite(largest):

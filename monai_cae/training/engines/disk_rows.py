@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import weakref
 import zlib
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ class DiskRows:
     is gone or cut off is an error in one line instead of the end of the process.
 
     Args:
-        path: the file, which stays open.
+        path: the file, open as long as this object is there.
         shape: of all rows, `(rows, ...)`.
         dtype: of a number.
     """
@@ -32,7 +33,8 @@ class DiskRows:
 
     def __init__(self, path: Path, shape: Sequence[int], dtype: torch.dtype) -> None:
         self.path, self.shape, self.dtype = path, torch.Size(shape), dtype
-        self._file = path.open("rb", buffering=0)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
 
     @property
     def row_bytes(self) -> int:
@@ -55,7 +57,7 @@ class DiskRows:
         out = torch.empty((len(where), *self.shape[1:]), dtype=self.dtype) if out is None else out
         try:
             for row, number in zip(out, where.tolist(), strict=True):
-                if os.preadv(self._file.fileno(), [row.numpy().data], number * self.row_bytes) != self.row_bytes:
+                if os.preadv(self._descriptor, [row.numpy().data], number * self.row_bytes) != self.row_bytes:
                     raise OSError("it is cut off")
         except OSError as error:
             raise MonaiCaeError(
@@ -65,7 +67,7 @@ class DiskRows:
 
     def is_whole(self, sums: Sequence[int]) -> bool:
         """Whether the file has all rows, with these checksums; see `checksum`."""
-        return os.fstat(self._file.fileno()).st_size == self.nbytes and all(
+        return os.fstat(self._descriptor).st_size == self.nbytes and all(
             checksum(self.take(torch.tensor([number]))) == known for number, known in enumerate(sums)
         )
 

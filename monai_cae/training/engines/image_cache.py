@@ -157,7 +157,7 @@ class ImageCache(Dataset):
             print(f"{path} is not as it was written: made anew", flush=True)
             return None
         self._shape, self._dtype, self.steps, self.rest = shape, dtype, content["steps"], content["rest"]
-        print(f"{len(self)} images are read from {path}, as before ({_gib(rows.nbytes)})", flush=True)
+        print(f"{len(self)} images are read from {path}, as before ({_size(rows.nbytes)})", flush=True)
         return rows
 
     def _filled(self, room: _Room) -> bool:
@@ -190,14 +190,14 @@ class ImageCache(Dataset):
     def _tell(self, size: int) -> None:
         """Say what goes to the disk and why; MonaiCaeError where it has no space for it."""
         sizes = " x ".join(map(str, self._shape))
-        why = f"{len(self)} images of {sizes} take {_gib(size)}, and cache_share {self.share:g} of the free"
+        why = f"{len(self)} images of {sizes} take {_size(size)}, and cache_share {self.share:g} of the free"
         left = shutil.disk_usage(self.folder).free
         if size > left:
             raise MonaiCaeError(
-                f"{why} memory is {_gib(self.limit)}; {self.folder} has {_gib(left)} left: free some space, choose "
+                f"{why} memory is {_size(self.limit)}; {self.folder} has {_size(left)} left: free some space, choose "
                 "another --output_dir, or raise --cache_share"
             )
-        print(f"{why} memory is {_gib(self.limit)}: they are read from {self.folder} batch by batch", flush=True)
+        print(f"{why} memory is {_size(self.limit)}: they are read from {self.folder} batch by batch", flush=True)
 
     def _name(self) -> Path:
         """By what the items are and when their images were written."""
@@ -257,5 +257,5 @@ def _stamp(path: str) -> list[tuple[int, int]]:
     return [(found.st_size, found.st_mtime_ns) for found in (file.stat() for file in files if file.exists())]
 
 
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB"
+def _size(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
