@@ -43,9 +43,9 @@ class InflatedFile:
         while self._position < position:
             if not self._inflated(min(_SKIPPED, position - self._position)):
                 return 0
-        view, filled = memoryview(np.frombuffer(buffer, np.uint8)), 0
+        view, filled = np.frombuffer(buffer, np.uint8), 0
         while filled < len(view) and (found := self._inflated(len(view) - filled)):
-            view[filled : filled + len(found)] = found
+            view[filled : filled + len(found)] = np.frombuffer(found, np.uint8)
             filled += len(found)
         return filled
 
