@@ -18,12 +18,11 @@ from typing import Any
 import torch
 from bare import BareLoop, machine, require_gpu
 from report import Row, alternate, finish
-from workload import UNVALIDATED, Items, Stage
+from workload import THREE, UNVALIDATED, Items, Stage
 
 from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder
 
 SHAPE, VOLUMES, BATCH = (88, 104, 88), 16, 4
-THREE = {"network_def#encoder#spatial_dims": 3, "network_def#decoder#spatial_dims": 3}
 
 
 def items(count: int, shape: Sequence[int]) -> Items:
