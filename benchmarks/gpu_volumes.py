@@ -37,7 +37,8 @@ def compare(volumes: Items, batch: int, epochs: int, turns: int, device: str, **
     network = ConvAutoencoder(encoder=encoder, decoder=ConvDecoder(spatial_dims=3, channels=channels))
     bare = BareLoop(network, torch.stack([item["image"] for item in volumes]).to(device), batch)
     steps = -(-len(volumes) // batch) * epochs
-    given = {"batch_size": batch, "patience": 10**6, "device": device, **THREE, **options}
+    given = {**THREE, "image_size": list(volumes[0]["image"].shape[1:]), "channels": list(channels)}
+    given |= {"batch_size": batch, "patience": 10**6, "device": device, **options}
     with (
         tempfile.TemporaryDirectory() as folder,
         Stage("pretrain.json", volumes, folder, **UNVALIDATED, **given) as ours,

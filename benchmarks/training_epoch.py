@@ -10,7 +10,7 @@ that are in memory, engine, loader, metrics, checkpoint and MLflow included, les
 don't have. All ways take turns; medians are compared. Keras runs as Keras runs it: float32, `model.fit`.
 
 The 3D CAE has 64 volumes of 88 x 104 x 88 (8 with --quick), channels and batches of with_volume.yaml, and the images
-in the cache of a training, 16 bits a number. Its processor time is a row of its own, for machines where others compute too.
+in the cache of a training, 16 bits a number. Its processor time has a row too, as others may compute here.
 """
 
 from __future__ import annotations
@@ -104,11 +104,10 @@ def volumes(count: int, turns: int, half: bool) -> list[Row]:
     """An epoch of the 3D CAE, ours and bare in turn: seconds, and those of the processor."""
     cached = volume_cache(count)
     images = torch.stack([cached[number]["image"] for number in range(count)])
-    options = {"channels": VOLUME_CHANNELS, "batch_size": VOLUME_BATCH, "device": "cpu", **THREE}
     bare = bare_loop(
         images, half=half, channels_last=True, batch_size=VOLUME_BATCH, spatial_dims=3, channels=VOLUME_CHANNELS
     )
-    with tempfile.TemporaryDirectory() as folder, Stage("pretrain.json", cached, folder, **options) as ours:
+    with tempfile.TemporaryDirectory() as folder, Stage("pretrain.json", cached, folder, device="cpu", **THREE) as ours:
         busy: dict[str, list[float]] = {"ours": [], "bare": []}
 
         def watched(name: str, epoch: Callable[[], float]) -> float:

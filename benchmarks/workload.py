@@ -16,7 +16,12 @@ SLICES, VALIDATION, BATCH, SIZE = 112, 28, 32, 176
 GFLOP_PER_IMAGE = 20.6  # forward 6.9, backward twice that; convolutions alone
 UNVALIDATED = {"val_interval": 10**6, "max_epochs": 10**6}  # a GPU's host does not know when a validation begins
 VOLUME, VOLUME_BATCH, VOLUME_CHANNELS = (88, 104, 88), 4, (8, 16, 32)  # with_volume.yaml's
-THREE = {"network_def#encoder#spatial_dims": 3, "network_def#decoder#spatial_dims": 3}
+THREE = {  # what with_volume.yaml changes
+    "image_size": list(VOLUME),
+    "extraction": {"_target_": "monai_cae.data.VolumeExtraction", "size": "@image_size", "axes": "@axes"},
+    "channels": list(VOLUME_CHANNELS),
+    "batch_size": VOLUME_BATCH,
+}
 Items = list[dict[str, torch.Tensor]]
 
 
