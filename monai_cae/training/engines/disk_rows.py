@@ -6,8 +6,10 @@ import math
 import os
 import weakref
 import zlib
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -91,11 +93,12 @@ def read_ahead(read: Callable[[torch.Tensor], T], order: Sequence[torch.Tensor])
     """`read` of each part of an order, in turn; a thread is a few parts ahead."""
     pool = ThreadPoolExecutor(1, "reading")
     try:
-        ahead = [pool.submit(read, part) for part in order[:_AHEAD]]
-        for number in range(len(order)):
-            found = ahead[number].result()
-            ahead += [pool.submit(read, part) for part in order[len(ahead) : len(ahead) + 1]]
-            if number == len(order) - 1:
+        submitted = (pool.submit(read, part) for part in order)
+        ahead = deque(islice(submitted, _AHEAD))
+        while ahead:
+            found = ahead.popleft().result()
+            ahead.extend(islice(submitted, 1))
+            if not ahead:
                 pool.shutdown()  # engines ask no further, and leave the iterator where it is
             yield found
             del found
