@@ -192,6 +192,20 @@ def test_ended_in_every_epoch(whole, train_here, ended_after, tmp_path, config, 
     assert "ending after this epoch" in printed.err and "--resume true continues it" in printed.err
 
 
+def test_images_on_disk_change_nothing_and_a_resumed_run_uses_them(whole, train_here, ended_after, tmp_path, capfd):
+    cache = tmp_path / "out" / "cache"
+    ended_after(2)
+    with pytest.raises(Ended):
+        train_here("pretrain.json", cache_share=0)
+    written = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    assert len([path for path in written if path.suffix == ".rows"]) == 2  # training and validation
+    assert f"read from {cache} batch by batch" in capfd.readouterr().out
+    train_here("pretrain.json", cache_share=0, resume=True)
+    assert "as before" in capfd.readouterr().out
+    assert results(tmp_path / "out", "pretrain") == results(whole, "pretrain")
+    assert not cache.exists()
+
+
 @pytest.mark.fault(
     "SIGKILL between two repeats of an experiment",
     "the finished repeat is kept, the other trained; same predictions as without it",

@@ -31,6 +31,11 @@ def fit(options: argparse.Namespace) -> None:
     print(f"{'':<20}{'batch_size':>12}{'image_size':>12}{'memory':>16}")
     for what, batch, size, needed in found.rows:
         print(f"{what:<20}{batch:>12}{_times(size):>12}{_gib(needed) if needed is not None else 'does not fit':>16}")
+    wide, narrow = found.image_bytes
+    print(
+        f"cache: {found.cache // narrow:,.0f} images in 16 bits stay in memory, {found.cache // wide:,.0f} in float32 "
+        f"({_gib(found.cache)}); more are read from disk"
+    )
     fitting = [row for row in found.rows if row[3] is not None]
     if not fitting:
         print("next: the same command with a smaller --image_size and --batch_size")
@@ -45,5 +50,5 @@ def _times(size: int | tuple[int, ...]) -> str:
     return str(size) if isinstance(size, int) else "x".join(map(str, size))
 
 
-def _gib(size: int) -> str:
+def _gib(size: float) -> str:
     return f"{size / 2**30:.2f} GiB"

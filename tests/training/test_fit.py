@@ -12,6 +12,7 @@ from tiny import CONFIGS, mistake
 
 from monai_cae.cli import main
 from monai_cae.training import PrecisionInferer
+from monai_cae.training.engines import image_cache
 from monai_cae.training.stages import fit as fitting
 
 TINY = ["--image_size", "32", "--batch_size", "4", "--precision", "float32", "--device", "cpu"]
@@ -46,6 +47,14 @@ def test_batch_and_image_fill_what_is_free(monkeypatch, capsys, tmp_path):
     assert lines[-1].startswith("next: python -m monai.bundle run training --config_file ")
     assert "--batch_size 4 --image_size 32" in lines[-1] or "--image_size 32 --batch_size 4" in lines[-1]
     assert Path(shlex.split(lines[-1])[7]).samefile(CONFIGS / "pretrain.json") and not list(tmp_path.iterdir())
+
+
+def test_it_tells_how_many_images_stay_in_memory(monkeypatch, capsys):
+    monkeypatch.setattr(image_cache, "host_memory", lambda: (300 * 2**20, 2**30))
+    _, lines = fit(capsys, *TINY, "--cache_share", "0.25")
+    mib = 75 * 2**20  # of images of 32 x 32
+    counts = f"{mib // 2048:,} images in 16 bits stay in memory, {mib // 4096:,} in float32"
+    assert f"cache: {counts} (0.07 GiB); more are read from disk" in lines
 
 
 def test_next_command_has_what_fits_where_the_given_does_not(monkeypatch, capsys):

@@ -27,8 +27,10 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 from monai_cae.tracking import without_credentials
 from monai_cae.training.engines.handlers import KEEP
+from monai_cae.training.engines.image_cache import check_share
 from monai_cae.training.engines.inferers import check_compile
 from monai_cae.training.engines.memory import full_memory, is_full
+from monai_cae.training.engines.packing import CACHES
 from monai_cae.training.stages.learning import check_learn
 from monai_cae.training.stages.runtime import use_machine
 
@@ -48,7 +50,7 @@ _TRUE_OR_FALSE = (
     "allow_leaks", "allow_other_frame", "allow_outside", "hash_ids", "augment", "calibrate", "deterministic",
     "permute_labels", "resume", "overwrite", "single_slice",
 )  # fmt: skip
-_WORDS = {"keep": KEEP}
+_WORDS = {"keep": KEEP, "cache": CACHES}
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 _PLAIN = (str, int, float, bool, torch.device)
 _NOT_THERE, _NOT_MADE = "Cannot locate class or function path", "Failed to instantiate component"  # MONAI's words
@@ -252,6 +254,8 @@ def _check_value(name: str, value: Any) -> None:
         check_learn(value)
     if name == "compile":
         check_compile(value)
+    if name == "cache_share":
+        check_share(value)
     if name == "device":
         _check_device(str(value))
 
