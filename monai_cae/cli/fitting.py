@@ -49,10 +49,9 @@ def _same_steps(wanted: int, settings: Mapping[str, Any]) -> str:
     """How a batch that does not fit makes the same steps in parts."""
     part = next(size for size in range(settings["batch_size"], 0, -1) if wanted % size == 0)
     times = wanted // part * int(settings.get("accumulate", 1))
-    less = (
-        "" if settings.get("activation_checkpointing") else "; --activation_checkpointing true takes less memory, too"
-    )
-    return f"steps of {wanted} images, in parts: --batch_size {part} --accumulate {times}{less}"
+    told = f"steps of {wanted} images, in parts: --batch_size {part} --accumulate {times}"
+    less = "--activation_checkpointing true takes less memory, too"
+    return told if settings.get("activation_checkpointing") else f"{told}; {less}"
 
 
 def _times(size: int | tuple[int, ...]) -> str:

@@ -18,8 +18,8 @@ DEPTHS = {121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32), 264:
 class DenseNetEncoder(DenseNet):
     """A DenseNet of growth rate 32 up to its last norm and ReLU (Huang et al., arXiv:1608.06993): MONAI's.
 
-    A 7x7 convolution of stride 2, a max pool of stride 2, four blocks, and between these 1x1 convolutions that halve the
-    channels and average pools that halve the image.
+    A 7x7 convolution of stride 2, a max pool of stride 2, four blocks, and between these 1x1 convolutions that halve
+    the channels and average pools that halve the image.
 
     Args:
         spatial_dims: 2 for slices, 3 for volumes.

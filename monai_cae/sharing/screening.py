@@ -31,7 +31,8 @@ EVALUATED = {
     "pretrained": f"$@bundle_root + '/{CHECKPOINTS['autoencoder'].as_posix()}'",
 }
 _NETWORKS = {f"monai_cae.networks.{name}" for name in _networks if name[0].isupper()}
-_EXTRACTIONS = {f"monai_cae.data.{name}Extraction" for name in ("Slice", "Slab", "Volume")}
+_KINDS = ("Slice", "Slab", "Slices", "Planes", "Volume", "Patches")
+_EXTRACTIONS = {f"monai_cae.data.{name}Extraction" for name in _KINDS}
 _PARTS = {**dict.fromkeys(DEFINITIONS.values(), _NETWORKS), "extraction": _EXTRACTIONS}
 _FILES = {
     "LICENSE", "SHA256SUMS", "large_files.yml", "docs/README.md", "docs/data_license.txt", EXPERIMENT_CARD.as_posix(),

@@ -78,7 +78,8 @@ def test_momentum_and_counters_are_back_after_a_step():
     counters = [norm.num_batches_tracked for norm in norms]
     assert len(norms) == 12 and all(norm.momentum == 0.1 for norm in norms)
     network(torch.rand(2, 1, 8, 12)).sum().backward()
-    assert all(norm.num_batches_tracked is counter and int(counter) == 4 for norm, counter in zip(norms, counters))
+    assert all(norm.num_batches_tracked is own for norm, own in zip(norms, counters, strict=True))
+    assert all(int(counter) == STEPS + 1 for counter in counters)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -107,8 +108,8 @@ def counted(network: nn.Module, *shape: int) -> int:
 
 
 def test_what_is_kept_is_what_goes_into_blocks_and_one_block():
-    """Numbers for a pixel of the paper's autoencoder, see test_memory.py: 584 to 640 in an ordinary step. Here image, 32,
-    16 and 8 in front of poolings and code, 8, 16 and 32 behind the decoder's blocks, output; when the last block is
+    """Numbers for a pixel of the paper's autoencoder, see test_memory.py: 584 to 640 in an ordinary step. Here image,
+    32, 16 and 8 in front of poolings and code, 8, 16 and 32 behind the decoder's blocks, output; when the last block is
     computed again, 64, 32, 32 and 32 in it, and gradients of up to 32 + 64."""
     network = autoencoder(2, channels=(32, 64, 128))
     weights = 4 * 722_113

@@ -78,7 +78,7 @@ def test_encoders_of_volumes_fit_by_their_own_sizes(monkeypatch, capsys):
     encoder = "{'_target_': 'monai_cae.networks.ResNetEncoder', 'spatial_dims': 3, 'depth': 18}"
     given = ["--extraction", extraction, "--network_def#encoder", encoder, "--network_def#hidden", "[]"]
     rows, _ = fit(capsys, "train", *TINY, *given)
-    # 33,160,000 parameters by themselves, see test_resnet_and_densenet.py: weights, gradients, moments, the best epoch's
+    # 33,160,000 parameters by themselves, see test_resnet_and_densenet.py; their gradients, moments, the best epoch's
     assert 1.5 * 5 * 4 * 33_160_000 / 2**30 < float(rows["given"][2].split()[0]) < 1.5 * 6 * 4 * 33_160_000 / 2**30
     assert rows["largest image_size"][1] % 32 == 0
 

@@ -52,7 +52,7 @@ def count_step(
 
 
 class _Step(nn.Module):
-    """All of a step in a call of a module: in the backward pass, too, fake tensors are in the place of the network's."""
+    """All of a step in one call of a module: fake tensors are in the network also in the backward pass."""
 
     def __init__(
         self,
