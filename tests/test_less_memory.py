@@ -159,7 +159,7 @@ def test_a_dense_layer_on_the_code_of_a_volume_is_refused_with_its_size(run_bund
     [
         ("norm", "for batches of a few volumes; read by"),
         ("accumulate", "batch norm sees 4; read by pretrain.json"),
-        ("activation_checkpointing", "half of the memory"),
+        ("activation_checkpointing", "two thirds of the memory"),
     ],
 )
 def test_settings_tell_their_consequence(name, consequence, capsys):
