@@ -74,14 +74,12 @@ class ResNetEncoder(ResNet):
         Returns:
             Code of shape `(N, out_channels, ceil(H / 32), ceil(W / 32)[, ceil(D / 32)])`.
         """
-        if not torch.jit.is_scripting():  # noqa: SIM102  # by itself: TorchScript then leaves out what it can't compile
-            if self.recompute:
-                return recomputed(self._segments(), image)
         x = self.act(self.bn1(self.conv1(self.input(image))))
         x = self.maxpool(x)
+        if not torch.jit.is_scripting():  # noqa: SIM102  # by itself: TorchScript then leaves out what it can't compile
+            if self.recompute:
+                return recomputed(self._segments(), x)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
     def _segments(self) -> list[list[nn.Module]]:
-        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
-        first = [self.input, self.conv1, self.bn1, self.act, self.maxpool]
-        return [first, *([block] for stage in stages for block in stage)]
+        return [[block] for stage in (self.layer1, self.layer2, self.layer3, self.layer4) for block in stage]

@@ -87,6 +87,8 @@ def test_blocks_are_computed_a_second_time_and_only_for_gradients(name):
     make, sizes = NETWORKS[name]
     network, calls = recomputing(make()).train(), []
     convolution = next(one for one in network.modules() if isinstance(one, (nn.Conv2d, nn.Conv3d)))
+    if name == "resnet":  # its first layers need as much memory either way, and are kept
+        convolution = network.encoder.layer1[0].conv1
     convolution.register_forward_hook(lambda *_: calls.append(1))
     network(torch.rand(3, 1, *sizes)).sum().backward()
     assert len(calls) == 2
