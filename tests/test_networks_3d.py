@@ -15,7 +15,7 @@ from tiny import CONFIGS
 from monai_cae.cli import main
 from monai_cae.sharing import export_network
 
-DEPTH = "variants#resnet#classifier#network_def#encoder#depth"  # as on the command line
+DEPTH = "variants#resnet#classifier#network_def#encoder#network#depth"  # as on the command line
 VOLUME = {"image_size": [32, 32, 32], "extraction#spacing_mm": 1.0, "channels": [2, 4], "batch_size": 6}
 FIRST = {"resnet": "conv1.weight", "densenet": "features.conv0.weight"}
 CHANNELS = {"resnet": 512, "densenet": 1024}
@@ -47,7 +47,7 @@ def test_networks_of_volumes_predict_as_tested_from_a_package_and_export(name, e
     assert main(["package", str(tmp_path / "cae.zip"), "--output-dir", str(made)]) == 0
     assert main(["bundle", str(tmp_path / "cae"), "--from", str(tmp_path / "cae.zip")]) == 0  # without --trust
     packaged = tmp_path / "cae"
-    encoder = json.loads((packaged / "configs" / "inference.json").read_text())["network_def"]["encoder"]
+    encoder = json.loads((packaged / "configs" / "inference.json").read_text())["network_def"]["encoder"]["network"]
     assert encoder["depth"] == {"resnet": 10, "densenet": 121}[name]
     assert main(["predict", str(packaged), str(discs / "disc1"), str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert_predicts_as_tested(made, rows_of(tmp_path / "out" / "predictions.csv"))

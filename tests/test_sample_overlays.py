@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
+import torch
 from runs import (
     assert_predicts_as_tested,
     assert_tells_what_it_sees,
@@ -38,6 +41,11 @@ SEEN = {
     "with_planes.yaml": "axial slice 11, coronal slice 13 and sagittal slice 8",
     "with_patches.yaml": "8 patches of the volume at 1 mm",
 }
+NAMED = {  # the first channel and the third
+    "with_slices.yaml": ("axial slice 7", "axial slice 15"),
+    "with_planes.yaml": ("axial slice 11", "sagittal slice 8"),
+    "with_patches.yaml": ("patch at -2, -2, -2 mm", "patch at -2, 2, -2 mm"),
+}
 
 
 @pytest.fixture(scope="module", params=GIVEN)
@@ -66,6 +74,12 @@ def test_the_networks_see_the_samples(made):
     shape = [12, 12, 12] if overlay == "with_patches.yaml" else [16, 16]
     whole = shape if len(shape) == 3 else [*shape, 1]
     assert_tells_what_it_sees(run, SEEN[overlay], len(expected(overlay)), whole, shape)
+    weights = torch.load(run / "models" / "autoencoder.pt", weights_only=True)
+    one = [tuple(tensor.shape) for name, tensor in weights.items() if name.endswith("blocks.0.0.weight")]
+    assert (4, 1, *[3] * len(shape)) in one  # it sees a sample alone
+    metadata = json.loads((run.parents[1] / "cae" / "configs" / "metadata.json").read_text())
+    channels = metadata["network_data_format"]["inputs"]["image"]["channel_def"]
+    assert (channels["0"], channels["2"]) == NAMED[overlay]
 
 
 def test_a_package_and_the_runs_folder_predict_as_tested(made, discs, tmp_path):

@@ -8,6 +8,7 @@ from monai_cae.networks.imagenet import ResNet50Encoder, VGG16Encoder
 from monai_cae.networks.recomputation import recomputing
 from monai_cae.networks.reconstruction import reconstruction_of
 from monai_cae.networks.resnet import ResNetEncoder
+from monai_cae.networks.samples import EachSample, each_sample
 from monai_cae.networks.weights import (
     load_weights,
     on_device,
@@ -23,11 +24,13 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "DenseNetEncoder",
+    "EachSample",
     "EncoderClassifier",
     "IntensityHistogram",
     "ResNet50Encoder",
     "ResNetEncoder",
     "VGG16Encoder",
+    "each_sample",
     "for_images",
     "load_weights",
     "on_device",

@@ -30,7 +30,7 @@ EVALUATED = {
     "checkpoint": f"$@bundle_root + '/{CHECKPOINTS['classifier'].as_posix()}'",
     "pretrained": f"$@bundle_root + '/{CHECKPOINTS['autoencoder'].as_posix()}'",
 }
-_NETWORKS = {f"monai_cae.networks.{name}" for name in _networks if name[0].isupper()}
+_NETWORKS = {f"monai_cae.networks.{name}" for name in _networks if name[0].isupper() or name == "each_sample"}
 _KINDS = ("Slice", "Slab", "Slices", "Planes", "Volume", "Patches")
 _EXTRACTIONS = {f"monai_cae.data.{name}Extraction" for name in _KINDS}
 _PARTS = {**dict.fromkeys(DEFINITIONS.values(), _NETWORKS), "extraction": _EXTRACTIONS}

@@ -297,13 +297,16 @@ def test_planes_that_a_cohort_lacks_are_named(cut, noise, refused):
     with refused("differ in size or voxels"):
         read_image(PLANES, str(axial))
     save(cut / "coronal" / "a.nii.gz", noise(SHAPE))
-    with refused(r"coronal.a\.nii\.gz has the shape \(24, 26, 24\), and not one coronal slice"):
+    with refused(r"axial.a\.nii\.gz: its coronal slice has the shape \(24, 26, 24\), which is several"):
+        read_image(PLANES, str(axial))
+    (cut / "coronal" / "a.nii.gz").write_bytes(b"no image")
+    with refused(r"axial.a\.nii\.gz: its coronal slice is not a readable image"):
         read_image(PLANES, str(axial))
     (cut / "coronal" / "a.nii.gz").unlink()
-    with refused(r"axial.a\.nii\.gz lacks its coronal slice: there is no .*coronal.a\.nii\.gz"):
+    with refused(r"axial.a\.nii\.gz lacks its coronal slice: there is none of its name in coronal"):
         read_image(PLANES, str(axial))
     (bad,) = find_bad([("a", axial)], PLANES)
-    assert "lacks its coronal slice" in bad.reason
+    assert "lacks its coronal slice" in bad.reason and str(cut) not in bad.brief
     with refused(
         r"sagittal.a\.nii\.gz has a single slice: give whole volumes, or a folder called axial that has slices"
     ):

@@ -10,7 +10,7 @@ import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import TransformBackends, convert_to_dst_type, convert_to_numpy
+from monai.utils import TransformBackends, convert_to_dst_type
 from numpy.typing import NDArray
 
 from monai_cae.data.images.averaging import averaged, grid_affine
@@ -55,7 +55,8 @@ class Extract(Transform):
         if img.ndim != 4:
             raise MonaiCaeError(f"{where} is not a channel-first volume (C, X, Y, Z): its shape is {tuple(img.shape)}")
         extraction = self.extraction
-        array = convert_to_numpy(img)
+        # a view: MONAI's convert_to_numpy copies a volume of nibabel's, whose first axis is the fastest
+        array = img if isinstance(img, np.ndarray) else img.as_subclass(torch.Tensor).detach().cpu().numpy()
         whole = array.dtype.kind in "iu"
         if isinstance(img, MetaTensor) and img.meta.get(PART) == extraction.name:
             affine = img.affine.numpy()
@@ -112,7 +113,8 @@ def _cut(volume: NDArray[Any], view: View, axis: int, positions: Sequence[int]) 
     stored = [view.stored(axis, one, one + 1)[1] for one in positions]
     flipped = tuple(flip and other != axis for other, flip in enumerate(view.flipped))
     turn = View(view.shape, view.affine, view.order, (flipped[0], flipped[1], flipped[2]))
-    return turn.turned(volume.take(stored, view.order[axis]))
+    across = view.order[axis]
+    return turn.turned(np.moveaxis(np.moveaxis(volume, across, 0)[stored], 0, across))  # `take` copies the volume first
 
 
 def _is_oriented(meta: Mapping[Any, Any]) -> bool:
