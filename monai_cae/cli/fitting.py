@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping
 from shlex import quote
 
 from monai_cae.cli.overlays import as_settings, parsed
@@ -40,10 +41,21 @@ def fit(options: argparse.Namespace) -> None:
     if not fitting:
         print("next: the same command with a smaller --image_size and --batch_size")
         return
-    _, settings["batch_size"], size, _ = fitting[0]
+    what, settings["batch_size"], size, _ = fitting[0]
+    if what == "largest batch_size" and found.rows[0][3] is None:
+        print(_same_steps(found.rows[0][1], settings))
     settings["image_size"] = size if isinstance(size, int) else list(size)
     more = " ".join(f"--{name} {quote(str(value))}" for name, value in settings.items())
     print(f"next: python -m monai.bundle run training --config_file {quote(str(path))} {more}")
+
+
+def _same_steps(wanted: int, settings: Mapping[str, Any]) -> str:
+    """How a batch that does not fit makes the same steps in parts."""
+    part = next(size for size in range(settings["batch_size"], 0, -1) if wanted % size == 0)
+    times = wanted // part * int(settings.get("accumulate", 1))
+    told = f"steps of {wanted} images, in parts: --batch_size {part} --accumulate {times}"
+    less = "--activation_checkpointing true takes less memory, too"
+    return told if settings.get("activation_checkpointing") else f"{told}; {less}"
 
 
 def _times(size: int | tuple[int, ...]) -> str:

@@ -61,20 +61,18 @@ def evaluation_settings(model: str | Path, trust: bool = False) -> dict[str, Any
     if kind == "package":
         bundle = check_package(model, trust=trust)
         wanted = carried_over(shipped, bundle.config, _shipped("inference"))
-        return {**_weights(model), **_as_options(wanted, shipped, leave=_OF_THE_COHORT)}
+        weights = {SETTING[network]: str(model / place) for network, place in CHECKPOINTS.items()}
+        return {**weights, **_as_options(wanted, shipped, leave=_OF_THE_COHORT)}
     if kind == "run":
         run = read_run(model)
         wanted = as_defaults(run.configs["evaluate"], shipped)
         wanted["threshold"] = run.results.get("threshold", wanted["threshold"])
         before, usual = run.configs["evaluate"]["cohort"], shipped["cohort"]
         rules = {f"cohort#{name}": before[name] for name in _RULES if before[name] != usual[name]}
-        return {**_weights(model), **_as_options(wanted, shipped, leave=_OF_THE_COHORT), **rules}
+        weights = {SETTING[network]: str(run.checkpoints[place]) for network, place in CHECKPOINTS.items()}
+        return {**weights, **_as_options(wanted, shipped, leave=_OF_THE_COHORT), **rules}
     autoencoder = model.with_name(CHECKPOINTS["autoencoder"].name)
     return {"checkpoint": str(model), "pretrained": str(autoencoder)}
-
-
-def _weights(folder: Path) -> dict[str, Any]:
-    return {SETTING[network]: str(folder / place) for network, place in CHECKPOINTS.items()}
 
 
 def _shipped(name: str) -> dict[str, Any]:

@@ -66,6 +66,32 @@ def test_next_command_has_what_fits_where_the_given_does_not(monkeypatch, capsys
     assert options[options.index("--batch_size") + 1] == str(batch) and "a b" in options
 
 
+def test_batch_that_does_not_fit_is_told_in_parts(monkeypatch, capsys):
+    free(monkeypatch, 100)
+    rows, lines = fit(capsys, *TINY, "--batch-size", "96")
+    most = rows["largest batch_size"][0]
+    part = max(size for size in range(1, most + 1) if 96 % size == 0)
+    told = f"steps of 96 images, in parts: --batch_size {part} --accumulate {96 // part}"
+    assert lines[-2] == f"{told}; --activation_checkpointing true takes less memory, too"
+    more, _ = fit(capsys, *TINY, "--batch-size", "96", "--activation_checkpointing", "true")
+    # of 100 MiB / 1.5, less the weights: 307 instead of 592 numbers for a pixel, see test_recomputation.py
+    assert 1.7 < more["largest batch_size"][0] / most < 2.1
+    _, lines = fit(capsys, *TINY, "--batch-size", "96", "--accumulate", "2", "--activation_checkpointing", "true")
+    found = re.fullmatch(r"steps of 96 images, in parts: --batch_size (\d+) --accumulate (\d+)", lines[-2])
+    assert found and int(found[1]) * int(found[2]) == 2 * 96
+
+
+def test_encoders_of_volumes_fit_by_their_own_sizes(monkeypatch, capsys):
+    free(monkeypatch, 4000)
+    extraction = "{'_target_': 'monai_cae.data.VolumeExtraction', 'size': '@image_size'}"
+    encoder = "{'_target_': 'monai_cae.networks.ResNetEncoder', 'spatial_dims': 3, 'depth': 18}"
+    given = ["--extraction", extraction, "--network_def#encoder", encoder, "--network_def#hidden", "[]"]
+    rows, _ = fit(capsys, "train", *TINY, *given)
+    # 33,160,000 parameters by themselves, see test_resnet_and_densenet.py; their gradients, moments, the best epoch's
+    assert 1.5 * 5 * 4 * 33_160_000 / 2**30 < float(rows["given"][2].split()[0]) < 1.5 * 6 * 4 * 33_160_000 / 2**30
+    assert rows["largest image_size"][1] % 32 == 0
+
+
 def test_nothing_fits(monkeypatch, capsys):
     free(monkeypatch, 1)
     rows, lines = fit(capsys, *TINY)

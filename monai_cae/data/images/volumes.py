@@ -10,7 +10,6 @@ import gzip
 import itertools
 import math
 import os
-import stat
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from monai_cae.data.images.inflating import InflatedFile
 from monai_cae.data.images.planes import View, closest_view
+from monai_cae.data.images.stored_files import READING, first_line, is_packed, pointer, size_of
 from monai_cae.errors import MonaiCaeError
 
 # What a file can make this read. A volume of 1024 x 1024 x 1024 passes, as 7 T and whole-body scans may have. The
@@ -42,11 +42,7 @@ _NIFTI2 = 544  # the same of NIfTI-2
 _MAGIC = slice(344, 348)
 _DISPLAY = ("cal_max", "cal_min")
 _TEXTS = ("data_type", "db_name", "extents", "session_error", "regular", "descrip", "aux_file")
-_NOT_BROUGHT = "is {what} whose content is not on this machine: get it with {how}"
 _DEFLATE_RATIO = 1032  # what a byte can inflate to at most: 258 bytes for two bits
-# A pipe that has taken a file's place since it was looked at is not waited for.
-_READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-
 _ReadAt = Callable[[int, Any], int]  # fills a buffer with the bytes from a place on; gives their number
 
 
@@ -113,13 +109,13 @@ def find_volume(name: str) -> Volume:
     header, voxels = name, name
     if pair:
         header, voxels = (f"{root}.HDR", f"{root}.IMG") if name[-4:].isupper() else (f"{root}.hdr", f"{root}.img")
-    size = _size(header, name)
-    packed = packed if pair else _is_packed(header, packed)
+    size = size_of(header, name)
+    packed = packed if pair else is_packed(header, packed)
     found = _layout(header, root, pair, packed, size)
     if isinstance(found, str):
-        raise MonaiCaeError(f"{header if pair else name} {_pointer(header) or found}")
+        raise MonaiCaeError(f"{header if pair else name} {pointer(header) or found}")
     if pair:
-        size = _size(voxels, name)
+        size = size_of(voxels, name)
     if packed and size * _DEFLATE_RATIO < found.end:
         raise MonaiCaeError(f"{name} is truncated: its {size} bytes can't hold the {found.end} it needs: copy it again")
     if not packed and size < found.end:
@@ -167,7 +163,7 @@ class _opened:  # as a function of contextlib's would be, which costs a twentiet
             if self.volume.packed:
                 self._inflated = InflatedFile(self.volume.voxels)
                 return self._inflated.read_at
-            self._descriptor = descriptor = os.open(self.volume.voxels, _READING)
+            self._descriptor = descriptor = os.open(self.volume.voxels, READING)
         except (OSError, ValueError) as error:
             raise self._told(error) from error
         return lambda position, buffer: os.preadv(descriptor, (buffer,), position)
@@ -181,7 +177,7 @@ class _opened:  # as a function of contextlib's would be, which costs a twentiet
             raise self._told(error) from error
 
     def _told(self, error: Exception) -> MonaiCaeError:
-        return MonaiCaeError(f"{self.volume.voxels} is truncated or broken ({_first_line(error)}): copy it again")
+        return MonaiCaeError(f"{self.volume.voxels} is truncated or broken ({first_line(error)}): copy it again")
 
 
 def three_sizes(shape: Sequence[int]) -> tuple[int, int, int] | None:
@@ -190,51 +186,6 @@ def three_sizes(shape: Sequence[int]) -> tuple[int, int, int] | None:
         return None
     first = (*(int(size) for size in shape[:3]), 1, 1)
     return first[0], first[1], first[2]
-
-
-def _is_packed(path: str, named_so: bool) -> bool:
-    """Whether a file is a gzip stream, whatever its name says."""
-    try:
-        with FileIO(path) as file:
-            return file.read(2) == b"\x1f\x8b"
-    except OSError:
-        return named_so  # reading the header says what is wrong
-
-
-def _pointer(path: str) -> str:
-    """What to do about a file that stands for one that git-annex (DataLad) or Git LFS has not brought yet."""
-    try:
-        with FileIO(path) as file:
-            start = file.read(64) or b""
-    except OSError:
-        return ""
-    if start.startswith(b"/annex/objects/"):
-        return _NOT_BROUGHT.format(what="a git-annex pointer", how="datalad get, or git annex get")
-    return _NOT_BROUGHT.format(what="a Git LFS pointer", how="git lfs pull") if b"git-lfs" in start else ""
-
-
-def _dangling(path: str) -> str:
-    """What a link that leads nowhere points to."""
-    target = os.readlink(path)  # noqa: PTH115
-    if "/annex/objects/" in target:
-        return _NOT_BROUGHT.format(what="a git-annex link", how="datalad get, or git annex get")
-    return f"is a link to {target}, which does not exist: restore that file, or correct the link"
-
-
-def _size(path: str, asked: str) -> int:
-    try:
-        found = os.stat(path)  # noqa: PTH116  # one slice costs 25 us, a Path two of them
-    except FileNotFoundError as error:
-        if os.path.islink(path):  # noqa: PTH114
-            raise MonaiCaeError(f"{path} {_dangling(path)}") from error
-        if path[-4:].lower() == ".img":
-            raise MonaiCaeError(f"{path} is missing next to its .hdr: copy the scan again") from error
-        raise MonaiCaeError(f"no image at {path}: check --dataset_dir") from error
-    except (OSError, ValueError) as error:  # no permission, a loop of links, a NUL in the name
-        raise MonaiCaeError(f"{asked} can't be read ({_first_line(error)}): check the file") from error
-    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device has no end
-        raise MonaiCaeError(f"{path} is a folder, a pipe or a device: give an image file")
-    return found.st_size
 
 
 def _read(read_at: _ReadAt, layout: Layout, axis: int, wanted: range) -> NDArray[Any]:
@@ -284,14 +235,14 @@ def _layout(header: str, root: str, pair: bool, packed: bool, size: int) -> Layo
             return found
         return _analyze(first, root) if pair else _no_image("it has no NIfTI header")
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        return _no_image(_first_line(error))
+        return _no_image(first_line(error))
 
 
 def _first_bytes(header: str, packed: bool) -> bytes:
     if packed:
         with gzip.GzipFile(header) as file:
             return file.read(_NIFTI2)
-    descriptor = os.open(header, _READING)
+    descriptor = os.open(header, READING)
     try:
         return os.read(descriptor, _NIFTI2)
     finally:
@@ -320,7 +271,7 @@ def _analyze(first: bytes, root: str) -> Layout | str:
 
 
 def _mat(path: str) -> bytes:
-    size = _size(path, path)
+    size = size_of(path, path)
     if size > MAX_MAT_BYTES:
         raise ValueError(f"{path} has {size} bytes, SPM's has a few hundred")
     with FileIO(path) as file:
@@ -353,7 +304,7 @@ def _parse(kept: int, image_class: type[Any], mat: bytes = b"") -> Layout | str:
             affine = np.array(image.affine, dtype=np.float64)
             sizes = [round(float(size), 3) for size in (*image.header.get_zooms()[:3], 1, 1)]
     except Exception as error:  # of a damaged header nibabel and SciPy raise whatever they stumble over
-        return _no_image(_first_line(error))
+        return _no_image(first_line(error))
     proxy, shape = image.dataobj, three_sizes(image.shape) or (0, 0, 0)
     refused = _refused(image.shape, proxy, affine)
     if refused:
@@ -405,11 +356,6 @@ def _refused(shape: Sequence[int], proxy: Any, affine: NDArray[np.float64]) -> s
 
 def _no_image(reason: str) -> str:
     return f"is not a readable image ({reason}): copy it again"
-
-
-def _first_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _bits(image_class: type[Any], names: Iterable[str]) -> int:

@@ -192,7 +192,7 @@ class Resuming:
             self.trainers[state["trainer"]].load_state_dict(state["parts"])
         if is_first():  # the others have drawn other numbers, which nobody kept
             _set_random_state(state["random"])
-        print(f"continuing after epoch {self.run.epoch}", flush=True)
+            print(f"continuing after epoch {self.run.epoch}", flush=True)
         return int(state["step"]), bool(state["finished"])
 
 

@@ -79,6 +79,7 @@ class _Trials:
         size = parser.get_parsed_content("image_size")
         self.given = (parser.get_parsed_content("batch_size"), tuple(size) if isinstance(size, list) else size)
         self.extraction = parser.get_parsed_content("extraction")
+        self.accumulate = parser.get_parsed_content("accumulate") > 1
         self.covariates = len(parser.get("covariates") or {})
         self.cache = memory_for_images(check_share(parser.get_parsed_content("cache_share")))
         self.cuda = _is_cuda(self.device)
@@ -148,7 +149,7 @@ class _Trials:
             return filled(prepare_batch(self._items(batch, size), self.device, False))
 
         try:
-            counted = count_step(network, inferer, prepared, loss, self.device)
+            counted = count_step(network, inferer, prepared, loss, self.device, self.accumulate)
         except Exception as error:
             raise MonaiCaeError(
                 f"nothing can be told of {type(network).__name__} without computing it: "
