@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Mapping
 from shlex import quote
+from typing import Any
 
 from monai_cae.cli.overlays import as_settings, parsed
 from monai_cae.errors import MonaiCaeError
