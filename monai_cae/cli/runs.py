@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
                 f"no overlay {name}: give --with a file or one of the bundle's overlays: {', '.join(known)}"
             )
     files = [folder / "experiment.yaml", *(known.get(name) or Path(name).absolute() for name in names)]
-    given = as_settings(options.settings, ("config_file", "dataset_dir", "output_dir"))
+    given = _with_target(as_settings(options.settings, ("config_file", "dataset_dir", "output_dir")))
     _check_readable(files)
     config = str(files[0]) if len(files) == 1 else str([str(file) for file in files])
     places = _places(dataset_dir=options.data, output_dir=options.out)
@@ -110,6 +110,21 @@ def as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
         settings.append(f"--{'#'.join(parts)}{equals}{value}")
         value_may_follow = not equals
     return settings
+
+
+def _with_target(settings: Sequence[str]) -> list[str]:
+    """`--target MMSE` as the bundle has it: a column of numbers; a class in braces stays as it is."""
+    made = list(settings)
+    for place, text in enumerate(made):
+        name, equals, value = text.partition("=")
+        if name != "--target" or not (equals or made[place + 1 : place + 2]):
+            continue
+        column = value if equals else made[place + 1]
+        if not column.lstrip().startswith(("{", "$", "@", "--")):
+            number = str({"_target_": "monai_cae.targets.Number", "column": column})
+            made[place : place + (1 if equals else 2)] = ["--target", number]
+            break
+    return made
 
 
 def _check_readable(files: Sequence[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Scores of predicted numbers, with intervals over subjects, and whether one method's errors are smaller than another's.
+"""Scores of predicted numbers with intervals over subjects, and whether one method's errors are smaller than another's.
 
 The record is that of `pooled`, with `predicted` in place of `probability`, and `label` and `predicted` in the units of
 what is predicted.
@@ -77,8 +77,8 @@ def summarise_numbers(
 ) -> pd.DataFrame:
     """Score pooled out-of-fold predictions, as `summary.summarise` does those of classes.
 
-    Each repeat is scored over all its folds together. `sd` is over the repeats, `low` to `high` over resampled subjects,
-    each with its predictions from all repeats.
+    Each repeat is scored over all its folds together. `sd` is over the repeats, `low` to `high` over resampled
+    subjects, each with its predictions from all repeats.
 
     Args:
         predictions: see the module.
@@ -176,7 +176,9 @@ def compare_numbers(
     same = [*subjects] == [*others] and len(mine) == len(theirs)
     fields = ("places", "folds", "labels")
     if not same or not all(
-        np.array_equal(getattr(a, field), getattr(b, field)) for a, b in zip(mine, theirs, strict=True) for field in fields
+        np.array_equal(getattr(a, field), getattr(b, field))
+        for a, b in zip(mine, theirs, strict=True)
+        for field in fields
     ):
         raise MonaiCaeError("both must predict the same subjects, with one label, in the same repeats and folds.")
     errors = [[np.abs(one.predicted - one.labels) for one in record] for record in (mine, theirs)]
@@ -255,7 +257,7 @@ def _stacked(scores: list[dict[str, Numbers]]) -> dict[str, Numbers]:
 
 
 def _resampled(labels: Numbers, predicted: Numbers, counts: Numbers) -> dict[str, Numbers]:
-    """All scores in each resample, shape `(resamples,)`; `counts`, shape `(resamples, n)`, says how often each counts."""
+    """All scores in each resample, shape `(resamples,)`; `counts`, shape `(resamples, n)`, tells how often each counts."""
     errors = predicted - labels
     squared = _mean(np.square(errors), counts)
     variances = [_covariance(values, values, counts) for values in (labels, predicted)]
@@ -267,7 +269,7 @@ def _resampled(labels: Numbers, predicted: Numbers, counts: Numbers) -> dict[str
             "rmse": np.sqrt(squared),
             "r2": 1 - squared / variances[0],
             "pearson": together / np.sqrt(variances[0] * variances[1]),
-            "spearman": _covariance(*ranks, counts)
+            "spearman": _covariance(ranks[0], ranks[1], counts)
             / np.sqrt(_covariance(ranks[0], ranks[0], counts) * _covariance(ranks[1], ranks[1], counts)),
             "bias": _mean(errors, counts),
             "slope": together / variances[1],
