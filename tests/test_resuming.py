@@ -115,6 +115,22 @@ def test_twenty_kills_at_random_moments_change_nothing(whole, settings, tmp_path
 
 
 @pytest.mark.fault(
+    "SIGTERM in a training whose learning rate follows a schedule",
+    "the rates go on where they were; the end is the same, bit for bit",
+)
+def test_a_schedule_goes_on_where_it_was(train_here, ended_after, tmp_path):
+    told = {"schedule": "one_cycle", "output_dir": str(tmp_path / "ended")}
+    train_here("pretrain.json", **{**told, "output_dir": str(tmp_path / "whole")})
+    for _ in range(2):
+        ended_after(2)
+        with pytest.raises(Ended):
+            train_here("pretrain.json", resume=True, **told)
+    train_here("pretrain.json", resume=True, **told)
+    one, other = (torch.load(tmp_path / name / "models" / "autoencoder.pt") for name in ("ended", "whole"))
+    assert all(torch.equal(tensor, other[key]) for key, tensor in one.items())
+
+
+@pytest.mark.fault(
     "SIGTERM in every single epoch of both stages, with augmentation and early stopping",
     "each time the epoch is finished and saved, the status is 143; the end is the same, bit for bit",
 )

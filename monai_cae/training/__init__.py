@@ -20,6 +20,7 @@ from monai_cae.training.engines.parallel import (
     local_device,
 )
 from monai_cae.training.engines.prefetch import ReadAheadLoader
+from monai_cae.training.engines.schedules import LearningRateSchedule
 from monai_cae.training.engines.step import TrainingStep
 from monai_cae.training.models.baselines import (
     Baselines,
@@ -61,6 +62,7 @@ __all__ = [
     "Histograms",
     "ImageMetric",
     "InnerFolds",
+    "LearningRateSchedule",
     "LinearProbe",
     "LossWatch",
     "Outcome",

@@ -570,7 +570,7 @@ def test_slice_of_a_packed_file_is_inflated_once_until_the_file_changes(tmp_path
     reader = SliceReader("axial", 3)
     reader.get_data((str(path),))[0][:] = 0  # whoever gets a slice may change it
     np.testing.assert_array_equal(reader.get_data((str(path),))[0], volume[:, :, 2:3])
-    assert read == [(2, 2, 3)]
+    assert read == [(2, 2, 3, 1)]
     np.testing.assert_array_equal(SliceReader("axial", 4).get_data((str(path),))[0], volume[:, :, 3:4])
     nib.save(nib.Nifti1Image(volume + 1, np.eye(4)), path)
     np.testing.assert_array_equal(reader.get_data((str(path),))[0], volume[:, :, 2:3] + 1)

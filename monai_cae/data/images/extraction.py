@@ -28,7 +28,8 @@ class Extraction:
         plane: "axial", "coronal" or "sagittal".
         axes: "anatomical" or "stored", see `SliceReader`.
         spatial_dims: of the image, two or three.
-        channels: of the image.
+        channels: of the image; of all samples together.
+        samples: how many images of their own a network may take the image for; the channels of a sample are neighbours.
 
     Raises:
         MonaiCaeError: an unknown plane or axes.
@@ -45,6 +46,15 @@ class Extraction:
     @property
     def channels(self) -> int:
         return 1
+
+    @property
+    def samples(self) -> int:
+        return 1
+
+    @property
+    def sample_names(self) -> tuple[str, ...]:
+        """What to call each sample, such as "axial slice 106"."""
+        return (self.name,)
 
     @property
     def grid(self) -> Grid | None:

@@ -23,11 +23,11 @@ _bytes = 0
 _lock = threading.Lock()  # several threads read ahead
 
 
-def read_kept(volume: Volume, axis: int, start: int, stop: int) -> NDArray[Any]:
+def read_kept(volume: Volume, axis: int, start: int, stop: int, step: int = 1) -> NDArray[Any]:
     """`read_slices`, but a .nii.gz that was read before is not inflated again; see `kept`."""
     if not volume.packed:
-        return read_slices(volume, axis, start, stop)
-    return kept(volume, (axis, start, stop), lambda: read_slices(volume, axis, start, stop))
+        return read_slices(volume, axis, start, stop, step)
+    return kept(volume, (axis, start, stop, step), lambda: read_slices(volume, axis, start, stop, step))
 
 
 def kept(volume: Volume, what: tuple[Any, ...], read: Callable[[], NDArray[Any]]) -> NDArray[Any]:

@@ -7,6 +7,7 @@ distinct header once: fields that it never looks at are blanked first, so that t
 from __future__ import annotations
 
 import gzip
+import itertools
 import math
 import os
 import stat
@@ -122,34 +123,33 @@ def find_volume(name: str) -> Volume:
     return Volume(voxels, found, packed)
 
 
-def read_slices(volume: Volume, axis: int, start: int, stop: int) -> NDArray[Any]:
-    """Read neighbouring slices; of an uncompressed file little else is read, a .nii.gz is inflated up to the last.
+def read_slices(volume: Volume, axis: int, start: int, stop: int, step: int = 1) -> NDArray[Any]:
+    """Read every so many slices; of an uncompressed file little else is read, a .nii.gz is inflated up to the last.
 
     Args:
-        volume: as `find_volume` gives it.
         axis: 0, 1 or 2, what the slices are across.
-        start, stop: 0-based, within the volume.
+        start, stop, step: which slices, as in `range`, within the volume.
 
     Returns:
-        Three-dimensional with size `stop - start` along the axis, in the file's own number format unless it is scaled.
+        Three-dimensional with the slices along the axis, in the file's own number format unless it is scaled.
 
     Raises:
         MonaiCaeError: a slice larger than the limit, a file that is truncated, broken or gone.
     """
     layout = volume.layout
-    pixels = math.prod(layout.shape) // layout.shape[axis]
-    for number, most in ((pixels, MAX_SLICE_PIXELS), (pixels * (stop - start), MAX_PART_VOXELS)):
+    pixels, wanted = math.prod(layout.shape) // layout.shape[axis], range(start, stop, step)
+    for number, most in ((pixels, MAX_SLICE_PIXELS), (pixels * len(wanted), MAX_PART_VOXELS)):
         if number > most:
             raise MonaiCaeError(f"{volume.voxels} has slices of {pixels} pixels: at most {most} are read at once")
     with _opened(volume) as file:
-        return _scaled(_read(file, layout, axis, start, stop), layout)
+        return _scaled(_read(file, layout, axis, wanted), layout)
 
 
 def each_slice(volume: Volume, start: int, stop: int) -> Iterator[NDArray[Any]]:
     """Neighbouring slices across the third stored axis, one in memory at a time; otherwise see `read_slices`."""
     with _opened(volume) as file:
         for index in range(start, stop):
-            yield _scaled(_read(file, volume.layout, 2, index, index + 1), volume.layout)[..., 0]
+            yield _scaled(_read(file, volume.layout, 2, range(index, index + 1)), volume.layout)[..., 0]
 
 
 @contextmanager
@@ -215,22 +215,21 @@ def _size(path: str, asked: str) -> int:
     return found.st_size
 
 
-def _read(file: Any, layout: Layout, axis: int, start: int, stop: int) -> NDArray[Any]:
+def _read(file: Any, layout: Layout, axis: int, wanted: range) -> NDArray[Any]:
     """As the file has it, z slowest and x fastest: an axial slice is one run, a coronal one a row of every axial."""
     x, y, z = layout.shape
-    if axis == 2:
-        array = np.empty((stop - start, y, x), layout.dtype)
-        _fill(file, layout, start * y * x, array)
-    elif axis == 1:
-        array = np.empty((z, stop - start, x), layout.dtype)
-        for k in range(z):
-            _fill(file, layout, (k * y + start) * x, array[k])
-    else:
-        # One voxel of every row: a disk gives whole pages anyway, and thousands of reads take longer.
-        array, axial = np.empty((z, y, stop - start), layout.dtype), np.empty((y, x), layout.dtype)
-        for k in range(z):
-            _fill(file, layout, k * y * x, axial)
-            array[k] = axial[:, start:stop]
+    runs = enumerate(wanted) if wanted.step > 1 else [(slice(None), wanted.start)]  # neighbours are read at once
+    if axis:
+        blocks, size, run = (z, y, x) if axis == 1 else (1, z, y * x)
+        array = np.empty((blocks, len(wanted), run), layout.dtype)
+        for k, (place, one) in itertools.product(range(blocks), runs):
+            _fill(file, layout, (k * size + one) * run, array[k, place])
+        return array if axis == 1 else array.reshape(-1, y, x)
+    # One voxel of every row: a disk gives whole pages anyway, and thousands of reads take longer.
+    array, axial = np.empty((z, y, len(wanted)), layout.dtype), np.empty((y, x), layout.dtype)
+    for k in range(z):
+        _fill(file, layout, k * y * x, axial)
+        array[k] = axial[:, wanted.start : wanted.stop : wanted.step]
     return array
 
 
