@@ -84,6 +84,16 @@ def evaluate(options: argparse.Namespace) -> None:
     _bundle("run", "--config_file", str(files), *_options(found), *places, *given)
 
 
+def latent(options: argparse.Namespace) -> None:
+    from monai_cae.sharing.settings import autoencoder_settings
+
+    given = as_settings(options.settings, ("config_file", "pretrained", "dataset_dir", "output_dir"))
+    found = autoencoder_settings(options.model, trust=options.trust)
+    files = [str(bundle_folder() / "configs" / name) for name in ("evaluate.json", "latent.yaml")]
+    places = _places(dataset_dir=options.cohort, output_dir=options.out)
+    _bundle("run", "--config_file", str(files), *_options(found), *places, *given)
+
+
 def _options(settings: Mapping[str, Any]) -> list[str]:
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 

@@ -257,7 +257,7 @@ def _stacked(scores: list[dict[str, Numbers]]) -> dict[str, Numbers]:
 
 
 def _resampled(labels: Numbers, predicted: Numbers, counts: Numbers) -> dict[str, Numbers]:
-    """All scores in each resample, shape `(resamples,)`; `counts`, shape `(resamples, n)`, tells how often each counts."""
+    """All scores in each resample, shape `(resamples,)`; `counts` has the shape `(resamples, n)`."""
     errors = predicted - labels
     squared = _mean(np.square(errors), counts)
     variances = [_covariance(values, values, counts) for values in (labels, predicted)]

@@ -61,6 +61,12 @@ def difference_with_interval(row: Mapping[str, Any]) -> str:
     return f"{row['difference']:+.3f}{ends}"
 
 
+def number_difference(row: Mapping[str, Any]) -> str:
+    """`difference_with_interval` in three digits, whatever the unit."""
+    ends = f" [{row['low']:+.3g}, {row['high']:+.3g}]" if is_number(row["low"]) else ""
+    return f"{row['difference']:+.3g}{ends}"
+
+
 def p_value(value: float | None) -> str:
     """Three decimals, and "-" where there is none."""
     if value is None or not math.isfinite(value):
