@@ -180,7 +180,9 @@ def _parser() -> argparse.ArgumentParser:
     settings = command("settings", runs.settings, "what a setting means, its default, and which config reads it")
     settings.add_argument("name", nargs="?", default="", help="of the setting (default: all)")
 
-    compare = command("compare", runs.compare, "compare finished runs on the same test subjects: accuracy, AUC, tests")
+    compare = command(
+        "compare", runs.compare, "compare finished runs on the same test subjects: accuracy and AUC or errors, tests"
+    )
     text = "MLflow run (ID or name), folder of an experiment, or predictions.csv; with :METHOD at its end one method"
     compare.add_argument(
         "runs", nargs="*", metavar="RUN", help=f"{text}. The first is compared with each of the others"

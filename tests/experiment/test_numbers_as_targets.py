@@ -13,19 +13,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from runs import rows_of
 from scipy import stats
 from sklearn import metrics
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tiny import TINY, mistake, random_network, write_discs
+from tiny import mistake, write_discs
 
 from monai_cae.cli import main
-from monai_cae.networks import EncoderClassifier, trained_with
+from monai_cae.data import load_cohort, split_cohort
+from monai_cae.data.cohort.selection import CohortSettings
+from monai_cae.data.layouts import read_scans
+from monai_cae.networks import trained_with
 from monai_cae.targets import Number
-
-MMSE = {"_target_": "monai_cae.targets.Number", "column": "mmse"}
 
 
 def write_people(root: Path, subjects: int = 24, first: int = 0, **changed: Any) -> Path:
@@ -172,3 +172,122 @@ def test_pages_and_figures_are_about_a_number(done):
 def test_a_finished_experiment_is_resumed_to_nothing(run_bundle, people, done, capsys):
     run_bundle(["experiment.yaml", "with_number.yaml"], people, done, resume=True, **SETTINGS)
     assert "nothing is left to do" in capsys.readouterr().out
+
+
+def test_compare_reads_numbers(done, tmp_path, capsys):
+    assert main(["compare", str(done), f"{done}:mean", "--train-subjects", "9", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    known = pd.read_csv(done / "comparisons.csv", index_col="against").loc["mean"]
+    (row,) = pd.read_csv(tmp_path / "out" / "comparison.csv").to_dict("records")
+    for name in ("difference", "p_paired", "p_corrected_t"):
+        assert row[name] == pytest.approx(known[name], rel=1e-3)
+    assert "24 subjects, 1 repeat, 2 test sets" in said and "are smaller" in said and "AUC" not in said
+    assert "mean absolute error" in (tmp_path / "out" / "comparison.md").read_text()
+    assert (tmp_path / "out" / "comparison.png").stat().st_size > 5000
+
+
+def test_numbers_are_not_compared_with_classes(done, tmp_path):
+    classes = tmp_path / "classes.csv"
+    classes.write_text("subject,label,probability\na,0,0.1\nb,1,0.7\n")
+    assert main(["compare", str(done), str(classes)]) == 1
+
+
+def test_a_package_and_a_run_predict_in_the_columns_units_and_are_tested_on_others(done, people, tmp_path, capsys):
+    run, package = done / "repeat_1" / "fold_1" / "variants" / "probe", tmp_path / "cae.zip"
+    assert main(["package", str(package), "--output-dir", str(done / "repeat_1" / "fold_1")]) == 0
+    assert main(["bundle", str(tmp_path / "cae"), "--from", str(package)]) == 0  # nothing in it has to be trusted
+    metadata = json.loads((tmp_path / "cae" / "configs" / "metadata.json").read_text())
+    assert metadata["network_data_format"]["post_processed_outputs"]["pred"]["channel_def"] == {"0": "MMSE"}
+    table = str(people / "oasis_cross-sectional.csv")
+    for number, model in enumerate((tmp_path / "cae", done / "repeat_1" / "fold_1")):
+        out = tmp_path / f"predicted {number}"
+        assert main(["predict", str(model), str(people / "disc1"), str(out), "--table", table, "--device", "cpu"]) == 0
+        found = pd.read_csv(out / "predictions.csv").set_index("subject")["predicted"]
+        tested = pd.read_csv(done / "repeat_1" / "fold_1" / "predictions.csv").set_index("subject")["predicted"]
+        both = found.index.intersection(tested.index)
+        assert len(both) > 3 and found[both].to_numpy() == pytest.approx(tested[both].to_numpy(), abs=1e-3)
+    assert "MMSE from" in capsys.readouterr().out
+    # the same number under another name, and 20 people that the network has not seen
+    others = write_people(tmp_path / "others", 20, 30, MMSE=lambda i, cdr: "", MMSCORE=lambda i, cdr: 25 - i % 4)
+    number = str({"_target_": "monai_cae.targets.Number", "column": "MMSCORE", "name": "MMSE"})
+    given = ["--target", number, "--device", "cpu", "--cohort#sessions", "all"]
+    assert main(["evaluate", str(done / "repeat_1" / "fold_1"), str(others), str(tmp_path / "out"), *given]) == 0
+    rows = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert len(rows) == 20 and sorted(rows["label"].unique()) == [22, 23, 24, 25]
+    mae = metrics.mean_absolute_error(rows["label"], rows["predicted"])
+    assert summary["scores"]["mae"]["mean"] == pytest.approx(mae, rel=1e-6)
+    own = pd.read_csv(done / "repeat_1" / "fold_1" / "predictions.csv")
+    before = summary["own_test"]["scores"]["mae"]
+    assert before["mean"] == pytest.approx(metrics.mean_absolute_error(own["label"], own["predicted"]), rel=1e-4)
+    assert before["low"] < before["mean"] < before["high"] and run.is_dir()
+
+
+# --- what can't be a target
+
+
+def selected(root: Path, target: Number, **settings: Any) -> Any:
+    return CohortSettings(**settings).of(read_scans(root).scans, target)
+
+
+@pytest.mark.parametrize(
+    ("column", "make", "message"),
+    [
+        ("CDRSUM", lambda i, cdr: 4.5, "CDRSUM is 4.5 for all of 24 scans: nothing is to be learned"),
+        ("CDRSUM", lambda i, cdr: "" if i % 3 else i, "16 of 24 scans have no CDRSUM, more than the share that target#mo"),
+        ("CDRSUM", lambda i, cdr: "low" if i == 3 else i, "the target CDRSUM is text: OAS1_0004_MR1 has 'low'; choose"),
+        ("CDRSUM", lambda i, cdr: "inf", "the target CDRSUM is text: OAS1_0001_MR1 has 'inf'"),
+        ("CDR SUM", lambda i, cdr: i, "the table has no column CDRSUM for the target: did you mean CDR SUM?"),
+        ("other", lambda i, cdr: i, "no column CDRSUM for the target: there are ID, M/F, Age, Educ, CDR, MMSE, nWBV, ot"),
+    ],
+)  # fmt: skip
+def test_a_column_that_is_no_target_is_refused(tmp_path, column, make, message):
+    root = write_people(tmp_path / "people", **{column: make})
+    assert message in mistake(selected, root, Number("CDRSUM"))
+
+
+def test_fewer_than_twenty_subjects_and_settings_of_classes_are_refused(tmp_path):
+    root = write_people(tmp_path / "people", 22, CDRSUM=lambda i, cdr: i if i < 19 else "")
+    cohort = selected(root, Number("cdrsum"))
+    assert len(cohort.scans) == 19 and cohort.left_out == {"scans without cdrsum": 3}
+    said = mistake(split_cohort, cohort, target=Number("cdrsum"))
+    assert said.startswith("only 19 subjects have cdrsum, and 20 are the fewest for a regression")
+    assert len(split_cohort(selected(root, Number("MMSE")), target=Number("MMSE"))["test"]) == 7
+    assert "cohort#controls is about classes" in mistake(selected, root, Number("MMSE"), controls="all")
+    assert "target#column must be the name of a column" in mistake(Number, "")
+    assert "target#most_missing must be from 0 to 1, not 2" in mistake(Number, "MMSE", most_missing=2)
+    assert "MMSE is 25 for all training subjects" in mistake(Number("MMSE").fitted, [25, 25])
+
+
+def test_age_is_read_in_years_and_any_columns_case_fits(people):
+    ages = {scan.subject: scan.label for scan in selected(people, Number("AGE")).scans}
+    assert ages == {scan.subject: scan.age for scan in read_scans(people).scans}
+    volumes = [scan.label for scan in selected(people, Number("nwbv")).scans]
+    assert volumes == pytest.approx([0.7 + i % 7 / 100 for i in range(24)])
+    assert len(load_cohort(people).scans) == 24  # the diagnosis is what it was
+
+
+def test_a_covariate_or_baseline_that_is_the_target_itself_is_not_taken(run_bundle, people, tmp_path):
+    assert Number("age").without_label(["age", "sex", "nWBV"]) == ["sex", "nWBV"]
+    age = {"_target_": "monai_cae.targets.Number", "column": "age"}
+    given = {"target": age, "stages#classifier": {"covariates": {"age^2": [70, 8]}}, "repeats": 1}
+    said = mistake(run_bundle, "experiment.yaml", people, tmp_path / "out", **given)
+    assert "covariates: age^2 is what the network predicts; leave it out" in said
+    given = {"target": age, "baselines": ["linear_svm"], "repeats": 1}
+    said = mistake(run_bundle, "experiment.yaml", people, tmp_path / "out", **given)
+    assert "names linear_svm, which is for classes, and the target is a number: there are mean, table_ridge" in said
+    network = {"_target_": "monai_cae.networks.EncoderClassifier", "encoder": "@autoencoder_def#encoder"}
+    given = {"target": age, "stages#classifier": {"network_def#number": False}, "repeats": 1}
+    said = mistake(run_bundle, "experiment.yaml", people, tmp_path / "out", **given)
+    assert "the network gives logits, and the target is a number: set network_def#number to true" in said, network
+    assert not (tmp_path / "out" / "experiment.json").exists()
+
+
+def test_target_on_the_command_line_names_a_column(people, tmp_path, capsys):
+    """It gets as far as the first check of what the column is."""
+    given = [str(people), str(tmp_path / "out"), "--target", "MMSS", "--repeats", "1"]
+    assert main(["run", *given]) == 1
+    said = capsys.readouterr()
+    assert "--target \"{'_target_': 'monai_cae.targets.Number', 'column': 'MMSS'}\"" in said.out
+    assert "the table has no column MMSS for the target: did you mean MMSE?" in said.err
+    assert not (tmp_path / "out").exists()
