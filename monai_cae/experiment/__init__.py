@@ -8,7 +8,6 @@ its code has to do with a cohort's table.
 from __future__ import annotations
 
 from importlib import import_module
-
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

@@ -118,8 +118,8 @@ class Number(Target):
         ):
             return lambda scan, missing: scan.age
         if found is None:
-            close = difflib.get_close_matches(wanted, [name.lower() for name in columns], n=3)
-            near = [name for name in columns if name.lower() in close]
+            by_lower = {name.lower(): name for name in columns}
+            near = [by_lower[name] for name in difflib.get_close_matches(wanted, by_lower, n=3, cutoff=0.7)]
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {listed(columns, SHOWN) or 'none'}"
             raise MonaiCaeError(f"the table has no column {self._column} for the target: {hint}")
 
