@@ -203,7 +203,7 @@ class Facts:
     def unlabelled(self) -> int:
         """Scans that were left out because they have no label."""
         left_out = self.recorded.get("left_out") or {}
-        return next((count for why, count in left_out.items() if why.startswith("scans without a label")), 0)
+        return next((count for why, count in left_out.items() if why.startswith("scans without")), 0)
 
     @property
     def transforms(self) -> list[str]:

@@ -27,7 +27,7 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
             "@validate#dataset",
             "$@target.require_scored(linear_probe=@learn == 'linear_probe')",
             "$@target.require_binary(calibrate=@calibrate)",
-            "$@fitted_target.begin(@network_def)",
+            "$@train#target.begin(@network_def)",
             "$monai_cae.training.check_linear_probe(@learn, @network, @penalty)",
         ],
         {"network": "$@network_def", "train#dataset#cache_num": 0, "validate#dataset#cache_num": 0},

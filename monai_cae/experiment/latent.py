@@ -24,10 +24,10 @@ from monai_cae.evaluation.latent_figure import influence_maps
 from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.wording import p_value
 from monai_cae.files import replacing, write_text
-from monai_cae.networks import reconstruction_of
 from monai_cae.templates import render
 from monai_cae.terminal import progress_bar, say
 from monai_cae.tracking import cohort_name
+from monai_cae.training import Reconstructed
 from monai_cae.training.results.figures import SYNTHETIC_NOTE, Flat, tell_undrawn
 from monai_cae.training.stages.run import data_kind
 
@@ -179,14 +179,14 @@ def _draw(
     decoder = getattr(network, "decoder", None)
     if not isinstance(decoder, nn.Module) or ordered.empty:
         return False
-    best = ordered.drop_duplicates("component").head(DRAWN)
+    best, image_of = ordered.drop_duplicates("component").head(DRAWN), Reconstructed(network)
     decoded = {}
     try:
         with torch.no_grad():
             for row in best.to_dict("records"):
                 number = list(codes.columns).index(row["component"])
                 step = float(codes[row["component"]].std()) * _direction(mean, number, places).to(device)
-                images = [reconstruction_of(network, decoder(mean + sign * step)) for sign in (-1, 0, 1)]
+                images = [image_of({"pred": decoder(mean + sign * step)})["pred"] for sign in (-1, 0, 1)]
                 name = f"{row['component']}\n{row['column']}\nr = {row['pearson']:+.2f}"
                 decoded[name] = [flat(image[0, 0].float().cpu().numpy()) for image in images]
         about = f"{len(best)} of {codes.shape[1]} components, those that correlate most, each with its strongest column"

@@ -134,9 +134,6 @@ class Head(nn.Sequential):
             weights, so that whoever loads them predicts in these units; see `set_units`.
     """
 
-    zero: torch.Tensor | None
-    unit: torch.Tensor | None
-
     def __init__(self, layers: Sequence[nn.Module], covariates: int = 0, number: bool = False) -> None:
         super().__init__(*layers)
         self.register_buffer("zero", torch.zeros(1) if number else None)
@@ -157,7 +154,8 @@ class Head(nn.Sequential):
         if self.covariate_weight is not None and covariates is not None:
             code = code + (covariates * self.covariate_weight).sum(dim=1, keepdim=True)
         if self.zero is not None and self.unit is not None:
-            code = code * self.unit + self.zero  # in float32, whatever the layers compute in
+            # in float32, whatever the layers compute in; TorchScript takes no annotation that would tell mypy
+            code = code * self.unit + self.zero  # type: ignore[operator]
         return code
 
     def set_units(self, zero: float, unit: float) -> None:
@@ -166,7 +164,7 @@ class Head(nn.Sequential):
         Raises:
             MonaiCaeError: it is a network of logits.
         """
-        if self.zero is None or self.unit is None:
+        if not (isinstance(self.zero, torch.Tensor) and isinstance(self.unit, torch.Tensor)):
             raise MonaiCaeError("the network gives logits, and the target is a number: set network_def#number to true")
         self.zero.fill_(zero)
         self.unit.fill_(unit)

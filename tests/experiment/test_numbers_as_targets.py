@@ -147,13 +147,11 @@ def test_mean_and_sd_of_the_training_labels_are_in_the_weights_and_nobody_elses(
     assert trained_with(checkpoint)[checkpoint]["target"] == "Number('mmse')"
 
 
-def test_the_linear_probe_is_ridge_regression_on_the_pooled_code(done):
-    """Its last layer minimises what the docstring says: no other weights are better."""
+def test_the_linear_probe_tells_how_well_it_fits(done):
     folder = done / "repeat_1" / "fold_1" / "variants" / "probe"
     rows = pd.read_csv(folder / "predictions_validation.csv")
-    assert np.ptp(rows["predicted"]) > 0
     results = json.loads((folder / "results_train.json").read_text())
-    assert {"fitted_loss", "fitted_mae"} <= set(results)
+    assert np.ptp(rows["predicted"]) > 0 and "fitted_loss" in results
     assert results["fitted_mae"] == pytest.approx((rows["predicted"] - rows["label"]).abs().mean(), rel=1e-4)
 
 

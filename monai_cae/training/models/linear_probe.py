@@ -74,10 +74,11 @@ class LinearProbe:
         penalties = _penalties(self.network, self.penalty)
         features, labels = self._features()
         if len(set(labels.tolist())) < 2:
-            raise MonaiCaeError("learn linear_probe needs different labels, such as both classes, among those to fit")
+            needed = "patients and controls" if self.network.head.unit is None else "different numbers"
+            raise MonaiCaeError(f"learn linear_probe needs {needed} among the subjects to fit")
         centre, scale = features.mean(axis=0), (features.std(axis=0) + 1e-8) * np.sqrt(penalties)
         head = self.network.head
-        if head.zero is not None and head.unit is not None:
+        if isinstance(head.zero, torch.Tensor) and isinstance(head.unit, torch.Tensor):
             fitted = Ridge(alpha=1.0)
             labels = (labels - head.zero.item()) / head.unit.item()
         else:
