@@ -289,3 +289,12 @@ def test_target_on_the_command_line_names_a_column(people, tmp_path, capsys):
     told = capsys.readouterr().out
     assert "--target \"{'_target_': 'monai_cae.targets.Number', 'column': 'MMSS'}\"" in told
     assert not (tmp_path / "out").exists()
+
+
+def test_every_fold_has_all_quarters_of_the_numbers(people):
+    cohort = selected(people, Number("age"))
+    edges = np.quantile([scan.label for scan in cohort.scans], [0.25, 0.5, 0.75])
+    for fold in range(1, 5):
+        sets = split_cohort(cohort, target=Number("age"), kind="kfold", folds=4, fold=fold)
+        quarters = np.bincount(np.searchsorted(edges, [scan.label for scan in sets["test"]]), minlength=4)
+        assert len(sets["test"]) == 6 and set(quarters) <= {1, 2}
