@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import monai.bundle
 import numpy as np
 from monai.bundle import ConfigParser
+
+from monai_cae.cli import main
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def run_to_predictions(
+    run_bundle: Callable[..., None], discs: Path, folder: Path, overlay: str, **settings: Any
+) -> tuple[Path, list[dict[str, str]]]:
+    """An experiment of one repeat with an overlay, packaged and unpacked as `folder`/cae: the repeat's folder, and what
+    the package predicts of the scans of disc1."""
+    run_bundle(["experiment.yaml", overlay], discs, folder / "out", repeats=1, **settings)
+    made, package = folder / "out" / "repeat_1", folder / "cae.zip"
+    assert main(["package", str(package), "--output-dir", str(made)]) == 0
+    assert main(["bundle", str(folder / "cae"), "--from", str(package)]) == 0  # nothing but what is shipped
+    to = {"dataset_dir": str(discs / "disc1"), "output_dir": str(folder / "predicted"), "device": "cpu"}
+    monai.bundle.run(run_id="run", config_file=str(folder / "cae" / "configs" / "inference.json"), **to)
+    return made, rows_of(folder / "predicted" / "predictions.csv")
 
 
 def assert_predicts_as_tested(made: Path, predicted: list[dict[str, str]]) -> None:

@@ -33,7 +33,7 @@ def test_checkpoints_carry_what_they_were_trained_with(trained):
     autoencoder, classifier = trained_with(*paths).values()
     frame = {
         "codes": "", "shape": list(SHAPE), "spacing": [1.0, 1.0, 1.0], "above_middle": 0.5, "centre": None,
-        "normal": None,
+        "normal": None, "along": None,
     }  # fmt: skip
     expected = {
         "extraction": "SliceExtraction", "plane": "axial", "slice_index": TINY["slice_index"], "axes": "anatomical",

@@ -17,7 +17,7 @@ from tiny import CONFIGS
 from monai_cae.networks import VGG16Encoder
 
 VARIANTS = ["random_weights", "resnet50", "vgg16"]
-VGG16_WEIGHTS = "variants#vgg16#classifier#network_def#encoder#weights"  # as on the command line
+VGG16_WEIGHTS = "variants#vgg16#classifier#network_def#encoder#network#weights"  # as on the command line
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,9 @@ def test_other_networks_train_once_without_a_frozen_stage(experiment, tracking_u
 def test_settings_of_the_command_line_reach_one_variant_only(experiment):
     for stage in ("train", "evaluate"):
         encoders = {
-            name: read(experiment.output / "variants" / name / f"config_{stage}.json")["network_def"]["encoder"]
+            name: read(experiment.output / "variants" / name / f"config_{stage}.json")["network_def"]["encoder"][
+                "network"
+            ]
             for name in VARIANTS
         }
         assert encoders["vgg16"]["weights"].endswith("vgg16.pth")

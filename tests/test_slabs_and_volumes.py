@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import monai.bundle
 import numpy as np
 import pytest
 import torch
@@ -15,6 +14,7 @@ from runs import (
     given_to_the_network,
     looked_for,
     rows_of,
+    run_to_predictions,
     scaled,
 )
 from tiny import mistake, volume
@@ -33,15 +33,8 @@ def through(run_bundle, discs, tmp_path_factory):
     """through(overlay): the run's folder, and what its package predicts of the scans of disc1."""
 
     def run(overlay: str, **settings: Any) -> tuple[Path, list[dict[str, str]]]:
-        folder = tmp_path_factory.mktemp(overlay)
-        given = {"repeats": 1, "baselines": BASELINES, **settings}
-        run_bundle(["experiment.yaml", overlay], discs, folder / "out", **given)
-        made, package = folder / "out" / "repeat_1", folder / "cae.zip"
-        assert main(["package", str(package), "--output-dir", str(made)]) == 0
-        assert main(["bundle", str(folder / "cae"), "--from", str(package)]) == 0  # nothing but what is shipped
-        to = {"dataset_dir": str(discs / "disc1"), "output_dir": str(folder / "predicted"), "device": "cpu"}
-        monai.bundle.run(run_id="run", config_file=str(folder / "cae" / "configs" / "inference.json"), **to)
-        return made, rows_of(folder / "predicted" / "predictions.csv")
+        given = {"baselines": BASELINES, **settings}
+        return run_to_predictions(run_bundle, discs, tmp_path_factory.mktemp(overlay), overlay, **given)
 
     return run
 

@@ -167,18 +167,17 @@ def _numbers(table: Path | None) -> dict[str, dict[str, Any]]:
 
 def _other_frame(record: Mapping[str, Any], images: Iterable[Path]) -> dict[str, list[str]]:
     """Images that show, or may show, another place than the training's, as far as inference goes on with them."""
-    from monai_cae.data import SliceExtraction
     from monai_cae.data.images.frames import frame_faults, frame_of, from_record
+    from monai_cae.data.images.inputs import recorded_extraction
     from monai_cae.data.images.volumes import find_volume
 
-    training = from_record(record.get("frame"))
-    if training is None or not {"plane", "slice_index", "axes"} <= record.keys():
+    training, extraction = from_record(record.get("frame")), recorded_extraction(record)
+    if training is None or extraction is None:
         return {}
-    extraction = SliceExtraction(record["plane"], record["slice_index"], record["axes"])
     frames = {str(image): frame_of(find_volume(str(image)).layout, extraction) for image in images}
     if not training.codes:  # as OASIS-1's processed volumes, whose atlas lies elsewhere in the same grid
         return {image: [_UNPLACED] for image in frames}
-    faults = frame_faults(frames, cohort=False, training=training)
+    faults = frame_faults(frames, extraction, cohort=False, training=training)
     return {image: [f"{extraction.name} {fault.removesuffix(': register it')}"] for image, fault in faults.items()}
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from monai_cae.data.images.frames import frame_lines
     from monai_cae.data.images.inputs import NetworkInput
     from monai_cae.data.images.readers import ExtractionReader, SliceReader
+    from monai_cae.data.images.samples import PatchesExtraction, PlanesExtraction, SlicesExtraction
     from monai_cae.data.images.scan_quality import UsableImages, skipped_lines, usable_images
     from monai_cae.data.images.transforms import Extract, Extractd, SelectSlice, SelectSliced
     from monai_cae.data.layouts import Found, find_images, read_scans
@@ -56,6 +57,7 @@ _MODULES = {
     "images.frames": "frame_lines",
     "images.inputs": "NetworkInput",
     "images.readers": "ExtractionReader SliceReader",
+    "images.samples": "PatchesExtraction PlanesExtraction SlicesExtraction",
     "images.scan_quality": "UsableImages skipped_lines usable_images",
     "images.transforms": "Extract Extractd SelectSlice SelectSliced",
     "layouts": "Found find_images read_scans",

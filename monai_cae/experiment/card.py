@@ -141,8 +141,9 @@ class Facts:
 
     @property
     def encoder(self) -> Mapping[str, Any]:
-        """The classifier's, as the config of its training defines it."""
-        return (self.configs["train"].get("network_def") or {}).get("encoder") or {}
+        """The classifier's, as the config of its training defines it; of images of several samples, that of each."""
+        found: Mapping[str, Any] = (self.configs["train"].get("network_def") or {}).get("encoder") or {}
+        return found.get("network", found)
 
     @property
     def covariates(self) -> list[str]:

@@ -5,6 +5,7 @@ from monai_cae.networks.classifier import EncoderClassifier
 from monai_cae.networks.histogram import IntensityHistogram
 from monai_cae.networks.imagenet import ResNet50Encoder, VGG16Encoder
 from monai_cae.networks.reconstruction import reconstruction_of
+from monai_cae.networks.samples import EachSample, each_sample
 from monai_cae.networks.weights import (
     load_weights,
     on_device,
@@ -19,10 +20,12 @@ __all__ = [
     "ConvAutoencoder",
     "ConvDecoder",
     "ConvEncoder",
+    "EachSample",
     "EncoderClassifier",
     "IntensityHistogram",
     "ResNet50Encoder",
     "VGG16Encoder",
+    "each_sample",
     "for_images",
     "load_weights",
     "on_device",

@@ -11,6 +11,7 @@ from torch import nn
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks.histogram import IntensityHistogram
 from monai_cae.networks.pooling import MeanPool
+from monai_cae.networks.samples import each_sample
 from monai_cae.networks.widths import check_widths
 
 MOST_VOLUME_WEIGHTS = 10**8  # of a dense layer; the paper's, on a slice's code, has 63 million
@@ -23,13 +24,14 @@ class EncoderClassifier(nn.Module):
     has 63.76 million parameters; the 723,905 of the paper's Table II are the autoencoder's.
 
     Args:
-        encoder: module with `out_channels` and `downsampling`, e.g. `ConvEncoder`.
+        encoder: module with `out_channels` and `downsampling`, e.g. `ConvEncoder`, or `EachSample` of one.
         spatial_size: size of the input image; without pooling each must be divisible by `encoder.downsampling`.
         hidden: widths of the dense layers; none makes a logistic regression on the code.
         dropout: probability after the first dense layer.
         pooling: places along each axis that the code is averaged to (1: one mean per channel); 0 for no pooling; None:
             0 for a slice, 1 for a volume.
-        histogram: bins of an `IntensityHistogram` of the image that the dense layers see beside the code; 0 for none.
+        histogram: bins of an `IntensityHistogram` of the image that the dense layers see beside the code, one of each
+            sample; 0 for none.
         covariates: names of numbers about the subject, such as age, that add to the logit, each with its own weight.
         number: the output is a number in its own units, see `Head`, not a logit.
 
@@ -52,6 +54,7 @@ class EncoderClassifier(nn.Module):
     ) -> None:
         super().__init__()
         check_widths("hidden", hidden, "[256, 128], or [] for none", fewest=0)
+        samples = int(getattr(encoder, "samples", 1))
         downsampling, out_channels = int(encoder.downsampling), int(encoder.out_channels)  # type: ignore[arg-type]
         code_size = [size // downsampling for size in spatial_size]
         pooling = int(len(code_size) == 3) if pooling is None else pooling
@@ -72,8 +75,9 @@ class EncoderClassifier(nn.Module):
         self.encoder = encoder
         self.spatial_dims = len(code_size)
         self.pool = MeanPool(pooling, len(code_size)) if pooling else nn.Identity()
-        self.histogram = IntensityHistogram(histogram) if histogram else None
-        self.head = Head(_dense(features + histogram, hidden, dropout), len(covariates), number)
+        self.histogram = each_sample(IntensityHistogram(histogram), samples) if histogram else None
+        self.histogram_features = samples * histogram
+        self.head = Head(_dense(features + self.histogram_features, hidden, dropout), len(covariates), number)
         self.encoder_frozen = False
 
     def forward(self, image: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:

@@ -149,7 +149,9 @@ def _resized(
             elif shape:  # a slice may keep the axis that it was cut from, with size 1
                 tensor["spatial_shape"] = sizes + [1] * (len(shape) - len(sizes))
                 tensor["num_channels"] = extraction.channels
-                tensor["channel_def"] = {str(channel): said["0"] for channel in range(extraction.channels)}
+                each = extraction.channels // extraction.samples
+                names = extraction.sample_names if extraction.samples > 1 else [said["0"]]
+                tensor["channel_def"] = {str(number): names[number // each] for number in range(extraction.channels)}
     return metadata
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.networks import ConvEncoder
+from monai_cae.networks import ConvEncoder, EachSample
 from monai_cae.sharing.bundle import CHECKPOINTS, open_bundle
 from monai_cae.sharing.definitions import load_network
 from monai_cae.sharing.screening import require_screened, screen_executed
@@ -19,7 +19,8 @@ def load_encoder(bundle: str | Path, *, trust: bool = False) -> ConvEncoder:
     which is fine-tuned on the diagnosis. They are read as data, and a config that is more than settings is refused.
 
     Feed it what it was trained on: float32 of shape `(N, 1, H, W)`, each image scaled to [0, 1] by its own minimum and
-    maximum (MONAI's `ScaleIntensity`), H and W divisible by 4. Any such size will do, not only 176 x 176.
+    maximum (MONAI's `ScaleIntensity`), H and W divisible by 4. Any such size will do, not only 176 x 176. Where the
+    bundle's images have several samples, it takes one of them.
 
     Args:
         bundle: the bundle's folder, with `configs/` and `models/`.
@@ -46,6 +47,7 @@ def load_encoder(bundle: str | Path, *, trust: bool = False) -> ConvEncoder:
             "there"
         )
     encoder = load_network(opened, "autoencoder", found[0], part="encoder").eval()
+    encoder = encoder.network if isinstance(encoder, EachSample) else encoder
     if not isinstance(encoder, ConvEncoder):
         raise MonaiCaeError(f"{opened.config_file}: autoencoder_def has no ConvEncoder: it is another bundle's")
     return encoder

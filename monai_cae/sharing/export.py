@@ -121,9 +121,11 @@ def _check_request(out: Path, network: str) -> None:
 def _needed(bundle: Bundle) -> tuple[int, int]:
     """The last slice, and the longest side in voxels of 1 mm, of a volume that fills the image."""
     extraction = built(bundle, "extraction")
-    longest = max(_size(bundle, "image_size", size) for size in extraction.sizes(built(bundle, "image_size")))
-    last = _size(bundle, "slice_index", max(extraction.indices(longest)))
-    spacing = extraction.grid.spacing if extraction.grid else 1
+    sizes, spacing = extraction.sizes(built(bundle, "image_size")), 1
+    if extraction.grid:  # patches are smaller than the volume
+        sizes, spacing = [*sizes, *extraction.grid.size], extraction.grid.spacing
+    longest = max(_size(bundle, "image_size", size) for size in sizes)
+    last = _size(bundle, "slice_index", extraction.last(longest))
     return last, _size(bundle, "image_size in mm", math.ceil(longest * spacing))
 
 

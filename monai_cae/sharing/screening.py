@@ -30,8 +30,9 @@ EVALUATED = {
     "checkpoint": f"$@bundle_root + '/{CHECKPOINTS['classifier'].as_posix()}'",
     "pretrained": f"$@bundle_root + '/{CHECKPOINTS['autoencoder'].as_posix()}'",
 }
-_NETWORKS = {f"monai_cae.networks.{name}" for name in _networks if name[0].isupper()}
-_EXTRACTIONS = {f"monai_cae.data.{name}Extraction" for name in ("Slice", "Slab", "Volume")}
+_NETWORKS = {f"monai_cae.networks.{name}" for name in _networks if name[0].isupper() or name == "each_sample"}
+_KINDS = ("Slice", "Slab", "Slices", "Planes", "Volume", "Patches")
+_EXTRACTIONS = {f"monai_cae.data.{name}Extraction" for name in _KINDS}
 _TARGETS = {f"monai_cae.targets.{name}" for name in ("Diagnosis", "Number")}
 _PARTS = {**dict.fromkeys(DEFINITIONS.values(), _NETWORKS), "extraction": _EXTRACTIONS, "target": _TARGETS}
 _WORDS = {("target", "column"), ("target", "name")}  # of a table, compared with its header

@@ -86,9 +86,18 @@ class Extraction:
         """The axis that the slices cut: 0, 1 or 2."""
         return plane_axis(self.plane)
 
+    @property
+    def whole(self) -> bool:
+        """Whether a volume that lies elsewhere in any direction shows something else, not across the slices alone."""
+        return self.spatial_dims == 3
+
     def indices(self, count: int) -> Sequence[int]:
         """Which of `count` slices are read, counted from 1."""
         return range(1, count + 1)
+
+    def last(self, count: int) -> int:
+        """The highest index of what is read across any axis of a volume with `count` slices."""
+        return max(self.indices(count))
 
     def sizes(self, image_size: int | Sequence[int]) -> list[int]:
         """The sizes of an image from the setting: one number for every side, or one for each axis.
@@ -162,10 +171,24 @@ class Extraction:
                 raise MonaiCaeError(f"{which} is outside {where}: its {self.plane} slices are 1 to {count}")
         return [int(index) - 1 for index in indices]
 
-    def middle(self, count: int) -> float:
-        """The mean index of its slices in a volume with `count` slices."""
-        indices = self.indices(count)
-        return 1.0 if count == 1 else sum(indices) / len(indices)
+    def cuts(self, shape: Sequence[int], where: str) -> list[tuple[int, list[int]]]:
+        """What is read of a volume: the axis that slices are across, and where these lie, counted from 0.
+
+        Slices of several planes are several pairs, of which `joined` makes one array; errors: see `positions`.
+        """
+        return [(self.axis, self.positions(shape, where))]
+
+    def joined(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """One three-dimensional array, with the slices along `axis`, of an array for each of `cuts`."""
+        return parts[0]
+
+    def centre(self, shape: Sequence[int]) -> list[float]:
+        """The middle of what is seen, in voxels counted from 0; an index outside the volume is not looked at."""
+        centre, count = [(size - 1) / 2 for size in shape], shape[self.axis]
+        if count > 1:
+            indices = self.indices(count)
+            centre[self.axis] = sum(indices) / len(indices) - 1
+        return centre
 
 
 @dataclass(frozen=True)
@@ -204,8 +227,8 @@ class SlabExtraction(Extraction):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if type(self.slices) is not int or self.slices < 1 or self.slices % 2 == 0:
-            raise MonaiCaeError(f"slices of a slab must be an odd number, such as 5, not {self.slices!r}")
+        check_whole("slice_index", self.slice_index)
+        check_odd(self.slices, "slab")
 
     @property
     def channels(self) -> int:
@@ -261,6 +284,19 @@ class VolumeExtraction(Extraction):
     @property
     def name(self) -> str:
         return f"the volume at {self.spacing_mm:g} mm"
+
+
+def check_whole(name: str, number: object, least: int | None = None) -> None:
+    """MonaiCaeError unless a setting is a whole number, from `least` on."""
+    if type(number) is not int or (least is not None and number < least):
+        above = "" if least is None else f" from {least} on"
+        raise MonaiCaeError(f"{name} must be a whole number{above}, not {number!r}")
+
+
+def check_odd(slices: object, kind: str) -> None:
+    """MonaiCaeError unless so many slices have one in the middle."""
+    if type(slices) is not int or slices < 1 or slices % 2 == 0:
+        raise MonaiCaeError(f"slices of a {kind} must be an odd number, such as 5, not {slices!r}")
 
 
 PAPER_SLICE = SliceExtraction()

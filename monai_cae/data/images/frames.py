@@ -35,11 +35,12 @@ class Frame(NamedTuple):
     above_middle: float  # mm from the volume's middle to the slice
     centre: _Point | None = None  # of the slice in mm; None where it is not recorded, or where headers do not agree
     normal: _Point | None = None  # unit vector across the slice; None likewise
+    along: _Point | None = None  # unit vector along its first axis, where slices of other planes, or all, are seen too
 
     @property
     def tilt(self) -> float:
         """Degrees between the slice and the closest plane of the body."""
-        return 0.0 if self.normal is None else _degrees(max(map(abs, self.normal)))
+        return max((_degrees(max(map(abs, one))) for one in (self.normal, self.along) if one), default=0.0)
 
     @property
     def on_template(self) -> bool:
@@ -51,15 +52,14 @@ def frame_of(layout: Layout, extraction: Extraction) -> Frame:
     """The frame of one volume; an index outside the volume is not looked at."""
     view, axis = layout.view(extraction.axes), extraction.axis
     x, y, z = (layout.spacing[stored] for stored in view.order)
-    above = _above_middle(view.shape, (x, y, z), extraction)
+    above = float(_from_middle(view.shape, (x, y, z), extraction)[axis])
     if not layout.codes:
         return Frame("", view.shape, (x, y, z), above)
-    middle = [(size - 1) / 2 for size in view.shape]
-    middle[axis] = extraction.middle(view.shape[axis]) - 1
     first, second = (view.affine[:3, other] for other in range(3) if other != axis)
-    normal = np.cross(first, second)
-    centre = view.affine[:3, :3] @ middle + view.affine[:3, 3]
-    return Frame(layout.codes, view.shape, (x, y, z), above, _point(centre), _point(normal / np.linalg.norm(normal)))
+    centre = view.affine[:3, :3] @ extraction.centre(view.shape) + view.affine[:3, 3]
+    along = _point(_unit(first)) if extraction.whole else None
+    placed = {"centre": _point(centre), "normal": _point(_unit(np.cross(first, second))), "along": along}
+    return Frame(layout.codes, view.shape, (x, y, z), above, **placed)
 
 
 def frames_of(images: Iterable[str], extraction: Extraction) -> list[Frame]:
@@ -73,7 +73,7 @@ def common_frame(frames: Sequence[Frame]) -> Frame:
     usual = Counter((frame.shape, frame.spacing) for frame in frames).most_common(1)[0][0]
     alike = [frame for frame in frames if (frame.shape, frame.spacing) == usual]
     codes = {frame.codes for frame in frames}
-    common = alike[0]._replace(codes=codes.pop() if len(codes) == 1 else MIXED, centre=None, normal=None)
+    common = alike[0]._replace(codes=codes.pop() if len(codes) == 1 else MIXED, centre=None, normal=None, along=None)
     placed = [frame for frame in frames if frame.centre is not None and frame.normal is not None]
     if 2 * len(placed) <= len(frames):
         return common
@@ -82,25 +82,25 @@ def common_frame(frames: Sequence[Frame]) -> Frame:
     if 2 * np.count_nonzero(apart <= PLACE_MM) <= len(frames):
         return common
     first = placed[int(apart.argmin())]
-    return common._replace(centre=first.centre, normal=first.normal)
+    return common._replace(centre=first.centre, normal=first.normal, along=first.along)
 
 
 def frame_faults(
-    frames: Mapping[str, Frame], *, cohort: bool, training: Frame | None, volumes: bool = False
+    frames: Mapping[str, Frame], extraction: Extraction, *, cohort: bool, training: Frame | None
 ) -> dict[str, str]:
     """Which volumes do not show the wanted plane: why, and what to do, as the end of a sentence.
 
     Args:
         frames: by file.
+        extraction: what of them is seen: across a slice, or for `Extraction.whole` in any direction, they may be off.
         cohort: the volumes are one; what most of them have is wanted, where there is no training.
         training: what a checkpoint records.
-        volumes: they are seen as a whole, and may be off in any direction, not across the slice alone.
     """
     usual = common_frame(list(frames.values())) if cohort and frames else None
     silent = sum(not frame.codes for frame in frames.values())
     faults = {}
     for image, frame in frames.items():
-        fault = _misplaced(frame, training or usual, "the training's" if training else "the others'", volumes)
+        fault = _misplaced(frame, training or usual, "the training's" if training else "the others'", extraction)
         if fault:
             faults[image] = f"{fault}: register it"
         elif usual and bool(frame.codes) == (2 * silent >= len(frames)):
@@ -111,15 +111,18 @@ def frame_faults(
     return faults
 
 
-def _misplaced(frame: Frame, wanted: Frame | None, others: str, volumes: bool) -> str:
+def _misplaced(frame: Frame, wanted: Frame | None, others: str, extraction: Extraction) -> str:
     """Where a header or the training records no place, the middle of the volume has to do."""
     tilt = off = 0.0
     if frame.centre and frame.normal and wanted and wanted.centre and wanted.normal:
         tilt = _degrees(abs(float(np.dot(frame.normal, wanted.normal))))
+        if frame.along and wanted.along:
+            tilt = max(tilt, _degrees(abs(float(np.dot(frame.along, wanted.along)))))
         apart = np.subtract(frame.centre, wanted.centre)
-        off = float(np.linalg.norm(apart)) if volumes else abs(float(np.dot(apart, wanted.normal)))
+        off = float(np.linalg.norm(apart)) if extraction.whole else abs(float(np.dot(apart, wanted.normal)))
     elif wanted and (wanted.centre or not wanted.codes) and not _same_voxels(frame, wanted):
-        off = abs(frame.above_middle - wanted.above_middle)
+        ours, theirs = (_from_middle(one.shape, one.spacing, extraction) for one in (frame, wanted))
+        off = float(np.abs(ours - theirs).max())
     if off > MOST_MM:
         return f"lies {off:.3g} mm from {others} (limit {MOST_MM:g} mm)"
     if tilt > MOST_DEGREES:
@@ -142,7 +145,7 @@ def frame_lines(images: Iterable[str], extraction: Extraction, *, training: Fram
     if not frames:
         return []
     usual, axes = common_frame(frames), extraction.axes
-    above = _above_middle(FRAME_SHAPE, FRAME_SPACING, extraction)
+    above = float(_from_middle(FRAME_SHAPE, FRAME_SPACING, extraction)[extraction.axis])
     wanted = training or Frame("", FRAME_SHAPE, FRAME_SPACING, above)
     lines = []
     if not _same_voxels(usual, wanted):
@@ -151,14 +154,34 @@ def frame_lines(images: Iterable[str], extraction: Extraction, *, training: Fram
         alike = sum(frame[1:3] == usual[1:3] for frame in frames)
         have = "the volumes have" if alike == len(frames) else f"{alike} of {len(frames)} volumes have"
         lies = f"lies {usual.above_middle:+.3g} mm from the middle, not {wanted.above_middle:+.3g} mm: "
-        whole = extraction.spatial_dims == 3
+        whole = extraction.whole
         lines.append(
             f"{have} {_voxels(usual)}{stored}, {whose} {_voxels(wanted)}; "
             f"{'' if whole or usual.shape[extraction.axis] == 1 else f'{extraction.name} {lies}'}register the scans to "
             f"{where}{'' if training or whole else ', or choose another --slice_index'}"
         )
     lines += _contradictions(images) if axes == "anatomical" else []
-    return [*lines, *_orientation_lines(frames, axes, training), *_place_lines(frames, usual, extraction.name)]
+    lines += _spacing_lines(frames, usual, extraction)
+    return [*lines, *_orientation_lines(frames, axes, training), *_place_lines(frames, usual, extraction)]
+
+
+def _spacing_lines(frames: Sequence[Frame], usual: Frame, extraction: Extraction) -> list[str]:
+    """A cube of a grid has the same size in every scan, a pixel of a slice has the scan's."""
+    if extraction.grid is not None:
+        return []
+    seen = [np.greater(frame.shape, 1) for frame in frames]  # the thickness of a single slice is not
+    others = Counter(
+        frame.spacing
+        for frame, axes in zip(frames, seen, strict=True)
+        if np.any(np.not_equal(frame.spacing, usual.spacing) & axes)
+    )
+    if not others:
+        return []
+    listed = ", ".join(f"{_mm(spacing)} ({count})" for spacing, count in others.most_common(3))
+    return [
+        f"{others.total()} of {len(frames)} volumes have voxels of another size than {_mm(usual.spacing)}: {listed}; "
+        "resample them to one size"
+    ]
 
 
 def _contradictions(images: Iterable[str]) -> list[str]:
@@ -207,8 +230,8 @@ def _orientation_lines(frames: Sequence[Frame], axes: str, training: Frame | Non
     return lines
 
 
-def _place_lines(frames: Sequence[Frame], usual: Frame, slice_name: str) -> list[str]:
-    lines = []
+def _place_lines(frames: Sequence[Frame], usual: Frame, extraction: Extraction) -> list[str]:
+    lines, slice_name = [], extraction.name
     tilted = [frame.tilt for frame in frames if frame.tilt > MOST_DEGREES]
     if tilted:
         lines.append(
@@ -217,7 +240,8 @@ def _place_lines(frames: Sequence[Frame], usual: Frame, slice_name: str) -> list
         )
     placed = [(frame.centre, frame.normal) for frame in frames if frame.centre and frame.normal]
     if usual.centre is None and placed:
-        across = int(np.abs(np.array(placed[0][1])).argmax())
+        apart = np.ptp([centre for centre, _ in placed], axis=0)
+        across = int((apart if extraction.whole else np.abs(np.array(placed[0][1]))).argmax())
         heights = [centre[across] for centre, _ in placed]
         if max(heights) - min(heights) > MOST_MM:
             lines.append(
@@ -227,9 +251,9 @@ def _place_lines(frames: Sequence[Frame], usual: Frame, slice_name: str) -> list
     return lines
 
 
-def _above_middle(shape: Sequence[int], spacing: Sequence[float], extraction: Extraction) -> float:
-    count = shape[extraction.axis]
-    return (extraction.middle(count) - 1 - (count - 1) / 2) * spacing[extraction.axis]
+def _from_middle(shape: Sequence[int], spacing: Sequence[float], extraction: Extraction) -> NDArray[np.float64]:
+    """From a volume's middle to that of what is seen, along each axis, in mm."""
+    return (np.array(extraction.centre(shape)) - (np.array(shape) - 1) / 2) * spacing
 
 
 def _same_voxels(frame: Frame, wanted: Frame) -> bool:
@@ -239,9 +263,16 @@ def _same_voxels(frame: Frame, wanted: Frame) -> bool:
 
 
 def _voxels(frame: Frame) -> str:
-    sizes = sorted(set(frame.spacing))
-    spacing = f"{sizes[0]:g}" if len(sizes) == 1 else " x ".join(f"{size:g}" for size in frame.spacing)
-    return f"{' x '.join(map(str, frame.shape))} voxels of {spacing} mm"
+    return f"{' x '.join(map(str, frame.shape))} voxels of {_mm(frame.spacing)}"
+
+
+def _mm(spacing: _Point) -> str:
+    sizes = [f"{size:g}" for size in spacing]
+    return f"{sizes[0] if len(set(spacing)) == 1 else ' x '.join(sizes)} mm"
+
+
+def _unit(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    return vector / np.linalg.norm(vector)
 
 
 def _point(values: NDArray[np.float64]) -> _Point:
@@ -256,11 +287,13 @@ def _degrees(cosine: float) -> float:
 def from_record(record: Any) -> Frame | None:
     """A frame that a checkpoint carries, `Frame._asdict()`; None where it is something else."""
     try:
-        codes, shape, spacing, above, centre, normal = (record[name] for name in Frame._fields)
-        points = [None if point is None else _point(np.asarray(point, float)) for point in (spacing, centre, normal)]
+        *named, _ = Frame._fields
+        codes, shape, spacing, above, *points = (record[name] for name in named)
+        points = [None if one is None else _point(np.asarray(one, float)) for one in (spacing, *points)]
+        points.append(None if record.get("along") is None else _point(np.asarray(record["along"], float)))
         sizes = [int(size) for size in shape]
     except (TypeError, KeyError, ValueError, OverflowError):
         return None
     if len(sizes) != 3 or points[0] is None or not isinstance(codes, str) or not isinstance(above, (int, float)):
         return None
-    return Frame(codes, (sizes[0], sizes[1], sizes[2]), points[0], float(above), points[1], points[2])
+    return Frame(codes, (sizes[0], sizes[1], sizes[2]), points[0], float(above), *points[1:])

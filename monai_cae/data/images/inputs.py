@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import Any, TypeGuard
 
 from monai.transforms import Compose
 from monai.transforms.intensity import array as intensity
 
 from monai_cae.data.cohort.tables import COVARIATES
-from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
+from monai_cae.data.images.extraction import (
+    PAPER_SLICE,
+    Extraction,
+    SlabExtraction,
+    SliceExtraction,
+    VolumeExtraction,
+)
 from monai_cae.data.images.frames import Frame, common_frame, frames_of, from_record
+from monai_cae.data.images.samples import PatchesExtraction, PlanesExtraction, SlicesExtraction
 from monai_cae.data.texts import shown
 from monai_cae.errors import MonaiCaeError
 
 _SHOWN = 200  # characters of a value
+_KINDS = (SlabExtraction, VolumeExtraction, SlicesExtraction, PlanesExtraction, PatchesExtraction)
 
 
 class NetworkInput:
@@ -97,6 +106,21 @@ def out_of_range(record: Mapping[str, Any], given: Mapping[str, Any]) -> list[st
         if not limits[0] <= value <= limits[1]:
             lines.append(f"{name} {value:g} is outside the training's {limits[0]:g} to {limits[1]:g}")
     return lines
+
+
+def recorded_extraction(record: Mapping[str, Any]) -> Extraction | None:
+    """What a checkpoint's network sees of a volume; an extraction of somebody's own is taken for a slice, if it is
+    recorded as one is, or else is None.
+
+    Args:
+        record: what a checkpoint carries, see `NetworkInput.record`.
+
+    Raises:
+        MonaiCaeError: settings that make no sense.
+    """
+    kind = next((kind for kind in _KINDS if kind.__name__ == record.get("extraction")), SliceExtraction)
+    names = [field.name for field in fields(kind)]
+    return kind(**{name: record[name] for name in names}) if record.keys() >= set(names) else None
 
 
 def _is_number(value: Any) -> TypeGuard[float]:

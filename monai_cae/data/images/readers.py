@@ -16,9 +16,11 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from numpy.typing import NDArray
 
 from monai_cae.data.images.averaging import averaged, grid_affine
+from monai_cae.data.images.cuts import NAMES, Cut, moved, origin, read_beside, read_crossing
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction, SliceExtraction
+from monai_cae.data.images.planes import View
 from monai_cae.data.images.slice_cache import kept, read_kept
-from monai_cae.data.images.volumes import each_slice, find_volume
+from monai_cae.data.images.volumes import Volume, each_slice, find_volume
 from monai_cae.errors import MonaiCaeError
 
 # Where pydicom is installed, every LoadImage of MONAI looks for its GPU decoder, and says that there is none.
@@ -117,7 +119,7 @@ def read_image(extraction: Extraction, name: str) -> NDArray[Any]:
 def read_part(extraction: Extraction, name: str) -> tuple[np.ndarray, np.ndarray, bool]:
     """The slices of a file that an extraction needs, three-dimensional, with their affine, and whether the header
     records an orientation. Errors: see `ExtractionReader`."""
-    volume, axis = find_volume(name), extraction.axis
+    volume = find_volume(name)
     view = volume.layout.view(extraction.axes)
     grid, oriented = extraction.grid, bool(volume.layout.codes)
     if grid is not None:
@@ -126,30 +128,39 @@ def read_part(extraction: Extraction, name: str) -> tuple[np.ndarray, np.ndarray
         mean = kept(volume, what, lambda: averaged(read, view, grid, name))
         check_slice(mean, f"{extraction.name} of {name}")
         return mean, grid_affine(view, grid), oriented
-    positions = extraction.positions(view.shape, name)
-    first, last = min(positions), max(positions)
-    if positions == [*range(first, last + 1)]:
-        array = view.turned(read_kept(volume, *view.stored(axis, first, last + 1)))
-    elif volume.packed:  # inflated once for all of them
-        span = view.turned(read_kept(volume, *view.stored(axis, first, last + 1)))
-        array = span.take([one - first for one in positions], axis)
+    cuts = extraction.cuts(view.shape, name)
+    if len(cuts) == 1:
+        array = joined(extraction, [_read_plane(volume, view, *cuts[0])], cuts, name)
+    elif min(view.shape) == 1:
+        array = joined(extraction, read_beside(name, extraction.axes, cuts), cuts, name)
     else:
-        parts = [view.turned(read_kept(volume, *view.stored(axis, one, one + 1))) for one in positions]
-        array = np.concatenate(parts, axis)
-    check_part(extraction, array, axis, positions, name)
-    affine = view.affine.copy()
-    with np.errstate(invalid="ignore", over="ignore"):  # a broken header's affine is `monai-cae check`'s to tell
-        affine[:3, 3] += affine[:3, axis] * positions[0]
-    return array, affine, oriented
+        which = (type(extraction), view.order, view.flipped, str(cuts))
+        array = kept(volume, which, lambda: joined(extraction, read_crossing(volume, view, cuts), cuts, name))
+    return array, moved(view.affine, origin(cuts, view.shape, array.shape)), oriented
 
 
-def check_part(extraction: Extraction, array: np.ndarray, axis: int, positions: Sequence[int], where: str) -> None:
-    """Look at every slice along `axis`, or at a volume's all together; errors, which name them, are `check_slice`'s."""
+def _read_plane(volume: Volume, view: View, axis: int, positions: Sequence[int]) -> np.ndarray:
+    first, last = min(positions), max(positions)
+    step = positions[1] - first if len(positions) > 1 else 1
+    if step > 0 and positions == [*range(first, last + 1, step)]:
+        return view.turned(read_kept(volume, *view.stored(axis, first, last + 1), step))
+    if volume.packed:  # inflated once for all of them
+        span = view.turned(read_kept(volume, *view.stored(axis, first, last + 1)))
+        return span.take([one - first for one in positions], axis)
+    parts = [view.turned(read_kept(volume, *view.stored(axis, one, one + 1))) for one in positions]
+    return np.concatenate(parts, axis)
+
+
+def joined(extraction: Extraction, parts: Sequence[np.ndarray], cuts: Sequence[Cut], where: str) -> np.ndarray:
+    """What an extraction makes one array of, every slice looked at, or a volume's all together; for errors, which name
+    them, see `check_slice`."""
     if extraction.spatial_dims == 3:
-        check_slice(array, f"{extraction.name} of {where}")
-        return
-    for one, position in zip(np.moveaxis(array, axis, 0), positions, strict=True):
-        check_slice(one, f"{extraction.plane} slice {position + 1} of {where}")
+        check_slice(parts[0], f"{extraction.name} of {where}")
+        return extraction.joined(parts)
+    for part, (axis, positions) in zip(parts, cuts, strict=True):
+        for one, position in zip(np.moveaxis(part, axis, 0), positions, strict=True):
+            check_slice(one, f"{NAMES[axis]} slice {position + 1} of {where}")
+    return extraction.joined(parts)
 
 
 def check_slice(array: np.ndarray, where: str) -> None:

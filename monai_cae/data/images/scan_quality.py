@@ -58,7 +58,7 @@ def find_bad(
     usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else None
     if usual is not None:  # a wrong setting is no fault of the scans
         first = next(image for image, shape in shapes.items() if shape == usual)
-        extraction.positions(usual, first)
+        extraction.cuts(usual, first)
     for image, volume in volumes.items():
         if cohort and extraction.grid is None and shapes[image] != usual:
             shape = f"{image} has the shape {shapes[image]}, the other volumes {usual}"
@@ -70,7 +70,7 @@ def find_bad(
             reasons[image] = str(error)
     if not allow_other_frame:
         frames = {image: frame_of(volume.layout, extraction) for image, volume in volumes.items()}
-        why = frame_faults(frames, cohort=cohort, training=training, volumes=extraction.spatial_dims == 3)
+        why = frame_faults(frames, extraction, cohort=cohort, training=training)
         for image, fault in why.items():
             reasons.setdefault(image, f"{extraction.name} of {image} {fault}, or --allow_other_frame true")
     return [BadScan(subject, str(image), reasons[str(image)]) for subject, image in images if str(image) in reasons]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,14 @@ import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
-from monai.utils import TransformBackends, convert_to_dst_type, convert_to_numpy
+from monai.utils import TransformBackends, convert_to_dst_type
 from numpy.typing import NDArray
 
 from monai_cae.data.images.averaging import averaged, grid_affine
+from monai_cae.data.images.cuts import NAMES, Cut, moved, origin
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction, SliceExtraction
 from monai_cae.data.images.planes import View, closest_view
-from monai_cae.data.images.readers import PART, UNORIENTED, check_part, check_slice
+from monai_cae.data.images.readers import PART, UNORIENTED, check_slice, joined
 from monai_cae.errors import MonaiCaeError
 
 
@@ -53,33 +54,40 @@ class Extract(Transform):
         where = str(img.meta.get("filename_or_obj", "the volume")) if isinstance(img, MetaTensor) else "the volume"
         if img.ndim != 4:
             raise MonaiCaeError(f"{where} is not a channel-first volume (C, X, Y, Z): its shape is {tuple(img.shape)}")
-        extraction, axis = self.extraction, self.extraction.axis
-        array = convert_to_numpy(img)
+        extraction = self.extraction
+        # a view: MONAI's convert_to_numpy copies a volume of nibabel's, whose first axis is the fastest
+        array = img if isinstance(img, np.ndarray) else img.as_subclass(torch.Tensor).detach().cpu().numpy()
+        whole = array.dtype.kind in "iu"
         if isinstance(img, MetaTensor) and img.meta.get(PART) == extraction.name:
-            affine, first = img.affine.numpy(), 0
+            affine = img.affine.numpy()
         elif extraction.grid is not None:
             view, grid = self._view(img), extraction.grid
             array = np.stack([averaged(_in_turn(channel), view, grid, where) for channel in array])
             check_slice(array, f"{extraction.name} of {where}")
-            affine, first = grid_affine(view, grid), 0
+            affine = grid_affine(view, grid)
         else:
             view = self._view(img)
-            positions = extraction.positions(view.shape, where)
-            if view.shape[axis] == 1 and not self.single_slice:
-                raise MonaiCaeError(
-                    f"{where} has a single {extraction.plane} slice (shape {tuple(img.shape[1:])}), and which one "
-                    "can't be known: give the whole volume, or set single_slice to true if it is the wanted one"
-                )
-            stored = [view.stored(axis, one, one + 1)[1] for one in positions]
-            parts = array.take(stored, 1 + view.order[axis])
-            array = np.stack([_turned(part, view, axis) for part in parts])
-            check_part(extraction, array, 1 + axis, positions, where)
-            affine, first = view.affine, positions[0]
-        images = [extraction.seen(np.moveaxis(channel, axis, 0)) for channel in array]
-        out, *_ = convert_to_dst_type(images[0] if len(images) == 1 else np.concatenate(images), img)
+            cuts = extraction.cuts(view.shape, where)
+            self._refuse_single(view, cuts, where)
+            parts = [[_cut(channel, view, *cut) for cut in cuts] for channel in array]
+            array = np.stack([joined(extraction, part, cuts, where) for part in parts])
+            affine = moved(view.affine, origin(cuts, view.shape, array.shape[1:]))
+        images = [extraction.seen(np.moveaxis(channel, extraction.axis, 0)) for channel in array]
+        image = images[0] if len(images) == 1 else np.concatenate(images)
+        out, *_ = convert_to_dst_type(image, img, dtype=image.dtype if whole else None)  # a mean is no whole number
         if isinstance(out, MetaTensor):
-            out.affine = torch.as_tensor(self._affine(affine, first), dtype=out.affine.dtype)
+            out.affine = torch.as_tensor(self._affine(affine), dtype=out.affine.dtype)
         return out
+
+    def _refuse_single(self, view: View, cuts: Sequence[Cut], where: str) -> None:
+        single = [NAMES[axis] for axis, _ in cuts if view.shape[axis] == 1]
+        if not single or (self.single_slice and len(cuts) == 1):
+            return
+        or_else = ", or set single_slice to true if it is the wanted one" if len(cuts) == 1 else ""
+        raise MonaiCaeError(
+            f"{where} has a single {single[0]} slice (shape {view.shape}), and which one can't be known: give the "
+            f"whole volume{or_else}"
+        )
 
     def _view(self, img: NdarrayOrTensor) -> View:
         shape = (int(img.shape[1]), int(img.shape[2]), int(img.shape[3]))
@@ -89,22 +97,24 @@ class Extract(Transform):
         turned = self.extraction.axes == "anatomical" and _is_oriented(img.meta)
         return (closest_view(shape, affine) if turned else None) or View(shape, affine)
 
-    def _affine(self, affine: NDArray[np.float64], first: int) -> NDArray[np.float64]:
-        axis, moved = self.extraction.axis, affine.copy()
-        moved[:3, 3] += affine[:3, axis] * first
+    def _affine(self, affine: NDArray[np.float64]) -> NDArray[np.float64]:
+        axis, out = self.extraction.axis, affine.copy()
         if self.extraction.spatial_dims == 2:
-            moved[:3, :3] = affine[:3, [*(other for other in range(3) if other != axis), axis]]
-        return moved
+            out[:3, :3] = affine[:3, [*(other for other in range(3) if other != axis), axis]]
+        return out
 
 
 def _in_turn(volume: NDArray[Any]) -> Callable[[int, int], NDArray[Any]]:
     return lambda start, stop: np.moveaxis(volume[..., start:stop], 2, 0)
 
 
-def _turned(part: NDArray[Any], view: View, axis: int) -> NDArray[Any]:
-    """Slices taken from the stored axes, turned into the view's but for their order, which is that of the view."""
+def _cut(volume: NDArray[Any], view: View, axis: int, positions: Sequence[int]) -> NDArray[Any]:
+    """Slices of a volume with the stored axes, turned into the view's but for their order, which is as asked for."""
+    stored = [view.stored(axis, one, one + 1)[1] for one in positions]
     flipped = tuple(flip and other != axis for other, flip in enumerate(view.flipped))
-    return View(view.shape, view.affine, view.order, (flipped[0], flipped[1], flipped[2])).turned(part)
+    turn = View(view.shape, view.affine, view.order, (flipped[0], flipped[1], flipped[2]))
+    across = view.order[axis]
+    return turn.turned(np.moveaxis(np.moveaxis(volume, across, 0)[stored], 0, across))  # `take` copies the volume first
 
 
 def _is_oriented(meta: Mapping[Any, Any]) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.networks import IntensityHistogram, load_weights, on_device
+from monai_cae.networks import IntensityHistogram, each_sample, load_weights, on_device
 from monai_cae.training.engines.inferers import PrecisionInferer
 
 Item: TypeAlias = Mapping[str, Any]
@@ -94,13 +94,14 @@ class Histograms:
 
     Args:
         bins: how many features.
+        samples: of an image; each has a histogram of its own.
     """
 
-    def __init__(self, bins: int = 16) -> None:
-        self.histogram = IntensityHistogram(bins)
+    def __init__(self, bins: int = 16, samples: int = 1) -> None:
+        self.histogram = each_sample(IntensityHistogram(bins), samples)
 
     def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:
-        """`bins` features."""
+        """`bins` features of each sample."""
         return torch.cat([self.histogram(_images([item])) for item in items]).double().numpy()
 
 

@@ -138,7 +138,7 @@ def _penalties(network: EncoderClassifier, penalty: Mapping[str, float]) -> NDAr
         value = given.get(name)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
             raise MonaiCaeError(f"penalty#{name} must be a number above 0, not {value!r}")
-    histogram = network.histogram.bins if network.histogram is not None else 0
+    histogram = network.histogram_features
     covariates = 0 if head.covariate_weight is None else len(head.covariate_weight)
     sizes = (_last(head).in_features - histogram, histogram, covariates)
     return np.repeat([float(given[name]) for name in PENALISED], sizes)
