@@ -330,4 +330,5 @@ def flow(facts: Facts) -> str:
     for name in SETS:
         one = {item["subject"]: item["label"] for item in sets[name]}
         lines.append(f" +--> {name:<10} {len(one):>5} subjects{facts.of_classes(one.values())}")
-    return "\n".join([*lines, " v", f"{facts.tested} in {facts.scheme}; the sets above are of the first"])
+    tested = facts.tested.replace("test subjects", "subjects tested")
+    return "\n".join([*lines, " v", f"{tested} in {facts.scheme}; the sets above are of the first"])
