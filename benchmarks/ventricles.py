@@ -1,6 +1,7 @@
 """Claim: prepared from raw heads, the synthetic cohort's ventricles keep their volumes (correlation above 0.95).
 
-Run: python benchmarks/ventricles.py [--subjects N] [--seed N] [--quick]        --quick takes 4 subjects
+Run: python benchmarks/ventricles.py [--subjects N] [--seed N] [--quick] [--prepared FOLDER]
+--quick takes 4 subjects; --prepared reads what `monai-cae prepare` made of `monai-cae phantom --head --subjects N --seed N`.
 
 Each subject of the synthetic cohort is put into a head, turned and biased, stored along any axes, and prepared. Fluid
 near the template's lateral ventricles is counted in the prepared image, and, to compare, in the subject's own T88-like
@@ -10,15 +11,19 @@ volume, which was never a raw scan. The truth is the volume that the brain was d
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from report import Row, finish
 from scipy import ndimage
 
 from monai_cae.data.heads import synthetic_heads
-from monai_cae.data.phantom import synthetic_brains
+from monai_cae.data.phantom import SyntheticBrain, synthetic_brains
 from monai_cae.data.template import COMMISSURE, MNI_PER_T88
 from monai_cae.prepare import RawScan, prepare_scan
 from monai_cae.prepare.grids import matrix_of
@@ -34,19 +39,16 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--prepared", type=Path)
     chosen = parser.parse_args()
     subjects = 4 if chosen.quick else chosen.subjects
     found = []
-    pairs = zip(synthetic_heads(subjects, chosen.seed), synthetic_brains(subjects, chosen.seed), strict=True)
-    for head, brain in pairs:
-        prepared = prepare_scan(RawScan(head.voxels.astype(np.float32), head.affine, head.row["ID"]))
-        size = abs(np.linalg.det(matrix_of(prepared.transform)[:3, :3]))
-        unprepared = fluid_ml(brain.volume.astype(np.float32))
-        in_frame = fluid_ml(prepared.image)
-        found.append((head.ventricle_ml, unprepared, in_frame, in_frame * size))
-        dice = 2 * (prepared.native_mask & head.brain).sum() / (prepared.native_mask.sum() + head.brain.sum())
+    each = _read(chosen.prepared, subjects, chosen.seed) if chosen.prepared else _made(subjects, chosen.seed)
+    for brain, image, size, told in each:
+        in_frame = fluid_ml(image)
+        found.append((brain.ventricle_ml, fluid_ml(brain.volume.astype(np.float32)), in_frame, in_frame * size))
         figures = " ".join(f"{value:.1f}" for value in found[-1])
-        print(f"{head.row['ID']} {figures} ml, mask {dice:.3f}, {prepared.verdict.status}", flush=True)
+        print(f"{brain.row['ID']} {figures} ml{told}", flush=True)
     truth, unprepared, in_frame, prepared_ml = np.array(found).T
     before, framed, after = (np.corrcoef(truth, one)[0, 1] for one in (unprepared, in_frame, prepared_ml))
     rows = [
@@ -54,6 +56,27 @@ def main() -> None:
         Row("the same, in the template's size", framed, before, "unprepared", "r", framed),
     ]
     finish("ventricles", rows, subjects=subjects, seed=chosen.seed, ml=np.round(found, 2).tolist())
+
+
+def _made(subjects: int, seed: int) -> Iterator[tuple[SyntheticBrain, NDArray[np.float32], float, str]]:
+    """Every subject, its prepared image, the volume of a voxel of the frame in the head, and what else is told."""
+    for head, brain in zip(synthetic_heads(subjects, seed), synthetic_brains(subjects, seed), strict=True):
+        prepared = prepare_scan(RawScan(head.voxels.astype(np.float32), head.affine, head.row["ID"]))
+        dice = 2 * (prepared.native_mask & head.brain).sum() / (prepared.native_mask.sum() + head.brain.sum())
+        yield brain, prepared.image, _size(prepared.transform), f", mask {dice:.3f}, {prepared.verdict.status}"
+
+
+def _read(folder: Path, subjects: int, seed: int) -> Iterator[tuple[SyntheticBrain, NDArray[np.float32], float, str]]:
+    for brain in synthetic_brains(subjects, seed):
+        name = f"sub-{brain.row['ID'].replace('_', '')}"
+        anat = folder / name / "anat"
+        image = np.asarray(nib.load(anat / f"{name}_space-T88like_desc-preproc_T1w.nii.gz").dataobj, np.float32)
+        transform = sitk.ReadTransform(str(anat / f"{name}_from-T1w_to-T88like_mode-image_xfm.tfm"))
+        yield brain, image, _size(sitk.AffineTransform(transform)), ""
+
+
+def _size(transform: sitk.Transform) -> float:
+    return float(abs(np.linalg.det(matrix_of(transform)[:3, :3])))
 
 
 def fluid_ml(image: NDArray[np.float32]) -> float:

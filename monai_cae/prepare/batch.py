@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 import tempfile
@@ -29,6 +31,7 @@ from monai_cae.prepare.sources import Source
 
 Prepare = Callable[[RawScan, PrepareSettings, RawScan | None], Prepared]
 ERROR = "error"
+_M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 2**20  # of glibc's mallopt; bytes
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,8 @@ def _work(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets Ctrl-C too, and decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     gate.set(FileLock(lock))
+    if platform.libc_ver()[0] == "glibc":  # or it would keep the memory of the network, while others wait for theirs
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
     started = time.monotonic()
     try:
         recipe = recipe_of(scan, settings)

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,7 @@ def find_brain(voxels: NDArray[np.float32], name: str) -> NDArray[np.bool_]:
     import torch
     from torch.nn.functional import interpolate
 
-    coarse_network, network = (_load(file) for file in _SHA256)
+    coarse_network, network = _SHA256
 
     def resized(volume: Any, shape: tuple[int, ...], mode: str) -> Any:
         return interpolate(volume[None, None], shape, mode=mode)[0, 0]
@@ -66,12 +65,12 @@ def find_brain(voxels: NDArray[np.float32], name: str) -> NDArray[np.bool_]:
         low, high = float(small.quantile(0.005)), float(small.quantile(0.995))
         if not high > low:
             raise MonaiCaeError(f"{name} has no contrast: it is not a scan of a head")
-        coarse = coarse_network(_normalised(small, low, high)[None, None])[0, 1].numpy() > 0.5
+        coarse = _load(coarse_network)(_normalised(small, low, high)[None, None])[0, 1].numpy() > 0.5
         box = _box_around(largest_part(coarse), voxels.shape)
         if box is None:
             raise MonaiCaeError(f"no brain was found in {name}: give a whole-head T1w scan, or a mask with --mask")
         part = resized(head[box], _LARGE, "nearest-exact")
-        inside = network(_normalised(part, low, high)[None, None])[0, 1]
+        inside = _load(network)(_normalised(part, low, high)[None, None])[0, 1]
         inside = resized(inside, tuple(axis.stop - axis.start for axis in box), "trilinear")
     mask = np.zeros(voxels.shape, dtype=bool)
     mask[box] = ndimage.binary_fill_holes(largest_part(inside.numpy() > 0.5))
@@ -127,7 +126,6 @@ def require_weights() -> Path:
     return folder
 
 
-@lru_cache(maxsize=2)
 def _load(file: str) -> Any:
     import torch
 

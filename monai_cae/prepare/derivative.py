@@ -228,6 +228,7 @@ def derivative(out: str | Path, layout: str, source: Mapping[str, Any], *, go_on
                 "DatasetType": "derivative",
                 "GeneratedBy": [{"Name": TOOL, "Version": __version__}],
                 "SourceDatasets": [{"Description": layout, **known}],
+                **({"synthetic": True} if source.get("synthetic") is True else {}),
             }
             write_text(out / "dataset_description.json", json.dumps(content, indent=2) + "\n", _ADVICE)
         yield out

@@ -78,7 +78,7 @@ class Sources:
         scans: in the order of their names.
         notes: what was guessed, and what was left out.
         private: IDs are replaced by pseudonyms.
-        described: what the input's own dataset_description.json says.
+        described: what the nearest dataset_description.json says, of the input or a folder that it lies in.
     """
 
     layout: str
@@ -155,7 +155,7 @@ def find_sources(path: str | Path, wanted: Wanted | None = None) -> Sources:
     if not scans:
         raise MonaiCaeError(f"no image in {root} has a row that tells whose it is: name another --table")
     _refuse_clashes(scans, owners, wanted)
-    told = description(root) if found.layout == "BIDS" else {}
+    told = next(filter(None, map(description, (root, *root.absolute().parents))), {})
     masks = find_masks([(scan.name, name) for scan, name in zip(scans, names, strict=True)], wanted.mask)
     masked = [replace(scan, mask=mask) for scan, mask in zip(scans, masks, strict=True)]
     if len(masked) == 1 and masked[0].error:

@@ -33,6 +33,14 @@ class WholeVolume(Extraction):
     name = "the whole volume"
 
 
+class Apart(TwoSlices):
+    samples = 2
+
+
+class Uneven(TwoSlices):
+    samples = 3
+
+
 class Quotient(Extraction):
     def indices(self, count):
         return [1]
@@ -96,6 +104,9 @@ def test_a_slice_that_is_not_there_or_empty_is_told(tmp_path, noise, refused):
     assert read_image(WholeVolume(), path).shape == (1, 5, 6, 7)
     with refused(r"NoSlice asks for no slice of .*a\.nii"):
         read_image(NoSlice(), path)
+    assert Apart().sample_names == ("sample 1", "sample 2") and len(TwoSlices().sample_names) == 1
+    with refused("Uneven has 2 channels for 3 samples"):
+        read_image(Uneven("axial", 6, 2), path)
     with refused("Quotient makes an image with values that are not finite"):
         read_image(Quotient(), path)
     save(tmp_path / "cut.nii", voxels[..., :1])

@@ -206,9 +206,7 @@ def weights(tmp_path, monkeypatch):
     folder = tmp_path / "data" / "models"
     folder.mkdir(parents=True)
     monkeypatch.setenv("MONAI_CAE_DEEPBET", str(tmp_path))
-    brain._load.cache_clear()
-    yield folder
-    brain._load.cache_clear()
+    return folder
 
 
 def test_weights_that_are_not_installed_are_named_with_the_command(weights):

@@ -20,7 +20,7 @@ import SimpleITK
 from fake_preparation import CRASH, FAIL, RAISE, REFUSE, REVIEW, WAIT, fake
 
 from monai_cae.cli import main
-from monai_cae.data import find_images, load_cohort, read_scans
+from monai_cae.data import find_images, is_synthetic, load_cohort, read_scans
 from monai_cae.data.layouts import Asked
 from monai_cae.data.template import FRAME_SHAPE, frame_affine
 from monai_cae.errors import MonaiCaeError
@@ -254,6 +254,14 @@ def test_bids_sessions_keep_their_rows(tmp_path):
     ]  # fmt: skip
     source = json.loads((tmp_path / "out" / "dataset_description.json").read_text())["SourceDatasets"]
     assert source == [{"Description": "BIDS", "Name": "Mine"}]
+
+
+@pytest.mark.parametrize("synthetic", [True, False, "true"])
+def test_what_is_made_of_synthetic_scans_is_synthetic(tmp_path, synthetic):
+    about = json.dumps({"Name": "Mine", "synthetic": synthetic})
+    (write_scans(tmp_path / "in", 500) / "dataset_description.json").write_text(about)
+    prepare_cohort(find_sources(tmp_path / "in"), tmp_path / "out", prepare=fake)
+    assert is_synthetic(tmp_path / "out") == (synthetic is True)
 
 
 def everything(out: Path) -> bytes:

@@ -54,7 +54,7 @@ class Extraction:
     @property
     def sample_names(self) -> tuple[str, ...]:
         """What to call each sample, such as "axial slice 106"."""
-        return (self.name,)
+        return (self.name,) if self.samples == 1 else tuple(f"sample {n}" for n in range(1, self.samples + 1))
 
     @property
     def grid(self) -> Grid | None:
@@ -128,8 +128,11 @@ class Extraction:
         """`image`, looked at.
 
         Raises:
-            MonaiCaeError: an image of another shape than is announced, or with values that are not finite.
+            MonaiCaeError: an image of another shape than is announced, or with values that are not finite; channels
+                that samples can't share evenly.
         """
+        if self.channels % self.samples:
+            raise MonaiCaeError(f"{type(self).__name__} has {self.channels} channels for {self.samples} samples")
         image = self.image(slices)
         if image.ndim != 1 + self.spatial_dims or len(image) != self.channels:
             announced = f"channels is {self.channels} and spatial_dims {self.spatial_dims}"
