@@ -174,10 +174,24 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.epilog = "Settings can follow, such as --cohort#positive \"DX == 'AD'\": see `monai-cae settings`."
     add_flags(evaluate, "trust")
 
+    text = "what the code of a trained autoencoder has to do with the numbers in a cohort's table"
+    latent = command("latent", runs.latent, text)
+    text = "an unpacked package, a run's output folder, or an autoencoder.pt"
+    latent.add_argument("model", type=Path, help=text)
+    latent.add_argument("cohort", type=Path, help=LAYOUTS)
+    latent.add_argument(
+        "out", type=Path, nargs="?", default=Path("latent"), help="for tables and page (default: latent)"
+    )
+    latent.set_defaults(settings=[])
+    latent.epilog = "Settings can follow, such as --cohort#table FILE or --places 2: see `monai-cae settings`."
+    add_flags(latent, "trust")
+
     settings = command("settings", runs.settings, "what a setting means, its default, and which config reads it")
     settings.add_argument("name", nargs="?", default="", help="of the setting (default: all)")
 
-    compare = command("compare", runs.compare, "compare finished runs on the same test subjects: accuracy, AUC, tests")
+    compare = command(
+        "compare", runs.compare, "compare finished runs on the same test subjects: accuracy and AUC or errors, tests"
+    )
     text = "MLflow run (ID or name), folder of an experiment, or predictions.csv; with :METHOD at its end one method"
     compare.add_argument(
         "runs", nargs="*", metavar="RUN", help=f"{text}. The first is compared with each of the others"

@@ -36,7 +36,7 @@ _STAGES = ("pretrain", "train", "evaluate", "baselines", "inference")
 
 def run(options: argparse.Namespace) -> None:
     files = [bundle_folder() / "configs" / "experiment.yaml", *overlay_files(options.overlays)]
-    given = as_settings(options.settings, ("config_file", "dataset_dir", "output_dir"))
+    given = _with_target(as_settings(options.settings, ("config_file", "dataset_dir", "output_dir")))
     config = str(files[0]) if len(files) == 1 else str([str(file) for file in files])
     places = _places(dataset_dir=options.data, output_dir=options.out)
     _bundle("run", "training", "--config_file", config, *places, *given)
@@ -92,8 +92,33 @@ def evaluate(options: argparse.Namespace) -> None:
     _bundle("run", "--config_file", str(files), *_options(found), *places, *given)
 
 
+def latent(options: argparse.Namespace) -> None:
+    from monai_cae.sharing.settings import autoencoder_settings
+
+    given = as_settings(options.settings, ("config_file", "pretrained", "dataset_dir", "output_dir"))
+    found = autoencoder_settings(options.model, trust=options.trust)
+    files = [str(bundle_folder() / "configs" / name) for name in ("evaluate.json", "latent.yaml")]
+    places = _places(dataset_dir=options.cohort, output_dir=options.out)
+    _bundle("run", "--config_file", str(files), *_options(found), *places, *given)
+
+
 def _options(settings: Mapping[str, Any]) -> list[str]:
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+
+
+def _with_target(settings: Sequence[str]) -> list[str]:
+    """`--target MMSE` as the bundle has it: a column of numbers; a class in braces stays as it is."""
+    made = list(settings)
+    for place, text in enumerate(made):
+        name, equals, value = text.partition("=")
+        if name != "--target" or not (equals or made[place + 1 : place + 2]):
+            continue
+        column = value if equals else made[place + 1]
+        if not column.lstrip().startswith(("{", "$", "@", "--")):
+            number = str({"_target_": "monai_cae.targets.Number", "column": column})
+            made[place : place + (1 if equals else 2)] = ["--target", number]
+            break
+    return made
 
 
 def _places(**paths: Path) -> list[str]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -21,12 +20,11 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import result_figures
 from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.style import save_figure
-from monai_cae.evaluation.summary import summarise
 from monai_cae.experiment.earlier import told_in
 from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.record import NETWORK, pool
-from monai_cae.experiment.results import Results, means_of, subgroups_of
-from monai_cae.experiment.wording import columns, markdown, mean_with_sd, with_interval
+from monai_cae.experiment.results import Results, scores_of, subgroups_of
+from monai_cae.experiment.wording import columns, markdown, telling, with_interval
 from monai_cae.files import replacing, sha256_of, write_text
 from monai_cae.targets import Target
 from monai_cae.templates import render
@@ -96,8 +94,7 @@ def report_external(
     part = _part({**tested, "threshold": table.threshold}, sets)
     record = pool([part], output, target, items=sets.test, scans=SCANS)
     ours = record.drop(columns="method")
-    rng = np.random.default_rng(seed)
-    scores = summarise(ours, rng) if target.binary else means_of(ours, target)
+    scores = scores_of(ours, target, seed)
     facts = {"leaks": int(audit["leaks"]), "scans_left_out": len(audit["bad_scans"]), "synthetic": synthetic}
     caveats = _caveats(tested["caveats"], facts, scores, rules, own, pretrained_on, audit)
     results = Results(
@@ -154,14 +151,13 @@ def _own_run(folder: Path, results: Mapping[str, Any], datalist: Mapping[str, An
     name = SCANS if (folder / SCANS).is_file() else "predictions.csv"
     try:
         table = pd.read_csv(folder / name, dtype={"subject": str}, keep_default_na=False)
-        people = table.groupby("subject").agg({"label": "first", target.column: "mean"}).reset_index()
+        label = "first" if target.classes else "mean"
+        people = table.groupby("subject").agg({"label": label, target.column: "mean"}).reset_index()
     except (OSError, ValueError, KeyError) as error:
         raise MonaiCaeError(f"{folder / name} is not what evaluate.json writes: run it again") from error
     rows = people.assign(repeat=1, fold=1, threshold=float(results.get("threshold", 0.5)))
-    if not target.binary:
-        return Own(means_of(rows, target), len(rows), psnr=psnr, rules=rules)
-    scores = summarise(rows, np.random.default_rng(seed))
-    return Own(scores, len(rows), int((rows["label"] == 1).sum()), psnr, rules)
+    patients = int((rows["label"] == 1).sum()) if target.binary else None
+    return Own(scores_of(rows, target, seed), len(rows), patients, psnr, rules)
 
 
 def _without_intervals(numbers: Mapping[str, float]) -> pd.DataFrame:
@@ -261,7 +257,7 @@ def _write(output: Path, results: Results, summary: Mapping[str, Any]) -> None:
 
 def _beside(results: Results, own: Own, names: Sequence[str]) -> list[list[str]]:
     """Scores of this cohort beside those of the network's own test; the first row is the head."""
-    told = with_interval if results.target.binary else mean_with_sd
+    told = telling(results.target)
     scores, psnr = results.scores.loc[NETWORK], results.reconstruction.loc["autoencoder", "psnr"]
     rows = [["", "this cohort", "own test set"]]
     for name in names:

@@ -30,7 +30,7 @@ ROLES = {
     "age": ("age", "age_at_scan", "age_at_visit", "age at visit", "ageatentry"),
     "sex": ("m/f", "sex", "gender", "ptgender"),
 }  # fmt: skip
-_SCANS = (
+SCAN_IDS = (
     "image data id", "image_id", "scan_id", "scan", "mr_id", "mr id", "mri id", "mr_session", "session_label",
     "experiment_id", "label",
 )  # fmt: skip
@@ -206,7 +206,9 @@ def _roles(names: list[str], given: Mapping[str, str], path: Path) -> dict[str, 
 def _id_columns(cells: Cells) -> tuple[list[str], list[str]]:
     """Columns that may hold the IDs of persons, by their names, the best first; and those of scans: unique IDs."""
     by_lower = {name.lower(): name for name in cells.columns}
-    persons, scans = ([by_lower[alias] for alias in names if alias in by_lower] for names in (ROLES["subject"], _SCANS))
+    persons, scans = (
+        [by_lower[alias] for alias in names if alias in by_lower] for names in (ROLES["subject"], SCAN_IDS)
+    )
     return persons, [name for name in scans if len({row[name] for _, row in cells.rows} - {""}) == len(cells.rows)]
 
 
