@@ -132,15 +132,16 @@ def _checked(predictions: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["repeat", "subject"], ignore_index=True)
 
 
-def mean_of_scans(samples: pd.DataFrame, column: str) -> pd.DataFrame:
+def mean_of_scans(samples: pd.DataFrame, column: str, classes: bool) -> pd.DataFrame:
     """Give each sample of a subject one row, the mean of the subject's scans.
 
     Args:
         samples: Columns `subject`, `sample`, `label`, `weight`, and `column` with what is predicted.
         column: Its name.
+        classes: Whether labels are classes; numbers may have changed from scan to scan.
 
     Returns:
         These columns, samples and subjects in the order of the table.
     """
-    means = {"label": "first", column: "mean", "weight": "mean"}
+    means = {"label": "first" if classes else "mean", column: "mean", "weight": "mean"}
     return samples.groupby(["subject", "sample"], sort=False).agg(means).reset_index()

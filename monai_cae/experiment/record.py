@@ -73,7 +73,7 @@ def pool_samples(
                 table = pd.read_csv(path, dtype={"subject": str, "sample": str}, keep_default_na=False)
                 about = {"method": method, "repeat": part["repeat"], "fold": part["fold"]}
                 decided = {"threshold": _threshold(part, method)} if target.binary else {}
-                tables.append(mean_of_scans(table, target.column).assign(**about, **decided))
+                tables.append(mean_of_scans(table, target.column, bool(target.classes)).assign(**about, **decided))
     if not tables:
         return pd.DataFrame()
     first = ["method", "subject", "repeat", "fold", "sample", "label", target.column, "weight"]
@@ -100,9 +100,9 @@ def _tables(
     people = {item["subject"]: {key: item.get(key) for key in _ABOUT} for item in items}
     about = pd.DataFrame.from_dict(people, orient="index")
     for method in (NETWORK, *part["variants"]):
-        yield method, _read(folder / _place(method) / scans, about, target.column), _threshold(part, method)
+        yield method, _read(folder / _place(method) / scans, about, target), _threshold(part, method)
     for method in part["baselines"]:
-        yield method, _read(folder / "baselines" / f"{method}.csv", about, target.column), DEFAULT_THRESHOLD
+        yield method, _read(folder / "baselines" / f"{method}.csv", about, target), DEFAULT_THRESHOLD
 
 
 def _threshold(part: Mapping[str, Any], method: str) -> float:
@@ -114,7 +114,8 @@ def _place(method: str) -> str:
     return "" if method == NETWORK else f"variants/{method}"
 
 
-def _read(path: Path, about: pd.DataFrame, column: str) -> pd.DataFrame:
+def _read(path: Path, about: pd.DataFrame, target: Target) -> pd.DataFrame:
     table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=False)
-    by_subject = table.groupby("subject", sort=False).agg({"label": "first", column: "mean"})
+    label = "first" if target.classes else "mean"  # a number may have changed from scan to scan
+    by_subject = table.groupby("subject", sort=False).agg({"label": label, target.column: "mean"})
     return by_subject.join(about).reset_index(names="subject")

@@ -1,10 +1,13 @@
-"""The paper's networks as plain modules, 2D and 3D, and two more encoders; independent of data and training."""
+"""The paper's networks as plain modules, 2D and 3D, and more encoders; independent of data and training."""
 
 from monai_cae.networks.autoencoder import ConvAutoencoder, ConvDecoder, ConvEncoder, for_images
 from monai_cae.networks.classifier import EncoderClassifier
+from monai_cae.networks.densenet import DenseNetEncoder
 from monai_cae.networks.histogram import IntensityHistogram
 from monai_cae.networks.imagenet import ResNet50Encoder, VGG16Encoder
+from monai_cae.networks.recomputation import recomputing
 from monai_cae.networks.reconstruction import reconstruction_of
+from monai_cae.networks.resnet import ResNetEncoder
 from monai_cae.networks.samples import EachSample, each_sample
 from monai_cae.networks.weights import (
     load_weights,
@@ -20,16 +23,19 @@ __all__ = [
     "ConvAutoencoder",
     "ConvDecoder",
     "ConvEncoder",
+    "DenseNetEncoder",
     "EachSample",
     "EncoderClassifier",
     "IntensityHistogram",
     "ResNet50Encoder",
+    "ResNetEncoder",
     "VGG16Encoder",
     "each_sample",
     "for_images",
     "load_weights",
     "on_device",
     "read_checkpoint",
+    "recomputing",
     "reconstruction_of",
     "save_weights",
     "trained_on",

@@ -35,6 +35,7 @@ class EncoderClassifier(nn.Module):
         histogram: bins of an `IntensityHistogram` of the image that the dense layers see beside the code, one of each
             sample; 0 for none.
         covariates: names of numbers about the subject, such as age, that add to the logit, each with its own weight.
+        number: the output is a number in its own units, see `Head`, not a logit.
         votes: "mean" or "attention" for a `VotingHead`, which takes each of the encoder's samples by itself; "none" for
             dense layers that see all samples at once.
         probabilities: whether votes are of a probability, or of a number.
@@ -55,6 +56,7 @@ class EncoderClassifier(nn.Module):
         pooling: int | None = None,
         histogram: int = 0,
         covariates: Collection[str] = (),
+        number: bool = False,
         votes: Literal["none", "mean", "attention"] = "none",
         probabilities: bool = True,
     ) -> None:
@@ -90,9 +92,9 @@ class EncoderClassifier(nn.Module):
         self.voters = samples // together
         seen, count = features + self.histogram_features, len(covariates)
         self.head = (
-            Head([nn.Flatten(), *dense_layers(seen, hidden, dropout)], count)
+            Head([nn.Flatten(), *dense_layers(seen, hidden, dropout)], count, number)
             if votes == "none"
-            else VotingHead(seen, samples, votes, hidden, dropout, count, probabilities)
+            else VotingHead(seen, samples, votes, hidden, dropout, count, number, probabilities)
         )
         self.encoder_frozen = False
 
@@ -105,7 +107,7 @@ class EncoderClassifier(nn.Module):
             covariates: shape `(N, covariates)`, scaled as in training; without them everybody is taken to be average.
 
         Returns:
-            Logits of AD, shape `(N, 1)`; the probability is their sigmoid.
+            Logits of AD, whose sigmoid is the probability, or the predicted numbers; shape `(N, 1)`.
         """
         if image.ndim == 3 + self.spatial_dims:
             image = image.squeeze(-1)

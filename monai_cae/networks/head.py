@@ -22,10 +22,14 @@ class Head(nn.Sequential):
     Args:
         layers: from a flattened or unflattened code to one logit.
         covariates: how many numbers add to it; their weights start at 0.
+        number: what comes out is `logit * unit + zero`, in the units of what is predicted. Both are kept with the
+            weights, so that whoever loads them predicts in these units; see `set_units`.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], covariates: int = 0) -> None:
+    def __init__(self, layers: Sequence[nn.Module], covariates: int = 0, number: bool = False) -> None:
         super().__init__(*layers)
+        self.register_buffer("zero", torch.zeros(1) if number else None)
+        self.register_buffer("unit", torch.ones(1) if number else None)
         self.covariate_weight = nn.Parameter(torch.zeros(covariates)) if covariates else None
 
     def forward(self, code: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
@@ -35,17 +39,31 @@ class Head(nn.Sequential):
             covariates: shape `(N, covariates)`; None adds nothing.
 
         Returns:
-            Logits, shape `(N, 1)`.
+            Logits or numbers, shape `(N, 1)`.
         """
         for layer in self:
             code = layer(code)
-        return self.with_covariates(code, covariates)
+        return self.finished(code, covariates)
 
-    def with_covariates(self, logits: torch.Tensor, covariates: torch.Tensor | None) -> torch.Tensor:
-        """Logits of shape `(N, K)`, to each of which the weighted sum of its row's covariates is added."""
+    def finished(self, logits: torch.Tensor, covariates: torch.Tensor | None) -> torch.Tensor:
+        """Logits of shape `(N, K)`, to each of which the weighted sum of its row's covariates is added; or numbers."""
         if self.covariate_weight is not None and covariates is not None:
             logits = logits + (covariates * self.covariate_weight).sum(dim=1, keepdim=True)
+        if self.zero is not None and self.unit is not None:
+            # in float32, whatever the layers compute in; TorchScript takes no annotation that would tell mypy
+            logits = logits * self.unit + self.zero  # type: ignore[operator]
         return logits
+
+    def set_units(self, zero: float, unit: float) -> None:
+        """Say what a logit of 0 means and what one more of it adds, in a network of numbers.
+
+        Raises:
+            MonaiCaeError: it is a network of logits.
+        """
+        if not (isinstance(self.zero, torch.Tensor) and isinstance(self.unit, torch.Tensor)):
+            raise MonaiCaeError("the network gives logits, and the target is a number: set network_def#number to true")
+        self.zero.fill_(zero)
+        self.unit.fill_(unit)
 
     def scale(self, factor: float) -> None:
         """Multiply the logits by a number, by scaling the last weights."""
@@ -74,6 +92,7 @@ class VotingHead(Head):
         hidden: widths of the dense layers.
         dropout: probability after the first of them.
         covariates: how many numbers add to the logit.
+        number: see `Head`.
         probabilities: the votes are logits of a probability, whose mean counts; else they are numbers.
 
     Raises:
@@ -88,6 +107,7 @@ class VotingHead(Head):
         hidden: Sequence[int],
         dropout: float = 0.0,
         covariates: int = 0,
+        number: bool = False,
         probabilities: bool = True,
     ) -> None:
         if samples < 2:
@@ -103,7 +123,7 @@ class VotingHead(Head):
         layers = dense_layers(features, hidden, dropout)
         if votes == "attention":
             layers.insert(_FIRST, Attention(hidden[0]))
-        super().__init__([nn.Unflatten(1, (samples, features)), *layers], covariates)
+        super().__init__([nn.Unflatten(1, (samples, features)), *layers], covariates, number)
         self.by_mean = votes == "mean"
         self.factor: torch.Tensor | None
         pooled = self.by_mean and probabilities
@@ -120,7 +140,7 @@ class VotingHead(Head):
         """
         for layer in self:
             code = layer(code)
-        votes = self.with_covariates(code.flatten(1), covariates)
+        votes = self.finished(code.flatten(1), covariates)
         if not self.by_mean or self.training:
             return votes
         votes = votes.float()
@@ -146,7 +166,7 @@ class VotingHead(Head):
                 weights = layer.weights(code)
             else:
                 code = layer(code)
-        votes = self.with_covariates(code.flatten(1), covariates)
+        votes = self.finished(code.flatten(1), covariates)
         return votes, torch.full_like(votes, 1 / votes.shape[1]) if self.by_mean else weights
 
     def scale(self, factor: float) -> None:

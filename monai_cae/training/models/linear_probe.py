@@ -1,4 +1,4 @@
-"""The linear probe: the classifier's last layer as a penalised logistic regression, with a unique solution."""
+"""The linear probe: the last layer as a penalised logistic, or of a number ridge, regression with a unique solution."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from monai.engines import SupervisedEvaluator
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
@@ -28,8 +28,9 @@ class LinearProbe:
 
     Every number that the last layer sees (of the code, the histogram, the covariates) is standardised over the
     subjects; the sum of the log-losses and of half of each weight's square times its penalty is minimised by
-    scikit-learn's `LogisticRegression`. There is nothing to stop early and hence no need of a validation set: its
-    subjects can be fitted too. Standardisation and weights end up in the network's own layer.
+    scikit-learn's `LogisticRegression`. Of a number it is the sum of half of each squared error, in units of the
+    training set's SD, and of the same penalties, by `Ridge`. There is nothing to stop early and hence no need of a
+    validation set: its subjects can be fitted too. Standardisation and weights end up in the network's own layer.
 
     Where the samples of an image vote, each is fitted with its subject's label, and they share the weight of one image.
 
@@ -74,15 +75,23 @@ class LinearProbe:
             raise MonaiCaeError("learn linear_probe fits in one process: start it without torchrun")
         penalties = _penalties(self.network, self.penalty)
         features, labels = self._features()
-        share = np.full(len(labels), 1 / self.network.voters)  # of one image's weight
+        voters = self.network.voters
+        share = np.full(len(labels), 1 / voters) if voters > 1 else None  # of one image's weight
         if len(set(labels.tolist())) < 2:
-            raise MonaiCaeError("learn linear_probe needs patients and controls among the subjects to fit")
+            needed = "patients and controls" if self.network.head.unit is None else "different numbers"
+            raise MonaiCaeError(f"learn linear_probe needs {needed} among the subjects to fit")
         centre, scale = features.mean(axis=0), (features.std(axis=0) + 1e-8) * np.sqrt(penalties)
-        fitted = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000).fit((features - centre) / scale, labels, share)
-        weights = fitted.coef_[0] / scale
-        self._write(weights, float(fitted.intercept_[0] - weights @ centre))
+        head = self.network.head
+        if isinstance(head.zero, torch.Tensor) and isinstance(head.unit, torch.Tensor):
+            fitted = Ridge(alpha=1.0)
+            labels = (labels - head.zero.item()) / head.unit.item()
+        else:
+            fitted = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000)
+        fitted.fit((features - centre) / scale, labels, share)
+        weights = np.ravel(fitted.coef_) / scale
+        self._write(weights, float(np.ravel(fitted.intercept_)[0] - weights @ centre))
         if not self.tracked.parent_run_id:  # an experiment would say it again and again
-            scans = len(labels) // self.network.voters
+            scans = len(labels) // voters
             print(f"linear probe fitted to {scans} subjects' scans, including the validation set's", flush=True)
         self.tracked.epoch += 1
         self.evaluator.run()
@@ -90,7 +99,7 @@ class LinearProbe:
         self.best.best, self.best.metric = metrics, self.best.metric.replace("val_", "fitted_")
         self.tracked.log_metrics(metrics, step=self.tracked.epoch)
 
-    def _features(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def _features(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What the last layer sees of every image, or of every sample that votes, and its label."""
         network, voters = self.network.eval(), self.network.voters
         everyone: Dataset = ConcatDataset(self.datasets)
@@ -100,7 +109,7 @@ class LinearProbe:
         if network.head.covariate_weight is not None:
             beside = [torch.as_tensor(item["covariates"]).expand(voters, -1) for item in items]
             rows = [torch.cat(both, dim=1) for both in zip(rows, beside, strict=True)]
-        labels = np.array([int(item["label"]) for item in items])
+        labels = np.array([float(item["label"]) for item in items])
         return torch.cat(rows).double().numpy(), np.repeat(labels, voters)
 
     def _write(self, weights: NDArray[np.float64], intercept: float) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import Dataset
 
-from monai_cae.evaluation import figures
+from monai_cae.evaluation import figures, image_figures
+from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.pooled import mean_of_scans
 from monai_cae.evaluation.sample_figures import sample_bars, vote_map
 from monai_cae.evaluation.style import save_figure
@@ -25,8 +26,18 @@ from monai_cae.tracking import TrackedRun
 from monai_cae.training.results.samples import sample_scores
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
+MOST_VALUES = 2**26  # of images that are compared in memory, 256 MiB: 2,166 slices of 176 x 176, 83 volumes at 2 mm
 Infer = Callable[[torch.Tensor, nn.Module], Any]
-Flat = Callable[[np.ndarray], np.ndarray]
+
+
+class Pictures(Protocol):
+    """Makes pictures to draw, 2D, as `monai_cae.data.Extraction` does."""
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """Of an image, shape `(channels, H, W)` or `(channels, X, Y, Z)`."""
+
+    def flat(self, channel: np.ndarray) -> np.ndarray:
+        """Of one channel of it, or of what a layer makes of it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Outcome:
         network: with the best weights, in evaluation mode, on its device; the autoencoder in pretrain, else the
             classifier.
         infer: `infer(images, network)` calls the network, or a part of it, as the stage does.
-        flat: a channel of an image, 2D or 3D -> the 2D picture to draw.
+        extraction: makes the pictures to draw.
         dataset: items with `image`, shape `(channels, H, W)` or `(channels, X, Y, Z)`, `label` and more: the
             validation set, in evaluate the test set.
         training: the training set; None in evaluate.
@@ -54,7 +65,7 @@ class Outcome:
     stage: str
     network: nn.Module
     infer: Infer
-    flat: Flat
+    extraction: Pictures
     dataset: Dataset
     training: Dataset | None = None
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -115,18 +126,26 @@ def tell_undrawn(name: str, error: Exception) -> None:
 
 def reconstructions(outcome: Outcome) -> Figure:
     """The paper's figure 4: validation images and what the autoencoder makes of them."""
-    images = outcome.images(figures.MAX_COLUMNS)
+    images = outcome.images(image_figures.MAX_COLUMNS)
+    images = images[: image_figures.columns_of(_drawn(images[:1], outcome.extraction).shape[1:])]
     with torch.no_grad():
         outputs = reconstruction_of(outcome.network, outcome.infer(images, outcome.network))
-    shown, made = (planes(stack, outcome.flat) for stack in (images, outputs))
-    return figures.reconstructions(shown, made, outcome.note, f"{len(shown)} of {outcome.about}")
+    shown, made = (_drawn(stack, outcome.extraction) for stack in (images, outputs))
+    whole = psnr(images.float().cpu().numpy(), outputs.float().cpu().numpy())
+    return image_figures.reconstructions(shown, made, outcome.note, f"{len(shown)} of {outcome.about}", whole)
+
+
+def _drawn(images: torch.Tensor, extraction: Pictures) -> np.ndarray:
+    """A picture of each image."""
+    return np.stack([extraction.picture(image) for image in images.detach().float().cpu().numpy()])
 
 
 def feature_maps(outcome: Outcome) -> Figure:
     """The paper's figure 3: what the encoder's layers see in the first validation image."""
     maps = _activations(outcome.network.get_submodule("encoder"), outcome.images(1))
-    drawn = {name: np.stack([outcome.flat(channel) for channel in channels]) for name, channels in maps.items()}
-    return figures.feature_maps(drawn, outcome.note, f"the first of {outcome.about}")
+    drawn = {name: np.stack([outcome.extraction.flat(one) for one in channels]) for name, channels in maps.items()}
+    sizes = {name: channels.shape[1:] for name, channels in maps.items()}
+    return image_figures.feature_maps(drawn, outcome.note, f"the first of {outcome.about}", sizes)
 
 
 def training_curves(outcome: Outcome) -> Figure | None:
@@ -139,34 +158,24 @@ def training_curves(outcome: Outcome) -> Figure | None:
     return figures.training_curves(outcome.history, outcome.note, outcome.marks, about)
 
 
-class Samples:
-    """How often each sample of an image is right by itself, where samples vote: a map over the mean image if they are
-    patches of a volume, else a bar each.
-
-    Args:
-        extraction: whose samples they are; those with `sample_boxes` are patches of what `assembled` makes of an image,
-            see `monai_cae.data.PatchesExtraction`.
-    """
-
-    def __init__(self, extraction: Any) -> None:
-        self.extraction = extraction
-
-    def __call__(self, outcome: Outcome) -> Figure | None:
-        """None where no samples vote."""
-        target = outcome.target
-        if target is None or outcome.samples.empty:
-            return None
-        alone = {"repeat": 1, "fold": 1, "threshold": outcome.threshold}
-        scores = sample_scores(mean_of_scans(outcome.samples, target.column).assign(**alone), target)
-        by_subject = outcome.predictions.groupby("subject").agg({"label": "first", target.column: "mean"})
-        labels, predicted = by_subject.to_numpy(dtype=float).T
-        together = target.scores(labels, predicted, outcome.threshold)
-        told = {"note": outcome.note, "about": f"{len(by_subject)} test subjects"}
-        boxes = getattr(self.extraction, "sample_boxes", None)
-        if target.binary and boxes is not None:
-            volume = self.extraction.assembled(_mean_image(outcome))
-            return vote_map(volume, boxes, scores.xs("accuracy", level="score")["mean"], "accuracy", **told)
-        return sample_figure(scores, together, target, **told)
+def samples(outcome: Outcome) -> Figure | None:
+    """How often each sample of an image is right by itself: a map over the mean image if they are patches of a volume,
+    else a bar each; None where no samples vote."""
+    target = outcome.target
+    if target is None or outcome.samples.empty:
+        return None
+    classes = bool(target.classes)
+    alone = {"repeat": 1, "fold": 1, "threshold": outcome.threshold}
+    scores = sample_scores(mean_of_scans(outcome.samples, target.column, classes).assign(**alone), target)
+    label = "first" if classes else "mean"
+    by_subject = outcome.predictions.groupby("subject").agg({"label": label, target.column: "mean"})
+    told = {"note": outcome.note, "about": f"{len(by_subject)} test subjects"}
+    boxes = getattr(outcome.extraction, "sample_boxes", None)  # of patches, see `monai_cae.data.PatchesExtraction`
+    if target.binary and boxes is not None:
+        volume = outcome.extraction.assembled(_mean_image(outcome))  # type: ignore[attr-defined]  # as boxes are
+        return vote_map(volume, boxes, scores.xs("accuracy", level="score")["mean"], "accuracy", **told)
+    labels, predicted = by_subject.to_numpy(dtype=float).T
+    return sample_figure(scores, target.scores(labels, predicted, outcome.threshold), target, **told)
 
 
 def sample_figure(
@@ -195,17 +204,17 @@ def _size(dataset: Dataset) -> int:
 
 
 def first_images(dataset: Dataset, network: nn.Module, most: int) -> torch.Tensor:
-    """The first images of a dataset on a network's device."""
+    """The first images of a dataset on a network's device, as far as they have at most `MOST_VALUES` values."""
     device = next(network.parameters()).device
-    chosen = range(min(most, _size(dataset)))
+    fitting = MOST_VALUES // torch.as_tensor(dataset[0]["image"]).numel()
+    chosen = range(min(most, max(1, fitting), _size(dataset)))
     return torch.stack([torch.as_tensor(dataset[index]["image"]) for index in chosen]).to(device)
 
 
-def planes(images: torch.Tensor, flat: Flat | None = None) -> np.ndarray:
-    """The channels of each image, in full or as they are drawn, the first on top of the others."""
+def in_one(images: torch.Tensor) -> np.ndarray:
+    """Images of one channel each: several lie one above the other, the first on top."""
     channels = images.detach().float().cpu().numpy().swapaxes(0, 1)
-    drawn = [np.stack([flat(one) for one in channel]) if flat else channel for channel in channels[::-1]]
-    return np.concatenate(drawn, axis=2)
+    return np.concatenate(channels[::-1], axis=2)
 
 
 def _activations(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:
@@ -214,7 +223,8 @@ def _activations(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarra
 
     def keep(name: str) -> Callable[[nn.Module, Sequence[torch.Tensor], torch.Tensor], None]:
         def hook(module: nn.Module, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
-            maps[name] = output[0].detach().float().cpu().numpy().copy()
+            middle = output[len(output) // 2]  # of an image's samples, which lie in the batch
+            maps[name] = middle.detach().float().cpu().numpy().copy()
 
         return hook
 

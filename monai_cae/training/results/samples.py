@@ -15,13 +15,15 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from monai_cae.evaluation import mean_and_sd
+from monai_cae.evaluation.numbers import summarise_numbers
+from monai_cae.evaluation.scores import SCORES
 from monai_cae.evaluation.summary import summarise
 from monai_cae.files import replacing
 from monai_cae.networks.head import VotingHead
 from monai_cae.targets import Target
 from monai_cae.training.results.predictions import SAMPLES, PredictionTable
 
-SCORES = ("accuracy", "auc")  # of a sample, where the target is binary
+_ALONE = ("accuracy", "auc")  # of a sample, where the target is binary
 _OF_THE_SCAN = ("subject", "file")  # the columns of the table of predictions that tell whose sample it is
 
 
@@ -122,17 +124,22 @@ def written(samples: pd.DataFrame) -> pd.DataFrame:
     return samples.astype({"label": int}) if whole else samples
 
 
-def scores_of(rows: pd.DataFrame, target: Target, rng: np.random.Generator, **options: Any) -> pd.DataFrame:
-    """`summarise`, or the target's own scores in that form, each repeat over all its folds together, where it is not
-    binary.
+def scores_of(rows: pd.DataFrame, target: Target, seed: int, names: Sequence[str] = SCORES) -> pd.DataFrame:
+    """The scores of one method, as `monai_cae.evaluation.summary.summarise` has those of classes.
 
     Args:
         rows: as described in `monai_cae.evaluation.pooled`, but for what is predicted, which the target names.
         target: what is predicted.
-        rng, **options: for `summarise`.
+        seed: of the resamples.
+        names: which of a binary target's.
     """
     if target.binary:
-        return summarise(rows, rng, **options)
+        return summarise(rows, np.random.default_rng(seed), scores=names)
+    return summarise_numbers(rows, np.random.default_rng(seed)) if target.number else _means_of(rows, target)
+
+
+def _means_of(rows: pd.DataFrame, target: Target) -> pd.DataFrame:
+    """The target's own scores, each repeat over all its folds together, as `summarise` has those of classes."""
     numbers = ["label", target.column]
     by_repeat = pd.DataFrame([target.scores(*one[numbers].to_numpy().T) for _, one in rows.groupby("repeat")])
     found = pd.DataFrame([mean_and_sd(by_repeat[name]) for name in by_repeat], index=by_repeat.columns)
@@ -150,11 +157,12 @@ def sample_scores(samples: pd.DataFrame, target: Target, seed: int = 0) -> pd.Da
         seed: of the resamples, the same ones for every sample.
 
     Returns:
-        Index (sample, score), columns of `scores_of` and `weight`, the mean.
+        Index (sample, score), columns of `scores_of` and `weight`, the mean; accuracy and AUC, or the headline of a
+        target that is not binary.
     """
-    options = {"scores": SCORES} if target.binary else {}
+    names = _ALONE if target.binary else target.headline
     found: Mapping[Any, pd.DataFrame] = {
-        sample: scores_of(rows, target, np.random.default_rng(seed), **options).assign(weight=rows["weight"].mean())
+        sample: scores_of(rows, target, seed, _ALONE).loc[list(names)].assign(weight=rows["weight"].mean())
         for sample, rows in samples.groupby("sample", sort=False)
     }
     return pd.concat(found, names=["sample"])
