@@ -161,7 +161,10 @@ def test_everything_that_is_shipped_passes(tmp_path):
     assert len(names) > 10 and screen_files(CONFIGS.parent, names) == []
 
 
-@pytest.mark.parametrize("overlay", ["with_best.yaml", "with_networks.yaml"])
+AUTOENCODERS = [f"with_{name}.yaml" for name in ("masked", "k_sparse", "winner_take_all", "z_layer", "variational")]
+
+
+@pytest.mark.parametrize("overlay", ["with_best.yaml", "with_networks.yaml", *AUTOENCODERS])
 def test_settings_of_the_overlays_pass(tmp_path, overlay):
     """As a variant or `stages` puts them into train.json and evaluate.json."""
     content = yaml.safe_load((CONFIGS / overlay).read_text())
