@@ -18,12 +18,11 @@ from typing import Any
 import torch
 from bare import BareLoop, machine, require_gpu
 from report import Row, alternate, finish
-from workload import UNVALIDATED, Items, Stage
+from workload import THREE, UNVALIDATED, Items, Stage
 
 from monai_cae.networks import ConvAutoencoder, ConvDecoder, ConvEncoder
 
 SHAPE, VOLUMES, BATCH = (88, 104, 88), 16, 4
-THREE = {"network_def#encoder#spatial_dims": 3, "network_def#decoder#spatial_dims": 3}
 
 
 def items(count: int, shape: Sequence[int]) -> Items:
@@ -38,7 +37,8 @@ def compare(volumes: Items, batch: int, epochs: int, turns: int, device: str, **
     network = ConvAutoencoder(encoder=encoder, decoder=ConvDecoder(spatial_dims=3, channels=channels))
     bare = BareLoop(network, torch.stack([item["image"] for item in volumes]).to(device), batch)
     steps = -(-len(volumes) // batch) * epochs
-    given = {"batch_size": batch, "patience": 10**6, "device": device, **THREE, **options}
+    given = {**THREE, "image_size": list(volumes[0]["image"].shape[1:]), "channels": list(channels)}
+    given |= {"batch_size": batch, "patience": 10**6, "device": device, **options}
     with (
         tempfile.TemporaryDirectory() as folder,
         Stage("pretrain.json", volumes, folder, **UNVALIDATED, **given) as ours,

@@ -3,7 +3,8 @@
 Run: python benchmarks/growth.py [--quick] [--figure FILE]
      --quick stops at 10,000 subjects, of which nothing is claimed, batches of 32 and images of 176 x 176
 
-Claim on the way: a cohort of 50,000 rows is read, split and audited (pixels aside) in at most 60 s and 2 GB. Every
+Claims on the way: memory is flat in the number of volumes that are read from disk (`cache_share` 0), 16 to 128 of 88 x
+104 x 88; and a cohort of 50,000 rows is read, split and audited (pixels aside) in at most 60 s and 2 GB. Every
 point runs in a process of its own, so that the peak memory is its own. Reading the table with pandas alone is what
 nobody can avoid. The cohort's images are empty files, nothing opens them here; the CAE trains on random slices, 32 a
 measurement.
@@ -75,6 +76,21 @@ def measure_training(batch_size: int, size: int) -> dict[str, float]:
     return {"seconds": seconds / len(items)}
 
 
+def measure_volumes(count: int, percent: int) -> dict[str, float]:
+    """Seconds of an epoch's batches of random volumes, from the cache of a training with this `cache_share`; without a
+    network, whose memory would hide theirs."""
+    from workload import VOLUME_BATCH, volume_cache
+
+    from monai_cae.training import ResidentLoader
+
+    with tempfile.TemporaryDirectory() as folder:
+        loader = ResidentLoader(volume_cache(count, percent / 100, folder), VOLUME_BATCH, shuffle=True)
+        next(iter(loader))
+        started = time.perf_counter()
+        shown = sum(float(batch["image"].mean()) for batch in loader)
+        return {"seconds": time.perf_counter() - started, "mean": shown / len(loader)}
+
+
 def _in_child(measure: Any, arguments: tuple[int, ...], queue: Any) -> None:
     figures = measure(*arguments)
     queue.put({**figures, "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20})
@@ -127,6 +143,9 @@ def main() -> None:
     sizes = (88, 176) if options.quick else (64, 88, 128, 176, 256)
     cohort = sweep("subjects", measure_cohort, [(count,) for count in subjects], 0)
     batch = sweep("batch size", measure_training, [(count, 176) for count in batches], 0)
+    volumes = (16, 64) if options.quick else (16, 64, 128)
+    streamed = sweep("from disk", measure_volumes, [(count, 0) for count in volumes], 0)
+    resident = sweep("in memory", measure_volumes, [(count, 100) for count in volumes], 0)
     size = sweep("image size", measure_training, [(32, edge) for edge in sizes], 1)
     if options.figure:
         per_slice = "CAE training, s per slice"
@@ -142,7 +161,12 @@ def main() -> None:
         Row(f"{what}, seconds", last["seconds"], last["pandas"], "pandas alone", "s", last["seconds"], seconds),
         Row(f"{what}, GiB", last["peak_gib"], 0, "", "GiB", last["peak_gib"], gib),
     ]
-    finish("growth", rows, cohort=cohort, batch_size=batch, image_size=size)
+    for what, points, target in (("from disk", streamed, "<= 1.1"), ("in memory", resident, "")):
+        most, least = points[-1], points[0]
+        what = f"peak memory, {most['x']} volumes {what}"
+        ratio = most["peak_gib"] / least["peak_gib"]
+        rows.append(Row(what, most["peak_gib"], least["peak_gib"], f"with {least['x']}", "GiB", ratio, target))
+    finish("growth", rows, streamed=streamed, resident=resident, cohort=cohort, batch_size=batch, image_size=size)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Claim: prepared from raw heads, the synthetic cohort's ventricles keep their volumes (correlation above 0.95).
 
 Run: python benchmarks/ventricles.py [--subjects N] [--seed N] [--quick] [--prepared FOLDER]
---quick takes 4 subjects; --prepared reads what `monai-cae prepare` made of `monai-cae phantom --head --subjects N --seed N`.
+--quick takes 4 subjects; --prepared reads what `monai-cae prepare` made of `monai-cae phantom --head` of the same N.
 
 Each subject of the synthetic cohort is put into a head, turned and biased, stored along any axes, and prepared. Fluid
 near the template's lateral ventricles is counted in the prepared image, and, to compare, in the subject's own T88-like

@@ -10,10 +10,18 @@ import torch
 from monai.bundle import ConfigWorkflow
 
 import monai_cae
+from monai_cae.training import ImageCache
 
 SLICES, VALIDATION, BATCH, SIZE = 112, 28, 32, 176
 GFLOP_PER_IMAGE = 20.6  # forward 6.9, backward twice that; convolutions alone
 UNVALIDATED = {"val_interval": 10**6, "max_epochs": 10**6}  # a GPU's host does not know when a validation begins
+VOLUME, VOLUME_BATCH, VOLUME_CHANNELS = (88, 104, 88), 4, (8, 16, 32)  # with_volume.yaml's
+THREE = {  # what with_volume.yaml changes
+    "image_size": list(VOLUME),
+    "extraction": {"_target_": "monai_cae.data.VolumeExtraction", "size": "@image_size", "axes": "@axes"},
+    "channels": list(VOLUME_CHANNELS),
+    "batch_size": VOLUME_BATCH,
+}
 Items = list[dict[str, torch.Tensor]]
 
 
@@ -22,12 +30,31 @@ def random_items(count: int = SLICES, size: int = SIZE) -> Items:
     return [{"image": torch.rand(1, size, size), "label": torch.tensor([float(n % 2)])} for n in range(count)]
 
 
+def volume(number: int) -> torch.Tensor:
+    """Noise of 12 bits, averaged over eight voxels each and scaled, as a scan at 2 mm is."""
+    values = torch.randint(0, 8 * 4095, VOLUME, generator=torch.Generator().manual_seed(number))
+    values.view(-1)[:2] = torch.tensor([0, 8 * 4095])
+    return values[None] / torch.tensor(8 * 4095.0)
+
+
+def volume_cache(count: int, share: float = 1, folder: str | Path = "") -> ImageCache:
+    """Such volumes as a training keeps them.
+
+    Args:
+        count: of volumes.
+        share: `cache_share`; with 0 they lie in the folder.
+        folder: for the cache.
+    """
+    items = [{"image": number, "label": torch.zeros(1)} for number in range(count)]
+    return ImageCache(items, lambda item: {**item, "image": volume(item["image"])}, share=share, folder=folder)
+
+
 class Stage:
     """A trainer of a config, one epoch at a time inside one open MLflow run.
 
     Args:
         config: "pretrain.json" or "train.json".
-        items: training slices; the first 28 are also what is validated on.
+        items: training slices or volumes; the first 28 are also what is validated on.
         output_dir: where the run writes.
         trainer: the config's item.
         options: settings, as on the command line.
@@ -38,7 +65,7 @@ class Stage:
     """
 
     def __init__(
-        self, config: str, items: Items, output_dir: str, trainer: str = "train#trainer", **options: Any
+        self, config: str, items: Items | ImageCache, output_dir: str, trainer: str = "train#trainer", **options: Any
     ) -> None:
         path = Path(monai_cae.__file__).parents[1] / "bundle" / "configs" / config
         given = {"output_dir": output_dir, "tracking_uri": f"sqlite:///{output_dir}/mlruns.db"}

@@ -18,7 +18,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "z_layer": {},
     "variational": {},
 }
-LATENT = {"variational": 64, "z_layer": 64}  # numbers of the code; of 4 x 4 places with 32 channels else
+LATENT = {"variational": 64, "z_layer": 64}  # numbers of the code
 SETTINGS = {"channels": [8, 16, 32], "max_epochs": 2}
 
 
@@ -38,9 +38,8 @@ def test_a_kind_of_autoencoder_from_pretraining_to_predictions(run_bundle, discs
     if kind == "winner_take_all":
         assert pretrained["latent_active"] <= 1 / 16
     codecs = {row["reconstruction"]: row for row in rows_of(made / "reconstruction.csv")}
-    assert float(codecs["autoencoder"]["code_size"]) == LATENT.get(
-        kind, 32 * (KINDS[kind].get("image_size", 16) // 4) ** 2
-    )
+    places = (KINDS[kind].get("image_size", 16) // 4) ** 2
+    assert float(codecs["autoencoder"]["code_size"]) == LATENT.get(kind, 32 * places)
     with (made / "variants" / "random_weights" / "predictions.csv").open() as file:
         assert len([*csv.DictReader(file)]) == 8  # the control, on the same subjects
     assert "pretrained" not in written(made / "variants" / "random_weights", "results_train.json")["weights"]

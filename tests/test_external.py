@@ -155,7 +155,8 @@ def test_the_page_tells_of_both_tests(evaluated, model):
     )
     row = next(line for line in page.splitlines() if line.startswith("| AUC"))
     assert f"{own['test_auc']:.3f}" in row and len(row.split("|")) == 5
-    assert f"| {own['test_psnr']:.2f} dB |" in page and "by their names alone: the images" in page
+    assert f"| {own['test_psnr']:.2f} dB |" in page
+    assert "by their names, and with the 16 images of the training by their pixels. audit.html" in page
     assert "patients (8): CDR 0.5 (8)" in page and "mean image" not in page and "| half size |" in page
     audit = json.loads((output / "audit.json").read_text())
     assert {name: one["n"] for name, one in audit["sets"].items()} == {"training": 0, "validation": 0, "test": 22}
@@ -221,6 +222,71 @@ def test_subjects_that_the_network_has_seen_are_refused(refused, model, discs, t
     )
 
 
+def renamed(discs: Path, root: Path, old: str, new: str) -> Path:
+    """The same images and rows under other names."""
+    rows = rows_of(discs / "oasis_cross-sectional.csv")
+    for path in discs.glob("disc*/**/*_gfc.*"):
+        copy = root / str(path.relative_to(discs)).replace(old, new)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    write_rows(root / "oasis_cross-sectional.csv", [{**row, "ID": row["ID"].replace(old, new)} for row in rows])
+    return root
+
+
+def test_subjects_under_other_names_are_found_by_their_images(run_bundle, refused, model, others, tmp_path):
+    """The training's images, while they are where its datalist says; afterwards the page says that nobody can tell."""
+    discs = write_discs(tmp_path / "discs")
+    run_bundle("experiment.yaml", discs, tmp_path / "run", **SETTINGS)
+    trained, root = tmp_path / "run" / "repeat_1", renamed(discs, tmp_path / "renamed", "OAS1_0", "OAS1_7")
+    said = refused(trained, root, tmp_path / "out")
+    assert said.startswith("the network has seen images of this cohort in training, under other names: subjects OAS1_0")
+    assert "in earlier training and in test (and 15 more); leave them out" in said
+    assert not (tmp_path / "out").exists()
+    evaluate = ["evaluate", str(trained), str(root), "--device", "cpu"]
+    assert main([*evaluate[:3], str(tmp_path / "leaky"), *evaluate[3:], "--allow_leaks", "true"]) == 0
+    assert "**LEAKY**: 16 found between the sets" in (tmp_path / "leaky" / "results.md").read_text()
+    shutil.rmtree(discs / "disc1")  # 12 of 24 subjects
+    assert "in earlier training and in test" in refused(trained, root, tmp_path / "out")
+    shutil.rmtree(discs / "disc2")
+    assert main([*evaluate[:3], str(tmp_path / "out"), *evaluate[3:]]) == 0
+    page = (tmp_path / "out" / "results.md").read_text()
+    assert "by their names alone: the images that the network was trained on are not at hand. The same person" in page
+    assert json.loads((tmp_path / "out" / "audit.json").read_text())["images_of_training"] == {
+        "compared": 0,
+        "missing": 16,
+    }
+
+
+def test_volumes_that_say_where_they_lie_are_told_from_those_that_do_not(model, others, tmp_path):
+    root, table = tmp_path / "nifti", []
+    for row in rows_of(others / "oasis_cross-sectional.csv"):
+        (image,) = others.glob(f"disc*/{row['ID']}/**/*_gfc.hdr")
+        path = root / f"sub-{row['ID'][5:9]}" / "anat" / f"sub-{row['ID'][5:9]}_T1w.nii.gz"
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(np.asarray(nib.load(image).dataobj)[..., 0], np.eye(4)), path)
+        table.append({"participant_id": f"sub-{row['ID'][5:9]}", "cdr": row["CDR"]})
+    write_rows(root / "participants.csv", table)
+    assert main(["evaluate", str(model), str(root), str(tmp_path / "out"), "--device", "cpu"]) == 0
+    page = (tmp_path / "out" / "results.md").read_text()
+    assert "**PLACE UNSURE**: the volumes of the network's training do not record where they lie" in page
+
+
+def test_subjects_are_found_as_prepare_and_clinica_write_them(refused, model, discs, tmp_path):
+    """BIDS labels have no punctuation: OAS1_0001 is sub-OAS10001 after `monai-cae prepare`."""
+    for number, prefix in enumerate(("sub-OAS1", "sub-OASIS1")):
+        root, table = tmp_path / f"bids{number}", []
+        for row in rows_of(discs / "oasis_cross-sectional.csv"):
+            label = row["ID"].replace("OAS1_", prefix).removesuffix("_MR1")
+            (image,) = discs.glob(f"disc*/{row['ID']}/**/*_gfc.hdr")
+            path = root / label / "anat" / f"{label}_T1w.nii.gz"
+            path.parent.mkdir(parents=True)
+            nib.save(nib.Nifti1Image(nib.load(image).get_fdata()[..., 0] + 1, None), path)  # other pixels
+            table.append({"participant_id": label, "cdr": row["CDR"]})
+        write_rows(root / "participants.csv", table)
+        said = refused(model, root, tmp_path / "out", "--allow-other-frame", "true")
+        assert said.startswith("16 of 24 subjects were seen by the network in training, by their names, such as sub-")
+
+
 @pytest.mark.parametrize(
     ("change", "settings", "message"),
     [
@@ -229,6 +295,11 @@ def test_subjects_that_the_network_has_seen_are_refused(refused, model, discs, t
         (lambda root: None, ["--plane", "coronal"], "was trained with plane axial, not coronal"),
         (lambda root: None, ["--slice-index", "9"], "was trained with slice_index 11, not 9"),
         (lambda root: None, ["--cohort#task", "ad"], "no patient (CDR >= 1) among 22 scans"),
+        (
+            lambda root: None,
+            ["--threshold", "youden"],
+            "the threshold is the network's own, or a number: no validation",
+        ),
         (lambda root: None, ["--output-dir", "elsewhere"], "output_dir is given without a name"),
     ],
 )
@@ -250,6 +321,15 @@ def test_an_experiment_and_nothing_are_no_model(refused, model, others, tmp_path
         model.parent, others, tmp_path / "out"
     )
     assert "no model at nowhere: give an unpacked package, a run's folder or a checkpoint" in refused("nowhere", others)
+
+
+def test_results_go_neither_into_the_model_nor_into_the_cohort(refused, model, others):
+    for number, what in enumerate(("model", "cohort")):
+        folder = (model, others)[number]
+        assert refused(model, others, folder, "--overwrite", "true") == (
+            f"{folder} is the folder of the {what}: choose another folder for the results"
+        )
+    assert (model / "results_evaluate.json").is_file() and not (others / "results.md").exists()
 
 
 def test_a_package_is_tested_like_its_run(model, others, evaluated, tmp_path, capsys):
@@ -306,6 +386,7 @@ def test_what_is_not_known_of_the_training_is_a_caveat(refused, model, others, t
         "**TRAINING UNKNOWN**: whether the network has seen these subjects is not known, as the weights do not" in page
     )
     assert "| AUC |" in page and page.count("| not known |") == 13 and "OTHER LABELS" not in page
+    assert "PLACE UNSURE" not in page
     command = ["evaluate", str(model), str(others), str(tmp_path / "hidden"), "--device", "cpu", "--hash-ids", "true"]
     said = refused(*command[1:4], "--hash-ids", "true")
     assert said.startswith("whether the network has seen these subjects can't be told") and "--hash_ids false" in said

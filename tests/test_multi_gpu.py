@@ -42,15 +42,43 @@ STAGES = {
         "pretrain.json",
         {"train#optimizer": SGD, "learning_rate": 0.001, "network": "$@network_def.to(@device).double()"},
     ),
+    # 3 batches make two steps; each process computes its blocks twice and counts batches once
+    "volumes": (
+        "pretrain.json",
+        {
+            "extraction": {"_target_": "monai_cae.data.VolumeExtraction", "size": "@image_size", "axes": "@axes"},
+            "train#optimizer": SGD,
+            "learning_rate": 0.01,
+            "accumulate": 2,
+            "activation_checkpointing": True,
+            "channels": [2, 4],
+            "image_size": [12, 16, 12],
+            "network": "$monai_cae.networks.recomputing(@network_def, @activation_checkpointing).to(@device).double()",
+        },
+    ),
     "codes": ("train.json", CLASSIFIER),
     "images": ("train.json", {**CLASSIFIER, "encode_once": False}),
 }
+RESUMED = "volumes"  # also ended after two of its three epochs, and resumed
 SEE_THE_WHOLE_BATCH = {"initialize#5#_target_": "plugins.cpu_batch_norm.become_cpu_replica"}
 SEVERAL_STAGES = """
-import json, sys, torch, monai.bundle
+import json, signal, sys, torch, monai.bundle
+from monai_cae.training.stages.checkpointing import Resuming
+from monai_cae.training.stages.signals import Ended
 folder, runs = sys.argv[1], json.loads(sys.argv[2])
-for files, settings in runs:
-    monai.bundle.run(run_id="training", config_file=files, **settings)
+after_epoch = Resuming.after_epoch
+def terminated(self, name, trainer):
+    if trainer.state.epoch == last and not self.resume:
+        signal.raise_signal(signal.SIGTERM)
+    after_epoch(self, name, trainer)
+Resuming.after_epoch = terminated
+for files, settings, last in runs:
+    try:
+        monai.bundle.run(run_id="training", config_file=files, **settings)
+        assert not last
+    except Ended:
+        torch.distributed.barrier()
+        monai.bundle.run(run_id="training", config_file=files, resume=True, **settings)
     open(f"{folder}/seed_{torch.initial_seed()}", "w").close()
 """
 
@@ -98,7 +126,11 @@ def outcomes(cohort, run_bundle, tracking_uri, tmp_path_factory):
         run_bundle(config, cohort, folder / f"{name} one", **alone)
         together = {"dataset_dir": str(cohort), "output_dir": str(folder / f"{name} two"), "tracking_uri": tracking_uri}
         together |= {**own, "experiment_name": f"{name} two", **SEE_THE_WHOLE_BATCH}
-        runs.append([[str(CONFIGS / config), str(CONFIGS / OVERLAY)], together])
+        files = [str(CONFIGS / config), str(CONFIGS / OVERLAY)]
+        runs.append([files, together, 0])
+        if name == RESUMED:
+            elsewhere = {"output_dir": str(folder / f"{name} resumed"), "experiment_name": f"{name} resumed"}
+            runs.append([files, {**together, **elsewhere}, 2])
     script = folder / "stages.py"
     script.write_text(SEVERAL_STAGES)
     done = torchrun([str(script), str(folder), json.dumps(runs)], folder)
@@ -122,10 +154,11 @@ def outcomes(cohort, run_bundle, tracking_uri, tmp_path_factory):
 @pytest.mark.parametrize("stage", STAGES)
 def test_metrics_of_every_epoch_are_those_of_one_process(outcomes, stage):
     one, two = outcomes.stages[stage]["one"], outcomes.stages[stage]["two"]
-    measured = ("mse", "psnr", "psnr_brain") if stage == "pretrain" else ("loss", "accuracy", "f1", "auc")
+    pretraining = one.config == "pretrain.json"
+    measured = ("mse", "psnr", "psnr_brain") if pretraining else ("loss", "accuracy", "f1", "auc")
     assert one.history.keys() == two.history.keys() == {"train_loss", *(f"val_{name}" for name in measured)}
     for name, values in one.history.items():
-        assert len(values) == (3 if stage == "pretrain" else 6)
+        assert len(values) == (3 if pretraining else 6)
         assert two.history[name] == pytest.approx(values, rel=1e-6), name
 
 
@@ -151,10 +184,21 @@ def test_one_process_writes_and_prints(outcomes, stage):
     one, two = outcomes.stages[stage]["one"], outcomes.stages[stage]["two"]
     assert two.status == "FINISHED"
     finished = f"\n{two.config.removesuffix('.json')} finished on real data"
-    assert outcomes.printed.count(finished) == [config for config, _ in STAGES.values()].count(two.config)
+    configs = [config for config, _ in STAGES.values()] + [STAGES[RESUMED][0]]
+    assert outcomes.printed.count(finished) == configs.count(two.config)
     assert (two.output / "datalist.json").read_bytes() == (one.output / "datalist.json").read_bytes()
     files = [{path.relative_to(side.output) for path in side.output.rglob("*")} for side in (one, two)]
     assert files[0] == files[1]
+
+
+def test_processes_that_go_on_end_with_the_weights_of_those_that_were_never_ended(outcomes):
+    whole, resumed = (
+        torch.load(outcomes.folder / f"{RESUMED} {way}" / "models" / "autoencoder.pt", weights_only=True)
+        for way in ("two", "resumed")
+    )
+    assert whole["encoder.blocks.0.0.weight"].shape == (2, 1, 3, 3, 3) and whole.keys() == resumed.keys()
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    assert outcomes.printed.count("continuing after epoch 2") == 1
 
 
 def test_processes_draw_their_own_random_numbers(outcomes):

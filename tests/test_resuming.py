@@ -131,6 +131,36 @@ def test_a_schedule_goes_on_where_it_was(train_here, ended_after, tmp_path):
 
 
 @pytest.mark.fault(
+    "SIGTERM in every second epoch of both stages, on slabs and on volumes",
+    "the end is the same as without, bit for bit",
+)
+@pytest.mark.parametrize(
+    ("overlay", "given"),
+    [
+        ("with_slab.yaml", {"extraction#slices": 3}),
+        ("with_volume.yaml", {"image_size": [12, 16, 12], "augment": False, "batch_size": 4}),
+    ],
+)
+def test_slabs_and_volumes_are_resumed(settings, ended_after, tmp_path, overlay, given):
+    import monai.bundle
+
+    def run(name: str, **more) -> None:
+        for config in STAGES:
+            files = [str(killing.CONFIGS / one) for one in (config, overlay)]
+            told = {**settings, "channels": [2, 3], **given, "max_epochs": 3, "output_dir": str(tmp_path / name)}
+            monai.bundle.run(run_id="training", config_file=files, **told, **more)
+
+    run("whole")
+    for _ in range(2):
+        ended_after(2)
+        with pytest.raises(Ended):
+            run("ended", resume=True)
+    run("ended", resume=True)
+    assert_same_weights(tmp_path / "ended", tmp_path / "whole")
+    assert results(tmp_path / "ended", "train") == results(tmp_path / "whole", "train")
+
+
+@pytest.mark.fault(
     "SIGTERM in every single epoch of both stages, with augmentation and early stopping",
     "each time the epoch is finished and saved, the status is 143; the end is the same, bit for bit",
 )
@@ -160,6 +190,20 @@ def test_ended_in_every_epoch(whole, train_here, ended_after, tmp_path, config, 
     printed = capfd.readouterr()
     assert f"continuing after epoch {epochs - 1}" in printed.out
     assert "ending after this epoch" in printed.err and "--resume true continues it" in printed.err
+
+
+def test_images_on_disk_change_nothing_and_a_resumed_run_uses_them(whole, train_here, ended_after, tmp_path, capfd):
+    cache = tmp_path / "out" / "cache"
+    ended_after(2)
+    with pytest.raises(Ended):
+        train_here("pretrain.json", cache_share=0)
+    written = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    assert len([path for path in written if path.suffix == ".rows"]) == 2  # training and validation
+    assert f"read from {cache} batch by batch" in capfd.readouterr().out
+    train_here("pretrain.json", cache_share=0, resume=True)
+    assert "as before" in capfd.readouterr().out
+    assert results(tmp_path / "out", "pretrain") == results(whole, "pretrain")
+    assert not cache.exists()
 
 
 @pytest.mark.fault(

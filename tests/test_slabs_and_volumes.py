@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from deploy import DICOM, Deploy
+from label import BundleInferTask
+from monai.bundle import ConfigParser
 from runs import (
     assert_predicts_as_tested,
     assert_tells_what_it_sees,
@@ -82,17 +88,70 @@ def test_the_networks_see_an_averaged_volume(whole):
     assert weights["head.1.weight"].shape == (256, 8)  # the mean of each channel
     told = looked_for(made)
     assert "the same values in the volume at 2 mm of two subjects" in told
-    assert "the same volume edited or mirrored, as its middle slice shows" in told
+    assert "the same volume edited or mirrored, or moved by a voxel" in told
     assert_tells_what_it_sees(made, "the volume at 2 mm", 1, [12, 16, 12], [12, 16, 12])
     assert "| image_size | [12, 16, 12] |" in (made.parents[1] / "cae" / "docs" / "README.md").read_text()
 
 
+def seen_of(which: str, subject: str) -> np.ndarray:
+    """The pixels of the baselines: a slab's, or a volume's averaged once more, over 2 x 2 x 2."""
+    number = int(subject.removeprefix("OAS1_")) - 1
+    brain = volume(number, number % 2).astype(float)
+    if which == "slab":
+        return scaled(brain[2:18, 4:20, 9:12].transpose(2, 0, 1)).ravel()
+    blocks = brain.reshape(10, 2, 12, 2, 10, 2).mean(axis=(1, 3, 5))
+    padded = scaled(np.pad(blocks, [(1, 1), (2, 2), (1, 1)]))
+    return padded.reshape(6, 2, 8, 2, 6, 2).mean(axis=(1, 3, 5)).ravel()
+
+
+@pytest.mark.parametrize("which", ["slab", "whole"])
+def test_principal_components_are_of_the_fitting_subjects_alone(which, request, tmp_path):
+    made, _ = request.getfixturevalue(which)
+    config = ConfigParser(json.loads((made / "config_baselines.json").read_text().replace("::", "#")))
+    config["output_dir"], config["only"] = str(tmp_path), ["pca_logistic"]
+    sets, baselines = (config.get_parsed_content(name) for name in ("sets", "baselines"))
+    baselines.run()
+    known = sorted(item["subject"] for item in sets.training + sets.validation)
+    assert not set(known) & {item["subject"] for item in sets.test}
+    components = baselines.models["pca_logistic"]["classifier"].named_steps["pca"]
+    assert components.n_samples_ == len(known)
+    expected = np.mean([seen_of(which, subject) for subject in known], axis=0)
+    np.testing.assert_allclose(components.mean_, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "onnx"])
 @pytest.mark.parametrize(("which", "shape"), [("slab", (3, 16, 16)), ("whole", (1, 12, 16, 12))])
-def test_exports_agree(which, shape, request, tmp_path):
+def test_exports_agree(which, shape, suffix, request, tmp_path, discs):
     package = request.getfixturevalue(which)[0].parents[1] / "cae"
-    for network in ("classifier", "autoencoder"):
-        parity = export_network(package, tmp_path / f"{network}.ts", network=network)
+    for network, volumes in (("classifier", discs / "disc1"), ("autoencoder", None)):
+        parity = export_network(package, tmp_path / f"{network}.{suffix}", network=network, volumes=volumes)
         assert parity.image_shape == shape and parity.passed
+
+
+@pytest.mark.parametrize("form", ["bundle", "exported"])
+@pytest.mark.parametrize("which", ["slab", "whole"])
+def test_deploy_and_label_predict_from_a_package_as_the_command_does(which, form, request, tmp_path):
+    made, predicted = request.getfixturevalue(which)
+    package = made.parents[1] / "cae"
+    path = package
+    if form == "exported":
+        path = tmp_path / "model.ts"
+        export_network(package, path)
+    deploy = Deploy(path)
+    (expected,) = [float(row["probability"]) for row in predicted if row["subject"] == "OAS1_0002"]
+    brain = volume(1, 1)
+    for given, meta in ((brain, DICOM), (brain, None), (brain[..., None], None)):
+        found = deploy(given, meta)
+        assert found["probabilities"].shape == (1, 1)
+        assert found["probabilities"][0, 0] == pytest.approx(expected, abs=1e-5)
+    if form == "exported":
+        return
+    named = Path(shutil.copytree(package, tmp_path / "cae_classification"))
+    nib.save(nib.Nifti1Image(brain, np.eye(4)), tmp_path / "scan.nii.gz")
+    for given in (brain, str(tmp_path / "scan.nii.gz")):
+        task = BundleInferTask(str(named), {}, add_post_restore=False)
+        ((one,),) = [task({"device": "cpu", "image": given})[1]["prediction"]]
+        assert one["score"] == pytest.approx(expected, abs=1e-5) and task.dimension == 3
 
 
 def test_a_finished_experiment_is_resumed_and_other_sizes_are_refused(whole, run_bundle, discs):

@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, further = parser.parse_known_args(given)
     if hasattr(options, "settings"):
         options.settings = further
+        if hasattr(options, "beginnings") and (others := _not_of(options.beginnings, further)):
+            parser.error(f"unrecognized arguments: {' '.join(others)}")
         if further:  # what precedes the first setting must be whole, or its value may have been taken for a place
             parser.parse_known_args(given[: given.index(further[0])])
     elif further:
@@ -41,6 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _not_of(beginnings: tuple[str, ...], given: Sequence[str]) -> Sequence[str]:
+    """The options that begin otherwise, or all that is given where it begins with no option."""
+    if given and not given[0].startswith("--"):
+        return given
+    return [text for text in given if text.startswith("--") and not text[2:].startswith(beginnings)]
 
 
 def _hyphenated(argument: str) -> str:
@@ -67,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("out", type=Path, help="new or empty folder")
     counted = (60, "number of subjects, half of them patients (default: 60)")
     add_options(phantom, subjects=counted, seed=(0, "the same seed writes the same files (default: 0)"))
-    add_flags(phantom, "head")
+    add_flags(phantom, "head", "volumes")
 
     text = "raw T1w scans, DICOM or NIfTI, into the paper's kind of image, as a BIDS derivative with a QC page"
     prepare.add_prepare(command("prepare", prepare.prepare, text))
@@ -165,10 +174,24 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.epilog = "Settings can follow, such as --cohort#positive \"DX == 'AD'\": see `monai-cae settings`."
     add_flags(evaluate, "trust")
 
+    text = "what the code of a trained autoencoder has to do with the numbers in a cohort's table"
+    latent = command("latent", runs.latent, text)
+    text = "an unpacked package, a run's output folder, or an autoencoder.pt"
+    latent.add_argument("model", type=Path, help=text)
+    latent.add_argument("cohort", type=Path, help=LAYOUTS)
+    latent.add_argument(
+        "out", type=Path, nargs="?", default=Path("latent"), help="for tables and page (default: latent)"
+    )
+    latent.set_defaults(settings=[])
+    latent.epilog = "Settings can follow, such as --cohort#table FILE or --places 2: see `monai-cae settings`."
+    add_flags(latent, "trust")
+
     settings = command("settings", runs.settings, "what a setting means, its default, and which config reads it")
     settings.add_argument("name", nargs="?", default="", help="of the setting (default: all)")
 
-    compare = command("compare", runs.compare, "compare finished runs on the same test subjects: accuracy, AUC, tests")
+    compare = command(
+        "compare", runs.compare, "compare finished runs on the same test subjects: accuracy and AUC or errors, tests"
+    )
     text = "MLflow run (ID or name), folder of an experiment, or predictions.csv; with :METHOD at its end one method"
     compare.add_argument(
         "runs", nargs="*", metavar="RUN", help=f"{text}. The first is compared with each of the others"

@@ -19,7 +19,7 @@ from monai_cae.folders import bundle_folder
 from monai_cae.terminal import say
 
 if TYPE_CHECKING:
-    from monai_cae.data import Audit, Cohort, Scan
+    from monai_cae.data import Audit, Cohort, Extraction, Scan
 
 _RAW = ("BIDS", "OASIS-2", "OASIS-3", "LONI (ADNI, AIBL)", "IXI")  # layouts of scans as they left the scanner
 
@@ -33,6 +33,7 @@ def phantom(options: argparse.Namespace) -> None:
         subjects=options.subjects,
         seed=options.seed,
         progress=progress("synthetic subjects", "subject", options.subjects),
+        volumes=options.volumes,
     )
     print(f"{options.subjects} synthetic subjects (not real MRI) in {options.out}")
     print(f"next: monai-cae {'prepare' if options.head else 'cohort'} {options.out}" + " PREPARED" * options.head)
@@ -55,10 +56,11 @@ def cohort(options: argparse.Namespace) -> None:
             say(note.line())
         print(f"{len(rows.scans)} rows in {options.save}: for --table, once the images are prepared")
         return
-    _print_cohort(load_cohort(options.path, **cohort_settings(options)), options)
+    seen = extraction(options)
+    _print_cohort(load_cohort(options.path, **cohort_settings(options)), seen, options)
 
 
-def _print_cohort(cohort: Cohort, options: argparse.Namespace, names: bool = True) -> None:
+def _print_cohort(cohort: Cohort, seen: Extraction, options: argparse.Namespace, names: bool = True) -> None:
     from monai_cae.data import PAPER_TABLE_1, balance, frame_lines, table_1
 
     ours, p = table_1(cohort), balance(cohort)
@@ -80,7 +82,7 @@ def _print_cohort(cohort: Cohort, options: argparse.Namespace, names: bool = Tru
             "anatomy"
         )
     images = (str(scan.image) for scan in cohort.scans if scan.image is not None)
-    _print_notes(frame_lines(images, extraction(options)), options, "note: ")
+    _print_notes(frame_lines(images, seen), options, "note: ")
 
 
 def _print_notes(notes: Iterable[str], options: argparse.Namespace, before: str = "  note: ") -> None:
@@ -100,7 +102,7 @@ def datalist(options: argparse.Namespace) -> int:
     del rules["plane"]
     frame = {"allow_other_frame": options.allow_other_frame}
     cohort = load_usable_cohort(options.path, seen, on_bad_scan=options.on_bad_scan, frame=frame, **rules)
-    _print_cohort(cohort, options, names=not options.hash_ids)
+    _print_cohort(cohort, seen, options, names=not options.hash_ids)
     if cohort.bad_scans:
         print("\n".join(["", *skipped_lines(cohort.bad_scans, len(cohort.scans) + len(cohort.bad_scans))]))
     names = ("kind", "folds", "test_fraction", "val_fraction", "stratify", "seed")
@@ -122,23 +124,27 @@ def datalist(options: argparse.Namespace) -> int:
             recipe={**rules, **split, "fold": fold, **seen.settings, **recipe_of(cohort, options.path)},
         )
         print(f"{path}: " + ", ".join(f"{len(scans)} {name}" for name, scans in sets.items()))
-        leaks += len(_run_audit(path, options.path, path.parent, options).leaks)
+        leaks += len(_run_audit(path, options.path, path.parent, seen, options).leaks)
     print("\n".join(["", *([] if leaks else _next_of_datalist(options, places)), DISCLAIMER]))
     return int(leaks > 0)
 
 
 def _next_of_datalist(options: argparse.Namespace, places: Sequence[Path]) -> list[str]:
     """The commands that train on what has been written: an experiment, or the first stage alone."""
+    from monai_cae.cli.overlays import as_settings, overlay_files
     from monai_cae.data.splits.datalists import folder_of
 
     given = {name: getattr(options, name) for name, usual in SLICE.items() if getattr(options, name) != usual}
     given |= {name: "true" for name in ("allow_outside", "hash_ids") if getattr(options, name)}
 
+    further = " ".join(map(quote, as_settings(options.settings, ())))
+
     def command(config: str, datalist: Path, output: Path) -> str:
         places = {"dataset_dir": folder_of(options.path), "datalist": datalist, "output_dir": output}
         settings = " ".join(f"--{name} {quote(str(value))}" for name, value in (places | given).items())
-        path = quote(str(bundle_folder() / "configs" / config))
-        return f"python -m monai.bundle run training --config_file {path} {settings}"
+        files = [str(path) for path in (bundle_folder() / "configs" / config, *overlay_files(options.overlays))]
+        path = quote(files[0]) if len(files) == 1 else f'"{files}"'
+        return f"python -m monai.bundle run training --config_file {path} {settings} {further}".rstrip()
 
     everything = options.out if len(places) > 1 else places[0]
     return [
@@ -152,7 +158,8 @@ def audit(options: argparse.Namespace) -> int:
 
     root = options.dataset_dir or recorded_folder(options.path)
     folder = options.out or options.path.parent
-    audit = _run_audit(options.path, root, folder, options, _seen_by(options.checkpoint), not options.no_pixels)
+    known, pixels = _seen_by(options.checkpoint), not options.no_pixels
+    audit = _run_audit(options.path, root, folder, extraction(options), options, known, pixels)
     _print_notes(audit.notes, options)
     print(DISCLAIMER)
     return int(bool(audit.leaks))
@@ -175,7 +182,13 @@ def _seen_by(checkpoints: Iterable[Path]) -> list[str]:
 
 
 def _run_audit(
-    path: Path, root: Path, folder: Path, options: argparse.Namespace, seen: Sequence[str] = (), pixels: bool = True
+    path: Path,
+    root: Path,
+    folder: Path,
+    extraction: Extraction,
+    options: argparse.Namespace,
+    known: Sequence[str] = (),
+    pixels: bool = True,
 ) -> Audit:
     from monai_cae.data import audit_datalist, read_datalist, usable_sets
     from monai_cae.evaluation.audit_page import audit_page
@@ -184,9 +197,9 @@ def _run_audit(
     sets = read_datalist(path, root, allow_leaks=True, **allowed)
     if pixels:
         frame = {"allow_other_frame": options.allow_other_frame}
-        sets = usable_sets(sets, path, extraction(options), on_bad_scan="fail", frame=frame)
+        sets = usable_sets(sets, path, extraction, on_bad_scan="fail", frame=frame)
     looked = progress("audit", "image", len(sets.training) + len(sets.validation) + len(sets.test))
-    audit = audit_datalist(sets, extraction(options), pixels=pixels, pretrained_on=seen, progress=looked)
+    audit = audit_datalist(sets, extraction, pixels=pixels, pretrained_on=known, progress=looked)
     content = audit.to_dict()
     for name, text in (("audit.json", json.dumps(content, indent=2) + "\n"), ("audit.html", audit_page(content))):
         write_text(folder / name, text)
@@ -204,6 +217,7 @@ def check(options: argparse.Namespace) -> int:
     from monai_cae.evaluation import contact_sheets
     from monai_cae.evaluation.style import save_figure
 
+    seen = extraction(options)
     try:
         found = read_scans(options.path, **cohort_settings(options, allow_unmatched=True))
         for note in found.notes:
@@ -217,18 +231,22 @@ def check(options: argparse.Namespace) -> int:
     if options.hash_ids:
         images = [(pseudonym(name), path) for name, path in images]
     looked = progress("check", "scan", len(images))
-    result = check_cohort(images, extraction=extraction(options), progress=looked)
+    result = check_cohort(images, extraction=seen, progress=looked)
     if options.hash_ids:
         result = result.without_files()
     synthetic = is_synthetic(options.path) if options.path.is_dir() else False
     tiles = [
         contact_sheets.Tile(
-            scan.thumbnail, f"{scan.name}\n{scan.label}".strip(), bool(scan.problems), group, scan.sides
+            [view.pixels for view in scan.views],
+            f"{scan.name}\n{scan.label}".strip(),
+            bool(scan.problems),
+            group,
+            scan.sides,
         )
         for scan, group in zip(result.scans, groups, strict=True)
     ]
     footer = "Synthetic data, not real MRI" if synthetic else ""
-    pages = contact_sheets.contact_sheet(tiles, footer, extraction(options).name)
+    pages = contact_sheets.contact_sheet(tiles, footer, seen.pictured)
     for number, page in enumerate(pages, start=1):
         save_figure(page, options.out / f"slices_{number}.png")
     write_text(options.out / "check.json", json.dumps(result.to_dict(), indent=2) + "\n")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from shlex import quote
 from typing import Any
 
-from monai_cae.cli.runs import as_settings
+from monai_cae.cli.overlays import as_settings, parsed
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 
@@ -21,7 +21,7 @@ def fit(options: argparse.Namespace) -> None:
         stage, *given = given
     if stage not in _STAGES:
         raise MonaiCaeError(f"fit takes {' or '.join(_STAGES)}, not {stage!r}")
-    settings = _parsed(as_settings(given, ("config_file",)))
+    settings = parsed(as_settings(given, ("config_file",)))
     from monai_cae.training.stages.fit import fit
 
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # tries that fail are no news
@@ -33,34 +33,35 @@ def fit(options: argparse.Namespace) -> None:
     print(f"{'':<20}{'batch_size':>12}{'image_size':>12}{'memory':>16}")
     for what, batch, size, needed in found.rows:
         print(f"{what:<20}{batch:>12}{_times(size):>12}{_gib(needed) if needed is not None else 'does not fit':>16}")
+    wide, narrow = found.image_bytes
+    print(
+        f"cache: {found.cache // narrow:,.0f} images in 16 bits stay in memory, {found.cache // wide:,.0f} in float32 "
+        f"({_gib(found.cache)}); more are read from disk"
+    )
     fitting = [row for row in found.rows if row[3] is not None]
     if not fitting:
         print("next: the same command with a smaller --image_size and --batch_size")
         return
-    _, settings["batch_size"], size, _ = fitting[0]
+    what, settings["batch_size"], size, _ = fitting[0]
+    if what == "largest batch_size" and found.rows[0][3] is None:
+        print(_same_steps(found.rows[0][1], settings))
     settings["image_size"] = size if isinstance(size, int) else list(size)
     more = " ".join(f"--{name} {quote(str(value))}" for name, value in settings.items())
     print(f"next: python -m monai.bundle run training --config_file {quote(str(path))} {more}")
+
+
+def _same_steps(wanted: int, settings: Mapping[str, Any]) -> str:
+    """How a batch that does not fit makes the same steps in parts."""
+    part = next(size for size in range(settings["batch_size"], 0, -1) if wanted % size == 0)
+    times = wanted // part * int(settings.get("accumulate", 1))
+    told = f"steps of {wanted} images, in parts: --batch_size {part} --accumulate {times}"
+    less = "--activation_checkpointing true takes less memory, too"
+    return told if settings.get("activation_checkpointing") else f"{told}; {less}"
 
 
 def _times(size: int | tuple[int, ...]) -> str:
     return str(size) if isinstance(size, int) else "x".join(map(str, size))
 
 
-def _gib(size: int) -> str:
+def _gib(size: float) -> str:
     return f"{size / 2**30:.2f} GiB"
-
-
-def _parsed(settings: Sequence[str]) -> dict[str, Any]:
-    """Settings with their values as `python -m monai.bundle` reads them."""
-    from fire.parser import DefaultParseValue
-
-    read: dict[str, Any] = {}
-    name = ""
-    for text in settings:
-        if text.startswith("--"):
-            name, equals, value = text[2:].partition("=")
-            read[name] = DefaultParseValue(value) if equals else True
-        else:
-            read[name] = DefaultParseValue(text)
-    return read

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from monai_cae.data import SliceExtraction
+    from monai_cae.data import Extraction
 
 ROLES = ("subject", "session", "image", "age", "sex")
-SLICE = {"plane": "axial", "slice_index": 106}
+SLICE = {"plane": "axial", "slice_index": 106, "axes": "anatomical"}
+OF_EXTRACTION = ("extraction#", "image-size")  # settings that may follow the commands that look at images
 SHOWN = 20  # lines about scans; a screen
 _OF_A_TRAINING = ("on_bad_scan", "allow_leaks", "allow_outside")
 LAYOUTS = "cohort folder (OASIS-1 to -3, ADNI, AIBL, IXI, BIDS, Clinica CAPS, or with a table), or a datalist (.json)"
@@ -21,6 +22,9 @@ LAYOUTS = "cohort folder (OASIS-1 to -3, ADNI, AIBL, IXI, BIDS, Clinica CAPS, or
 
 FLAGS = {
     "head": "write raw scans, as BIDS: each brain in a scalp and a skull, turned, biased and stored along any axes",
+    "volumes": "atrophy for whole volumes: with CDR the hippocampus, amygdala and temporal lobe shrink, the rest less "
+    "than without, so that slices through the hippocampus and volumes tell more than slice 106; adds "
+    "truth.csv, with volumes in ml",
     "trust": "accept configs that are not monai-cae's own; they can run any program",
     "hash-ids": "keyed hashes instead of subject IDs in everything printed and drawn",
     "allow-other-frame": "accept slices more than 5 mm or 10 degrees from where the others lie",
@@ -44,6 +48,19 @@ def add_options(parser: Arguments, **options: tuple[Any, str]) -> None:
 
 
 def add_slice(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is looked at of a volume."""
+    parser.set_defaults(settings=[], beginnings=OF_EXTRACTION)
+    parser.epilog = (
+        "Of another extraction than a slice the settings can follow: --with slab --extraction#slices 3, --with volume "
+        "--image_size 64."
+    )
+    parser.add_argument(
+        "--with",
+        dest="overlays",
+        default="",
+        metavar="NAMES",
+        help="overlays of the experiment that say what the network sees, such as slab or volume (default: one slice)",
+    )
     add_flags(parser, "allow-outside")
     add_options(
         parser,
@@ -106,10 +123,15 @@ def cohort_settings(options: argparse.Namespace, **others: Any) -> dict[str, Any
     return {**given, **others}
 
 
-def extraction(options: argparse.Namespace) -> SliceExtraction:
+def extraction(options: argparse.Namespace) -> Extraction:
+    """What is looked at of a volume: one slice, or what the overlays and the settings say."""
+    from monai_cae.cli.overlays import as_settings, extraction_of, overlay_files, parsed
     from monai_cae.data import SliceExtraction
 
-    return SliceExtraction(options.plane, options.slice_index, options.axes)
+    if not options.overlays and not options.settings:
+        return SliceExtraction(options.plane, options.slice_index, options.axes)
+    own = {name: given for name, usual in SLICE.items() if (given := getattr(options, name)) != usual}
+    return extraction_of(overlay_files(options.overlays), own | parsed(as_settings(options.settings, ())))
 
 
 def own_options(message: str, options: Mapping[str, Any]) -> str:

@@ -18,12 +18,16 @@ if TYPE_CHECKING:
     from monai_cae.data.layouts.derivative import Judged
 
 FOLDER, TABLE = "prepared", "table.tsv"
-_UNPLACED = "the training's volumes record no place, as OASIS-1's processed ones: this slice may lie up to 5 mm off"
+_UNPLACED = "the training's volumes record no place, as OASIS-1's processed ones: what is seen may lie up to 5 mm off"
 _ADDED = ("qc", "qc_reasons", "warnings")
 
 
 def predict_raw(
-    options: argparse.Namespace, given: Sequence[str], checkpoint: Path, infer: Callable[[Path, Sequence[str]], None]
+    options: argparse.Namespace,
+    given: Sequence[str],
+    checkpoint: Path,
+    infer: Callable[[Path, Sequence[str]], None],
+    check: Callable[[], None],
 ) -> int:
     """Prepare what there is into OUT/prepared, predict from what passes, and say in predictions.csv what does not.
 
@@ -32,6 +36,7 @@ def predict_raw(
         given: settings of inference.json, as the bundle spells them.
         checkpoint: the classifier's, whose record says what its training was like.
         infer: writes predictions.csv for the images of a folder, with further settings.
+        check: refuses settings with which it could not, before hours of preparation.
 
     Returns:
         Exit status: 1 if nothing was predicted.
@@ -47,7 +52,8 @@ def predict_raw(
     predictions, folder = options.out / "predictions.csv", options.out / FOLDER
     overwrite = _value(given, "overwrite") in ("true", "True")
     refuse_predictions(str(predictions), overwrite)
-    record = next(iter(trained_with(checkpoint).values()), {})  # before hours of preparation
+    record = next(iter(trained_with(checkpoint).values()), {})
+    check()
     prepare_folder(options.scans, folder, options, resume=True, overwrite=overwrite)
     judged = read_qc(folder / QC_TABLE)
     usable = [name for name, one in judged.items() if not one.left_out]

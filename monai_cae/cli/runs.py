@@ -17,29 +17,26 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from yaml import YAMLError, safe_load
+from yaml import safe_load
 
 from monai_cae import DISCLAIMER
+from monai_cae.cli.overlays import as_settings, overlay_files
 from monai_cae.cli.prediction import predict_raw, refuse_inputs
 from monai_cae.cli.prepare import inputs_given
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 
+# what the settings of inference.json decide without a scan: their names, and whether weights, slice and threshold fit
+_FITS = (
+    "$[monai_cae.networks.load_weights(@network_def, @checkpoint), "
+    "@network_input.training_of(monai_cae.networks.trained_with(@checkpoint)), @prediction_table]"
+)
 _STAGES = ("pretrain", "train", "evaluate", "baselines", "inference")
 
 
 def run(options: argparse.Namespace) -> None:
-    folder = bundle_folder() / "configs"
-    names = [name.strip() for name in options.overlays.split(",") if name.strip()]
-    known = {path.stem.removeprefix("with_"): path for path in sorted(folder.glob("with_*.yaml"))}
-    for name in names:
-        if name not in known and not Path(name).is_file():
-            raise MonaiCaeError(
-                f"no overlay {name}: give --with a file or one of the bundle's overlays: {', '.join(known)}"
-            )
-    files = [folder / "experiment.yaml", *(known.get(name) or Path(name).absolute() for name in names)]
-    given = as_settings(options.settings, ("config_file", "dataset_dir", "output_dir"))
-    _check_readable(files)
+    files = [bundle_folder() / "configs" / "experiment.yaml", *overlay_files(options.overlays)]
+    given = _with_target(as_settings(options.settings, ("config_file", "dataset_dir", "output_dir")))
     config = str(files[0]) if len(files) == 1 else str([str(file) for file in files])
     places = _places(dataset_dir=options.data, output_dir=options.out)
     _bundle("run", "training", "--config_file", config, *places, *given)
@@ -65,8 +62,11 @@ def predict(options: argparse.Namespace) -> int:
         places = _places(dataset_dir=scans, predictions=options.out / "predictions.csv")
         _bundle("run", "--config_file", str(config), *settings, *places, *further, *given)
 
+    def check() -> None:
+        _bundle("run", "_checked", "--config_file", str(config), *settings, *given, "--_checked", _FITS, quiet=True)
+
     if options.prepare:
-        return predict_raw(options, given, checkpoint, infer)
+        return predict_raw(options, given, checkpoint, infer, check)
     refuse_inputs([name for name in inputs_given(options) if name != "table"])
     infer(options.scans, ["--table", str(options.table)] if options.table else [])
     return 0
@@ -76,6 +76,14 @@ def evaluate(options: argparse.Namespace) -> None:
     from monai_cae.sharing.settings import evaluation_settings
 
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "output_dir"))
+    words = {f"--threshold{between}{word}" for word in ("youden", "accuracy", "f1") for between in (" ", "=")}
+    if any(words & {part, " ".join(pair)} for part, *pair in zip(given, given, [*given[1:], ""], strict=True)):
+        raise MonaiCaeError(
+            "the threshold is the network's own, or a number: no validation subjects are here to choose one"
+        )
+    for what, taken in (("the model", options.model), ("the cohort", options.cohort)):
+        if taken.is_dir() and options.out.resolve() == taken.resolve():
+            raise MonaiCaeError(f"{options.out} is the folder of {what}: choose another folder for the results")
     found = evaluation_settings(options.model, trust=options.trust)
     if any(part.startswith(("--cohort#task", "--cohort#positive", "--cohort#label_column")) for part in given):
         found = {name: value for name, value in found.items() if not name.startswith("cohort#")}  # the model's rule
@@ -84,42 +92,33 @@ def evaluate(options: argparse.Namespace) -> None:
     _bundle("run", "--config_file", str(files), *_options(found), *places, *given)
 
 
+def latent(options: argparse.Namespace) -> None:
+    from monai_cae.sharing.settings import autoencoder_settings
+
+    given = as_settings(options.settings, ("config_file", "pretrained", "dataset_dir", "output_dir"))
+    found = autoencoder_settings(options.model, trust=options.trust)
+    files = [str(bundle_folder() / "configs" / name) for name in ("evaluate.json", "latent.yaml")]
+    places = _places(dataset_dir=options.cohort, output_dir=options.out)
+    _bundle("run", "--config_file", str(files), *_options(found), *places, *given)
+
+
 def _options(settings: Mapping[str, Any]) -> list[str]:
     return [part for name, value in settings.items() for part in (f"--{name}", str(value))]
 
 
-def as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """Options in the bundle's spelling, with underscores, except in values and names of variants.
-
-    Raises:
-        MonaiCaeError: a value without a setting, or one of the settings whose values have a place of their own.
-    """
-    settings, value_may_follow = [], False
-    for text in arguments:
-        if not text.startswith("--"):
-            if not value_may_follow:
-                raise MonaiCaeError(f"{text!r} belongs to no setting: give --NAME VALUE, see `monai-cae settings`")
-            settings.append(text)
-            value_may_follow = False
+def _with_target(settings: Sequence[str]) -> list[str]:
+    """`--target MMSE` as the bundle has it: a column of numbers; a class in braces stays as it is."""
+    made = list(settings)
+    for place, text in enumerate(made):
+        name, equals, value = text.partition("=")
+        if name != "--target" or not (equals or made[place + 1 : place + 2]):
             continue
-        name, equals, value = text[2:].partition("=")
-        parts = name.split("#")
-        parts = [p if parts[:i] == ["variants"] else p.replace("-", "_") for i, p in enumerate(parts)]
-        if parts[0] in taken:
-            raise MonaiCaeError(f"{parts[0]} is given without a name, by its position: see --help")
-        settings.append(f"--{'#'.join(parts)}{equals}{value}")
-        value_may_follow = not equals
-    return settings
-
-
-def _check_readable(files: Sequence[Path]) -> None:
-    from monai.bundle import ConfigParser
-
-    for file in files:
-        try:
-            ConfigParser.load_config_file(str(file)).keys()
-        except (OSError, ValueError, AttributeError, YAMLError) as error:
-            raise MonaiCaeError(f"{file} is not a YAML or JSON config: {' '.join(str(error).split())}") from error
+        column = value if equals else made[place + 1]
+        if not column.lstrip().startswith(("{", "$", "@", "--")):
+            number = str({"_target_": "monai_cae.targets.Number", "column": column})
+            made[place : place + (1 if equals else 2)] = ["--target", number]
+            break
+    return made
 
 
 def _places(**paths: Path) -> list[str]:
@@ -128,10 +127,11 @@ def _places(**paths: Path) -> list[str]:
     return [part for name, text in shown.items() for part in (f"--{name}", text)]
 
 
-def _bundle(*arguments: str) -> None:
-    """Print a command of `python -m monai.bundle` and run it."""
+def _bundle(*arguments: str, quiet: bool = False) -> None:
+    """Print a command of `python -m monai.bundle`, unless `quiet`, and run it."""
     shown = (f'"{part}"' if "'" in part and not set(part) & set('"$`\\!') else quote(part) for part in arguments)
-    print(" ".join(["python -m monai.bundle", *shown]), flush=True)
+    if not quiet:
+        print(" ".join(["python -m monai.bundle", *shown]), flush=True)
     warnings.filterwarnings("ignore", "parsing config_file")  # MONAI's advice to trust configs: these are our own
     sys.argv = ["monai.bundle", *arguments]
     try:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from monai_cae.data.phantom import SyntheticBrain, synthetic_brains
+from monai_cae.data.people import Atrophy
+from monai_cae.data.phantom import SyntheticBrain, synthetic_brains, truth, write_truth
 from monai_cae.data.template import COMMISSURE, TEMPLATE_NAME
 from monai_cae.files import new_folder
 
@@ -43,6 +44,8 @@ class SyntheticHead:
         motion: a point of the T88-like frame, mm, to where it is in the scan, shape (4, 4).
         brain: its mask, bool, of the voxels' shape.
         ventricle_ml: volume of its lateral ventricles.
+        hippocampus_ml: volume of its hippocampi; nan without `volumes`.
+        atrophy: what it has lost.
     """
 
     row: Mapping[str, str]
@@ -51,16 +54,20 @@ class SyntheticHead:
     motion: NDArray[np.float64]
     brain: _Array
     ventricle_ml: float
+    hippocampus_ml: float
+    atrophy: Atrophy
 
 
-def synthetic_heads(subjects: int, seed: int, spacing_mm: float = 1.0) -> Iterator[SyntheticHead]:
+def synthetic_heads(
+    subjects: int, seed: int, spacing_mm: float = 1.0, volumes: bool = False
+) -> Iterator[SyntheticHead]:
     """Put the brains of `write_phantom` into heads; no two are turned, biased or stored alike.
 
     Args:
-        subjects, seed: as `write_phantom` has them.
+        subjects, seed, volumes: as `write_phantom` has them.
         spacing_mm: size of a voxel; 1 gives some 13 million of them.
     """
-    for index, brain in enumerate(synthetic_brains(subjects, seed)):
+    for index, brain in enumerate(synthetic_brains(subjects, seed, volumes)):
         yield _head(brain, spacing_mm, _AXES[index % len(_AXES)], np.random.default_rng((seed, index)))
 
 
@@ -69,21 +76,24 @@ def write_heads(
     subjects: int = 60,
     seed: int = 0,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+    volumes: bool = False,
 ) -> Path:
     """Write the synthetic cohort's raw scans as BIDS; see `write_phantom` for the arguments and errors.
 
     Returns:
-        The folder: sub-*/anat/sub-*_T1w.nii.gz, participants.tsv with OASIS-1's columns, dataset_description.json.
+        The folder: sub-*/anat/sub-*_T1w.nii.gz, participants.tsv with OASIS-1's columns, dataset_description.json;
+        with `volumes` also truth.csv.
     """
     out = Path(out_dir).expanduser().resolve()
-    heads = synthetic_heads(subjects, seed)
+    heads = synthetic_heads(subjects, seed, volumes=volumes)
     first = next(heads)  # wrong arguments are refused before a folder is made
-    rows = []
+    rows, truths = [], []
     with new_folder(out) as partial:
         every = itertools.chain([first], heads)
         for head in every if progress is None else progress(every):
             name = "sub-" + head.row["ID"].replace("_", "")
             rows.append({"participant_id": name, **{key: value for key, value in head.row.items() if key != "ID"}})
+            truths.append(truth(head.row, head.atrophy, head.ventricle_ml, head.hippocampus_ml))
             path = partial / name / "anat" / f"{name}_T1w.nii.gz"
             path.parent.mkdir(parents=True)
             image: Any = nib.Nifti1Image(head.voxels, head.affine)  # type: ignore[no-untyped-call]
@@ -92,8 +102,15 @@ def write_heads(
             table = csv.DictWriter(file, rows[0], delimiter="\t", lineterminator="\n")
             table.writeheader()
             table.writerows(rows)
+        if volumes:
+            write_truth(partial, truths)
+            (partial / ".bidsignore").write_text("truth.csv\n", encoding="utf-8")
         about = {"Name": "monai-cae synthetic heads", "BIDSVersion": "1.10.0", "synthetic": True, "seed": seed}
-        about |= {"subjects": subjects, "generator": "monai-cae phantom --head", "template": TEMPLATE_NAME}
+        about |= {
+            "subjects": subjects,
+            "generator": "monai-cae phantom --head" + " --volumes" * volumes,
+            "template": TEMPLATE_NAME,
+        }
         (partial / "dataset_description.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return out
 
@@ -126,6 +143,8 @@ def _head(brain: SyntheticBrain, spacing_mm: float, axes: str, rng: np.random.Ge
         motion=motion,
         brain=np.asarray(masks.as_reoriented(turn).dataobj, dtype=bool),
         ventricle_ml=brain.ventricle_ml,
+        hippocampus_ml=brain.hippocampus_ml,
+        atrophy=brain.atrophy,
     )
 
 

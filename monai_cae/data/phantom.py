@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -15,17 +16,15 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
+from monai_cae.data.medial_temporal import MedialTemporal, load_medial_temporal
+from monai_cae.data.people import Atrophy, Person, draw_people
 from monai_cae.data.template import COMMISSURE, FRAME_SHAPE, MNI_PER_T88, TEMPLATE_NAME, load_icbm152
-from monai_cae.errors import MonaiCaeError
 from monai_cae.files import new_folder
 
 _Array = NDArray[Any]
 _Generator = np.random.Generator
 
 _MARKER = "dataset_description.json"
-_FIRST_NUMBER, _LAST_NUMBER = 9001, 9999  # real IDs end at OAS1_0457: no synthetic subject carries a real one's
-_SUBJECTS_PER_DISC = 40
-
 _BLOCK_VOXELS = 2048  # 4 KiB, a file system's block: all-zero ones are left as holes in the .img
 _TEMPLATE_BOX = (slice(22, 175), slice(23, 212), slice(0, 159))  # the brain and 4 mm around it, of 197 x 233 x 189
 _NODE_SPACING_MM = 7.0  # of the random fields
@@ -37,10 +36,7 @@ _T1_VALUES = (0.0, 67.0, 125.0, 150.0, 175.0, 190.0, 205.0, 222.0, 255.0)
 _T1_BRIGHTNESS = (_CSF, _CSF, 0.22, 0.36, 0.50, 0.59, 0.74, 0.97, 1.03)
 _VENTRICLE_REACH_MM = 13.0  # how far around the ventricles tissue gives way
 _CORTEX_MM = 5.6  # depth from the white matter at which a young cortex ends
-
-_CDR_GRADES, _CDR_SHARES = (0.5, 1.0, 2.0), (0.70, 0.28, 0.02)
-_CDR_SEVERITY_MM = {0.0: 0.0, 0.5: 2.4, 1.0: 3.2, 2.0: 4.2}
-_MMSE = {0.0: (29.0, 1.2, 25, 30), 0.5: (25.6, 3.5, 14, 30), 1.0: (21.7, 3.8, 15, 29), 2.0: (15.0, 1.0, 12, 18)}
+_TEMPORAL_MM = 3.0  # by how much more it thins in the temporal lobes, per share of the hippocampus that is lost
 
 
 def write_phantom(
@@ -48,6 +44,7 @@ def write_phantom(
     subjects: int = 60,
     seed: int = 0,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+    volumes: bool = False,
 ) -> Path:
     """Write a synthetic cohort that is laid out like the OASIS-1 discs and reads like them.
 
@@ -55,6 +52,10 @@ def write_phantom(
     with its own contrast, residual bias field and Rician noise. Atrophy, in mm, follows CDR and age with overlapping
     distributions: it pushes tissue away from the lateral ventricles and opens the sulci. Half the subjects are patients
     (CDR > 0); of an odd number one more is a control. Subject k is the same in cohorts of any size, save that last one.
+
+    With `volumes` atrophy is elsewhere: the hippocampus, the amygdala and the temporal lobe's cortex shrink by CDR and
+    age, and ventricles and the other cortex give way less to CDR than without. So slices through the hippocampus, and
+    volumes, tell more about CDR than slice 106 does. Table, folds and noise are the same as without.
 
     The anterior commissure lies 5 mm higher than in real T88 volumes, so that slice 106 cuts the lateral ventricles as
     it does in OASIS-1's aged brains. Nothing is claimed about laterality, and no result about real brains follows.
@@ -64,27 +65,32 @@ def write_phantom(
         subjects: 4 to 999.
         seed: 0 or greater; the same seed gives the same bytes.
         progress: wraps the iterable of subjects, e.g. tqdm.
+        volumes: whether there is atrophy below the ventricles, too.
 
     Returns:
         The folder: disc1, disc2 ... with volumes of 176 x 208 x 176 voxels of 1 mm, oasis_cross-sectional.csv and
-        dataset_description.json.
+        dataset_description.json; with `volumes` also truth.csv, which nothing reads.
 
     Raises:
         MonaiCaeError: out_dir is not empty or not writable, subjects or seed out of range, nilearn not installed.
     """
     out = Path(out_dir).expanduser().resolve()
-    people = _draw_people(subjects, seed)
-    anatomy = _load_anatomy()
+    people = draw_people(subjects, seed, volumes)
+    anatomy = _load_anatomy(volumes)
+    truths = []
     with new_folder(out) as partial:
         for person in people if progress is None else progress(people):
-            volume, _ = _render(anatomy, person.ventricle_mm, person.cortex_mm, person.generator)
-            _write_volume(partial / person.folder, person, volume)
+            image = _render(anatomy, person.atrophy, person.generator)
+            _write_volume(partial / person.folder, person, image.volume)
+            truths.append(truth(person.row, person.atrophy, image.ventricle_ml, image.hippocampus_ml))
+        if volumes:
+            write_truth(partial, truths)
         with (partial / "oasis_cross-sectional.csv").open("w", encoding="utf-8-sig", newline="") as file:
             table = csv.DictWriter(file, people[0].row)
             table.writeheader()
             table.writerows(person.row for person in people)
         about = {"Name": "monai-cae synthetic cohort", "synthetic": True, "seed": seed, "subjects": subjects}
-        about |= {"generator": "monai-cae phantom", "template": TEMPLATE_NAME}
+        about |= {"generator": "monai-cae phantom" + " --volumes" * volumes, "template": TEMPLATE_NAME}
         (partial / _MARKER).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     return out
 
@@ -98,21 +104,52 @@ class SyntheticBrain:
         volume: int16 (176, 208, 176) in the T88-like frame, 0 outside the brain.
         inside: the brain's mask, the same for all subjects.
         ventricle_ml: volume of its lateral ventricles.
+        atrophy: what it has lost.
+        hippocampus_ml: volume of both hippocampi; nan in a cohort without atrophy below the ventricles.
+        lesion: by how much CDR has changed the brightness, relative to white matter: float32 of the volume's shape, 0
+            in controls; None unless asked for.
     """
 
     row: Mapping[str, str]
     volume: _Array
     inside: _Array
     ventricle_ml: float
+    atrophy: Atrophy
+    hippocampus_ml: float
+    lesion: _Array | None
 
 
-def synthetic_brains(subjects: int, seed: int) -> Iterator[SyntheticBrain]:
-    """Draw the brains that `write_phantom` writes, one after the other; it has the arguments and the errors."""
-    people = _draw_people(subjects, seed)
-    anatomy = _load_anatomy()
+def synthetic_brains(
+    subjects: int, seed: int, volumes: bool = False, lesions: bool = False
+) -> Iterator[SyntheticBrain]:
+    """Draw the brains that `write_phantom` writes, one after the other; it has the arguments and the errors.
+
+    Args:
+        subjects, seed, volumes: as `write_phantom` has them.
+        lesions: whether each comes with what CDR has changed: the difference from the same brain, drawn with the
+            atrophy that it would have with CDR 0, before noise. Takes as long again.
+    """
+    people = draw_people(subjects, seed, volumes)
+    anatomy = _load_anatomy(volumes)
     for person in people:
-        volume, ventricle_ml = _render(anatomy, person.ventricle_mm, person.cortex_mm, person.generator)
-        yield SyntheticBrain(person.row, volume, anatomy.inside, ventricle_ml)
+        image = _render(anatomy, person.atrophy, person.generator, person.unaffected if lesions else None)
+        measured = (image.ventricle_ml, person.atrophy, image.hippocampus_ml, image.lesion)
+        yield SyntheticBrain(person.row, image.volume, anatomy.inside, *measured)
+
+
+def truth(row: Mapping[str, str], atrophy: Atrophy, ventricle_ml: float, hippocampus_ml: float) -> dict[str, str]:
+    """A row of truth.csv: what a brain was drawn with, and the volumes of what was drawn."""
+    drawn = {name: f"{value:.3f}" for name, value in atrophy._asdict().items()}
+    measured = {"ventricle_ml": f"{ventricle_ml:.2f}", "hippocampus_ml": f"{hippocampus_ml:.2f}"}
+    return {"ID": row["ID"], "CDR": row["CDR"], **measured, **drawn}
+
+
+def write_truth(folder: Path, truths: Sequence[Mapping[str, str]]) -> None:
+    """Write truth.csv, which no layout reads."""
+    with (folder / "truth.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, truths[0])
+        table.writeheader()
+        table.writerows(truths)
 
 
 def is_synthetic(root: str | Path) -> bool:
@@ -129,19 +166,6 @@ def is_synthetic(root: str | Path) -> bool:
 
 
 @dataclass(frozen=True)
-class _Person:
-    """A subject: its row of the table, its place on disk, by how much the ventricles' walls give way and the cortex
-    thins, and the generator that draws its image."""
-
-    row: dict[str, str]
-    folder: Path
-    acquisitions: int
-    ventricle_mm: float
-    cortex_mm: float
-    generator: _Generator
-
-
-@dataclass(frozen=True)
 class _Anatomy:
     """What all subjects share: float32 maps (153, 189, 159) on the template's 1 mm grid, and the T88 brain mask."""
 
@@ -151,56 +175,17 @@ class _Anatomy:
     outward: _Array  # gradient of `ventricle`, (3, 153, 189, 159)
     origin: _Array  # the anterior commissure's voxel on the template's grid
     inside: _Array  # brain mask (176, 208, 176)
+    medial: MedialTemporal | None  # None: nothing shrinks below the ventricles
 
 
-def _draw_people(subjects: int, seed: int) -> list[_Person]:
-    most = _LAST_NUMBER - _FIRST_NUMBER + 1
-    if not 4 <= subjects <= most:
-        raise MonaiCaeError(f"subjects must be 4 to {most}, not {subjects}")
-    if seed < 0:
-        raise MonaiCaeError(f"seed must be 0 or greater, not {seed}")
-    own, pairs = np.random.SeedSequence(seed).spawn(2)
-    patient_first = [np.random.default_rng(pair).random() < 0.5 for pair in pairs.spawn((subjects + 1) // 2)]
-    people = []
-    for index, sequence in enumerate(own.spawn(subjects)):
-        alone = index == subjects - 1 and index % 2 == 0
-        is_patient = not alone and patient_first[index // 2] == (index % 2 == 0)
-        people.append(_draw_person(index, is_patient, np.random.default_rng(sequence)))
-    return people
+class _Image(NamedTuple):
+    volume: _Array
+    ventricle_ml: float
+    hippocampus_ml: float
+    lesion: _Array | None
 
 
-def _draw_person(index: int, is_patient: bool, rng: _Generator) -> _Person:
-    """Draw demographics like those of OASIS-1's 100 patients and 100 oldest controls, and atrophy to go with them."""
-    cdr = float(rng.choice(_CDR_GRADES, p=_CDR_SHARES)) if is_patient else 0.0
-    female = rng.random() < (0.59 if is_patient else 0.73)
-    age = round(np.clip(rng.normal(76.7, 7.1), 62, 96) if is_patient else np.clip(rng.normal(75.5, 9.2), 59, 94))
-    severity_mm = _CDR_SEVERITY_MM[cdr] + 0.035 * (age - 75) + rng.normal(0, 0.85)
-    ventricle_mm = max(0.0, 1.4 + severity_mm + rng.normal(0, 0.5))
-    cortex_mm = max(0.0, 0.7 + 0.4 * severity_mm + rng.normal(0, 0.25))
-    nwbv = np.clip(0.753 - 0.012 * severity_mm - 0.002 * (age - 76) + rng.normal(0, 0.026), 0.64, 0.84)
-    mean, deviation, lowest, highest = _MMSE[cdr]
-    etiv_ml = round(np.clip(rng.normal(1400 if female else 1580, 130), 1120, 1990))
-    name = f"OAS1_{_FIRST_NUMBER + index}_MR1"
-    row = {
-        "ID": name,
-        "M/F": "F" if female else "M",
-        "Hand": "R",
-        "Age": str(age),
-        "Educ": str(rng.integers(1, 6)),
-        "eTIV": str(etiv_ml),
-        "nWBV": f"{nwbv:.3g}",
-        "ASF": f"{round(1755 / etiv_ml, 3):g}",
-        "Delay": "N/A",
-        "MMSE": str(round(np.clip(rng.normal(mean, deviation), lowest, highest))),
-        "CDR": f"{cdr:g}",
-        "SES": "" if rng.random() < (0.17 if is_patient else 0.01) else str(rng.integers(1, 5)),
-    }
-    folder = Path(f"disc{1 + index // _SUBJECTS_PER_DISC}") / name / "PROCESSED" / "MPRAGE" / "T88_111"
-    acquisitions = int(rng.choice((3, 4, 5, 6), p=(0.1, 0.8, 0.05, 0.05)))
-    return _Person(row, folder, acquisitions, ventricle_mm, cortex_mm, rng)
-
-
-def _load_anatomy() -> _Anatomy:
+def _load_anatomy(volumes: bool = False) -> _Anatomy:
     """Derive from the template what every subject's image is made of; takes seconds."""
     t1, origin = load_icbm152("t1", "phantom", _TEMPLATE_BOX)
     white, _ = load_icbm152("wm", "phantom", _TEMPLATE_BOX)
@@ -223,7 +208,8 @@ def _load_anatomy() -> _Anatomy:
         ventricle=ventricle,
         outward=np.stack(np.gradient(ndimage.gaussian_filter(ventricle, 2.0))),
         origin=origin,
-        inside=_brain_mask(brain, origin),
+        inside=(inside := _brain_mask(brain, origin)),
+        medial=load_medial_temporal(origin, inside) if volumes else None,
     )
 
 
@@ -237,19 +223,43 @@ def _brain_mask(brain: _Array, origin: _Array) -> _Array:
     return np.asarray(ndimage.distance_transform_edt(dilated) > closing_mm + tight_mm)
 
 
-def _render(anatomy: _Anatomy, ventricle_mm: float, cortex_mm: float, rng: _Generator) -> tuple[_Array, float]:
-    """Simulate one masked T1 volume, int16 (176, 208, 176), 0 outside the mask; count its lateral ventricles, ml."""
+def _render(anatomy: _Anatomy, atrophy: Atrophy, rng: _Generator, unaffected: Atrophy | None = None) -> _Image:
+    """Simulate one masked T1 volume, int16 (176, 208, 176), 0 outside the mask, and measure what it shows."""
     box = ndimage.find_objects(anatomy.inside.astype(np.int8))[0]
     inside = anatomy.inside[box]
     warp_mm, (folding, bias) = _draw_fields(inside, rng)
     source = _to_template(np.argwhere(inside).T + [[axis.start] for axis in box], anatomy.origin, rng) + warp_mm
-    _widen_ventricles(source, anatomy, ventricle_mm)
-    brightness = _sample(anatomy.brightness, source)
-    excess_mm = _sample(anatomy.depth, source) - (_CORTEX_MM - cortex_mm) - 0.6 * folding
-    brightness -= np.clip(excess_mm / 1.2 + 0.5, 0, 1) * np.maximum(brightness - _CSF, 0)
+    lesion = None
+    if unaffected is not None:
+        lesion = np.zeros(FRAME_SHAPE, dtype=np.float32)
+        if unaffected != atrophy:
+            lesion[box][inside] = -_shrink(anatomy, source.copy(), folding, unaffected)[0]
+    brightness, ventricle_ml, hippocampus_ml = _shrink(anatomy, source, folding, atrophy)
+    if lesion is not None and unaffected != atrophy:
+        lesion[box][inside] += brightness
     volume = np.zeros(FRAME_SHAPE, dtype=np.int16)
     volume[box][inside] = _acquire(brightness, bias, rng)
-    return volume, float((_sample(anatomy.ventricle, source) < 0).sum()) / 1000
+    return _Image(volume, ventricle_ml, hippocampus_ml, lesion)
+
+
+def _shrink(anatomy: _Anatomy, source: _Array, folding: _Array, atrophy: Atrophy) -> tuple[_Array, float, float]:
+    """Give the brightness of the voxels inside, and measure ventricles and hippocampi; `source` is moved in place."""
+    _widen_ventricles(source, anatomy, atrophy.ventricle_mm)
+    ventricle_ml = float((_sample(anatomy.ventricle, source) < 0).sum()) / 1000
+    hippocampus_ml = math.nan
+    cortex_mm: float | _Array = atrophy.cortex_mm
+    if anatomy.medial:
+        near, whole, fluid, hippocampus_ml = anatomy.medial.shrink(source, atrophy.lost)
+        cortex_mm = np.float32(atrophy.cortex_mm) + np.float32(_TEMPORAL_MM * atrophy.lost) * anatomy.medial.lobe
+    brightness = _sample(anatomy.brightness, source)
+    excess_mm = _sample(anatomy.depth, source) - (_CORTEX_MM - cortex_mm) - 0.6 * folding
+    thinned = np.clip(excess_mm / 1.2 + 0.5, 0, 1)
+    if anatomy.medial:
+        thinned[near] *= 1 - whole
+    brightness -= thinned * np.maximum(brightness - _CSF, 0)
+    if anatomy.medial:
+        brightness[near] += fluid * (_CSF - brightness[near])
+    return brightness, ventricle_ml, hippocampus_ml
 
 
 def _draw_fields(inside: _Array, rng: _Generator) -> tuple[_Array, _Array]:
@@ -301,7 +311,7 @@ def _acquire(brightness: _Array, bias: _Array, rng: _Generator) -> _Array:
     return np.asarray(np.maximum(measured * _WHITE_LEVEL * rng.normal(1, 0.05), 1).astype(np.int16))
 
 
-def _write_volume(folder: Path, person: _Person, volume: _Array) -> None:
+def _write_volume(folder: Path, person: Person, volume: _Array) -> None:
     folder.mkdir(parents=True)
     stem = f"{person.row['ID']}_mpr_n{person.acquisitions}_anon_111_t88_masked_gfc"
     header: Any = nib.AnalyzeHeader(endianness=">")  # type: ignore[no-untyped-call]

@@ -28,32 +28,33 @@ _LETTER: dict[str, Any] = {"fontsize": 6, "color": ORANGE, "weight": "bold", "zo
 
 
 class Tile(NamedTuple):
-    """A slice on a contact sheet.
+    """A scan on a contact sheet.
 
     Attributes:
-        image: Shape `(h, w)`, the first axis to the right, the second up; None where there is none. It has its own grey
-            scale, from its minimum to its maximum, as the network gets it.
+        images: Side by side; shape `(h, w)` each, the first axis to the right, the second up; none where there is none.
+            They have their own grey scale, from their minimum to their maximum, as the network gets it.
         title: Lines after the first say what is wrong with it, and are shortened to fit.
         marked: Whether to frame it.
         group: Its class; "" where that is not known.
-        sides: Letters of the body's sides at the left edge and on top, such as `("L", "A")`, as far as it is known.
+        sides: Of each image, the letters of the body's sides at the left edge and on top, such as `("L", "A")`; none
+            where they are not known.
     """
 
-    image: NDArray[Any] | None
+    images: Sequence[NDArray[Any]]
     title: str
     marked: bool = False
     group: str = ""
-    sides: tuple[str, str] | None = None
+    sides: Sequence[tuple[str, str]] = ()
 
 
 def contact_sheet(tiles: Sequence[Tile], note: str = "", about: str = "", columns: int = COLUMNS) -> list[Figure]:
-    """Show every slice of a cohort, those to look at first and in a coloured frame.
+    """Show every scan of a cohort, those to look at first and in a coloured frame.
 
     Args:
-        tiles: The slices.
+        tiles: The scans.
         note: Footer line.
         about: What they are, such as "axial slice 106".
-        columns: Images in a row.
+        columns: Images in a row; where a scan has several, they fill so many of them.
 
     Returns:
         Pages of at most 100 images.
@@ -64,22 +65,25 @@ def contact_sheet(tiles: Sequence[Tile], note: str = "", about: str = "", column
     if not tiles:
         raise MonaiCaeError("tiles must not be empty.")
     for tile in tiles:
-        if tile.image is not None and np.ndim(tile.image) != 2:
-            raise MonaiCaeError(f"images must have the shape (h, w), not {np.shape(tile.image)}.")
+        for image in tile.images:
+            if np.ndim(image) != 2:
+                raise MonaiCaeError(f"images must have the shape (h, w), not {np.shape(image)}.")
     if columns < 1:
         raise MonaiCaeError(f"columns must be 1 or more, not {columns}.")
     ordered = sorted(tiles, key=lambda tile: not tile.marked)
-    pages = [ordered[first : first + PER_PAGE] for first in range(0, len(tiles), PER_PAGE)]
+    across = max(1, *(len(tile.images) for tile in tiles))
+    columns, most = max(1, columns // across), max(1, PER_PAGE // across)
+    pages = [ordered[first : first + most] for first in range(0, len(tiles), most)]
     framed = sum(tile.marked for tile in tiles)
     head = f"{len(tiles)} scans" + (f", {framed} to look at (framed, first)" if framed else ", none looks wrong")
     counts = Counter(tile.group for tile in tiles if tile.group)
-    silent = sum(tile.sides is None for tile in tiles)
+    silent = sum(not tile.sides for tile in tiles)
     lines = [about, ", ".join(f"{counts[group]} {group}" for group in sorted(counts)), _letters(silent, len(tiles))]
     figures = []
     for number, page in enumerate(pages, start=1):
         where = f"page {number} of {len(pages)}" if len(pages) > 1 else ""
         words = (head, "; ".join(filter(None, lines)), where, note)
-        figures.append(_page(page, words, min(columns, len(tiles))))
+        figures.append(_page(page, words, min(columns, len(tiles)), across * _TILE))
     return figures
 
 
@@ -90,13 +94,13 @@ def _letters(silent: int, total: int) -> str:
     return f"{letters} (not recorded for {silent}, shown as stored)" if silent else letters
 
 
-def _page(tiles: Sequence[Tile], words: tuple[str, str, str, str], columns: int) -> Figure:
-    shapes = [tile.image.shape for tile in tiles if tile.image is not None]
-    tall = _TILE * max((shape[1] / shape[0] for shape in shapes), default=1.0)
+def _page(tiles: Sequence[Tile], words: tuple[str, str, str, str], columns: int, tile_width: float) -> Figure:
+    tall = tile_width * max((high / wide for wide, high in map(_size, tiles) if wide), default=1.0)
     rows = [tiles[first : first + columns] for first in range(0, len(tiles), columns)]
-    wrapped = [[_wrap(tile.title) for tile in row] for row in rows]
+    characters = int(_TITLE_CHARACTERS * tile_width / _TILE)
+    wrapped = [[_wrap(tile.title, characters) for tile in row] for row in rows]
     above = [_TITLE_LINE * max(map(len, row)) + 0.05 for row in wrapped]
-    width = 2 * _MARGIN + max(columns, 4) * (_TILE + _GAP) - _GAP
+    width = 2 * _MARGIN + max(columns * (tile_width + _GAP), 4 * (_TILE + _GAP)) - _GAP
     height = _HEAD + sum(above) + len(rows) * (tall + _GAP) + _FOOT
     figure = Figure(figsize=(width, height), facecolor="white")
     # one axis in inches: a hundred axes take seconds to draw
@@ -106,7 +110,7 @@ def _page(tiles: Sequence[Tile], words: tuple[str, str, str, str], columns: int)
     for row, titles, title_height in zip(rows, wrapped, above, strict=True):
         top -= title_height + tall
         for column, (tile, lines) in enumerate(zip(row, titles, strict=True)):
-            _draw(axis, (_MARGIN + column * (_TILE + _GAP), top), tall, tile, lines)
+            _draw(axis, (_MARGIN + column * (tile_width + _GAP), top), (tile_width, tall), tile, lines)
         top -= _GAP
     head, about, where, note = words
     axis.text(_MARGIN, height - 0.26, head, fontsize=12, color=INK, va="center")
@@ -118,32 +122,46 @@ def _page(tiles: Sequence[Tile], words: tuple[str, str, str, str], columns: int)
     return figure
 
 
-def _draw(axis: Axes, corner: tuple[float, float], tall: float, tile: Tile, lines: list[str]) -> None:
-    image, framed, (left, bottom) = tile.image, tile.marked, corner
-    axis.add_patch(Rectangle(corner, _TILE, tall, facecolor=FAINT if image is None else "black", linewidth=0))
-    if image is None:
-        axis.text(left + _TILE / 2, bottom + tall / 2, "no image", ha="center", va="center", **SMALL)
+def _size(tile: Tile) -> tuple[int, int]:
+    """Of its images side by side: width and height in pixels."""
+    return sum(len(image) for image in tile.images), max((image.shape[1] for image in tile.images), default=0)
+
+
+def _draw(axis: Axes, corner: tuple[float, float], size: tuple[float, float], tile: Tile, lines: list[str]) -> None:
+    framed, (left, bottom), (width, tall) = tile.marked, corner, size
+    axis.add_patch(Rectangle(corner, width, tall, facecolor="black" if tile.images else FAINT, linewidth=0))
+    if not tile.images:
+        axis.text(left + width / 2, bottom + tall / 2, "no image", ha="center", va="center", **SMALL)
     else:
-        scale = min(_TILE / image.shape[0], tall / image.shape[1])
-        wide, high = image.shape[0] * scale, image.shape[1] * scale
-        x, y = left + (_TILE - wide) / 2, bottom + (tall - high) / 2
-        axis.imshow(image.T, cmap="gray", origin="lower", extent=(x, x + wide, y, y + high), aspect="auto", zorder=2)
+        _draw_images(axis, corner, size, tile)
     if framed:
-        axis.add_patch(Rectangle(corner, _TILE, tall, fill=False, edgecolor=VERMILLION, linewidth=2, zorder=3))
+        axis.add_patch(Rectangle(corner, width, tall, fill=False, edgecolor=VERMILLION, linewidth=2, zorder=3))
     axis.text(left + 0.04, bottom + 0.04, tile.group, va="bottom", **_LETTER)
-    if tile.sides:
-        axis.text(left + 0.04, bottom + tall / 2, tile.sides[0], va="center", **_LETTER)
-        axis.text(left + _TILE / 2, bottom + tall - 0.03, tile.sides[1], ha="center", va="top", **_LETTER)
     style = _TITLE | {"color": VERMILLION if framed else MUTED}
     axis.text(left, bottom + tall + 0.04, "\n".join(lines), **style)
 
 
-def _wrap(title: str) -> list[str]:
+def _draw_images(axis: Axes, corner: tuple[float, float], size: tuple[float, float], tile: Tile) -> None:
+    (left, bottom), (width, tall), (wide, high) = corner, size, _size(tile)
+    scale = min(width / wide, tall / high)
+    lowest, highest = min(image.min() for image in tile.images), max(image.max() for image in tile.images)
+    style: dict[str, Any] = {"cmap": "gray", "vmin": lowest, "vmax": highest, "aspect": "auto", "zorder": 2}
+    x = left + (width - wide * scale) / 2
+    for number, image in enumerate(tile.images):
+        right, y = x + len(image) * scale, bottom + (tall - image.shape[1] * scale) / 2
+        axis.imshow(image.T, origin="lower", extent=(x, right, y, y + image.shape[1] * scale), **style)
+        if tile.sides:
+            axis.text(x + 0.04, bottom + tall / 2, tile.sides[number][0], va="center", **_LETTER)
+            axis.text((x + right) / 2, bottom + tall - 0.03, tile.sides[number][1], ha="center", va="top", **_LETTER)
+        x = right
+
+
+def _wrap(title: str, characters: int) -> list[str]:
     name, *reasons = title.split("\n")
-    lines = [name if len(name) <= _TITLE_CHARACTERS else name[: _TITLE_CHARACTERS - 1] + "…"]
+    lines = [name if len(name) <= characters else name[: characters - 1] + "…"]
     if reasons:
         lines += textwrap.wrap(
-            " ".join(reasons), _TITLE_CHARACTERS, max_lines=_TITLE_LINES - 1, placeholder="…", break_long_words=True
+            " ".join(reasons), characters, max_lines=_TITLE_LINES - 1, placeholder="…", break_long_words=True
         )
     return lines
 

@@ -216,6 +216,7 @@ def forest_plot(
     reference_name: str = "reference",
     about: str = "",
     title: str = "Methods on the same test sets",
+    bounded: bool = True,
 ) -> Figure:
     """Show several models below one another, a panel per score: dot, interval and numbers.
 
@@ -226,6 +227,7 @@ def forest_plot(
         reference: Values to compare with by score, drawn dashed, such as the paper's `{"accuracy": 0.7466}`.
         reference_name: What these are, such as "paper".
         title: What is shown, above whom.
+        bounded: No score lies beyond 1; False for errors in units of their own.
 
     Raises:
         MonaiCaeError: If there is no model or score, or a table lacks a score.
@@ -252,10 +254,13 @@ def forest_plot(
                 _with_ends(mean, low, high), (1.02, place), xycoords=("axes fraction", "data"), va="center", **SMALL
             )
         tidy(axis, xlabel=f"{readable(score)}, 95% interval")
-        left, right = axis.get_xlim()
-        axis.set_xlim(left, min(1.02, right))  # no score lies beyond 1
-        ticks = MaxNLocator(4).tick_values(*axis.get_xlim())
-        axis.xaxis.set_major_locator(FixedLocator(ticks[(ticks >= left) & (ticks <= min(1, right))]))
+        if bounded:
+            left, right = axis.get_xlim()
+            axis.set_xlim(left, min(1.02, right))
+            ticks = MaxNLocator(4).tick_values(*axis.get_xlim())
+            axis.xaxis.set_major_locator(FixedLocator(ticks[(ticks >= left) & (ticks <= min(1, right))]))
+        else:
+            axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.grid(axis="x", color=FAINT, linewidth=0.8)
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0, labelsize=BODY["fontsize"])

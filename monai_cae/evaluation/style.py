@@ -23,7 +23,7 @@ DOT: dict[str, Any] = {"markersize": 6, "markeredgewidth": 0}
 LEGEND: dict[str, Any] = {"fontsize": 8, "labelcolor": INK, "frameon": False}
 
 WORDS = {"train": "training", "val": "validation", "brain": "(brain)", "brier": "brier score"}
-WORDS |= {name: name.upper() for name in ("mse", "psnr", "f1", "auc", "mcc", "ece", "ssim")}
+WORDS |= {name: name.upper() for name in ("mse", "psnr", "f1", "auc", "mcc", "ece", "ssim", "mae", "r2")}
 
 
 def empty_figure(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -18,15 +19,15 @@ from monai_cae import DISCLAIMER, __version__
 from monai_cae.data import Extraction, recorded_rules
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation.pooled import pooled
-from monai_cae.evaluation.scores import LABELS
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import (
     difference_with_interval,
     is_number,
+    number_difference,
     p_value,
     readable,
+    telling,
     with_interval,
 )
 from monai_cae.files import write_text
@@ -92,15 +93,25 @@ class Facts:
         """Rules of label 1 and label 0; "" where a datalist was given."""
         return recorded_rules(self.recorded)
 
+    @property
+    def number(self) -> str:
+        """What is predicted, where it is a number; "" for patients and controls."""
+        return self.results.target.name if self.results.target.number else ""
+
     @cached_property
-    def tested(self) -> tuple[int, int]:
-        """Patients and controls among the subjects that were tested in any repeat."""
-        labels = pooled(self.results.of(NETWORK)).labels
-        return int(labels.sum()), int((labels == 0).sum())
+    def tested(self) -> str:
+        """The subjects that were tested in any repeat, and of which classes they are."""
+        people = self.results.of(NETWORK).groupby("subject")["label"].first()
+        return f"{len(people)} test subjects{self.of_classes(people)}"
+
+    def of_classes(self, labels: Iterable[float]) -> str:
+        """Of these labels how many are AD and HC, in brackets; "" for numbers."""
+        counts = Counter(labels)
+        return "" if self.number else f" ({counts[1]} AD, {counts[0]} HC)"
 
     def score(self, name: str) -> str:
         """The network's, with its interval."""
-        return with_interval(self.results.scores.loc[(NETWORK, name)])
+        return telling(self.results.target)(self.results.scores.loc[(NETWORK, name)])
 
     def setting(self, name: str, *stages: str) -> Any:
         """Of the first of the stages that has it; None where none does."""
@@ -193,7 +204,7 @@ class Facts:
     def unlabelled(self) -> int:
         """Scans that were left out because they have no label."""
         left_out = self.recorded.get("left_out") or {}
-        return next((count for why, count in left_out.items() if why.startswith("scans without a label")), 0)
+        return next((count for why, count in left_out.items() if why.startswith("scans without")), 0)
 
     @property
     def transforms(self) -> list[str]:
@@ -227,14 +238,20 @@ def experiment_card(summary: Mapping[str, Any], results: Results, output: Path) 
     looked = [f"SD over {facts.scheme}"] * (summary["parts"] > 1) + ["subgroups"] * (not results.subgroups.empty)
     looked += [f"{others} other methods"] * (others > 0)
     seen_before = any(caveat.startswith("TEST SETS SEEN BEFORE") for caveat in results.caveats)
-    claim = render("claim.md", **known, others=others, looked=looked, seen_before=seen_before).strip().splitlines()
+    labels = results.target.score_names
+    claim = (
+        render("claim.md", **known, labels=labels, others=others, looked=looked, seen_before=seen_before)
+        .strip()
+        .splitlines()
+    )
     return render(
         "experiment_card.md",
         **known,
         disclaimer=DISCLAIMER,
         flow=flow(facts),
-        labels=LABELS,
+        labels=labels,
         calibration=CALIBRATION,
+        told=telling(results.target),
         scores=results.scores,
         NETWORK=NETWORK,
         subgroups=results.subgroups.to_dict("records"),
@@ -244,7 +261,7 @@ def experiment_card(summary: Mapping[str, Any], results: Results, output: Path) 
         still_open=sum(" :: open:" in line for line in claim),
         is_number=is_number,
         with_interval=with_interval,
-        difference_with_interval=difference_with_interval,
+        difference_told=difference_with_interval if results.target.binary else number_difference,
         readable=readable,
         p_value=p_value,
     )
@@ -308,15 +325,10 @@ def flow(facts: Facts) -> str:
     if since:
         lines += [" |", f" +--> {len(since)} scans of the datalist left out, as they can't be used"]
     people = {item["subject"]: item["label"] for item in items}
-    patients = sum(people.values())
-    lines += [
-        " v",
-        f"{len(items)} scans of {len(people)} subjects take part ({patients} AD, {len(people) - patients} HC)",
-        " |",
-    ]
+    part = f"{len(items)} scans of {len(people)} subjects take part{facts.of_classes(people.values())}"
+    lines += [" v", part, " |"]
     for name in SETS:
         one = {item["subject"]: item["label"] for item in sets[name]}
-        known = f"{len(one):>5} subjects ({sum(one.values())} AD, {len(one) - sum(one.values())} HC)"
-        lines.append(f" +--> {name:<10} {known}")
-    tested = f"{sum(facts.tested)} subjects tested ({facts.tested[0]} AD, {facts.tested[1]} HC)"
+        lines.append(f" +--> {name:<10} {len(one):>5} subjects{facts.of_classes(one.values())}")
+    tested = facts.tested.replace("test subjects", "subjects tested")
     return "\n".join([*lines, " v", f"{tested} in {facts.scheme}; the sets above are of the first"])

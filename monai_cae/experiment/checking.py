@@ -25,10 +25,12 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
             "@train#optimizer",
             "@train#dataset",
             "@validate#dataset",
-            "$@target.require_binary(linear_probe=@learn == 'linear_probe', calibrate=@calibrate)",
+            "$@target.require_scored(linear_probe=@learn == 'linear_probe')",
+            "$@target.require_binary(calibrate=@calibrate)",
+            "$@train#target.begin(@network_def)",
             "$monai_cae.training.check_linear_probe(@learn, @network, @penalty)",
         ],
-        {"network": "$@network_def", "train#dataset#cache_num": 0, "validate#dataset#cache_num": 0},
+        {"network": "$@network_def", "train#dataset#share": 0, "validate#dataset#share": 0},
     ),
     "evaluate": (
         [
@@ -40,11 +42,11 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
             "@validation#dataset",
             "@prediction_table",
         ],
-        {"dataset#cache_num": 0, "validation#dataset#cache_num": 0},
+        {"dataset#share": 0, "validation#dataset#share": 0},
     ),
     BASELINES: (
-        ["$monai_cae.training.check_models(@models, @only, @sets.training + @sets.validation)"],
-        {"fitting#cache_num": 0},
+        ["$monai_cae.training.check_models(@models, @only, @sets.training + @sets.validation, @target)"],
+        {"fitting#share": 0},
     ),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pandas as pd
 from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.intervals import RESAMPLES
+from monai_cae.evaluation.numbers import NUMBER_HEADLINE, NUMBER_LABELS, compare_numbers, summarise_numbers
 from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.summary import COMPARED, compare, summarise
 from monai_cae.experiment.load_runs import SPLITS, Predictions
@@ -19,6 +20,8 @@ from monai_cae.experiment.wording import (
     columns,
     difference_with_interval,
     markdown,
+    number_difference,
+    number_with_interval,
     p_value,
     with_interval,
 )
@@ -36,15 +39,15 @@ class Comparison:
         scores: index (name, score), columns of `monai_cae.evaluation.summary.summarise`.
         differences: index (against, score), columns of `monai_cae.evaluation.summary.compare`; `p_corrected_t` only
             where it is known how many subjects each network was trained on, and there are several test sets.
-        patients, controls: tested subjects.
+        patients, controls: tested subjects; of numbers, whose `patients` is None, all of them are under `controls`.
         repeats, test_sets: how many; a test set is a fold of a repeat.
     """
 
     compared: list[Predictions]
     scores: pd.DataFrame
     differences: pd.DataFrame
-    patients: int
-    controls: int
+    tested: int
+    patients: int | None
     repeats: int
     test_sets: int
 
@@ -59,16 +62,25 @@ class Comparison:
     def subjects(self) -> str:
         """Who was tested, and how often."""
         repeats, sets = f"{self.repeats} repeat{'s' * (self.repeats > 1)}", self.test_sets
-        return (
-            f"{self.patients + self.controls} subjects ({self.patients} AD, {self.controls} HC), {repeats}, "
-            f"{sets} test set{'s' * (sets > 1)}"
-        )
+        classes = "" if self.patients is None else f" ({self.patients} AD, {self.tested - self.patients} HC)"
+        return f"{self.tested} subjects{classes}, {repeats}, {sets} test set{'s' * (sets > 1)}"
+
+    @property
+    def number(self) -> bool:
+        """Numbers were predicted, not classes."""
+        return self.patients is None
+
+    @property
+    def shown(self) -> Mapping[str, str]:
+        """The scores of each method, and what they are called."""
+        return {name: NUMBER_LABELS[name] for name in NUMBER_HEADLINE} if self.number else LABELS
 
 
 def compare_predictions(
     compared: Sequence[Predictions], *, train_subjects: float = 0, seed: int = 0, resamples: int = RESAMPLES
 ) -> Comparison:
-    """Compare the first with each other one, on the same subjects, by accuracy and AUC.
+    """Compare the first with each other one, on the same subjects: by accuracy and AUC, or numbers by their absolute
+    errors.
 
     Args:
         compared: two or more.
@@ -77,23 +89,29 @@ def compare_predictions(
         resamples: how many.
 
     Raises:
-        MonaiCaeError: fewer than two, the same twice, or not the same subjects, labels, repeats and folds.
+        MonaiCaeError: fewer than two, the same twice, not the same subjects, labels, repeats and folds, or
+            numbers beside classes.
     """
     if len(compared) < 2:
         raise MonaiCaeError("give two or more runs, folders or files to compare")
     _refuse_the_same_twice(compared)
     first, *others = compared = _named_apart(compared)
+    if len({one.number for one in compared}) > 1:
+        ours, theirs = (next(one.given for one in compared if one.number == number) for number in (True, False))
+        raise MonaiCaeError(f"{ours} predicts a number, and {theirs} classes: compare methods with one target")
     for other in others:
         _check_agreement(first, other)
     people = first.table.drop_duplicates("subject")
     test_sets = first.table.groupby(list(SPLITS)).size()
     scores = {
-        one.name: summarise(one.table, np.random.default_rng(seed), scores=COMPARED, resamples=resamples)
+        one.name: summarise_numbers(one.table, np.random.default_rng(seed), resamples=resamples)
+        if one.number
+        else summarise(one.table, np.random.default_rng(seed), scores=COMPARED, resamples=resamples)
         for one in compared
     }
     differences = pd.concat(
         {
-            other.name: compare(
+            other.name: (compare_numbers if first.number else compare)(
                 first.table,
                 other.table,
                 np.random.default_rng(seed),
@@ -107,13 +125,12 @@ def compare_predictions(
     )
     if not train_subjects or len(test_sets) < 2:
         differences = differences.drop(columns="p_corrected_t")
-    patients = int(people["label"].sum())
     return Comparison(
         compared,
         pd.concat(scores, names=["name"]),
         differences,
-        patients=patients,
-        controls=len(people) - patients,
+        tested=len(people),
+        patients=None if first.number else int(people["label"].sum()),
         repeats=first.table["repeat"].nunique(),
         test_sets=len(test_sets),
     )
@@ -145,15 +162,21 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     """
     from monai_cae.evaluation.comparison_figure import comparison_figure
     from monai_cae.evaluation.curves import roc_band
+    from monai_cae.evaluation.result_figures import forest_plot
     from monai_cae.evaluation.style import save_figure
 
     paths = [folder / f"comparison.{suffix}" for suffix in ("md", "csv", "png")]
     write_text(paths[0], _page(comparison), _ADVICE)
     with replacing(paths[1], _ADVICE) as temporary:
         _flat(comparison).to_csv(temporary, index=False, float_format="%.6g")
-    bands = {one.name: roc_band(one.table, np.random.default_rng(0)) for one in comparison.compared}
-    tables = (bands, comparison.scores, comparison.differences)
-    save_figure(comparison_figure(*tables, comparison.said, f"Compared on {comparison.subjects}"), paths[2])
+    about = f"Compared on {comparison.subjects}"
+    if comparison.number:
+        summaries = {one.name: comparison.scores.loc[one.name] for one in comparison.compared}
+        figure = forest_plot(summaries, ("mae", "r2"), comparison.said, about=about, bounded=False)
+    else:
+        bands = {one.name: roc_band(one.table, np.random.default_rng(0)) for one in comparison.compared}
+        figure = comparison_figure(bands, comparison.scores, comparison.differences, comparison.said, about)
+    save_figure(figure, paths[2])
     return paths
 
 
@@ -165,15 +188,17 @@ def _page(comparison: Comparison) -> str:
         markdown(_score_rows(comparison)),
         markdown(_difference_rows(comparison)),
         "\n".join(f"- {line}" for line in _remarks(comparison)),
-        "![ROC curves and differences](comparison.png)",
+        f"![{'Errors' if comparison.number else 'ROC curves and differences'}](comparison.png)",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _score_rows(comparison: Comparison) -> list[list[str]]:
-    rows = [["", *(f"{LABELS[score]}, 95 % interval" for score in COMPARED)]]
+    names = NUMBER_HEADLINE if comparison.number else COMPARED
+    told = number_with_interval if comparison.number else with_interval
+    rows = [["", *(f"{comparison.shown[score]}, 95 % interval" for score in names)]]
     for one in comparison.compared:
-        rows.append([one.name, *(with_interval(comparison.scores.loc[(one.name, score)]) for score in COMPARED)])
+        rows.append([one.name, *(told(comparison.scores.loc[(one.name, score)]) for score in names)])
     return rows
 
 
@@ -184,23 +209,32 @@ def _difference_rows(comparison: Comparison) -> list[list[str]]:
     for (name, score), row in comparison.differences.iterrows():  # type: ignore[misc]  # the index has two levels
         paired = f"{p_value(row['p_paired'])} ({row['paired_test']})"
         tested = [p_value(row["p_corrected_t"])] if corrected else []
-        rows.append([str(name), LABELS[score], difference_with_interval(row), paired, *tested])
+        told = number_difference if comparison.number else difference_with_interval
+        rows.append([str(name), comparison.shown[str(score)], told(row), paired, *tested])
     return rows
 
 
 def _remarks(comparison: Comparison) -> list[str]:
     """How to read the tables, and what makes them doubtful."""
+    first, given = comparison.compared[0].name, "the trained networks as given."
     lines = [
-        f"Positive differences: {comparison.compared[0].name} is better. Intervals over resampled subjects. Paired: "
-        "exact McNemar (accuracy) and DeLong (AUC) on each subject's mean prediction, the trained networks as given.",
+        f"Positive differences: {first} is better. Intervals over resampled subjects. Paired: exact McNemar (accuracy) "
+        f"and DeLong (AUC) on each subject's mean prediction, {given}",
     ]
+    if comparison.number:
+        lines = [
+            f"Differences below 0: the errors of {first} are smaller. Intervals over resampled subjects. Paired: "
+            f"Wilcoxon's signed-rank test on each subject's absolute error, {given}",
+        ]
     if "p_corrected_t" in comparison.differences:
         lines.append("Corrected t: Nadeau and Bengio (2003) over the test sets, training included.")
     elif comparison.test_sets > 1:
         lines.append("--train_subjects N, the subjects that each network was trained on, adds a corrected t test.")
     if len(comparison.compared) > 2:
         lines.append("No correction for multiple comparisons.")
-    notes = {f"{LABELS[score]}: {note}" for (_, score), note in comparison.differences["note"].items() if note}
+    notes = {
+        f"{comparison.shown[score]}: {note}" for (_, score), note in comparison.differences["note"].items() if note
+    }
     return lines + [f"! {note}" for note in sorted(notes)]
 
 
@@ -214,7 +248,7 @@ def _flat(comparison: Comparison) -> pd.DataFrame:
             for end, column in (("value", "mean"), ("low", "low"), ("high", "high"))
         }
         tested = {key: value for key, value in row.items() if key not in ("ours", "other", "note")}
-        counts = {"subjects": comparison.patients + comparison.controls, "repeats": comparison.repeats}
+        counts = {"subjects": comparison.tested, "repeats": comparison.repeats}
         about = {"first": first, "other": name, "score": score}
         rows.append({**about, **values, **tested, **counts, "note": row["note"], "data": comparison.said})
     return pd.DataFrame(rows)

@@ -9,24 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from monai_cae import DISCLAIMER
 from monai_cae.data import Sets, recorded_rules
-from monai_cae.data.splits.audit import PRETRAINING
+from monai_cae.data.splits.audit import ALIKE, PRETRAINING
 from monai_cae.data.splits.datalists import read_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import result_figures
 from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.style import save_figure
-from monai_cae.evaluation.summary import summarise
 from monai_cae.experiment.earlier import told_in
 from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.record import NETWORK, pool
-from monai_cae.experiment.results import Results, means_of, subgroups_of
-from monai_cae.experiment.wording import columns, markdown, mean_with_sd, with_interval
+from monai_cae.experiment.results import Results, scores_of, subgroups_of
+from monai_cae.experiment.wording import columns, markdown, telling, with_interval
 from monai_cae.files import replacing, sha256_of, write_text
 from monai_cae.targets import Target
 from monai_cae.templates import render
@@ -37,7 +35,6 @@ from monai_cae.training.stages.earlier import remove
 from monai_cae.training.stages.run import data_kind, write_json
 
 SCANS = "predictions_scans.csv"
-_UNCOMPARED = "by their names alone: the images that the network was trained on are not at hand"
 
 
 @dataclass(frozen=True)
@@ -97,8 +94,7 @@ def report_external(
     part = _part({**tested, "threshold": table.threshold}, sets)
     record = pool([part], output, target, items=sets.test, scans=SCANS)
     ours = record.drop(columns="method")
-    rng = np.random.default_rng(seed)
-    scores = summarise(ours, rng) if target.binary else means_of(ours, target)
+    scores = scores_of(ours, target, seed)
     facts = {"leaks": int(audit["leaks"]), "scans_left_out": len(audit["bad_scans"]), "synthetic": synthetic}
     caveats = _caveats(tested["caveats"], facts, scores, rules, own, pretrained_on, audit)
     results = Results(
@@ -115,6 +111,7 @@ def report_external(
     )
     notes = [] if sets.hashed else (content.get("recipe") or {}).get("notes", [])  # they give examples of IDs
     summary = _summary(results, own, facts, tested, cohort, rules)
+    summary["images_of_training"] = audit["images_of_training"]
     _write(output, results, summary)
     page = external_page(results, own, summary, [*notes, *audit["notes"]])
     write_text(output / "results.md", page)
@@ -154,14 +151,13 @@ def _own_run(folder: Path, results: Mapping[str, Any], datalist: Mapping[str, An
     name = SCANS if (folder / SCANS).is_file() else "predictions.csv"
     try:
         table = pd.read_csv(folder / name, dtype={"subject": str}, keep_default_na=False)
-        people = table.groupby("subject").agg({"label": "first", target.column: "mean"}).reset_index()
+        label = "first" if target.classes else "mean"
+        people = table.groupby("subject").agg({"label": label, target.column: "mean"}).reset_index()
     except (OSError, ValueError, KeyError) as error:
         raise MonaiCaeError(f"{folder / name} is not what evaluate.json writes: run it again") from error
     rows = people.assign(repeat=1, fold=1, threshold=float(results.get("threshold", 0.5)))
-    if not target.binary:
-        return Own(means_of(rows, target), len(rows), psnr=psnr, rules=rules)
-    scores = summarise(rows, np.random.default_rng(seed))
-    return Own(scores, len(rows), int((rows["label"] == 1).sum()), psnr, rules)
+    patients = int((rows["label"] == 1).sum()) if target.binary else None
+    return Own(scores_of(rows, target, seed), len(rows), patients, psnr, rules)
 
 
 def _without_intervals(numbers: Mapping[str, float]) -> pd.DataFrame:
@@ -204,6 +200,14 @@ def _caveats(
     if not pretrained_on or (unsure and not facts["leaks"]):
         why = "the weights do not say" if not pretrained_on else "they were made with another --hash_ids"
         found.append(f"TRAINING UNKNOWN: whether the network has seen these subjects is not known, as {why}.")
+    if audit["unplaced"]:
+        found.append(
+            "PLACE UNSURE: the volumes of the network's training do not record where they lie, as OASIS-1's, and these "
+            "do: the slice may lie some millimetres off, and left and right may be exchanged."
+        )
+    alike = [one["message"] for one in audit["findings"] if one["check"] == ALIKE]
+    if alike:
+        found.append(f"NAMES ALIKE: {alike[0]} (earlier training is the network's); audit.html has all {len(alike)}.")
     if any(own.rules) and own.rules != rules:
         found.append(
             f"OTHER LABELS: the network learned {own.rules[0]} against {own.rules[1]}, and is tested on {rules[0]} "
@@ -253,7 +257,7 @@ def _write(output: Path, results: Results, summary: Mapping[str, Any]) -> None:
 
 def _beside(results: Results, own: Own, names: Sequence[str]) -> list[list[str]]:
     """Scores of this cohort beside those of the network's own test; the first row is the head."""
-    told = with_interval if results.target.binary else mean_with_sd
+    told = telling(results.target)
     scores, psnr = results.scores.loc[NETWORK], results.reconstruction.loc["autoencoder", "psnr"]
     rows = [["", "this cohort", "own test set"]]
     for name in names:
@@ -282,11 +286,22 @@ def external_page(results: Results, own: Own, summary: Mapping[str, Any], notes:
         beside=markdown(
             [["score", "this cohort", "own test set"], *_beside(results, own, [*results.target.score_names])[1:]]
         ),
-        compared=_UNCOMPARED,
+        compared=_compared(**summary["images_of_training"]),
         notes=notes,
         LABELS=LABELS,
         with_interval=with_interval,
     )
+
+
+def _compared(compared: int, missing: int) -> str:
+    """How subjects were compared with those of the training, as the page says it."""
+    if not compared:
+        return (
+            "by their names alone: the images that the network was trained on are not at hand. The same person under "
+            "another name would pass unnoticed"
+        )
+    others = f"; {missing} others are not at hand, and of these the names were compared alone" if missing else ""
+    return f"by their names, and with the {compared} images of the training by their pixels{others}"
 
 
 def _drawings(results: Results, own: Own, summary: Mapping[str, Any]) -> dict[str, Figure]:

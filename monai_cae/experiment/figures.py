@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from monai_cae.evaluation import figures, result_figures
 from monai_cae.evaluation.curves import roc_band
+from monai_cae.evaluation.numbers import COMPARED_NUMBER
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD, Pooled, pooled
 from monai_cae.evaluation.scores import HEADLINE, LABELS
 from monai_cae.experiment.record import NETWORK
@@ -39,6 +40,8 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
     paper = {} if summary["synthetic"] else _PAPER
     ours, scores = results.of(NETWORK), results.scores.loc[NETWORK]
     if not results.target.binary:
+        if results.target.number:  # one dot for each subject
+            ours = ours.groupby("subject", as_index=False)[["label", results.target.column]].mean()
         labels, predicted = (ours[name].to_numpy() for name in ("label", results.target.column))
         about, own = f"{ours['subject'].nunique()} test subjects", dict[str, Figure]()
         for name, draw in results.target.figures().items():
@@ -46,12 +49,15 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
                 own[f"target_{name}"] = draw(labels, predicted, DEFAULT_THRESHOLD, note, about)
             except Exception as error:  # whatever a user's figure raises
                 tell_undrawn(f"target_{name}", error)
-        return own
+        return own | (_of_number(results, note, about) if results.target.number else {})
     record = pooled(ours)
     patients, tested = int(record.labels.sum()), len(record.subjects)
     repeats = f", {summary['repeats']} repeats" if summary["repeats"] > 1 else ""
-    told = {"note": note, "about": f"{tested} test subjects: {patients} AD, {tested - patients} HC{repeats}"}
-    network = {**told, "about": f"Network, {told['about']}"}
+    told: dict[str, Any] = {
+        "note": note,
+        "about": f"{tested} test subjects: {patients} AD, {tested - patients} HC{repeats}",
+    }
+    network: dict[str, str] = {**told, "about": f"Network, {told['about']}"}
     summaries = {readable(method): results.scores.loc[method] for method in results.methods}
     drawn = {
         "roc": result_figures.roc_with_band(roc_band(ours, np.random.default_rng(0)), scores, **network),
@@ -61,13 +67,24 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
     groups = results.subgroups
     if not groups.empty and ((groups["by"] == "cdr") & (groups["score"] == "auc")).any():
         drawn["auc_by_cdr"] = result_figures.auc_by_grade(groups, **network)
-    curve = _learning_curve(results)
+    curve = _learning_curve(results, "auc")
     if len(curve) > 1:
         drawn["learning_curve"] = result_figures.learning_curve(
             {"Network": curve}, "auc", reference=0.5, reference_name="chance", **told
         )
     if summary["repeats"] > 1:
         drawn["repeats"] = _repeats(record, paper, network)
+    return drawn
+
+
+def _of_number(results: Results, note: str, about: str) -> dict[str, Figure]:
+    """The methods side by side, and the learning curve."""
+    told: dict[str, Any] = {"note": note, "about": about}
+    summaries = {readable(method): results.scores.loc[method] for method in results.methods}
+    drawn = {"methods": result_figures.forest_plot(summaries, (COMPARED_NUMBER, "r2"), bounded=False, **told)}
+    curve = _learning_curve(results, COMPARED_NUMBER)
+    if len(curve) > 1:
+        drawn["learning_curve"] = result_figures.learning_curve({"Network": curve}, COMPARED_NUMBER, **told)
     return drawn
 
 
@@ -79,11 +96,11 @@ def _repeats(record: Pooled, paper: Mapping[str, float], told: Mapping[str, str]
     return figures.repeats(values, reference=reference, reference_name=_OF_THE_PAPER, **told)
 
 
-def _learning_curve(results: Results) -> pd.DataFrame:
-    """The network's AUC and that of its variants on fewer training subjects, by their number."""
+def _learning_curve(results: Results, score: str) -> pd.DataFrame:
+    """The network's score and that of its variants on fewer training subjects, by their number."""
     shares = {NETWORK: 1.0, **results.shares}
     rows = [
-        {"subjects": share * results.training_subjects, **results.scores.loc[(method, "auc")][["mean", "low", "high"]]}
+        {"subjects": share * results.training_subjects, **results.scores.loc[(method, score)][["mean", "low", "high"]]}
         for method, share in shares.items()
     ]
     return pd.DataFrame(rows)

@@ -23,6 +23,7 @@ from monai_cae.tracking.copying import ID
 FILE = "predictions.csv"
 SPLITS = ("repeat", "fold")
 _NEEDED = ("subject", "label", "probability")
+_OF_A_NUMBER = "predicted"  # in place of the probability
 _ROUNDING = 1e-6  # probabilities have six decimals in predictions.csv
 
 
@@ -34,7 +35,7 @@ class Predictions:
         name: what to call it.
         given: as the user gave it.
         origin: file or MLflow run, and method; equal for the same predictions given in two ways.
-        table: see `monai_cae.evaluation.pooled`.
+        table: see `monai_cae.evaluation.pooled` or, of numbers, `monai_cae.evaluation.numbers`.
         synthetic: they are of a phantom; False where nothing says so.
         leaks: between the sets that they come from; 0 where nothing says so.
     """
@@ -45,6 +46,11 @@ class Predictions:
     table: pd.DataFrame
     synthetic: bool = False
     leaks: int = 0
+
+    @property
+    def number(self) -> bool:
+        """It says numbers, not probabilities."""
+        return _OF_A_NUMBER in self.table
 
 
 def read_predictions(given: str, *, tracking_uri: str = "", method: str = "") -> Predictions:
@@ -159,11 +165,12 @@ def _read(path: Path, given: str) -> pd.DataFrame:
         reason = str(error).strip().partition("\n")[0]
         raise MonaiCaeError(f"{given} is not a readable csv file ({reason})") from error
     table.columns = [str(column).strip() for column in table.columns]
-    missing = [column for column in _NEEDED if column not in table]
+    number = _OF_A_NUMBER in table and "probability" not in table
+    missing = [column for column in (_NEEDED[:2] if number else _NEEDED) if column not in table]
     if missing:
         raise MonaiCaeError(
-            f"{given} has no column {' and '.join(missing)}: subject, label and probability are needed, separated by "
-            "commas"
+            f"{given} has no column {' and '.join(missing)}: subject, label and probability (of a number, predicted) "
+            "are needed, separated by commas"
         )
     if table.empty:
         raise MonaiCaeError(f"{given} has no rows: give one subject per row")
@@ -184,16 +191,18 @@ def _of_method(table: pd.DataFrame, given: str, chosen: str, method: str) -> tup
 
 def _checked(table: pd.DataFrame, given: str) -> pd.DataFrame:
     """The columns that are compared, as numbers and texts; or one line that says what is wrong with which row."""
-    label, probability = _numbers(table, "label", given), _numbers(table, "probability", given)
+    said = "probability" if "probability" in table else _OF_A_NUMBER
+    label, predicted = _numbers(table, "label", given), _numbers(table, said, given)
     texts = {
         name: table[name].str.replace(r"\.0$", "", regex=True) if name in table else "1" for name in ("repeat", "fold")
     }
-    made = pd.DataFrame({"subject": table["subject"], "label": label, "probability": probability}).assign(**texts)
+    made = pd.DataFrame({"subject": table["subject"], "label": label, said: predicted}).assign(**texts)
     for name in ("subject", *SPLITS):
         _refuse(made[name] == "", made, given, f"{name} is blank")
-    _refuse(~label.isin((0, 1)), made, given, "the label must be 0 (HC) or 1 (AD)", label)
-    outside = (probability < 0) | (probability > 1)
-    _refuse(outside, made, given, "the probability must be between 0 and 1", probability)
+    if said != _OF_A_NUMBER:
+        _refuse(~label.isin((0, 1)), made, given, "the label must be 0 (HC) or 1 (AD)", label)
+        outside = (predicted < 0) | (predicted > 1)
+        _refuse(outside, made, given, "the probability must be between 0 and 1", predicted)
     twice = made.duplicated(["subject", "repeat"])
     if twice.any():
         subject, repeat = made.loc[twice.idxmax(), ["subject", "repeat"]]
@@ -204,6 +213,8 @@ def _checked(table: pd.DataFrame, given: str) -> pd.DataFrame:
     mixed = made.groupby("subject", sort=False)["label"].nunique() > 1
     if mixed.any():
         raise MonaiCaeError(f"{given} gives {mixed.sum()} subjects both labels, the first is {mixed.idxmax()}")
+    if said == _OF_A_NUMBER:
+        return made
     for repeat, rows in made.groupby("repeat", sort=False):
         if rows["label"].nunique() == 1:
             which = f" in repeat {repeat}" if made["label"].nunique() > 1 else ""

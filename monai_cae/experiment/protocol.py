@@ -29,6 +29,7 @@ from monai_cae.training.stages.signals import Ending
 from monai_cae.training.stages.workflow import executed_config
 
 _SHOWN = {"val_psnr": "validation PSNR {:.2f} dB", "test_accuracy": "accuracy {:.3f}", "test_auc": "AUC {:.3f}"}
+_SHOWN |= {"test_mae": "mean absolute error {:.3g}", "test_r2": "R2 {:.3f}"}
 
 
 def run_experiment(
@@ -82,9 +83,10 @@ def run_experiment(
     _check_names(stages, variants, baselines)
     if not isinstance(target, Target):
         raise MonaiCaeError(
-            f"target must be a monai_cae.targets.Target, such as {{_target_: my.Target}}, not {target!r}"
+            f"target must be a monai_cae.targets.Target, such as {{_target_: my.Target}}, not {target!r}; "
+            "with_number.yaml has one for a column of numbers"
         )
-    target.require_binary(baselines=bool(baselines))
+    target.require_scored(baselines=bool(baselines))
     check_asked(resume, overwrite)
     output, given = Path(output_dir).resolve(), given_datalists(datalist)
     if given:

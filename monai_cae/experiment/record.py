@@ -69,16 +69,17 @@ def _tables(
     about = pd.DataFrame.from_dict(people, orient="index")
     for method in (NETWORK, *part["variants"]):
         threshold = part["steps"][method]["results"]["evaluate"].get("threshold", DEFAULT_THRESHOLD)
-        yield method, _read(folder / _place(method) / scans, about, target.column), threshold
+        yield method, _read(folder / _place(method) / scans, about, target), threshold
     for method in part["baselines"]:
-        yield method, _read(folder / "baselines" / f"{method}.csv", about, target.column), DEFAULT_THRESHOLD
+        yield method, _read(folder / "baselines" / f"{method}.csv", about, target), DEFAULT_THRESHOLD
 
 
 def _place(method: str) -> str:
     return "" if method == NETWORK else f"variants/{method}"
 
 
-def _read(path: Path, about: pd.DataFrame, column: str) -> pd.DataFrame:
+def _read(path: Path, about: pd.DataFrame, target: Target) -> pd.DataFrame:
     table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=False)
-    by_subject = table.groupby("subject", sort=False).agg({"label": "first", column: "mean"})
+    label = "first" if target.classes else "mean"  # a number may have changed from scan to scan
+    by_subject = table.groupby("subject", sort=False).agg({"label": label, target.column: "mean"})
     return by_subject.join(about).reset_index(names="subject")

@@ -13,14 +13,14 @@ import pandas as pd
 
 from monai_cae import DISCLAIMER
 from monai_cae.data.splits.datalists import SETS
-from monai_cae.evaluation.scores import LABELS
+from monai_cae.evaluation.numbers import COMPARED_NUMBER, PERMUTATIONS
 from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.card import experiment_card, write_card
 from monai_cae.experiment.earlier import TABLES
 from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
-from monai_cae.experiment.wording import columns, markdown, mean_with_sd, p_value, readable, with_interval
+from monai_cae.experiment.wording import columns, markdown, p_value, readable, telling, with_interval
 from monai_cae.files import write_text
 from monai_cae.templates import render
 from monai_cae.terminal import duration, say, width
@@ -110,7 +110,7 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         path = output / "figures" / f"{name}.png"
         save_figure(figure, path)
         tracked.log_file(path, "figures")
-    if results.target.binary:
+    if results.target.binary or results.target.number:
         tracked.log_file(write_card(output / "model_card.md", experiment_card(summary, results, output)))
 
 
@@ -132,14 +132,15 @@ def results_page(summary: Mapping[str, Any], results: Results) -> str:
         target=target,
         headline=markdown(_headline_rows(results)),
         explained=_explained(results),
-        LABELS=LABELS,
+        LABELS=target.score_names,
         NETWORK=NETWORK,
         readable=readable,
         with_interval=with_interval,
-        mean_with_sd=mean_with_sd,
+        told=telling(target),
         p_value=p_value,
-        number=lambda value: f"{value:.3f}" if math.isfinite(value) else "-",
-        signed=lambda value: "-" if math.isnan(value) else f"{value:+.3f}",
+        permutations=PERMUTATIONS,
+        number=lambda value: format(value, ".3f" if target.binary else ".3g") if math.isfinite(value) else "-",
+        signed=lambda value: "-" if math.isnan(value) else format(value, "+.3f" if target.binary else "+.3g"),
     )
 
 
@@ -171,28 +172,26 @@ def _reconstruction(summary: Mapping[str, Any]) -> dict[str, str]:
 def _headline_rows(results: Results, most: int | None = None) -> list[list[str]]:
     target, several = results.target, not results.comparisons.empty
     shown = target.headline[:most]
-    rows = [["method", *(target.score_names[name] for name in shown), *(["p acc.", "p AUC"] if several else [])]]
+    tested = {"accuracy": "p acc.", "auc": "p AUC"} if target.binary else {COMPARED_NUMBER: "p"}
+    tested = tested if several else {}
+    rows = [["method", *(target.score_names[name] for name in shown), *tested.values()]]
     for method in results.methods:
         scores = results.scores.loc[method]
-        row = [readable(method), *(_told(results, scores.loc[name]) for name in shown)]
-        if several:
-            row += [_p_value(results.comparisons, method, name) for name in ("accuracy", "auc")]
-        rows.append(row)
+        row = [readable(method), *(telling(target)(scores.loc[name]) for name in shown)]
+        rows.append([*row, *(_p_value(results.comparisons, method, name) for name in tested)])
     return rows
 
 
-def _told(results: Results, row: Mapping[str, Any]) -> str:
-    return with_interval(row) if results.target.binary else mean_with_sd(row)
-
-
 def _explained(results: Results) -> str:
-    if not results.target.binary:
+    target = results.target
+    if not (target.binary or target.number):
         return "mean ± SD over the repeats, of the test subjects of each"
-    text = "95 % intervals over resampled subjects, Wilson's where they are few"
+    text = "95 % intervals over resampled subjects" + (", Wilson's where they are few" if target.binary else "")
     if len(results.methods) == 1:
         return text + "; with_baselines.yaml adds simpler methods"
     few = _by_paired_test(results.comparisons)
-    test = "McNemar's and DeLong's test" if few else "Nadeau and Bengio's corrected t test"
+    paired = "McNemar's and DeLong's test" if target.binary else "Wilcoxon's test of the absolute errors"
+    test = paired if few else "Nadeau and Bengio's corrected t test"
     return f"{text}; p: {test} against the network, two-sided"
 
 

@@ -13,6 +13,8 @@ import pandas as pd
 
 from monai_cae.evaluation import mean_and_sd
 from monai_cae.evaluation.caveats import dead_classifier, out_of_reach, worse_than_mean_image
+from monai_cae.evaluation.numbers import compare_numbers, summarise_numbers
+from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.evaluation.subgroups import subgroup_table
 from monai_cae.evaluation.summary import compare, summarise
 from monai_cae.experiment.record import NETWORK
@@ -77,23 +79,22 @@ def compute(
         record: see `record.pool`.
         results: what the parts left, see `protocol`.
         output: scores.csv, comparisons.csv, subgroups.csv and reconstruction.csv are written there.
-        target: what was predicted; methods are compared and subgroups told apart where it is binary.
+        target: what was predicted; methods are compared where it is binary or a number, subgroups told apart where it
+            is binary.
         seed: of the bootstrap.
         seen_before: how many earlier experiments have scored the same test sets; None where that is not known.
     """
     by_method = {method: rows.drop(columns="method") for method, rows in record.groupby("method", sort=False)}
     ours = by_method[NETWORK]
-    scores = {
-        method: summarise(rows, np.random.default_rng(seed)) if target.binary else means_of(rows, target)
-        for method, rows in by_method.items()
-    }
+    scores = {method: scores_of(rows, target, seed) for method, rows in by_method.items()}
     n_train, n_test = (float(np.mean([part["subjects"][name] for part in results])) for name in ("training", "test"))
     if "fitted_loss" in results[0]["steps"][NETWORK]["results"]["train"]:  # learn linear_probe
         n_train += float(np.mean([part["subjects"]["validation"] for part in results]))
+    against = compare if target.binary else compare_numbers
     comparisons = {
-        method: compare(ours, rows, np.random.default_rng(seed), n_train, n_test)
+        method: against(ours, rows, np.random.default_rng(seed), n_train, n_test)
         for method, rows in by_method.items()
-        if method != NETWORK and target.binary
+        if method != NETWORK and (target.binary or target.number)
     }
     tables = {
         "scores": pd.concat(scores, names=["method"]),
@@ -118,7 +119,14 @@ def compute(
     )
 
 
-def means_of(rows: pd.DataFrame, target: Target) -> pd.DataFrame:
+def scores_of(rows: pd.DataFrame, target: Target, seed: int) -> pd.DataFrame:
+    """The scores of one method, as `monai_cae.evaluation.summary.summarise` has those of classes."""
+    if target.binary:
+        return summarise(rows, np.random.default_rng(seed))
+    return summarise_numbers(rows, np.random.default_rng(seed)) if target.number else _means_of(rows, target)
+
+
+def _means_of(rows: pd.DataFrame, target: Target) -> pd.DataFrame:
     """The target's own scores, each repeat over all its folds together, as `summarise` has those of classes."""
     numbers = ["label", target.column]
     by_repeat = pd.DataFrame([target.scores(*one[numbers].to_numpy().T) for _, one in rows.groupby("repeat")])
@@ -152,6 +160,7 @@ def _caveats(
     return [
         *_of_sets(results, record["repeat"].nunique(), seen_before),
         *(_of_classifier(record, scores) if target.binary else ()),
+        *(_of_number(record, target) if target.number else ()),
         *worse_than_mean_image(*reconstruction.loc[["autoencoder", "mean image"], "psnr"]),
         *(_of_others(record) if target.binary else ()),
     ]
@@ -195,6 +204,13 @@ def _of_classifier(record: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
             found.append(f"{score}: {row['note']}.")
     found += _dead(record[record["method"] == NETWORK])
     return found + out_of_reach(scores.loc[(NETWORK, "calibration_slope"), "mean"])
+
+
+def _of_number(record: pd.DataFrame, target: Target) -> list[str]:
+    """What the target says of each subject's mean prediction."""
+    ours = record[record["method"] == NETWORK].groupby("subject")[["label", target.column]].mean()
+    labels, predicted = ours.to_numpy(dtype=np.float64).T
+    return target.caveats(labels, predicted, DEFAULT_THRESHOLD)
 
 
 def _of_others(record: pd.DataFrame) -> list[str]:

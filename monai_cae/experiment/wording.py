@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from monai_cae.evaluation.subgroups import TOO_FEW
+
+if TYPE_CHECKING:  # whoever compares finished runs needs no PyTorch
+    from monai_cae.targets import Target
 
 _SPELT = {"svm": "SVM", "rbf": "RBF", "pca": "PCA", "cnn": "CNN"}
 
@@ -28,6 +31,21 @@ def with_interval(row: Mapping[str, Any]) -> str:
     return f"{row['mean']:.3f}" + (f" [{row['low']:.3f}, {row['high']:.3f}]" if is_number(row["low"]) else "")
 
 
+def number_with_interval(row: Mapping[str, Any]) -> str:
+    """`with_interval` in three digits, whatever the unit: "4.21 [3.9, 4.62]"."""
+    if not is_number(row["mean"]):
+        return "undefined"
+    ends = f" [{row['low']:.3g}, {row['high']:.3g}]" if is_number(row["low"]) else ""
+    return f"{row['mean']:.3g}{ends}"
+
+
+def telling(target: Target) -> Callable[[Mapping[str, Any]], str]:
+    """How a score of this target is told."""
+    if target.binary:
+        return with_interval
+    return number_with_interval if target.number else mean_with_sd
+
+
 def mean_with_sd(row: Mapping[str, Any]) -> str:
     """`mean`, and `sd` where there are several repeats: "4.21 ± 0.3"."""
     if not is_number(row["mean"]):
@@ -41,6 +59,12 @@ def difference_with_interval(row: Mapping[str, Any]) -> str:
         return "undefined"
     ends = f" [{row['low']:+.3f}, {row['high']:+.3f}]" if is_number(row["low"]) else ""
     return f"{row['difference']:+.3f}{ends}"
+
+
+def number_difference(row: Mapping[str, Any]) -> str:
+    """`difference_with_interval` in three digits, whatever the unit."""
+    ends = f" [{row['low']:+.3g}, {row['high']:+.3g}]" if is_number(row["low"]) else ""
+    return f"{row['difference']:+.3g}{ends}"
 
 
 def p_value(value: float | None) -> str:

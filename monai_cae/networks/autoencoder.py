@@ -12,11 +12,13 @@ from itertools import pairwise
 from typing import TypeVar
 
 import torch
-from monai.networks.layers.factories import Conv, Norm
+from monai.networks.layers.factories import Conv
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.networks.norms import norm_layer
 from monai_cae.networks.pooling import MaxPool
+from monai_cae.networks.recomputation import recomputed
 from monai_cae.networks.widths import check_widths
 
 DEFAULT_CHANNELS = (32, 64, 128)
@@ -51,7 +53,7 @@ class ConvAutoencoder(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Blocks of two [convolution 3x3, ReLU, batch norm], with 2x2 max-pooling between blocks.
+    """Blocks of two [convolution 3x3, ReLU, norm], with 2x2 max-pooling between blocks.
 
     Three blocks and the input are the paper's "first 15 layers".
 
@@ -59,21 +61,30 @@ class ConvEncoder(nn.Module):
         spatial_dims: 2 for slices, 3 for volumes.
         in_channels: channels of the image.
         channels: filters of each block.
+        norm: "batch", as in the paper, or "instance"; see `norm_layer`.
 
     Attributes:
         downsampling: factor by which every spatial size shrinks, `2 ** (len(channels) - 1)`.
         out_channels: channels of the code, `channels[-1]`.
+        recompute: see `recomputing`.
 
     Raises:
-        MonaiCaeError: channels is not a list of whole numbers above 0.
+        MonaiCaeError: channels is not a list of whole numbers above 0, or an unknown norm.
     """
 
-    def __init__(self, spatial_dims: int = 2, in_channels: int = 1, channels: Sequence[int] = DEFAULT_CHANNELS) -> None:
+    def __init__(
+        self,
+        spatial_dims: int = 2,
+        in_channels: int = 1,
+        channels: Sequence[int] = DEFAULT_CHANNELS,
+        norm: str = "batch",
+    ) -> None:
         super().__init__()
         check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
         widths = [in_channels, *channels]
-        self.blocks = nn.ModuleList(_block(spatial_dims, i, o) for i, o in pairwise(widths))
+        self.blocks = nn.ModuleList(_block(spatial_dims, i, o, norm) for i, o in pairwise(widths))
         self.pool = MaxPool(spatial_dims)
+        self.recompute = False
         self.downsampling = 2 ** (len(channels) - 1)
         self.out_channels = channels[-1]
 
@@ -85,6 +96,9 @@ class ConvEncoder(nn.Module):
         Returns:
             Code of shape `(N, channels[-1], H / downsampling, ...)`; 1 x 176 x 176 becomes 128 x 44 x 44.
         """
+        if not torch.jit.is_scripting():  # noqa: SIM102  # by itself: TorchScript then leaves out what it can't compile
+            if self.recompute:
+                return recomputed(_segments(self.blocks, self.pool), image)
         x = image
         for index, block in enumerate(self.blocks):
             if index > 0:
@@ -100,18 +114,27 @@ class ConvDecoder(nn.Module):
         spatial_dims: 2 for slices, 3 for volumes.
         out_channels: channels of the image.
         channels: the encoder's filters, in the encoder's order.
+        norm: as for the encoder.
+
+    Attributes:
+        recompute: see `recomputing`.
 
     Raises:
-        MonaiCaeError: channels is not a list of whole numbers above 0.
+        MonaiCaeError: channels is not a list of whole numbers above 0, or an unknown norm.
     """
 
     def __init__(
-        self, spatial_dims: int = 2, out_channels: int = 1, channels: Sequence[int] = DEFAULT_CHANNELS
+        self,
+        spatial_dims: int = 2,
+        out_channels: int = 1,
+        channels: Sequence[int] = DEFAULT_CHANNELS,
+        norm: str = "batch",
     ) -> None:
         super().__init__()
         check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
         widths = [channels[-1], *reversed(channels)]
-        self.blocks = nn.ModuleList(_block(spatial_dims, i, o) for i, o in pairwise(widths))
+        self.blocks = nn.ModuleList(_block(spatial_dims, i, o, norm) for i, o in pairwise(widths))
+        self.recompute = False
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
         self.output = nn.Sequential(
             Conv[Conv.CONV, spatial_dims](channels[0], out_channels, 3, padding=1), nn.Sigmoid()
@@ -125,6 +148,9 @@ class ConvDecoder(nn.Module):
         Returns:
             Image of shape `(N, out_channels, h * 2 ** (len(channels) - 1), ...)`, values in (0, 1).
         """
+        if not torch.jit.is_scripting():  # noqa: SIM102  # as above
+            if self.recompute:
+                return self.output(recomputed(_segments(self.blocks, self.upsample), code))
         x = code
         for index, block in enumerate(self.blocks):
             if index > 0:
@@ -150,13 +176,17 @@ def for_images(network: Network, sizes: Sequence[int]) -> Network:
     return network
 
 
-def _block(spatial_dims: int, in_channels: int, out_channels: int) -> nn.Sequential:
-    conv, norm = Conv[Conv.CONV, spatial_dims], Norm[Norm.BATCH, spatial_dims]
+def _segments(blocks: nn.ModuleList, between: nn.Module) -> list[list[nn.Module]]:
+    return [[between, block] if index else [block] for index, block in enumerate(blocks)]
+
+
+def _block(spatial_dims: int, in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
+    conv = Conv[Conv.CONV, spatial_dims]
     return nn.Sequential(
         conv(in_channels, out_channels, 3, padding=1),
         nn.ReLU(inplace=True),
-        norm(out_channels),
+        norm_layer(norm, spatial_dims, out_channels),
         conv(out_channels, out_channels, 3, padding=1),
         nn.ReLU(inplace=True),
-        norm(out_channels),
+        norm_layer(norm, spatial_dims, out_channels),
     )

@@ -33,6 +33,7 @@ class EncoderClassifier(nn.Module):
         histogram: bins of an `IntensityHistogram` of the image that the dense layers see beside the code, one of each
             sample; 0 for none.
         covariates: names of numbers about the subject, such as age, that add to the logit, each with its own weight.
+        number: the output is a number in its own units, see `Head`, not a logit.
 
     Raises:
         MonaiCaeError: a spatial size that the encoder cannot halve evenly, or that pooling would not make smaller, or
@@ -49,6 +50,7 @@ class EncoderClassifier(nn.Module):
         pooling: int | None = None,
         histogram: int = 0,
         covariates: Collection[str] = (),
+        number: bool = False,
     ) -> None:
         super().__init__()
         check_widths("hidden", hidden, "[256, 128], or [] for none", fewest=0)
@@ -75,7 +77,7 @@ class EncoderClassifier(nn.Module):
         self.pool = MeanPool(pooling, len(code_size)) if pooling else nn.Identity()
         self.histogram = each_sample(IntensityHistogram(histogram), samples) if histogram else None
         self.histogram_features = samples * histogram
-        self.head = Head(_dense(features + self.histogram_features, hidden, dropout), len(covariates))
+        self.head = Head(_dense(features + self.histogram_features, hidden, dropout), len(covariates), number)
         self.encoder_frozen = False
 
     def forward(self, image: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
@@ -87,7 +89,7 @@ class EncoderClassifier(nn.Module):
             covariates: shape `(N, covariates)`, scaled as in training; without them everybody is taken to be average.
 
         Returns:
-            Logits of AD, shape `(N, 1)`; the probability is their sigmoid.
+            Logits of AD, whose sigmoid is the probability, or the predicted numbers; shape `(N, 1)`.
         """
         if image.ndim == 3 + self.spatial_dims:
             image = image.squeeze(-1)
@@ -132,10 +134,14 @@ class Head(nn.Sequential):
     Args:
         layers: from a flattened or unflattened code to one logit.
         covariates: how many numbers add to it; their weights start at 0.
+        number: what comes out is `logit * unit + zero`, in the units of what is predicted. Both are kept with the
+            weights, so that whoever loads them predicts in these units; see `set_units`.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], covariates: int = 0) -> None:
+    def __init__(self, layers: Sequence[nn.Module], covariates: int = 0, number: bool = False) -> None:
         super().__init__(*layers)
+        self.register_buffer("zero", torch.zeros(1) if number else None)
+        self.register_buffer("unit", torch.ones(1) if number else None)
         self.covariate_weight = nn.Parameter(torch.zeros(covariates)) if covariates else None
 
     def forward(self, code: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
@@ -145,13 +151,27 @@ class Head(nn.Sequential):
             covariates: shape `(N, covariates)`; None adds nothing.
 
         Returns:
-            Logits, shape `(N, 1)`.
+            Logits or numbers, shape `(N, 1)`.
         """
         for layer in self:
             code = layer(code)
         if self.covariate_weight is not None and covariates is not None:
             code = code + (covariates * self.covariate_weight).sum(dim=1, keepdim=True)
+        if self.zero is not None and self.unit is not None:
+            # in float32, whatever the layers compute in; TorchScript takes no annotation that would tell mypy
+            code = code * self.unit + self.zero  # type: ignore[operator]
         return code
+
+    def set_units(self, zero: float, unit: float) -> None:
+        """Say what a logit of 0 means and what one more of it adds, in a network of numbers.
+
+        Raises:
+            MonaiCaeError: it is a network of logits.
+        """
+        if not (isinstance(self.zero, torch.Tensor) and isinstance(self.unit, torch.Tensor)):
+            raise MonaiCaeError("the network gives logits, and the target is a number: set network_def#number to true")
+        self.zero.fill_(zero)
+        self.unit.fill_(unit)
 
     def scale(self, factor: float) -> None:
         """Multiply the logits by a number, by scaling the last weights."""

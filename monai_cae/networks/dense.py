@@ -1,7 +1,7 @@
 """A code without places: one vector for the whole image, from dense layers around an encoder and a decoder.
 
-With `ConvAutoencoder` and mean squared error this is a "z-layer" autoencoder, after F. J. Martinez-Murcia et al., Studying
-the manifold structure of Alzheimer's disease, IEEE J. Biomed. Health Inform. 24(1), 2020. Their layers are not public.
+With `ConvAutoencoder` and mean squared error this is a "z-layer" autoencoder, after F. J. Martinez-Murcia et al. 2019,
+whose layers are not public.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 In training the image is spoilt; in evaluation it is not, and nothing is drawn. What is drawn comes from torch's default
 generator, on a GPU too, so the seed decides it, and it goes on where a resumed training was ended.
 
-Sources: P. Vincent et al., Extracting and composing robust features with denoising autoencoders, ICML 2008; K. He et al.,
-Masked autoencoders are scalable vision learners, CVPR 2022. Their encoders are other networks: the layers here are those
-of `ConvAutoencoder`.
+Sources: P. Vincent et al., Extracting and composing robust features with denoising autoencoders, ICML 2008; K. He et
+al., Masked autoencoders are scalable vision learners, CVPR 2022. Their encoders are other networks: the layers here are
+those of `ConvAutoencoder`.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from monai.networks.nets.resnet import ResNet, get_inplanes
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.networks.resnet import ResNetEncoder
 from monai_cae.networks.weights import first_misfit, read_state
 
 # Of the RGB images in [0, 1] that torchvision's models were trained on.
@@ -21,55 +21,23 @@ _STD = (0.229, 0.224, 0.225)
 _VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
 
 
-class ResNet50Encoder(ResNet):
-    """ResNet50 up to its last block: MONAI's, in 2D and as torchvision has it (He et al., arXiv:1512.03385).
-
-    A 7x7 convolution of stride 2, a max pool of stride 2, 3 + 4 + 6 + 3 bottlenecks. A bottleneck shrinks in its 3x3
-    convolution, as torchvision's do ("ResNet v1.5"), not in the first 1x1 convolution as in the publication; its
-    shortcut has no bias. There is no average pool and no dense layer.
+class ResNet50Encoder(ResNetEncoder):
+    """`ResNetEncoder` of depth 50 for slices, which can start from ImageNet.
 
     Args:
         in_channels: channels of the image; with weights 1 (copied to red, green and blue) or 3.
         weights: file of torchvision's ImageNet weights, such as resnet50-11ad3fa6.pth. Images in [0, 1] are then
             normalised as in its training. Nothing for random weights, which take the image as it is.
 
-    Attributes:
-        downsampling: 32. Other sizes are rounded up: 176 x 176 becomes 6 x 6.
-        out_channels: 2048.
-
     Raises:
         MonaiCaeError: no such file, or one without the weights of a ResNet50.
     """
 
     def __init__(self, in_channels: int = 1, weights: str = "") -> None:
-        super().__init__(
-            block="bottleneck",
-            layers=[3, 4, 6, 3],
-            block_inplanes=get_inplanes(),
-            spatial_dims=2,
-            n_input_channels=3 if weights else in_channels,
-            conv1_t_size=7,
-            conv1_t_stride=2,
-            feed_forward=False,
-            bias_downsample=False,
-        )
-        self.downsampling = 32
-        self.out_channels = 2048
+        super().__init__(spatial_dims=2, in_channels=3 if weights else in_channels, depth=50)
         self.input = _input_of(in_channels, weights)
         if weights:
             _load_imagenet(self, weights, ignored="fc.")
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """
-        Args:
-            image: shape `(N, in_channels, H, W)`, values in [0, 1].
-
-        Returns:
-            Code of shape `(N, 2048, ceil(H / 32), ceil(W / 32))`.
-        """
-        x = self.act(self.bn1(self.conv1(self.input(image))))
-        x = self.maxpool(x)
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
 class VGG16Encoder(nn.Module):

@@ -8,7 +8,6 @@ import os
 import platform
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +23,15 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare.brain import gate
 from monai_cae.prepare.conversion import terminable
 from monai_cae.prepare.derivative import Place, recipe_of, write_scan
+from monai_cae.prepare.masks import read_mask
 from monai_cae.prepare.pipeline import Prepared, prepare_scan
-from monai_cae.prepare.raw import RawScan, read_raw
+from monai_cae.prepare.raw import RawScan
 from monai_cae.prepare.settings import PrepareSettings
 from monai_cae.prepare.sources import Source
 
 Prepare = Callable[[RawScan, PrepareSettings, RawScan | None], Prepared]
 ERROR = "error"
+LOCK = ".brain.lock"
 _M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 2**20  # of glibc's mallopt; bytes
 
 
@@ -119,9 +120,10 @@ def prepare_all(
     if sys.platform == "linux":
         context.set_forkserver_preload(["monai_cae.prepare.warm"])
     left, running = list(scans)[::-1], dict[Connection, tuple[Any, Source]]()
-    # a lock on a file goes with its process, even one that is killed for want of memory
-    with terminable(), tempfile.TemporaryDirectory(prefix="monai-cae-") as folder:
-        lock = Path(folder, "lock")
+    # a lock on a file goes with its process, even one that is killed for want of memory; in a temporary folder the file
+    # would stay for ever when all are killed
+    lock = out / LOCK
+    with terminable():
         try:
             while left or running:
                 while left and len(running) < jobs:
@@ -143,6 +145,7 @@ def prepare_all(
             for process, _ in running.values():
                 process.join(2)
                 process.kill()
+            lock.unlink(missing_ok=True)
 
 
 def _outcome(connection: Connection, process: Any, scan: Source) -> Outcome:
@@ -172,7 +175,7 @@ def _work(
     try:
         recipe = recipe_of(scan, settings)
         raw = scan.read()
-        mask = read_raw(scan.mask, name=f"the mask of {scan.name}") if scan.mask else None
+        mask = read_mask(scan.mask, scan.name, scan.path, scan.orientation) if scan.mask else None
         prepared = prepare(raw, settings, mask)
         write_scan(out, scan, raw, prepared, recipe)
         seconds = time.monotonic() - started

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from monai_cae import __version__
 from monai_cae.data.cohort.cells import read_cells
+from monai_cae.data.cohort.persons import loose
 from monai_cae.data.cohort.tables import ROLES
 from monai_cae.data.layouts.bids import description
 from monai_cae.data.layouts.derivative import TOOL
@@ -238,7 +239,8 @@ def write_tables(out: Path, scans: Sequence[Source], columns: Mapping[str, str],
     """Carry the cohort's table over: participants.tsv, and a sessions.tsv for each subject with sessions.
 
     A column that differs between the sessions of anybody goes to the sessions. IDs of subjects, sessions and images are
-    replaced by those of the derivative. Rows of an earlier run stay.
+    replaced by those of the derivative; a visit that is not the session's name is carried over. Rows of an earlier run
+    stay.
 
     Args:
         out: the derivative.
@@ -247,7 +249,7 @@ def write_tables(out: Path, scans: Sequence[Source], columns: Mapping[str, str],
         hashed: leave out every column with an ID in it, and those that by their names hold names, dates of birth,
             numbers of other records or addresses.
     """
-    left_out = {name.casefold() for role in ("subject", "session", "image") for name in ROLES[role]}
+    left_out = {name.casefold() for role in ("subject", "image") for name in ROLES[role]} | _sessions_columns(scans)
     left_out |= {columns[role].casefold() for role in ("subject", "session", "image") if role in columns}
     rows = {scan.name: _row(scan.row, left_out, hashed) for scan in scans}
     if hashed:
@@ -279,6 +281,17 @@ def write_tables(out: Path, scans: Sequence[Source], columns: Mapping[str, str],
         ]
         if visits:
             _merge(out / f"sub-{subject}" / f"sub-{subject}_sessions.tsv", "session_id", visits)
+
+
+def _sessions_columns(scans: Sequence[Source]) -> set[str]:
+    """Columns with nothing but the names of the sessions, in lower case; OASIS-2's Visit is 1 where that is MR1."""
+    rows = [scan.row for scan in scans if scan.row]
+    cells = [{name.casefold(): text for name, text in row.row.items()} for row in rows]
+    return {
+        name
+        for name in map(str.casefold, ROLES["session"])
+        if all(loose(cell.get(name, "")) == loose(row.session) for cell, row in zip(cells, rows, strict=True))
+    }
 
 
 def read_tables(out: Path, scans: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -7,9 +7,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from monai_cae.data.cohort.persons import loose, subject_of
+from monai_cae.data.images.volumes import find_volume
 from monai_cae.data.layouts.base import IMAGE_SUFFIXES, walk
 from monai_cae.errors import MonaiCaeError
+from monai_cae.prepare.raw import RawScan, read_raw
 
 _END = re.compile(r"(?:[_.-](?:desc-)?(?:brain|bet))?[_.-]?mask$", re.IGNORECASE)
 
@@ -50,3 +54,27 @@ def find_masks(scans: Sequence[tuple[str, str]], mask: Path | None) -> list[Path
             raise MonaiCaeError(f"{len(named) or 'no'} masks for {name} in {mask}: name one like the scan, with _mask")
         out.append(named[0])
     return out
+
+
+def read_mask(mask: Path, name: str, scan: Path | None = None, orientation: str = "") -> RawScan:
+    """A mask, on the axes that its scan was read with.
+
+    Args:
+        mask: the file.
+        name: of the scan, for messages.
+        scan: its file, if it is one.
+        orientation: what was said of the scan's axes in place of its header; "" for nothing.
+
+    Raises:
+        MonaiCaeError: see `read_raw`; or where the scan lies was said, and the mask has other voxels.
+    """
+    called = f"the mask of {name}"
+    if not orientation or scan is None:
+        return read_raw(mask, name=called)
+    ours, theirs = (find_volume(str(path)).layout for path in (mask, scan))
+    if ours.shape != theirs.shape or not np.allclose(ours.stored.affine, theirs.stored.affine, atol=1e-3):
+        raise MonaiCaeError(
+            f"{called} has another grid than the scan, whose axes were said (--orientation) and not read: give a mask "
+            "on the scan's own voxels"
+        )
+    return read_raw(mask, orientation, name=called)

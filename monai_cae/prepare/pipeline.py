@@ -117,7 +117,8 @@ def _prepared(scan: RawScan, settings: PrepareSettings, mask: RawScan | None) ->
     with clock("mask"):
         if mask is not None:
             brain = given_brain(mask, scan, view)
-            notes.append(f"the brain's mask was given: {mask.name}")
+            how = "" if mask.oriented else ", taken voxel by voxel as it records no orientation"
+            notes.append(f"the brain's mask was given: {mask.name}{how}")
         else:
             brain, note = _found_brain(voxels, affine, settings, scan.name)
             notes += note

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,12 @@ from monai_cae.prepare.masks import find_masks, is_mask
 from monai_cae.prepare.raw import RawScan, read_raw
 from monai_cae.prepare.series import choose_series
 from monai_cae.prepare.studies import Found, read_study
+
+# letters that Unicode does not take apart
+_LATIN = str.maketrans(
+    {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D",
+     "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i"}
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -155,6 +162,7 @@ def find_sources(path: str | Path, wanted: Wanted | None = None) -> Sources:
     if not scans:
         raise MonaiCaeError(f"no image in {root} has a row that tells whose it is: name another --table")
     _refuse_clashes(scans, owners, wanted)
+    notes += [] if private else _renamed(scans, owners)
     told = next(filter(None, map(description, (root, *root.absolute().parents))), {})
     masks = find_masks([(scan.name, name) for scan, name in zip(scans, names, strict=True)], wanted.mask)
     masked = [replace(scan, mask=mask) for scan, mask in zip(scans, masks, strict=True)]
@@ -312,8 +320,22 @@ def _rows(root: Path, found: Found, asked: Asked) -> tuple[dict[str, Scan], list
 
 
 def _label(name: str, prefix: str) -> str:
-    """As BIDS writes labels: letters and digits alone."""
-    return re.sub(r"[^A-Za-z0-9]", "", name.removeprefix(prefix))
+    """As BIDS writes labels, letters and digits alone: Müller is Muller; MonaiCaeError where a letter has no such."""
+    plain = unicodedata.normalize("NFKD", name.removeprefix(prefix).translate(_LATIN))
+    left = "".join(letter for letter in plain if letter.isalnum())
+    if not left.isascii():
+        raise MonaiCaeError(
+            "a subject's or session's name has letters that a BIDS label can't have, which has A to Z and digits "
+            "alone: rename the files or folders, or find the number in them with --subject-pattern"
+        )
+    return left
+
+
+def _renamed(scans: Sequence[Source], owners: Sequence[str]) -> list[Note]:
+    """Whose name has lost an accent in the label."""
+    pairs = zip(owners, scans, strict=True)
+    found = dict.fromkeys(f"{owner} -> sub-{scan.subject}" for owner, scan in pairs if not owner.isascii())
+    return [Note("labels of BIDS have no umlauts and accents", tuple(found)[:3])] if found else []
 
 
 def _below(path: Path, root: Path) -> str:

@@ -131,7 +131,13 @@ def _reworded(content: Any, run: Run, extraction: Extraction) -> Any:
     if isinstance(extraction, SliceExtraction):
         return content.replace("one axial", f"one {extraction.plane}")
     seen = f"T1-weighted MRI, of which it sees {extraction.name},"
-    return content.replace("one axial T1-weighted MRI slice", seen).replace("one axial slice", extraction.name)
+    for one, several in (
+        ("one axial T1-weighted MRI slice", seen),
+        ("one axial slice", extraction.name),
+        ("one brain MRI slice", f"a {extraction.kind} of brain MRI"),
+    ):
+        content = content.replace(one, several)
+    return content
 
 
 def _resized(

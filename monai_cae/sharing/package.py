@@ -80,8 +80,8 @@ def _fill(folder: Path, run: Run, data: str, weights_url: str) -> None:
         (folder / name).mkdir()
     for name in ("LICENSE", "configs/logging.conf", *(["docs/data_license.txt"] if run.oasis else [])):
         shutil.copyfile(ours / name, folder / name)
-    for checkpoint in run.checkpoints:
-        shutil.copyfile(run.folder / checkpoint, folder / checkpoint)
+    for place, checkpoint in run.checkpoints.items():
+        shutil.copyfile(checkpoint, folder / place)
     shipped = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (ours / "configs").glob("*.json")}
     metadata = shipped.pop("metadata")
     configs = _configs(run, shipped)

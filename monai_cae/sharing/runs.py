@@ -23,7 +23,8 @@ _OASIS_1 = re.compile(r"OAS1_\d{4}")
 
 @dataclass(frozen=True)
 class Run:
-    """What pretrain.json, train.json and evaluate.json have left in one `output_dir`.
+    """What pretrain.json, train.json and evaluate.json have left in one `output_dir`; of a variant of an experiment,
+    datalist and autoencoder are those of its split.
 
     Attributes:
         folder: the `output_dir`.
@@ -32,7 +33,7 @@ class Run:
         audit: of the three sets, see `monai_cae.data.Audit.to_dict`.
         positive, negative: rules of patients and controls.
         oasis: every subject is of OASIS-1 by its name.
-        checkpoints: the weights that were evaluated, relative to `folder`.
+        checkpoints: place in a bundle -> the weights that were evaluated.
     """
 
     folder: Path
@@ -42,7 +43,7 @@ class Run:
     positive: str
     negative: str
     oasis: bool
-    checkpoints: tuple[Path, ...]
+    checkpoints: dict[Path, Path]
 
     @property
     def synthetic(self) -> bool:
@@ -88,18 +89,20 @@ def read_run(output_dir: str | Path) -> Run:
     if several:
         raise MonaiCaeError(f"{folder} holds an experiment: give one of its runs, such as {several[0]}")
     results = _read(folder, "results_evaluate.json", "evaluate", "synthetic", "leaks")
-    datalist = _read(folder, "datalist.json", "evaluate", *SETS)
-    stages = [stage for stage in ("pretrain", "train") if (folder / f"config_{stage}.json").is_file()]
+    split = folder.resolve().parents[1] if folder.resolve().parent.name == "variants" else folder
+    datalist = _read(split, "datalist.json", "evaluate", *SETS)
+    found = {stage: _of_variant(folder, split, Path(f"config_{stage}.json")) for stage in ("pretrain", "train")}
+    stages = {stage: file.parent for stage, file in found.items() if file.is_file()} | {"evaluate": folder}
     positive, negative = recorded_rules({**(datalist.get("made_from") or {}), **(datalist.get("recipe") or {})})
     return Run(
         folder=folder,
-        configs={stage: as_written(_read(folder, f"config_{stage}.json", stage)) for stage in (*stages, "evaluate")},
+        configs={stage: as_written(_read(where, f"config_{stage}.json", stage)) for stage, where in stages.items()},
         results=results,
         audit=_read(folder, "audit.json", "evaluate", "sets", "checks"),
         positive=positive or "label 1 of a given datalist",
         negative=negative or "label 0 of a given datalist",
         oasis=all(_OASIS_1.match(item["subject"]) for name in SETS for item in datalist[name]),
-        checkpoints=tuple(_evaluated(folder, results)),
+        checkpoints=_evaluated(folder, split, results),
     )
 
 
@@ -116,10 +119,15 @@ def _read(folder: Path, name: str, stage: str, *keys: str) -> dict[str, Any]:
     return content
 
 
-def _evaluated(folder: Path, results: Mapping[str, Any]) -> list[Path]:
-    found = []
+def _of_variant(folder: Path, split: Path, name: Path) -> Path:
+    """A file of the run's own, or else of the split that it is a variant on."""
+    return folder / name if (folder / name).is_file() else split / name
+
+
+def _evaluated(folder: Path, split: Path, results: Mapping[str, Any]) -> dict[Path, Path]:
+    found = {}
     for network, relative in CHECKPOINTS.items():
-        path = folder / relative
+        path = _of_variant(folder, split, relative)
         if not path.is_file():
             raise MonaiCaeError(f"no {path}: copy the {network}'s weights there and run evaluate.json again")
         if results.get("weights", {}).get(SETTING[network]) != sha256_of(path):
@@ -127,5 +135,5 @@ def _evaluated(folder: Path, results: Mapping[str, Any]) -> list[Path]:
                 f"{path} is not the file that results_evaluate.json describes: run evaluate.json with --output_dir "
                 f"{folder} again"
             )
-        found.append(relative)
+        found[relative] = path
     return found

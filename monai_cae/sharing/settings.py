@@ -10,12 +10,13 @@ from typing import Any, Literal
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 from monai_cae.sharing.bundle import CHECKPOINTS
-from monai_cae.sharing.executed import ABSENT, as_defaults, carried_over, changes
+from monai_cae.sharing.executed import ABSENT, as_defaults, as_written, carried_over, changes
 from monai_cae.sharing.runs import SETTING, read_run
 from monai_cae.sharing.unpack import check_package
 
 # not the network's: how the cohort that it was trained on was read and split, and how fast it ran
 _OF_THE_COHORT = ("cohort", "split", "seed", "layout", "hash_ids", "precision")
+_OF_THE_CLASSIFIER = ("cohort", "target", "checkpoint", "threshold", "covariates")
 _RULES = ("task", "positive", "negative", "label_column")
 
 
@@ -61,16 +62,46 @@ def evaluation_settings(model: str | Path, trust: bool = False) -> dict[str, Any
     if kind == "package":
         bundle = check_package(model, trust=trust)
         wanted = carried_over(shipped, bundle.config, _shipped("inference"))
-        return {**_weights(model), **_as_options(wanted, shipped, leave=_OF_THE_COHORT)}
+        weights = {SETTING[network]: str(model / place) for network, place in CHECKPOINTS.items()}
+        return {**weights, **_as_options(wanted, shipped, leave=_OF_THE_COHORT)}
     if kind == "run":
         run = read_run(model)
         wanted = as_defaults(run.configs["evaluate"], shipped)
         wanted["threshold"] = run.results.get("threshold", wanted["threshold"])
         before, usual = run.configs["evaluate"]["cohort"], shipped["cohort"]
         rules = {f"cohort#{name}": before[name] for name in _RULES if before[name] != usual[name]}
-        return {**_weights(model), **_as_options(wanted, shipped, leave=_OF_THE_COHORT), **rules}
+        weights = {SETTING[network]: str(run.checkpoints[place]) for network, place in CHECKPOINTS.items()}
+        return {**weights, **_as_options(wanted, shipped, leave=_OF_THE_COHORT), **rules}
     autoencoder = model.with_name(CHECKPOINTS["autoencoder"].name)
     return {"checkpoint": str(model), "pretrained": str(autoencoder)}
+
+
+def autoencoder_settings(model: str | Path, trust: bool = False) -> dict[str, Any]:
+    """The settings of evaluate.json, as the command line names them, that a trained autoencoder needs, whatever was
+    predicted on it.
+
+    Args:
+        model: what `evaluation_settings` takes, the folder of pretrain.json alone, or an autoencoder's checkpoint.
+        trust: see `evaluation_settings`.
+
+    Raises:
+        MonaiCaeError: nothing of that.
+    """
+    model = Path(model)
+    kind = kind_of(model)
+    if kind == "checkpoint":
+        return {"pretrained": str(model)}
+    before = model / "config_pretrain.json"
+    if kind == "run" and before.is_file() and not (model / "results_evaluate.json").is_file():
+        try:
+            executed = as_written(json.loads(before.read_text("utf-8")))
+        except ValueError as error:
+            raise MonaiCaeError(f"{before} is not readable JSON ({error}): run pretrain.json again") from error
+        shipped = _shipped("evaluate")
+        wanted = carried_over(shipped, executed, _shipped("pretrain"))
+        return {"pretrained": _weights(model)["pretrained"], **_as_options(wanted, shipped, leave=_OF_THE_COHORT)}
+    found = evaluation_settings(model, trust=trust)
+    return {name: value for name, value in found.items() if name.partition("#")[0] not in _OF_THE_CLASSIFIER}
 
 
 def _weights(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from monai_cae.targets.base import Target
 from monai_cae.targets.diagnosis import ClassificationScore, Diagnosis
+from monai_cae.targets.number import Number
 from monai_cae.targets.unlabelled import Unlabelled
 
-__all__ = ["ClassificationScore", "Diagnosis", "Target", "Unlabelled"]
+__all__ = ["ClassificationScore", "Diagnosis", "Number", "Target", "Unlabelled"]

@@ -30,8 +30,11 @@ class Target(ABC):
 
     Attributes:
         name: of what is predicted, in tables and messages.
-        binary: whether it is patients and controls, and a probability. If not, threshold, calibration, linear probe,
-            baselines, ROC and tests between methods are refused or left out; two other classes are the numbers 0 and 1.
+        binary: whether it is patients and controls, and a probability. If not, threshold, calibration and ROC are
+            refused or left out; two other classes are the numbers 0 and 1.
+        number: whether it is scored and compared as `monai_cae.targets.Number` is, with `predicted` as its column. What
+            is neither binary nor such a number has no linear probe, no baselines and no tests between methods.
+        fewest: subjects of a cohort that is split.
         classes: label -> name of the class; empty if the label is a number.
         column: of predictions.csv, with the predictions.
         key_metric: validation metric that chooses weights and stops training; lower is better.
@@ -41,6 +44,8 @@ class Target(ABC):
     """
 
     binary: bool = False
+    number: bool = False
+    fewest: int = 0
     classes: Mapping[float, str] = {}
     column: str = "predicted"
     key_metric: str = "val_loss"
@@ -69,6 +74,14 @@ class Target(ABC):
     @abstractmethod
     def loss(self) -> nn.Module:
         """Loss of the network's output and the labels, each of shape `(N, 1)`."""
+
+    def fitted(self, labels: Sequence[float]) -> Target:
+        """The target with what it takes from the training set's labels; by default the same."""
+        return self
+
+    def begin(self, network: nn.Module) -> nn.Module:
+        """An untrained network, made ready for this target; by default as it is."""
+        return network
 
     @abstractmethod
     def activation(self) -> Callable[[Any], Any]:
@@ -175,8 +188,25 @@ class Target(ABC):
             )
         if self.key_metric not in ("val_loss", *self.metrics()):
             raise MonaiCaeError(f"{name}: key_metric {self.key_metric} is neither val_loss nor among its metrics")
+        if self.number and (self.binary or self.column != "predicted"):
+            raise MonaiCaeError(f"{name}: number is for what is not binary, and has the column predicted")
         if self.binary and self.column != "probability":
             raise MonaiCaeError(f"{name}: binary is for patients and controls; other classes are numbers, 0 and 1")
+
+    def without_label(self, columns: Sequence[str]) -> list[str]:
+        """Those columns of the table that do not give the label."""
+        return [name for name in columns if name.lower() not in self.tells]
+
+    def require_scored(self, **asked: bool) -> None:
+        """
+        Args:
+            **asked: setting -> whether it is asked for.
+
+        Raises:
+            MonaiCaeError: one is, and this target is neither binary nor a number.
+        """
+        if not self.number:
+            self._refuse(asked, "for two classes or monai_cae.targets.Number")
 
     def require_binary(self, **asked: bool) -> None:
         """
@@ -186,6 +216,9 @@ class Target(ABC):
         Raises:
             MonaiCaeError: one is, and this target is not binary.
         """
+        self._refuse(asked, "for two classes")
+
+    def _refuse(self, asked: Mapping[str, bool], what: str) -> None:
         if not self.binary and any(asked.values()):
             name = next(name for name, is_asked in asked.items() if is_asked)
-            raise MonaiCaeError(f"{name} is for two classes, and the target is {self.name}: leave it out")
+            raise MonaiCaeError(f"{name} is {what}, and the target is {self.name}: leave it out")

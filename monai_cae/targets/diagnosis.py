@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from ignite.metrics import EpochMetric, Metric
-from ignite.metrics.metric import reinit__is_reduced
+from ignite.metrics import Metric
 from matplotlib.figure import Figure
 from monai.handlers import from_engine
 from monai.transforms import Activationsd
-from monai.utils import evenly_divisible_all_gather
 from torch import nn
 
 from monai_cae.data.cohort.selection import PatientsAndControls
@@ -21,6 +19,7 @@ from monai_cae.evaluation.caveats import dead_classifier, out_of_reach
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.evaluation.scores import HEADLINE, LABELS, classification_scores
 from monai_cae.targets.base import Numbers, Target
+from monai_cae.targets.epoch_score import EpochScore
 
 
 class Diagnosis(PatientsAndControls, Target):
@@ -74,7 +73,7 @@ class Diagnosis(PatientsAndControls, Target):
         return f"{positive} predicted as {patient}, {scans - positive} as {control} (threshold {threshold:g})"
 
 
-class ClassificationScore(EpochMetric):
+class ClassificationScore(EpochScore):
     """One of `monai_cae.evaluation.classification_metrics` over all cases of an evaluation; nan if a logit is.
 
     Args:
@@ -90,17 +89,3 @@ class ClassificationScore(EpochMetric):
             return classification_metrics(labels.numpy().astype(int), probabilities.numpy())[name]
 
         super().__init__(compute, output_transform=output_transform, check_compute_fn=False)
-
-    @reinit__is_reduced
-    def update(self, output: tuple[torch.Tensor, torch.Tensor]) -> None:
-        """Keep the cases of a batch where they are: Ignite would copy them to the CPU, for which a GPU has to wait."""
-        logits, labels = output
-        self._predictions.append(logits.detach().flatten().clone())
-        self._targets.append(labels.detach().flatten().clone())
-
-    def compute(self) -> float:
-        """The score of the cases of all processes together; their numbers may differ."""
-        gathered = [
-            evenly_divisible_all_gather(torch.cat(parts), concat=True) for parts in (self._predictions, self._targets)
-        ]
-        return self.compute_fn(*gathered)

@@ -6,6 +6,7 @@ from monai_cae.training.engines.batches import Reconstructed, reconstruction_bat
 from monai_cae.training.engines.feature_cache import EncodedDataset
 from monai_cae.training.engines.freezing import EncoderFreezing
 from monai_cae.training.engines.handlers import BestCheckpoint, BestWriting, EpochProgress, EpochTracking, StopWhenWorse
+from monai_cae.training.engines.image_cache import ImageCache
 from monai_cae.training.engines.inferers import PrecisionInferer
 from monai_cae.training.engines.loaders import ResidentLoader
 from monai_cae.training.engines.loss_guard import LossWatch
@@ -60,6 +61,7 @@ __all__ = [
     "EpochProgress",
     "EpochTracking",
     "Histograms",
+    "ImageCache",
     "ImageMetric",
     "InnerFolds",
     "LearningRateSchedule",

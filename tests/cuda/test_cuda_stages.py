@@ -60,7 +60,7 @@ def test_metrics_of_every_epoch_are_those_of_a_cpu(runs, stage, way, tolerance):
     ],
 )
 def test_probabilities_are_those_of_a_cpu(runs, table, way, tolerance):
-    expected, found = runs["cpu"].probabilities[table], runs[way].probabilities[table]
+    expected, found = runs["cpu"].predicted[table], runs[way].predicted[table]
     assert len(expected) == (24 if table == "inference" else 8) and len({*expected.values()}) > 4
     assert found == pytest.approx(expected, abs=tolerance)
 

@@ -200,7 +200,7 @@ def test_slices_too_small_for_detail_are_not_compared(sets, tmp_path):
 
 def test_a_slice_without_detail_looks_like_no_other():
     flat = [finder.describe(np.full(SHAPE, value, np.float32)) for value in (3, 1000)]
-    assert len(next(finder.near_duplicates(np.stack(flat), np.stack(flat)))[0]) == 0
+    assert len(next(finder.near_duplicates(*[np.stack(flat)[:, None]] * 2))[0]) == 0
 
 
 def test_one_subjects_own_scans_are_told_by_name_alone(sets, tmp_path):
@@ -218,7 +218,7 @@ def random_slices(count, seed):
 
 
 def test_each_of_many_slices_is_found_in_its_place():
-    a = random_slices(600, 0)
+    a = random_slices(600, 0)[:, None]
     pairs = {(r, c) for row, column, _ in finder.near_duplicates(a, a[::-1]) for r, c in zip(row, column, strict=True)}
     assert pairs == {(n, 599 - n) for n in range(600)}
 
@@ -230,6 +230,50 @@ def test_a_test_subject_that_a_checkpoint_has_seen_is_a_leak(sets):
     assert row(audit_sets(*sets, pixels=False, pretrained_on=[hash_subject("X")]), "Test subject in pretraining")[
         "passed"
     ]
+
+
+@pytest.mark.parametrize(
+    ("seen", "now"),
+    [
+        ("OAS1_0001_MR1", "sub-OAS10001"),  # as monai-cae prepare writes it
+        ("sub-OAS10001", "OAS1_0001_MR2"),
+        ("OAS1_0001", "sub-OASIS10001"),  # as Clinica does
+        ("OAS2_0007", "sub-OAS20007"),
+        ("002_S_0295", "sub-002S0295"),
+        ("sub-ADNI002S0295", "002_S_0295"),
+        ("sub-ADNI002S0295", "sub-002S0295"),
+    ],
+)
+def test_ids_of_studies_are_known_in_every_spelling(sets, seen, now):
+    sets[2][0]["subject"] = now
+    report = audit_sets(*sets, pixels=False, pretrained_on=[hash_subject(seen)])
+    assert [finding.members for finding in report.leaks] == [(f"test: {now}",)]
+
+
+@pytest.mark.parametrize(("seen", "now"), [("OAS1_0001", "sub-OAS20001"), ("OAS1_0001", "OAS30001"), ("S_1", "S1")])
+def test_ids_that_are_somebody_elses_stay_so(sets, seen, now):
+    sets[2][0]["subject"] = now
+    assert not audit_sets(*sets, pixels=False, pretrained_on=[hash_subject(seen)]).leaks
+
+
+def test_images_of_an_earlier_training_are_compared_with_the_sets(sets, images, tmp_path):
+    earlier = [
+        {"image": str(save(tmp_path / "same.nii", brain(15)[..., 2])), "subject": "P1"},
+        {"image": str(save(tmp_path / "like.nii", brain(16)[::-1, :, 2] * 2)), "subject": "P2"},  # mirrored, brighter
+        {"image": str(images[17]), "subject": "P3"},
+        {"image": str(images[14]), "subject": "S14"},  # known by its name, see pretrained_on
+        *({"image": str(save(tmp_path / f"{n}.nii", brain(40)[..., 2])), "subject": f"P{n}"} for n in (4, 5)),
+    ]
+    report = audit_sets(*sets, trained_on=earlier)
+    assert {finding.check: finding.message for finding in report.leaks} == {
+        "Same file": "the file of subject P3 in earlier training and in test",
+        "Same pixels": "subjects P3 and S17 have the same pixels, in earlier training and in test",
+        "Near-duplicate slice": report.leaks[-1].message,
+    }
+    messages = [finding.message for finding in report.leaks]
+    assert "subjects P1 and S15 have the same pixels, in earlier training and in test" in messages
+    assert "subject S16 of test shows almost the same slice as subject P2 of earlier training (corr" in messages[-1]
+    assert report.sets == audit_sets(*sets).sets and not [f for f in report.findings if not f.leak]
 
 
 def with_hashes(sets):

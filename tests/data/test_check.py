@@ -60,7 +60,7 @@ def test_a_clean_cohort_is_clean(images):
     assert result.suspicious == [] and seen == [name for name, _ in images]
     assert (result.shape, result.spacing) == (SHAPE, (1.0, 1.0, 1.0))
     assert [scan.name for scan in result.scans] == seen
-    assert np.array_equal(result.scans[4].thumbnail, brain(4)[:, :, INDEX - 1])
+    assert np.array_equal(result.scans[4].views[0].pixels, brain(4)[:, :, INDEX - 1])
     assert result.notes == (
         "left and right can't be told from one axial slice: not judged",
         "the volumes have 36 x 44 x 5 voxels of 1 mm (stored as RAS), the template's 176 x 208 x 176 voxels of 1 mm; "
@@ -202,7 +202,7 @@ def test_broken_files_are_collected(images, tmp_path):
     texts = [scan.problems[0] for scan in result.suspicious]
     for text, words in zip(texts, ("no image at", "truncated", "not a readable image", "broken"), strict=True):
         assert words in text and "\n" not in text
-    assert all(scan.thumbnail is None for scan in result.suspicious)
+    assert all(not scan.views for scan in result.suspicious)
     assert result.to_dict()["suspicious"][0]["path"] == str(paths["s01"])
 
 
@@ -302,10 +302,10 @@ def test_a_symmetric_cohort_says_that_it_cannot_tell(tmp_path):
 def test_large_slices_are_averaged(tmp_path):
     volume = np.arange(210 * 208, dtype=np.float32).reshape(210, 208, 1)
     (scan,) = check([("a", save(tmp_path / "a.nii", volume))]).scans
-    assert scan.thumbnail.shape == (70, 69)  # 210 pixels are three times 70
-    assert scan.thumbnail[0, 0] == volume[:3, :3].mean()
+    assert scan.views[0].pixels.shape == (70, 69)  # 210 pixels are three times 70
+    assert scan.views[0].pixels[0, 0] == volume[:3, :3].mean()
     (thin,) = check([("a", save(tmp_path / "a.nii", volume[:, :2]))]).scans
-    assert thin.thumbnail[:, 0] == pytest.approx(volume[:, :2, 0].reshape(70, 6).mean(axis=1))
+    assert thin.views[0].pixels[:, 0] == pytest.approx(volume[:, :2, 0].reshape(70, 6).mean(axis=1))
 
 
 def test_refused(refused, images):

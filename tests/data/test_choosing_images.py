@@ -62,6 +62,19 @@ def test_the_choice_is_told(tmp_path):
     assert mixed.text == "images of several kinds are mixed: --acquisition NAME keeps one"
 
 
+def test_of_kinds_that_as_many_have_one_is_taken_by_its_name_and_told(tmp_path):
+    names = ["acq-tse_", "acq-mprage_", "acq-mprage_ce-gd_"]
+    root = bids(tmp_path, a=names, b=names, c=["ce-gd_", ""])
+    assert taken(root) == {"a": "acq-mprage", "b": "acq-mprage", "c": ""}
+    (note,) = (note.line() for note in read_scans(root).notes if note.text.startswith("as many"))
+    assert note == "as many sessions have one kind as another: look which is the T1w scan: acq-mprage or acq-tse"
+
+
+def test_a_contrast_agent_is_passed_over_even_if_most_have_one(tmp_path):
+    root = bids(tmp_path, a=["ce-gd_", ""], b=["ce-gd_"], c=["part-mag_", "part-phase_"])
+    assert taken(root) == {"a": "", "b": "ce-gd", "c": "part-mag"}
+
+
 def test_one_image_a_session_needs_no_word(tmp_path):
     assert read_scans(bids(tmp_path, a=["acq-x_"], b=["acq-x_"])).notes == []
 

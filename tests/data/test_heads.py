@@ -12,6 +12,7 @@ import pytest
 from monai_cae.cli import main
 from monai_cae.data import find_images, phantom
 from monai_cae.data.heads import synthetic_heads, write_heads
+from monai_cae.data.people import Atrophy
 from monai_cae.data.phantom import is_synthetic, synthetic_brains
 from monai_cae.data.template import frame_affine
 from monai_cae.errors import MonaiCaeError
@@ -23,7 +24,7 @@ pytest.importorskip("nilearn")
 def _anatomy_is_loaded_once():
     anatomy = phantom._load_anatomy()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phantom, "_load_anatomy", lambda: anatomy)
+        patch.setattr(phantom, "_load_anatomy", lambda volumes=False: anatomy)
         yield
 
 
@@ -53,13 +54,16 @@ def test_the_head_is_more_than_the_brain_and_darker_between(heads):
 
 
 def test_wider_ventricles_have_more_volume():
-    drawn = [phantom._render(phantom._load_anatomy(), mm, 0.7, np.random.default_rng(2))[1] for mm in (0.0, 3.0, 6.0)]
+    anatomy = phantom._load_anatomy()
+    drawn = [
+        phantom._render(anatomy, Atrophy(mm, 0.7, 0.0), np.random.default_rng(2)).ventricle_ml for mm in (0.0, 3.0, 6.0)
+    ]
     assert drawn[0] < drawn[1] < drawn[2]
 
 
 def test_a_cohort_of_heads_is_bids_and_synthetic(tmp_path, monkeypatch, capsys):
     coarse = list(synthetic_heads(4, 1, spacing_mm=8.0))
-    monkeypatch.setattr("monai_cae.data.heads.synthetic_heads", lambda *_: iter(coarse))
+    monkeypatch.setattr("monai_cae.data.heads.synthetic_heads", lambda *_, **__: iter(coarse))
     out = tmp_path / "out"
     assert main(["phantom", str(out), "--subjects", "4", "--seed", "1", "--head"]) == 0
     assert f"next: monai-cae prepare {out} PREPARED" in capsys.readouterr().out

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
-from io import FileIO
 
 import nibabel as nib
 import numpy as np
@@ -20,6 +20,8 @@ from monai_cae.data import (
     PlanesExtraction,
     SliceExtraction,
     SlicesExtraction,
+    audit_sets,
+    check_cohort,
     frame_lines,
 )
 from monai_cae.data.images import volumes
@@ -152,17 +154,15 @@ def test_patches_beside_the_brain_are_zeros(tmp_path):
 
 @pytest.fixture
 def read(monkeypatch):
-    """The bytes of each read of an .img, and how often one was opened."""
+    """The bytes of each read of voxels."""
     sizes: list[int] = []
+    real = os.preadv
 
-    class Counting(FileIO):
-        def readinto(self, buffer):
-            count = super().readinto(buffer)
-            if self.name.endswith(".img"):
-                sizes.append(count)
-            return count
+    def preadv(descriptor, buffers, position):
+        sizes.append(real(descriptor, buffers, position))
+        return sizes[-1]
 
-    monkeypatch.setattr(volumes, "FileIO", Counting)
+    monkeypatch.setattr(os, "preadv", preadv)
     return sizes
 
 
@@ -192,11 +192,11 @@ def test_planes_read_a_file_once_and_keep_little_of_it(tmp_path, noise, write_pa
 def test_a_packed_file_is_inflated_once(tmp_path, noise, monkeypatch, extraction):
     path = save(tmp_path / "a.nii.gz", noise(SHAPE))
     opened = []
-    inflate = volumes.gzip.GzipFile
-    monkeypatch.setattr(volumes.gzip, "GzipFile", lambda name: opened.append(name) or inflate(name))
+    inflate = volumes.InflatedFile
+    monkeypatch.setattr(volumes, "InflatedFile", lambda name: opened.append(name) or inflate(name))
     forget()
     images = [read_image(extraction, path) for _ in range(3)]
-    assert len(opened) == 3 + 1  # the header each time, the voxels once
+    assert len(opened) == 1
     expected = images[0].copy()
     for image in images:
         image[:] = 0  # whoever gets an image may change it
@@ -368,3 +368,29 @@ def test_voxels_of_another_size_are_told(tmp_path, noise):
         assert any(told in line for line in frame_lines(paths, extraction))
     assert not any("another size" in line for line in frame_lines(paths, PatchesExtraction(2.0, 12, patch=12)))
     assert not any("another size" in line for line in frame_lines(paths[:3], PLANES))
+
+
+@pytest.mark.parametrize(
+    "extraction",
+    [SlicesExtraction("axial", 30, 3, 10), PlanesExtraction(20, 30, 40), PatchesExtraction(1.0, 64, patch=16)],
+    ids=["slices", "planes", "patches"],
+)
+def test_audit_and_check_find_copies(tmp_path, extraction):
+    kind = extraction.kind
+    scans = [np.random.default_rng(number).integers(1, 4000, (64, 64, 64)).astype(np.int16) for number in range(9)]
+    scans[8] = scans[0].copy()
+    scans[8][:, :, 19] += 1  # of the first slice of each kind
+    scans[8][8:24, 24:40, 24:40] += 1  # and of the first patch
+    paths = [save(tmp_path / f"s{number}.nii", voxels) for number, voxels in enumerate(scans)]
+    items = [{"image": path, "subject": f"s{number}", "label": number % 2} for number, path in enumerate(paths)]
+    sets = items[0:3], items[3:6], items[6:9]
+    (leak,) = audit_sets(*sets, extraction=extraction).leaks
+    assert leak.check == f"Near-duplicate {kind}" and "s8" in leak.message and "s0" in leak.message
+    save(tmp_path / "s8.nii", scans[1])
+    assert [found.check for found in audit_sets(*sets, extraction=extraction).leaks] == ["Same pixels"]
+    checked = check_cohort([(f"s{number}", tmp_path / f"s{number}.nii") for number in range(9)], extraction=extraction)
+    copies = [scan.name for scan in checked.scans if any(f"same {kind} twice" in one for one in scan.problems)]
+    assert copies == ["s1", "s8"]
+    planes = ["axial"] * 3 if kind == "stack" else ["axial", "coronal", "sagittal"]
+    assert all([view.plane for view in scan.views] == planes for scan in checked.scans)
+    assert all(len(scan.sides) == 3 for scan in checked.scans)

@@ -91,6 +91,13 @@ def test_oasis_2(oasis_2):
     assert found.scans[5].image.parts[-4:-2] == ("OAS2_RAW_PART2", "OAS2_0003_MR3")
 
 
+def test_images_of_one_name_are_told_by_their_sessions(oasis_2, refused):
+    table = oasis_2 / "oasis_longitudinal.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")
+    with refused("1 of 6 images without a row in the table, such as OAS2_0003_MR3 "):
+        read_scans(oasis_2)
+
+
 def test_who_converts_counts_as_scanned_or_not_at_all(oasis_2, refused):
     as_scanned = load_cohort(oasis_2, controls="all")
     assert labels(as_scanned) == {"OAS2_0001_MR1": 0, "OAS2_0002_MR1": 1, "OAS2_0003_MR1": 0}
@@ -200,6 +207,20 @@ def test_oasis_3_takes_the_nearest_visit(oasis_3):
 
 
 @pytest.mark.parametrize(
+    ("written", "age"), [("65,5", 65.85), ("65.5", 65.85), ("89+", 89.35), ("", None), ("about 65", "refused")]
+)
+def test_ages_at_entry_as_people_write_them(tmp_path, refused, written, age):
+    images_of_oasis_3(tmp_path)
+    write(tmp_path / "cdr.csv", "OASISID;days_to_visit;CDRTOT", "OAS30001;0;0")
+    write(tmp_path / "demo.csv", "OASISID;AgeatEntry;GENDER", f"OAS30001;{written};1")
+    if age == "refused":
+        with refused(r"OAS30001: age at entry is 'about 65', not a number of years such as 74"):
+            read_scans(tmp_path)
+    else:
+        assert {s.name: s.age for s in read_scans(tmp_path).scans}["OAS30001_d0129"] == age  # 0.35 years later
+
+
+@pytest.mark.parametrize(
     ("change", "options", "message"),
     [
         (
@@ -207,7 +228,11 @@ def test_oasis_3_takes_the_nearest_visit(oasis_3):
             {},
             r"row 2: days_to_visit is 'first', not a num",
         ),
-        ({"CDR.csv": "OASISID,days_to_visit,CDRTOT\nOAS30001,1,7"}, {}, r"CDR is 7, not 0, 0\.5, 1, 2 or 3"),
+        (
+            {"CDR.csv": "OASISID,days_to_visit,CDRTOT\nOAS30001,1,7"},
+            {},
+            r", OAS30001 d0129: CDR is 7, not 0, 0\.5",
+        ),
         ({}, {}, r"no table of clinical visits in .*: put OASIS3_UDSb4_cdr\.csv or the ADRC clinical data there"),
         (
             {"CDR.csv": "OASISID,days_to_visit,CDRTOT\nOAS30001,1,0"},
@@ -395,14 +420,46 @@ def test_adni_in_dicom_is_told_to_be_converted_and_its_rows_can_be_saved(adni, t
     assert len((tmp_path / "adni.tsv").read_text().splitlines()) == 8
 
 
-@pytest.mark.parametrize("change", [("002_S_0295", "002_S_0413"), ("4/18/2006", "4/19/2006"), ('"F"', '"M"')])
-def test_an_image_that_is_listed_in_two_ways_is_refused(adni, refused, change):
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (("002_S_0295", "002_S_0413"), "subject"),
+        (("4/18/2006", "4/19/2006"), "Acq Date"),
+        (('"F"', '"M"'), "sex"),
+        (('"75"', '"76"'), "age"),
+    ],
+)
+def test_an_image_that_is_listed_in_two_ways_is_refused(adni, refused, change, what):
     header, first, *_ = (adni / "collection_4_01_2024.csv").read_text().splitlines()
     write(adni / "collection_new.csv", header, first)  # the same again is nothing
     assert len(read_scans(adni).scans) == 7
     write(adni / "collection_new.csv", header, first.replace(*change))
-    with refused(r"collection_new.csv, row 2: I101 was listed before with another subject, Acq Date or sex"):
+    with refused(rf"collection_new.csv, row 2: I101 was listed before with another {what}: delete the wrong row"):
         read_scans(adni)
+
+
+def test_the_list_of_a_search_is_a_list_of_images_too(adni):
+    before = [(scan.name, scan.image, scan.row["DX"], scan.age) for scan in read_scans(adni).scans]
+    table = adni / "collection_4_01_2024.csv"
+    head, *rows = table.read_text().splitlines()
+    for one, other in (("Image Data ID", "Image ID"), ("Subject", "Subject ID"), ("Acq Date", "Study Date")):
+        head = head.replace(f'"{one}"', f'"{other}"')
+    write(adni / "idaSearch_4_01_2024.csv", head, *(row.replace('"I', '"', 1) for row in rows))  # IDs as numbers
+    table.unlink()
+    assert [(scan.name, scan.image, scan.row["DX"], scan.age) for scan in read_scans(adni).scans] == before
+
+
+def test_ages_that_are_rounded_otherwise_are_told_and_blanks_filled_in(adni):
+    header, first, *_ = (adni / "collection_4_01_2024.csv").read_text().splitlines()
+    write(adni / "collection_older.csv", header, first.replace('"75"', '"74.6"').replace('"F"', '""'))
+    found = read_scans(adni)  # the older list comes second
+    assert {(scan.sex, scan.age) for scan in found.scans} == {("F", 75)}
+    line = (
+        "ages that lists of images give in two ways, less than a year apart (1): the first is taken: I101 75 and 74.6"
+    )
+    assert line in told(found)
+    write(adni / "collection_0.csv", header, first.replace('"75"', '""'))  # the first list knows no age
+    assert {scan.age for scan in read_scans(adni).scans} == {75}
 
 
 def test_a_date_that_may_be_another_is_refused(adni, refused):

@@ -20,7 +20,8 @@ NAMES = list("abcde")
 
 
 def tiles(images, names, marks, **others) -> list[Tile]:
-    return [Tile(*one, **others) for one in zip(images, names, marks, strict=True)]
+    shown = [[] if image is None else [image] for image in images]
+    return [Tile(*one, **others) for one in zip(shown, names, marks, strict=True)]
 
 
 def texts(figure: Figure) -> list[str]:
@@ -57,7 +58,7 @@ def test_marked_ones_come_first_and_are_framed():
 def test_anterior_is_up():
     image = np.zeros((8, 10))
     image[:, 5:] = 1  # the anterior half
-    (figure,) = contact_sheet([Tile(image, "a")])
+    (figure,) = contact_sheet([Tile([image], "a")])
     pixels = picture(figure).mean(axis=2)
     left, right, bottom, top = (round(100 * inch) for inch in figure.axes[0].images[0].get_extent())
     shown = pixels[len(pixels) - top + 3 : len(pixels) - bottom - 3, left + 3 : right - 3]
@@ -103,18 +104,19 @@ def test_missing_images_other_shapes_and_long_titles():
 @pytest.mark.parametrize(
     ("sides", "said"),
     [
-        ([("L", "A"), ("R", "S")], "letters at the edges: sides of the body"),
-        ([None, ("L", "A")], "letters at the edges: sides of the body (not recorded for 1, shown as stored)"),
-        ([None, None], "sides of the body not recorded, shown as stored"),
+        ([[("L", "A")], [("R", "S")]], "letters at the edges: sides of the body"),
+        ([[], [("L", "A")]], "letters at the edges: sides of the body (not recorded for 1, shown as stored)"),
+        ([[], []], "sides of the body not recorded, shown as stored"),
     ],
 )
 def test_classes_and_sides_stand_in_the_tiles(sides, said):
-    pair = [Tile(IMAGES[0], "a", group="AD", sides=sides[0]), Tile(IMAGES[1], "b", group="HC", sides=sides[1])]
+    pair = [Tile([IMAGES[0]], "a", group="AD", sides=sides[0]), Tile([IMAGES[1]], "b", group="HC", sides=sides[1])]
     (figure,) = contact_sheet(pair, about="axial slice 106")
     words = texts(figure)
     assert any(" ".join(word.split()) == f"axial slice 106; 1 AD, 1 HC; {said}" for word in words)
     assert [word for word in words if word in ("AD", "HC")] == ["AD", "HC"]
-    assert [word for word in words if word in list("LRAPSI")] == [side for both in sides if both for side in both]
+    letters = [letter for known in sides for both in known for letter in both]
+    assert [word for word in words if word in list("LRAPSI")] == letters
     picture(figure)
     axis, canvas = figure.axes[0], figure.canvas
     for image, side in zip(axis.images, sides, strict=True):
@@ -125,9 +127,9 @@ def test_classes_and_sides_stand_in_the_tiles(sides, said):
             if left <= text.get_position()[0] <= right and bottom <= text.get_position()[1] <= top
         ]
         letters = {text.get_text(): text.get_window_extent(canvas.get_renderer()) for text in inside if text.get_text()}
-        if side is not None:  # the one at the left edge, the other on top
-            assert letters[side[0]].x1 < figure.dpi * (left + right) / 2
-            assert letters[side[1]].y0 > figure.dpi * (bottom + top) / 2
+        for first, second in side:  # the one at the left edge, the other on top
+            assert letters[first].x1 < figure.dpi * (left + right) / 2
+            assert letters[second].y0 > figure.dpi * (bottom + top) / 2
 
 
 def test_a_clean_cohort_says_so():
@@ -139,8 +141,8 @@ def test_a_clean_cohort_says_so():
     ("arguments", "match"),
     [
         (([],), "not be empty"),
-        (([Tile(IMAGES[0, 0], "a")],), r"\(h, w\), not \(10,\)"),
-        (([Tile(IMAGES[0], "a")], "", "", 0), "columns must be 1 or more, not 0"),
+        (([Tile([IMAGES[0, 0]], "a")],), r"\(h, w\), not \(10,\)"),
+        (([Tile([IMAGES[0]], "a")], "", "", 0), "columns must be 1 or more, not 0"),
     ],
 )
 def test_refused(arguments, match):

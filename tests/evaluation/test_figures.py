@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation import figures, style
+from monai_cae.evaluation import figures, image_figures, style
 
 LABELS = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0]
 PROBABILITIES = [0.9, 0.8, 0.6, 0.3, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1]
@@ -29,8 +29,8 @@ HISTORY: dict[str, list[tuple[float, float]]] = {
 SCORES: dict[str, list[float]] = {"accuracy": [0.7, 0.8, 0.75], "f1": [0.6, 0.7, 0.65], "auc": [0.8, 0.9, 0.85]}
 ABOUT = "28 validation scans"
 FIGURES: dict[str, Callable[[str], Figure]] = {
-    "reconstructions": lambda note: figures.reconstructions(IMAGES, IMAGES / 2, note, ABOUT),
-    "feature_maps": lambda note: figures.feature_maps({f"Convolution {n}": IMAGES for n in range(6)}, note, ABOUT),
+    "reconstructions": lambda note: image_figures.reconstructions(IMAGES, IMAGES / 2, note, ABOUT),
+    "feature_maps": lambda note: image_figures.feature_maps({f"layer {n}": IMAGES for n in range(6)}, note, ABOUT),
     "training_curves": lambda note: figures.training_curves(HISTORY, note, {"best": 2, "fine-tuning starts": 3}, ABOUT),
     "roc_curve": lambda note: figures.roc_curve(LABELS, PROBABILITIES, note=note, about=ABOUT),
     "confusion_matrix": lambda note: figures.confusion_matrix(LABELS, PROBABILITIES, note=note, about=ABOUT),
@@ -95,7 +95,7 @@ def test_no_note_no_footer_but_a_title_with_whom_it_is_about(name: Any) -> None:
 def test_reconstructions_content() -> None:
     originals = np.full((3, 16, 16), 0.5)
     offsets = np.array([0.1, 0.01, 0.0])
-    figure = figures.reconstructions(originals, originals + offsets[:, None, None])
+    figure = image_figures.reconstructions(originals, originals + offsets[:, None, None])
     rows = np.array(axes(figure)[:9]).reshape(3, 3)
     assert len(axes(figure)) == 10, "nine images and the colour bar of the errors"
     assert [axis.get_title() for axis in rows[0]] == ["20.0 dB", "40.0 dB", "identical"]
@@ -111,7 +111,7 @@ def test_reconstructions_content() -> None:
 def test_reconstructions_are_upright() -> None:
     image = np.zeros((1, 16, 24))
     image[0, 1, -2] = 1.0
-    axis = axes(figures.reconstructions(image, image))[0]
+    axis = axes(image_figures.reconstructions(image, image))[0]
     picture = pixels(axis)
     row, column = np.unravel_index(picture.argmax(), picture.shape)
     assert row < 0.2 * picture.shape[0], "the anterior end is on top"
@@ -127,7 +127,7 @@ def test_reconstructions_are_upright() -> None:
 def test_scale_of_the_errors(everywhere: float, in_one_pixel: float, ceiling: float) -> None:
     outputs = np.full((1, 50, 50), everywhere)
     outputs[0, 0, 0] = in_one_pixel
-    axis = axes(figures.reconstructions(np.zeros((1, 50, 50)), outputs))[2]
+    axis = axes(image_figures.reconstructions(np.zeros((1, 50, 50)), outputs))[2]
     assert axis.images[0].get_clim() == (0, pytest.approx(ceiling))
 
 
@@ -142,7 +142,7 @@ def test_scale_of_the_errors(everywhere: float, in_one_pixel: float, ceiling: fl
 )
 def test_reconstructions_refuse(originals: Any, outputs: Any, message: Any) -> None:
     with pytest.raises(MonaiCaeError, match=message):
-        figures.reconstructions(originals, outputs)
+        image_figures.reconstructions(originals, outputs)
 
 
 def tile(axis: Any, row: int, column: int, size: int) -> NDArray[np.float64]:
@@ -159,7 +159,7 @@ def test_feature_maps_show_the_sixteen_most_active_channels_in_order() -> None:
     for channel in range(17):
         x, y = divmod(channel % 16, 4)
         maps[channel, x, y] += channel + 1
-    axis = axes(figures.feature_maps({"Convolution 1": maps}))[0]
+    axis = axes(image_figures.feature_maps({"Convolution 1": maps}))[0]
     for place, channel in enumerate(range(16, 0, -1)):
         shown = tile(axis, *divmod(place, 4), 4)
         x, y = divmod(channel % 16, 4)
@@ -168,7 +168,7 @@ def test_feature_maps_show_the_sixteen_most_active_channels_in_order() -> None:
 
 
 def test_feature_maps_titles_sizes_and_unused_places() -> None:
-    figure = figures.feature_maps({"Convolution 1": np.ones((32, 8, 6)), "b": IMAGES, "c": IMAGES, "d": IMAGES})
+    figure = image_figures.feature_maps({"Convolution 1": np.ones((32, 8, 6)), "b": IMAGES, "c": IMAGES, "d": IMAGES})
     assert [axis.get_title() for axis in axes(figure) if axis.axison] == ["Convolution 1", "b", "c", "d"]
     assert axes(figure)[0].get_xlabel() == "16 of 32 channels, 8 \N{MULTIPLICATION SIGN} 6"
     assert axes(figure)[1].get_xlabel() == "5 of 5 channels, 16 \N{MULTIPLICATION SIGN} 16"
@@ -179,7 +179,7 @@ def test_dead_channels_come_last_and_are_black() -> None:
     maps = np.full((3, 8, 8), 9.0)
     maps[2] = 0.0
     maps[2, 4, 4] = 0.001
-    axis = axes(figures.feature_maps({"layer": maps}))[0]
+    axis = axes(image_figures.feature_maps({"layer": maps}))[0]
     assert tile(axis, 0, 0, 8).max() == 1
     assert (tile(axis, 0, 1, 8) == 0).all()
     assert (tile(axis, 0, 2, 8) == 0).all()
@@ -190,7 +190,7 @@ def test_dead_channels_come_last_and_are_black() -> None:
 )
 def test_feature_maps_refuse(maps: Any, message: Any) -> None:
     with pytest.raises(MonaiCaeError, match=message):
-        figures.feature_maps(maps)
+        image_figures.feature_maps(maps)
 
 
 def test_no_axis_shows_scores_above_one() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from monai_cae.networks import ConvEncoder, EncoderClassifier
-from monai_cae.networks.pooling import MaxPool, MeanPool
+from monai_cae.networks.pooling import MaxPool, MeanOfTwo, MeanPool
 
 
 class OnCuda(torch.Tensor):
@@ -56,19 +56,37 @@ def test_deterministic_pooling_on_a_gpu_has_no_kernel_that_adds_up_in_any_order(
 
 @pytest.mark.parametrize("size", [(4, 6, 8), (5, 7, 9)], ids=str)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d], ids=str)
-def test_deterministic_maxima_of_volumes_on_a_gpu_are_the_same_bits(size, layout, deterministic):
+@pytest.mark.parametrize(("places", "padding"), [(2, 0), (3, 1)])
+def test_deterministic_maxima_of_volumes_on_a_gpu_are_the_same_bits(size, layout, places, padding, deterministic):
     """Numbers from 0 to 2, so most maxima are there several times: the same one gets the gradient."""
     drawn = torch.randint(3, (2, 3, *size)).float().contiguous(memory_format=layout)
-    upstream, found = torch.randn(2, 3, *(side // 2 for side in size)), []
+    upstream = torch.randint(9, (2, 3, *((side + padding) // 2 for side in size))).float()  # sums in any order
+    found = []
     for kind in (torch.Tensor, OnCuda):
         x = drawn.clone().as_subclass(kind).requires_grad_()
         with Kernels() as kernels:
-            pooled = MaxPool(3)(x)
+            pooled = MaxPool(3, places, padding)(x)
             (pooled * upstream).sum().backward()
         found.append((pooled.as_subclass(torch.Tensor).detach(), x.grad.as_subclass(torch.Tensor)))
         assert any("max_pool3d" in name for name in kernels.names) == (kind is torch.Tensor)
     for ours, expected in zip(found[1], found[0], strict=True):
         assert torch.equal(ours, expected)
+
+
+def test_deterministic_means_of_volumes_on_a_gpu_have_kernels_that_add_up_in_order(deterministic):
+    drawn, found = torch.randn(2, 3, 5, 6, 7, dtype=torch.float64), []
+    upstream = torch.randn(2, 3, 2, 3, 3, dtype=torch.float64)
+    for kind in (torch.Tensor, OnCuda):
+        x = drawn.clone().as_subclass(kind).requires_grad_()
+        with Kernels() as kernels:
+            pooled = MeanOfTwo(3)(x)
+            (pooled * upstream).sum().backward()
+        found.append((pooled.as_subclass(torch.Tensor).detach(), x.grad.as_subclass(torch.Tensor)))
+        assert any("avg_pool3d" in name for name in kernels.names) == (kind is torch.Tensor)
+    by_hand = drawn[..., :4, :6, :6].reshape(2, 3, 2, 2, 3, 2, 3, 2).mean((3, 5, 7))
+    for pooled, grad in found:
+        torch.testing.assert_close(pooled, by_hand)
+        torch.testing.assert_close(grad, found[0][1])
 
 
 @pytest.mark.parametrize("size", [(8, 12), (8, 12, 8)], ids=["2d", "3d"])

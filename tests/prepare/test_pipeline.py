@@ -13,11 +13,13 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from monai_cae.data.heads import synthetic_heads
+from monai_cae.data.images.planes import closest_view
 from monai_cae.data.template import FRAME_SHAPE, frame_affine
 from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare import PrepareSettings, RawScan, brain, prepare_scan, write_transform
 from monai_cae.prepare.bias import bias_field
 from monai_cae.prepare.grids import matrix_of
+from monai_cae.prepare.pipeline import given_brain
 
 sitk = pytest.importorskip("SimpleITK")
 pytest.importorskip("nilearn")
@@ -157,6 +159,16 @@ def test_what_is_no_volume_of_a_head_is_refused(voxels, spacing, message):
 def test_a_scan_that_does_not_record_its_orientation_is_refused():
     with pytest.raises(MonaiCaeError, match="it does not record its orientation: say with --orientation"):
         prepare_scan(RawScan(GREY, np.diag([3.0, 3, 3, 1]), "it", oriented=False))
+
+
+@pytest.mark.parametrize("codes", ["RAS", "PIR", "LSA", "IPL"])
+def test_a_mask_may_be_stored_along_other_axes_than_its_scan(scan, mask, head, codes):
+    image = nib.Nifti1Image(mask.voxels, mask.affine)
+    wanted = nib.orientations.axcodes2ornt(tuple(codes))
+    image = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), wanted))
+    other = replace(mask, voxels=np.asarray(image.dataobj), affine=image.affine)
+    view = closest_view(scan.voxels.shape, scan.affine)
+    np.testing.assert_array_equal(given_brain(other, scan, view), view.turned(head.brain))
 
 
 def test_masks_that_are_no_brain_of_this_head_are_refused(scan, mask):

@@ -173,7 +173,7 @@ def test_a_network_of_volumes_without_a_place_warns_in_every_row(tmp_path):
     assert predict(oasis, raw, tmp_path / "out") == 0
     (row,) = rows_of(tmp_path / "out" / "predictions.csv").values()
     assert row["warnings"] == (
-        "the training's volumes record no place, as OASIS-1's processed ones: this slice may lie up to 5 mm off"
+        "the training's volumes record no place, as OASIS-1's processed ones: what is seen may lie up to 5 mm off"
     )
 
 
@@ -190,6 +190,21 @@ def test_covariates_come_from_the_rows_of_the_sessions(tmp_path):
     assert logits["sub-P3_ses-visit1"] == pytest.approx(logits["sub-P2_ses-visit1"], abs=1e-3)
     assert rows["sub-P2_ses-visit1"]["warnings"] == "age is not known: taken to be average"
     assert rows["sub-P3_ses-visit1"]["warnings"] == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (("--slice-indx", "3"), "unknown setting --slice_indx: did you mean --slice_index?"),
+        (("--slice-index", "7"), "was trained with slice_index 106, not 7"),
+        (("--channels", "[4,8]"), "model.pt"),
+        (("--threshold", "high"), "threshold must be"),
+    ],
+)
+def test_settings_that_can_t_predict_are_told_before_anything_is_prepared(model, tmp_path, settings, message):
+    raw = write_scans(tmp_path / "raw", {"S0": (500, "")})
+    assert message in mistake(predict, model, raw, tmp_path / "out", *settings)
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_of_the_preparation_need_it(model, tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from monai_cae.data.template import FRAME_SHAPE, frame_affine
 from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare import PrepareSettings
 from monai_cae.prepare.cohort import prepare_cohort
+from monai_cae.prepare.masks import read_mask
 from monai_cae.prepare.sources import Wanted, find_sources
 
 TESTS = Path(fake_preparation.__file__).parent
@@ -217,7 +219,13 @@ if __name__ == "__main__":
 def test_killing_loses_the_scan_in_work_and_nothing_else(tmp_path, number):
     scans, out, go = write_scans(tmp_path / "in", 500, WAIT, 500), tmp_path / "out", tmp_path / "go"
     (tmp_path / "run.py").write_text(_RUN)
-    environment = {**os.environ, "MAY_GO_ON": str(go), "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"}
+    (tmp_path / "tmp").mkdir()
+    environment = {
+        **os.environ,
+        "MAY_GO_ON": str(go),
+        "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
+        "TMPDIR": str(tmp_path / "tmp"),
+    }
     command = [sys.executable, str(tmp_path / "run.py"), str(scans), str(out)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     waiting = Path(f"{go}.pid")
@@ -235,7 +243,24 @@ def test_killing_loses_the_scan_in_work_and_nothing_else(tmp_path, number):
     go.touch()
     assert subprocess.run(command, env=environment, check=False).returncode == 0
     assert verdicts(out) == {"sub-S00": "pass", "sub-S01": "pass", "sub-S02": "pass"}
-    assert not list(out.rglob(".*-unfinished-*"))
+    assert not list(out.rglob(".*-unfinished-*")) and not (out / ".brain.lock").exists()
+    assert not list((tmp_path / "tmp").glob("monai-cae-*"))
+
+
+def test_a_mask_lies_on_the_axes_that_were_said_of_its_scan(tmp_path):
+    """Scan and mask record the same wrong axes; --orientation puts both right, and no other mask fits."""
+    scans = write_scans(tmp_path / "in", 500)
+    (path,) = scans.glob("*.nii.gz")
+    shutil.copy(path, tmp_path / "mask.nii.gz")
+    wanted = Wanted(mask=tmp_path / "mask.nii.gz", orientation="PIR")
+    scan = find_sources(scans, wanted).scans[0]
+    mask = read_mask(scan.mask, scan.name, scan.path, scan.orientation)
+    np.testing.assert_array_equal(mask.affine, scan.read().affine)
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(image.dataobj[::-1], image.affine @ np.diag([-1, 1, 1, 1])), tmp_path / "mask.nii.gz")
+    with pytest.raises(MonaiCaeError, match="the mask of sub-S00 has another grid than the scan, whose axes were said"):
+        read_mask(scan.mask, scan.name, scan.path, scan.orientation)
+    assert read_mask(scan.mask, scan.name, scan.path).affine[0, 0] < 0  # without it each file says where it lies
 
 
 def test_bids_sessions_keep_their_rows(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -145,6 +146,28 @@ def test_who_converts_is_known_by_the_prepared_sessions(tmp_path):
     assert [(scan.row.row["Group"], scan.row.cdr) for scan in sources.scans] == [
         ("Converted", 0), ("Converted", 0.5), ("Demented", 0.5),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "only", "visits"),
+    [
+        (oasis_2, "", {"OAS20001_ses-MR1": "1", "OAS20001_ses-MR3": "3", "OAS20002_ses-MR1": "1"}),
+        (oasis_2, "_MR1", {"OAS20001_ses-MR1": "1", "OAS20002_ses-MR1": "1"}),  # the same in every row
+        (adni, "", {"002S0295_ses-d0000": "sc", "002S0295_ses-d0379": "m12", "003S4081_ses-d0000": "v02"}),
+    ],
+)
+def test_a_visit_that_does_not_name_the_session_is_carried_over(tmp_path, make, only, visits):
+    study = tmp_path / "study"
+    make(study)
+    if only:
+        table = study / "oasis_longitudinal.csv"
+        head, *rows = table.read_text().splitlines()
+        write(table, head, *(row for row in rows if only in row))
+        shutil.rmtree(study / "OAS2_RAW_PART2")
+    prepare_cohort(find_sources(study), tmp_path / "out", prepare=fake)
+    assert {scan.name: scan.row["Visit"] for scan in read_scans(tmp_path / "out").scans} == {
+        f"sub-{name}": visit for name, visit in visits.items()
+    }
 
 
 def test_days_between_scan_and_visit_are_asked_for(tmp_path):

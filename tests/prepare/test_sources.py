@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import traceback
+import unicodedata
 from pathlib import Path
 
 import nibabel as nib
@@ -68,6 +69,31 @@ def test_subjects_that_may_be_one_person_are_asked_about(tmp_path):
         find_sources(tmp_path)
     found = find_sources(tmp_path, asked(subject_pattern=r"(S\d+)"))
     assert names(found) == ["sub-S01_ses-a", "sub-S01_ses-b", "sub-S02_ses-a", "sub-S03_ses-a"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])  # macOS writes ü as two characters
+def test_umlauts_become_the_letters_that_bids_has(tmp_path, form):
+    for name in ("Jörg", "Jürg", "Weiß", "Øst"):
+        nifti(tmp_path / f"{unicodedata.normalize(form, name)}.nii.gz")
+    found = find_sources(tmp_path)
+    assert names(found) == ["sub-Jorg", "sub-Jurg", "sub-Ost", "sub-Weiss"]
+    (note,) = (note for note in found.notes if note.text == "labels of BIDS have no umlauts and accents")
+    assert "Jörg -> sub-Jorg" in unicodedata.normalize("NFC", note.line())
+
+
+def test_two_persons_whose_labels_would_be_one_are_refused(tmp_path):
+    for name in ("Müller", "Muller"):
+        nifti(tmp_path / f"{name}.nii.gz")
+    with pytest.raises(MonaiCaeError, match=r"M.ller and M.ller would both be sub-Muller: rename one"):
+        find_sources(tmp_path)
+
+
+def test_names_in_other_letters_need_a_pattern(tmp_path):
+    for name in ("Иван1", "Пётр2"):
+        nifti(tmp_path / f"{name}.nii.gz")
+    with pytest.raises(MonaiCaeError, match=r"letters that a BIDS label can't have.*--subject-pattern"):
+        find_sources(tmp_path)
+    assert names(find_sources(tmp_path, asked(subject_pattern=r"(\d+)"))) == ["sub-1", "sub-2"]
 
 
 def test_masks_beside_the_scans_are_no_scans(tmp_path):
@@ -216,7 +242,7 @@ def prepared_already(root: Path) -> Path:
 
 def same_label(root: Path) -> Path:
     nifti(root / "A1.nii.gz")
-    nifti(root / "Aé1.nii.gz")
+    nifti(root / "Á1.nii.gz")
     return root
 
 
@@ -233,7 +259,7 @@ def two_in_one_folder(root: Path) -> Path:
         (notes_only, "no scan in .*mri_convert"),
         (mixed, "34 DICOM files and 1 NIfTI or Analyze images are mixed"),
         (prepared_already, "has been prepared already: monai-cae cohort"),
-        (same_label, "A1 and Aé1 would both be sub-A1"),
+        (same_label, "A1 and Á1 would both be sub-A1"),
         (two_in_one_folder, "several images in .*: leave one scan in each folder"),
         (lambda root: root / "nothing", "nothing at .*: give a scan or a folder of scans"),
         (

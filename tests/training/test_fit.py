@@ -12,6 +12,7 @@ from tiny import CONFIGS, mistake
 
 from monai_cae.cli import main
 from monai_cae.training import PrecisionInferer
+from monai_cae.training.engines import image_cache
 from monai_cae.training.stages import fit as fitting
 
 TINY = ["--image_size", "32", "--batch_size", "4", "--precision", "float32", "--device", "cpu"]
@@ -48,6 +49,14 @@ def test_batch_and_image_fill_what_is_free(monkeypatch, capsys, tmp_path):
     assert Path(shlex.split(lines[-1])[7]).samefile(CONFIGS / "pretrain.json") and not list(tmp_path.iterdir())
 
 
+def test_it_tells_how_many_images_stay_in_memory(monkeypatch, capsys):
+    monkeypatch.setattr(image_cache, "host_memory", lambda: (300 * 2**20, 2**30))
+    _, lines = fit(capsys, *TINY, "--cache_share", "0.25")
+    mib = 75 * 2**20  # of images of 32 x 32
+    counts = f"{mib // 2048:,} images in 16 bits stay in memory, {mib // 4096:,} in float32"
+    assert f"cache: {counts} (0.07 GiB); more are read from disk" in lines
+
+
 def test_next_command_has_what_fits_where_the_given_does_not(monkeypatch, capsys):
     free(monkeypatch, 100)
     rows, lines = fit(capsys, *TINY, "--batch-size", "400", "--run_name", "a b")
@@ -55,6 +64,32 @@ def test_next_command_has_what_fits_where_the_given_does_not(monkeypatch, capsys
     assert rows["given"] == (400, 32, "does not fit") and 0 < batch < 100
     options = shlex.split(lines[-1])
     assert options[options.index("--batch_size") + 1] == str(batch) and "a b" in options
+
+
+def test_batch_that_does_not_fit_is_told_in_parts(monkeypatch, capsys):
+    free(monkeypatch, 100)
+    rows, lines = fit(capsys, *TINY, "--batch-size", "96")
+    most = rows["largest batch_size"][0]
+    part = max(size for size in range(1, most + 1) if 96 % size == 0)
+    told = f"steps of 96 images, in parts: --batch_size {part} --accumulate {96 // part}"
+    assert lines[-2] == f"{told}; --activation_checkpointing true takes less memory, too"
+    more, _ = fit(capsys, *TINY, "--batch-size", "96", "--activation_checkpointing", "true")
+    # of 100 MiB / 1.5, less the weights: 307 instead of 592 numbers for a pixel, see test_recomputation.py
+    assert 1.7 < more["largest batch_size"][0] / most < 2.1
+    _, lines = fit(capsys, *TINY, "--batch-size", "96", "--accumulate", "2", "--activation_checkpointing", "true")
+    found = re.fullmatch(r"steps of 96 images, in parts: --batch_size (\d+) --accumulate (\d+)", lines[-2])
+    assert found and int(found[1]) * int(found[2]) == 2 * 96
+
+
+def test_encoders_of_volumes_fit_by_their_own_sizes(monkeypatch, capsys):
+    free(monkeypatch, 4000)
+    extraction = "{'_target_': 'monai_cae.data.VolumeExtraction', 'size': '@image_size'}"
+    encoder = "{'_target_': 'monai_cae.networks.ResNetEncoder', 'spatial_dims': 3, 'depth': 18}"
+    given = ["--extraction", extraction, "--network_def#encoder", encoder, "--network_def#hidden", "[]"]
+    rows, _ = fit(capsys, "train", *TINY, *given)
+    # 33,160,000 parameters by themselves, see test_resnet_and_densenet.py; their gradients, moments, the best epoch's
+    assert 1.5 * 5 * 4 * 33_160_000 / 2**30 < float(rows["given"][2].split()[0]) < 1.5 * 6 * 4 * 33_160_000 / 2**30
+    assert rows["largest image_size"][1] % 32 == 0
 
 
 def test_nothing_fits(monkeypatch, capsys):

@@ -90,6 +90,27 @@ def test_weights_minimise_the_penalised_loss_of_standardised_features(items, net
     assert made.tracked.logged == {**fitted, "step": 1}
 
 
+def test_of_a_number_it_is_ridge_regression_in_units_of_the_training_sets_sd(items):
+    torch.manual_seed(1)
+    made = {"encoder": ConvEncoder(channels=(2, 3)), "spatial_size": (8, 8), "hidden": [], "pooling": 1}
+    network = EncoderClassifier(**made, covariates=["age", "sex"], number=True)
+    network.head.set_units(74.0, 8.0)
+    ages = np.random.default_rng(3).normal(70, 6, len(items))
+    items = [{**item, "label": torch.tensor([age])} for item, age in zip(items, ages, strict=True)]
+    probe(items, network, penalty={"code": 30, "histogram": 3, "covariates": 2}).run()
+    images, covariates = (torch.stack([item[key] for item in items]) for key in ("image", "covariates"))
+    with torch.no_grad():
+        seen = network.summarise(network.encoder(images), images)
+    features = np.c_[seen.double().numpy(), covariates.numpy()]
+    x = np.c_[(features - features.mean(axis=0)) / features.std(axis=0), np.ones(len(items))]
+    z = (ages - 74) / 8
+    # the normal equations of half the squared errors and half the penalties; the intercept has none
+    weights = np.linalg.solve(x.T @ x + np.diag([30, 30, 30, 2, 2, 0]), x.T @ z)
+    with torch.no_grad():
+        predicted = network.eval()(images, covariates)[:, 0].numpy()
+    np.testing.assert_allclose(predicted, 74 + 8 * (x @ weights), rtol=1e-4)
+
+
 def test_encoder_stays(items, network):
     before = {name: tensor.clone() for name, tensor in network.encoder.state_dict().items()}
     probe(items, network).run()

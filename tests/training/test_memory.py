@@ -113,6 +113,22 @@ def test_what_is_counted_is_what_tensors_take():
     assert predicted == 4 * (20 + 100 * (3 + 5 + 5))
 
 
+def test_gradients_that_are_added_up_stay_while_the_next_batch_is_computed():
+    """By hand, for one linear layer: 300 x 500 weights and 500 biases four times; their gradients, twice while the new
+    ones are added to the old. Images and outputs are small."""
+    network, weights = nn.Linear(300, 500), 300 * 500 + 500
+
+    def batch():
+        return torch.zeros(2, 300), torch.zeros(2, 500), (), {}
+
+    def counted(accumulate: bool) -> int:
+        loss = nn.MSELoss()
+        return count_step(network, lambda image, call: call(image), batch, loss, "cpu", accumulate) // 4
+
+    assert 5 * weights <= counted(False) <= 5 * weights + 10_000
+    assert 6 * weights - 1000 <= counted(True) <= 6 * weights + 10_000
+
+
 @pytest.mark.parametrize("most", [0, 1, 2, 5, 31, 32, 33, 1000])
 @pytest.mark.parametrize("start", [1, 7, 32, 4096])
 def test_largest_that_fits_is_found_to_a_thirty_second(most, start):

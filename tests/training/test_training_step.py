@@ -265,6 +265,64 @@ def test_what_cannot_be_recorded_is_said_once_and_trained_all_the_same(
         engine("graph").run()
 
 
+def plain() -> nn.Module:
+    """Without batch norm and dropout, whose numbers depend on how a batch is divided."""
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+
+
+def in_groups(accumulate: int, *sizes: int, epochs: int = 3) -> tuple[dict[str, torch.Tensor], list[float]]:
+    """Weights and losses; SGD, as Adam would hide gradients that are too small."""
+    drawn = {name: tensor.double() for name, tensor in batches(sum(sizes))[0].items()}
+    parts = zip(*(tensor.split(sizes) for tensor in drawn.values()), strict=True)
+    data = [dict(zip(drawn, part, strict=True)) for part in parts]
+    torch.manual_seed(5)
+    options = {"optimizer": "SGD", "network": plain(), "accumulation_steps": accumulate}
+    engine, losses = trainer("off", data, epochs, **options), []
+    engine.optimizer.param_groups[0]["lr"] = 0.1
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda one: losses.append(one.state.output["loss"].item()))
+    engine.run()
+    return engine.network.state_dict(), losses
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "parts", "whole"),
+    [
+        (2, (3, 3, 3, 3), (6, 6)),
+        (3, (2, 2, 2, 2), (6, 2)),  # the last group is of one batch
+        (2, (4, 4, 4, 1), (8, 5)),  # the last batch is smaller
+        (4, (4, 4, 1), (9,)),
+        (9, (1,) * 9, (9,)),
+    ],
+)
+def test_gradients_that_are_added_up_are_those_of_one_batch(accumulate, parts, whole):
+    found, losses = in_groups(accumulate, *parts)
+    expected, _ = in_groups(1, *whole)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-12, atol=1e-12)
+    assert len(losses) == 3 * len(parts)
+
+
+def test_losses_of_batches_whose_gradients_are_added_up_are_their_own():
+    _, expected = in_groups(1, 3, 3, 1, epochs=1)
+    _, found = in_groups(3, 3, 3, 1, epochs=1)
+    assert found[0] == pytest.approx(expected[0]) and found[1] < 10 * expected[1]
+    (before,) = in_groups(1, 7, epochs=1)[1]
+    assert sum(3 * loss for loss in found[:2]) + found[2] == pytest.approx(7 * before)  # all of the first weights
+
+
+def test_handlers_between_the_parts_of_a_step_run_in_every_batch_and_amp_is_refused():
+    fired = []
+    engine = trainer("off", batches(4, 4, 2), 1, accumulation_steps=2)
+    for part in ("FORWARD", "LOSS", "BACKWARD", "MODEL"):
+        event = IterationEvents[f"{part}_COMPLETED"]
+        engine.add_event_handler(event, lambda one, event=event: fired.append(event))
+    engine.run()
+    assert len(fired) == 12 and len({*fired[:4]}) == 4 and fired[:4] == fired[4:8]
+    engine.compile = True
+    with pytest.raises(MonaiCaeError, match="accumulate is not for a trainer with an amp or compile of its own"):
+        engine.run()
+
+
 @pytest.fixture(scope="module")
 def settings() -> dict:
     """Batches of 5, 5 and 2; enough epochs for both shapes to be recorded."""

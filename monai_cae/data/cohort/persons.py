@@ -49,6 +49,8 @@ _CONVERTED = (
     (re.compile(r"[_-]mr[_-]?(?=d\d)"), "_"),
     (re.compile(r"(?:^|[_-])(?:bl|baseline|sc|screening)$"), "_m0"),
 )
+_COMPACT_OASIS = re.compile(r"oas(?:is)?[_-]?([12])[_-]?(\d{4})(?:[_-]?mr\d+)?")
+_COMPACT_ADNI = re.compile(r"(?:adni[_-]?)?(\d{3})[_-]?s[_-]?(\d{4,5})")
 _BIDS_ENTITIES = re.compile(r"^sub-([A-Za-z0-9]+)(?:_ses-([A-Za-z0-9]+))?(?:_|$)")
 
 
@@ -63,6 +65,21 @@ def person(name: str) -> str:
     """One spelling for all scans of a subject: no session at the end, no "sub-", no surrounding spaces, lower case, and
     umlauts as one letter (macOS makes two)."""
     return folded(split_session(name)[0]).removeprefix("sub-")
+
+
+def spellings(name: str) -> set[str]:
+    """The ways in which a person of a known study is written, as `person` has them; of other names the one.
+
+    What programs make of an ID as they write BIDS has no punctuation: OAS1_0001 is "sub-OAS10001", or Clinica's
+    "sub-OASIS10001", and 002_S_0295 is "sub-002S0295" or "sub-ADNI002S0295".
+    """
+    own = person(name)
+    if found := _COMPACT_OASIS.fullmatch(own):
+        return {own, f"oas{found[1]}_{found[2]}", f"oas{found[1]}{found[2]}", f"oasis{found[1]}{found[2]}"}
+    if found := _COMPACT_ADNI.fullmatch(own):
+        site, number = found.groups()
+        return {own, f"{site}_s_{number}", f"{site}s{number}", f"adni{site}s{number}"}
+    return {own}
 
 
 def folded(name: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from monai_cae.data.cohort.persons import person
+from monai_cae.data.cohort.persons import person, spellings
 from monai_cae.data.scan import BadScan
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
@@ -43,9 +43,12 @@ def is_pseudonym(subject: str) -> bool:
 
 
 def names_of(subject: str) -> set[str]:
-    """A subject's name and, if a key exists, its pseudonym; makes no key."""
-    known = not is_pseudonym(subject) and (KEY_VARIABLE in os.environ or key_file().is_file())
-    return {subject, pseudonym(subject)} if known else {subject}
+    """The spellings of a subject's name and, if a key exists, their pseudonyms; makes no key."""
+    if is_pseudonym(subject):
+        return {subject}
+    names = spellings(subject)
+    known = KEY_VARIABLE in os.environ or key_file().is_file()
+    return names | {pseudonym(name) for name in names} if known else names
 
 
 def hash_subject(subject: str) -> str:

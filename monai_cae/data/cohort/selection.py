@@ -71,6 +71,8 @@ class Labels(Protocol):
     @property
     def classes(self) -> Mapping[float, str]: ...  # label -> what somebody with it is called
     @property
+    def fewest(self) -> int: ...  # subjects of a cohort that is split
+    @property
     def tells(self) -> Collection[str]: ...  # columns that tell the label, and can't be covariates
 
     def select(self, scans: Sequence[Scan], *, sessions: str, missing_codes: Any, **rules: Any) -> Cohort:
@@ -87,6 +89,7 @@ class PatientsAndControls:
     """The labels 1 and 0."""
 
     name = "diagnosis"
+    fewest = 0  # of which both classes have some: the split says whether they are enough
     classes: Mapping[float, str] = {1: "patient", 0: "control"}
     tells: Collection[str] = ("cdr", "label")
 

@@ -30,7 +30,7 @@ ROLES = {
     "age": ("age", "age_at_scan", "age_at_visit", "age at visit", "ageatentry"),
     "sex": ("m/f", "sex", "gender", "ptgender"),
 }  # fmt: skip
-_SCANS = (
+SCAN_IDS = (
     "image data id", "image_id", "scan_id", "scan", "mr_id", "mr id", "mri id", "mr_session", "session_label",
     "experiment_id", "label",
 )  # fmt: skip
@@ -120,8 +120,10 @@ def subjects_in(
     subject_pattern: str = "",
     missing_codes: Any = MISSING_CODES,
     sex_codes: str = "",
+    joined: bool = False,
 ) -> Table:
-    """`read_subjects` of what has been read, or joined; errors call it `path`."""
+    """`read_subjects` of what has been read. Errors call it `path`, and rows by their numbers or, where they were
+    `joined` from several tables, by subject and session."""
     rows = [row for _, row in cells.rows]
     if not rows:
         raise MonaiCaeError(f"{path} has no rows: name another --table")
@@ -137,7 +139,10 @@ def subjects_in(
     sexes = _sexes(rows, roles.get("sex", ""), sex_codes, missing, path, notes)
     unique_id = next((column for column in ids if len({row[column] for row in rows}) == len(rows)), "")
     reading = _Reading(roles, ids, unique_id, len(set(owners)) < len(rows), missing, sexes)
-    scans = [reading.scan(row, f"{path}, row {number}") for number, row in cells.rows]
+    scans = [
+        reading.scan(row, f"{path}, {owner} {row.get('session', '')}".strip() if joined else f"{path}, row {number}")
+        for (number, row), owner in zip(cells.rows, owners, strict=True)
+    ]
     _note_ages(rows, roles, notes)
     scans, guessed = name_persons(scans, subject_pattern, str(path))
     for name, count in Counter(scan.name for scan in scans).items():
@@ -201,7 +206,9 @@ def _roles(names: list[str], given: Mapping[str, str], path: Path) -> dict[str, 
 def _id_columns(cells: Cells) -> tuple[list[str], list[str]]:
     """Columns that may hold the IDs of persons, by their names, the best first; and those of scans: unique IDs."""
     by_lower = {name.lower(): name for name in cells.columns}
-    persons, scans = ([by_lower[alias] for alias in names if alias in by_lower] for names in (ROLES["subject"], _SCANS))
+    persons, scans = (
+        [by_lower[alias] for alias in names if alias in by_lower] for names in (ROLES["subject"], SCAN_IDS)
+    )
     return persons, [name for name in scans if len({row[name] for _, row in cells.rows} - {""}) == len(cells.rows)]
 
 
@@ -309,7 +316,7 @@ class _Reading:
             subject=name,
             session=session,
             cdr=cdr,
-            age=_age(self.text(row, "age"), self.roles.get("age", "age"), where),
+            age=read_age(self.text(row, "age"), self.roles.get("age", "age"), where),
             sex=self.sexes.get(self.text(row, "sex").casefold(), ""),
             covariates={key: value for key, value in numbers.items() if value is not None},
             row=row,
@@ -329,7 +336,8 @@ class _Reading:
         return scan if self.repeated else ""
 
 
-def _age(text: str, column: str, where: str) -> float | None:
+def read_age(text: str, column: str, where: str) -> float | None:
+    """Years; None for a blank. MonaiCaeError, with the column and `where`, for what is no age."""
     if not text:
         return None
     match = _AGE.fullmatch(text)

@@ -1,7 +1,7 @@
 """Check every scan of a cohort before training: continues after a broken file, and says what is unusual.
 
-What is usual is the cohort's own median, so no scan needs to be known as good. Left and right can't be told from a
-single axial or coronal slice, and are not judged.
+What is usual is the cohort's own median, so no scan needs to be known as good. Left and right can't be told from an
+axial or coronal slice, and are not judged.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import PLACE_MM, Frame, frame_lines, frame_of
 from monai_cae.data.images.planes import plane_axis
 from monai_cae.data.images.readers import read_image
+from monai_cae.data.images.views import View
 from monai_cae.data.images.volumes import find_volume
 from monai_cae.data.texts import listed
 from monai_cae.errors import MonaiCaeError
@@ -47,7 +48,7 @@ _WORDS = {
     "99th percentile": ("brightness", "99th percentile of the non-zero pixels"),
     "brightest pixel": ("bright spot", "brightest pixel relative to the 99th percentile"),
     "non-zero share": ("non-zero share", "share of non-zero pixels"),
-    "fit": ("unlike the others", "correlation with the cohort's median slice inside the brain"),
+    "fit": ("unlike the others", "correlation with the cohort's median {plane}slice inside the brain"),
 }
 _OTHERS = {
     True: "the header records none, though most others do: it is taken as stored",
@@ -74,8 +75,9 @@ class ScanCheck:
     problems: list[str] = field(default_factory=list)  # a sentence each, "kind: what was measured, what is usual"
     frame: Frame | None = None
     affine: NDArray[np.float64] | None = None
-    thumbnail: _Array | None = None  # the wanted slice, averaged to at most 104 pixels, in the file's units
-    sides: tuple[str, str] | None = None  # of the body: where its first axis begins and its second ends, ("L", "A")
+    views: list[View] = field(default_factory=list)  # averaged to at most 104 pixels, in the file's units
+    # of the body, for each view: where its first axis begins and its second ends, such as ("L", "A")
+    sides: list[tuple[str, str]] = field(default_factory=list)
     measures: dict[str, float] = field(default_factory=dict)
     digest: bytes = b""
 
@@ -127,15 +129,15 @@ def check_cohort(
     extraction: Extraction = PAPER_SLICE,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> CohortCheck:
-    """Look at the header and the wanted slice of every scan, and compare each with the others.
+    """Look at the header of every scan and at what the network sees of it, and compare each with the others.
 
     Found are files that are missing, broken or truncated, slices outside the volume, empty or not finite, the same
-    slice under two names, another shape, voxel size, axis order or place in the header, another brightness, a slice
-    that is upside down or turned, and one that is unlike the others.
+    image under two names, another shape, voxel size, axis order or place in the header, another brightness, an image
+    that is upside down or turned in any plane that it shows, and one that is unlike the others.
 
     Args:
         images: name and file of each scan.
-        extraction: what of a volume is looked at; of several channels the first, of a volume its middle slice.
+        extraction: what of a volume is looked at; how it lies is judged in the middle slice of each plane.
         progress: wraps the iterable of scans, e.g. tqdm.
 
     Raises:
@@ -148,7 +150,7 @@ def check_cohort(
     shape, spacing = (_most_common(getattr(frame, name) for frame in frames) for name in ("shape", "spacing"))
     notes = _compare_headers(looks, shape, spacing)
     _find_copies(looks, extraction.kind)
-    notes += _compare_pixels(looks, extraction.plane)
+    notes += _compare_pixels(looks, extraction.kind)
     notes += frame_lines((str(path) for _, path in images), extraction)
     return CohortCheck(looks, shape, spacing, tuple(notes))
 
@@ -166,17 +168,22 @@ def _look(name: str, path: Path, extraction: Extraction) -> ScanCheck:
     except MonaiCaeError as error:
         look.problems.append(f"no usable {extraction.kind}: {error}")
         return look
-    look.thumbnail = _thumbnail(extraction.flat(image[0]))
+    views = extraction.views(image)
+    step = -(-max(size for view in views for size in view.pixels.shape) // THUMBNAIL_PIXELS)
+    look.views = [View(plane, _thumbnail(pixels, step)) for plane, pixels in views]
     if look.frame.codes and extraction.upright:
-        right, up = (code for axis, code in enumerate(nib.aff2axcodes(look.affine)) if axis != extraction.axis)
-        look.sides = (_OPPOSITE[right], up)
+        look.sides = [_sides(nib.aff2axcodes(look.affine), plane) for plane, _ in views]
     look.measures = _measure(image)
     look.digest = hashlib.blake2b(np.ascontiguousarray(image).tobytes()).digest()
     return look
 
 
-def _thumbnail(pixels: NDArray[Any]) -> _Array:
-    step = -(-max(pixels.shape) // THUMBNAIL_PIXELS)
+def _sides(codes: Sequence[str], plane: str) -> tuple[str, str]:
+    right, up = (code for axis, code in enumerate(codes) if axis != plane_axis(plane))
+    return _OPPOSITE[right], up
+
+
+def _thumbnail(pixels: NDArray[Any], step: int) -> _Array:
     (rows, high), (columns, wide) = ((max(1, size // step), min(size, step)) for size in pixels.shape)
     blocks = pixels[: rows * high, : columns * wide].reshape(rows, high, columns, wide)
     largest = np.finfo(np.float32).max
@@ -247,27 +254,39 @@ def _find_copies(looks: Sequence[ScanCheck], kind: str) -> None:
             look.problems.append(f"same {kind} twice: every pixel equals that of {listed(others, 3)}")
 
 
-def _compare_pixels(looks: Sequence[ScanCheck], plane: str) -> list[str]:
-    size = _most_common(look.thumbnail.shape for look in looks if look.thumbnail is not None)
-    # a transposed slice too
-    alike = [look for look in looks if look.thumbnail is not None and sorted(look.thumbnail.shape) == sorted(size)]
+def _compare_pixels(looks: Sequence[ScanCheck], kind: str) -> list[str]:
+    seen = [(look, tuple(tuple(sorted(view.pixels.shape)) for view in look.views)) for look in looks if look.views]
+    usual_sizes = _most_common(sizes for _, sizes in seen)
+    alike = [look for look, sizes in seen if sizes == usual_sizes]  # a transposed slice too
     if len(alike) < FEWEST:
-        return [f"{len(alike)} slices of one size are too few to tell what is usual: only headers were compared"]
-    notes = [f"left and right can't be told from one {plane} slice: not judged", *_judge_orientation(alike, plane)]
-    for name in _LEAST:
+        return [f"{len(alike)} {kind}s of one size are too few to tell what is usual: only headers were compared"]
+    planes = list(dict.fromkeys(view.plane for view in alike[0].views))
+    seen_in = f"one {planes[0]} slice" if kind == "slice" else f"a {kind}"
+    notes = [f"left and right can't be told from {seen_in}: not judged"]
+    for plane in planes:
+        notes += _judge_orientation(alike, plane, f"{plane} " if len(planes) > 1 else "")
+    for name in alike[0].measures:
         values = np.array([look.measures[name] for look in alike])
-        usual, limit = float(np.median(values)), max(ROBUST_Z * _spread(values), _LEAST[name])
+        least = _LEAST[name.partition(":")[0]]
+        usual, limit = float(np.median(values)), max(ROBUST_Z * _spread(values), least)
         for look, value in zip(alike, values, strict=True):
             off = value - usual
             # a slice that fits better than the others is none to look at
-            if off < -limit or (off > limit and name != "fit"):
+            if off < -limit or (off > limit and not name.startswith("fit")):
                 look.problems.append(_unusual(name, float(value), usual, limit))
     return notes
 
 
-def _judge_orientation(looks: Sequence[ScanCheck], plane: str) -> list[str]:
-    """Name the slices that lie another way round than the cohort's median slice, and measure how each fits it."""
-    slices = np.stack([_square(look.thumbnail) for look in looks if look.thumbnail is not None])
+def _judge_orientation(looks: Sequence[ScanCheck], plane: str, named: str) -> list[str]:
+    """Name the slices that lie another way round than the cohort's median slice, and measure how each fits it.
+
+    Args:
+        looks: with views of one size.
+        plane: that is judged: its middle view.
+        named: the plane with a blank, or nothing if there is one alone.
+    """
+    views = [[view.pixels for view in look.views if view.plane == plane] for look in looks]
+    slices = np.stack([_square(pictures[len(pictures) // 2]) for pictures in views])
     flat = _unit(slices.reshape(len(slices), -1)).reshape(slices.shape)
     ways = _ways(plane)
     usual = np.ones(len(slices), dtype=bool)
@@ -283,7 +302,7 @@ def _judge_orientation(looks: Sequence[ScanCheck], plane: str) -> list[str]:
     for index, way in enumerate(list(ways)[1:], start=1):
         margins = fits[index] - fits[0]
         if np.median(margins) > -MARGIN:
-            notes.append(f"the slices are too symmetric to tell whether one is {way}: not judged")
+            notes.append(f"the {named}slices are too symmetric to tell whether one is {way}: not judged")
             continue
         least = max(MARGIN, float(np.median(margins[usual])) + ROBUST_Z * _spread(margins[usual]))
         # a slice of something else can have the outline of a brain that is turned
@@ -292,11 +311,11 @@ def _judge_orientation(looks: Sequence[ScanCheck], plane: str) -> list[str]:
         lies[clear] = index
     for place, look in enumerate(looks):
         way, turned = list(ways)[lies[place]], fits[lies[place], place]
-        look.measures["fit"] = float(inside[lies[place], place])
+        look.measures[f"fit:{named}"] = float(inside[lies[place], place])
         if lies[place]:
             look.problems.append(
-                f"{way}: correlation with the cohort's median slice {fits[0, place]:.3f} as it is, {turned:.3f} turned "
-                f"back, usually {np.median(fits[0]):.3f} as it is (limit: {MARGIN} better)"
+                f"{way}: correlation with the cohort's median {named}slice {fits[0, place]:.3f} as it is, {turned:.3f} "
+                f"turned back, usually {np.median(fits[0]):.3f} as it is (limit: {MARGIN} better)"
             )
     return notes
 
@@ -342,10 +361,11 @@ def _spread(values: NDArray[np.float64]) -> float:
 
 
 def _unusual(name: str, value: float, usual: float, limit: float) -> str:
-    kind, what = _WORDS[name]
-    back: Any = float if name in ("fit", "non-zero share") else np.exp
-    bounds = f"{back(usual - limit):.3g}" + ("" if name == "fit" else f" to {back(usual + limit):.3g}")
-    return f"{kind}: {what} {back(value):.3g}, usually {back(usual):.3g} (limit {bounds})"
+    measure, _, plane = name.partition(":")
+    kind, what = _WORDS[measure]
+    back: Any = float if measure in ("fit", "non-zero share") else np.exp
+    bounds = f"{back(usual - limit):.3g}" + ("" if measure == "fit" else f" to {back(usual + limit):.3g}")
+    return f"{kind}: {what.format(plane=plane)} {back(value):.3g}, usually {back(usual):.3g} (limit {bounds})"
 
 
 def _times(sizes: Any) -> str:

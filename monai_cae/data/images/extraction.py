@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from monai_cae.data.images.averaging import LARGEST_MM, LEAST_MM, MAX_SIDE, Grid
 from monai_cae.data.images.planes import check_axes, plane_axis
+from monai_cae.data.images.views import View, middle_planes, middle_slices, side_by_side
 from monai_cae.data.images.volumes import MAX_PART_VOXELS
 from monai_cae.errors import MonaiCaeError
 
@@ -22,7 +23,8 @@ class Extraction:
 
     A kind of extraction is a subclass, preferably a frozen dataclass whose fields are its settings. `indices` gives the
     slices it needs (default: all). They become the channels of a 2D image or, with `spatial_dims` 3, a volume of one
-    channel. Override `image` to make another image, and `flat` to show people another picture.
+    channel. Override `image` to make another image, and with it `views`, which people see, and `sections`, by which the
+    audit compares.
 
     Attributes:
         plane: "axial", "coronal" or "sagittal".
@@ -78,8 +80,16 @@ class Extraction:
 
     @property
     def upright(self) -> bool:
-        """Whether its pictures lie as the volume's two other axes do; what a subclass draws may be turned."""
-        return all(getattr(type(self), name) is getattr(Extraction, name) for name in ("image", "flat"))
+        """Whether its views lie as their planes do; an image of a subclass's own may be turned."""
+        kind = type(self)
+        return kind.image is Extraction.image or kind.views is not Extraction.views
+
+    @property
+    def pictured(self) -> str:
+        """Its name, and what of it `views` shows."""
+        if self.spatial_dims == 3:
+            return f"{self.name}: the middle slice of each plane"
+        return self.name if self.channels <= 3 else f"{self.name}: the first, the middle and the last"
 
     @property
     def axis(self) -> int:
@@ -143,16 +153,35 @@ class Extraction:
             )
         return image
 
-    def flat(self, channel: NDArray[Any]) -> NDArray[Any]:
-        """The picture that people, `monai-cae check` and the search for near-duplicates see.
+    def views(self, image: NDArray[Any]) -> list[View]:
+        """The pictures that people and `monai-cae check` see.
 
         Args:
-            channel: one channel of an image, 2D or 3D.
+            image: as `image` makes it.
 
         Returns:
-            A 2D image: the channel itself, or the middle slice of a volume.
+            Of slices the first, the middle and the last; of a volume the middle slice of each plane.
         """
-        return channel if channel.ndim == 2 else channel.take(channel.shape[self.axis] // 2, self.axis)
+        middle = len(image) // 2
+        if self.spatial_dims == 3:
+            return middle_planes(image[middle])
+        return [View(self.plane, image[channel]) for channel in sorted({0, middle, len(image) - 1})]
+
+    def picture(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Its views side by side."""
+        return side_by_side([view.pixels for view in self.views(image)])
+
+    def flat(self, channel: NDArray[Any]) -> NDArray[Any]:
+        """One channel of an image, or of what a layer makes of it, as a picture: a volume's three middle planes."""
+        return channel if channel.ndim == 2 else side_by_side([view.pixels for view in middle_planes(channel)])
+
+    def sections(self, image: NDArray[Any]) -> list[NDArray[Any]]:
+        """The slices by which the audit tells brains apart: all channels, or of a volume the middle slices.
+
+        Args:
+            image: as `image` makes it.
+        """
+        return list(image) if self.spatial_dims == 2 else middle_slices(image[len(image) // 2], self.axis)
 
     def positions(self, shape: Sequence[int], where: str) -> list[int]:
         """Where its slices lie along the plane's axis, counted from 0; `where` names the volume in an error.

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_cae.data.images.averaging import Grid
 from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.volumes import Layout, find_volume
 from monai_cae.data.template import FRAME_SHAPE, FRAME_SPACING
@@ -21,6 +22,7 @@ from monai_cae.errors import MonaiCaeError
 
 MOST_MM = 5.0  # from the wanted plane: lateral ventricles look different from there on
 MOST_DEGREES = 10.0
+LEAST_SHARE = 0.8  # of the field of view that other volumes have, along each axis; less may lack some of the brain
 PLACE_MM = 0.1  # within which most headers must agree to be a frame: a rounded affine does less
 MIXED = "mixed"
 _Point = tuple[float, float, float]
@@ -123,6 +125,10 @@ def _misplaced(frame: Frame, wanted: Frame | None, others: str, extraction: Extr
     elif wanted and (wanted.centre or not wanted.codes) and not _same_voxels(frame, wanted):
         ours, theirs = (_from_middle(one.shape, one.spacing, extraction) for one in (frame, wanted))
         off = float(np.abs(ours - theirs).max())
+    if wanted and extraction.grid is not None:
+        ours, theirs = (_field(one, extraction.grid) for one in (frame, wanted))
+        if (ours < LEAST_SHARE * theirs).any():
+            return f"has {_times(ours)} mm, {others} {_times(theirs)} (limit {LEAST_SHARE:.0%} of each)"
     if off > MOST_MM:
         return f"lies {off:.3g} mm from {others} (limit {MOST_MM:g} mm)"
     if tilt > MOST_DEGREES:
@@ -130,6 +136,15 @@ def _misplaced(frame: Frame, wanted: Frame | None, others: str, extraction: Extr
     if frame.on_template and frame.tilt > MOST_DEGREES:
         return f"is oblique by {frame.tilt:.3g} degrees, though the volume has the template's voxels"
     return ""
+
+
+def _field(frame: Frame, grid: Grid) -> NDArray[np.float64]:
+    """What of the cubes a volume fills, in mm."""
+    return np.minimum(np.multiply(frame.shape, frame.spacing), np.multiply(grid.size, grid.spacing))
+
+
+def _times(sizes: Iterable[float]) -> str:
+    return " x ".join(f"{size:g}" for size in sizes)
 
 
 def frame_lines(images: Iterable[str], extraction: Extraction, *, training: Frame | None = None) -> list[str]:

@@ -158,7 +158,8 @@ def joined(extraction: Extraction, parts: Sequence[np.ndarray], cuts: Sequence[C
         check_slice(parts[0], f"{extraction.name} of {where}")
         return extraction.joined(parts)
     for part, (axis, positions) in zip(parts, cuts, strict=True):
-        for one, position in zip(np.moveaxis(part, axis, 0), positions, strict=True):
+        each = [part] if len(positions) == 1 else np.moveaxis(part, axis, 0)
+        for one, position in zip(each, positions, strict=True):
             check_slice(one, f"{NAMES[axis]} slice {position + 1} of {where}")
     return extraction.joined(parts)
 
@@ -166,8 +167,9 @@ def joined(extraction: Extraction, parts: Sequence[np.ndarray], cuts: Sequence[C
 def check_slice(array: np.ndarray, where: str) -> None:
     """MonaiCaeError where a slice has values that are not finite or that no scan has, or is zero everywhere."""
     if array.dtype.kind in "iu":
-        array = array.view(array.dtype.newbyteorder("="))  # zero in any byte order; native numbers need no conversion
-        largest = 1.0 if array.any() else 0.0
+        largest = 1.0 if array.item(tuple([size // 2 for size in array.shape])) else 0.0  # a brain is there
+        if not largest:  # zero in any byte order; native numbers need no conversion
+            largest = float(array.view(array.dtype.newbyteorder("=")).any())
     else:
         largest = float(max(abs(array.max()), abs(array.min())))  # of NaN both are NaN
     if not math.isfinite(largest):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from monai_cae.data.images.cuts import Cut
 from monai_cae.data.images.extraction import Extraction, VolumeExtraction, check_odd, check_whole
 from monai_cae.data.images.planes import PLANES
+from monai_cae.data.images.views import View, middle_planes, middle_slices
 from monai_cae.data.images.volumes import MAX_PART_VOXELS
 from monai_cae.errors import MonaiCaeError
 
@@ -148,6 +149,9 @@ class PlanesExtraction(Extraction):
             square[first : first + flat.shape[0], second : second + flat.shape[1], place] = flat
         return square
 
+    def views(self, image: NDArray[Any]) -> list[View]:
+        return [View(plane, pixels) for (plane, _), pixels in zip(self._each, image, strict=True)]
+
     def centre(self, shape: Sequence[int]) -> list[float]:
         indices = (self.sagittal, self.coronal, self.axial)
         return [index - 1.0 if count > 1 else 0.0 for index, count in zip(indices, shape, strict=True)]
@@ -221,6 +225,12 @@ class PatchesExtraction(VolumeExtraction):
     def image(self, slices: NDArray[Any]) -> NDArray[Any]:
         volume = np.moveaxis(slices, 0, self.axis)
         return np.stack([volume[box] for box in self.sample_boxes])
+
+    def views(self, image: NDArray[Any]) -> list[View]:
+        return middle_planes(self.assembled(image))
+
+    def sections(self, image: NDArray[Any]) -> list[NDArray[Any]]:
+        return middle_slices(self.assembled(image), self.axis)
 
     def assembled(self, image: NDArray[Any]) -> NDArray[Any]:
         """The volume that patches were cut out of: shape `size`; 0 where there is none, their mean where they overlap.

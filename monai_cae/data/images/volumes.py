@@ -10,10 +10,8 @@ import gzip
 import itertools
 import math
 import os
-import stat
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from io import BytesIO, FileIO
 from typing import Any, NamedTuple
@@ -25,7 +23,9 @@ from nibabel.fileholders import FileHolder
 from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 
+from monai_cae.data.images.inflating import InflatedFile
 from monai_cae.data.images.planes import View, closest_view
+from monai_cae.data.images.stored_files import READING, first_line, is_packed, pointer, size_of
 from monai_cae.errors import MonaiCaeError
 
 # What a file can make this read. A volume of 1024 x 1024 x 1024 passes, as 7 T and whole-body scans may have. The
@@ -42,8 +42,8 @@ _NIFTI2 = 544  # the same of NIfTI-2
 _MAGIC = slice(344, 348)
 _DISPLAY = ("cal_max", "cal_min")
 _TEXTS = ("data_type", "db_name", "extents", "session_error", "regular", "descrip", "aux_file")
-_NOT_BROUGHT = "is {what} whose content is not on this machine: get it with {how}"
 _DEFLATE_RATIO = 1032  # what a byte can inflate to at most: 258 bytes for two bits
+_ReadAt = Callable[[int, Any], int]  # fills a buffer with the bytes from a place on; gives their number
 
 
 class Layout(NamedTuple):
@@ -109,13 +109,13 @@ def find_volume(name: str) -> Volume:
     header, voxels = name, name
     if pair:
         header, voxels = (f"{root}.HDR", f"{root}.IMG") if name[-4:].isupper() else (f"{root}.hdr", f"{root}.img")
-    size = _size(header, name)
-    packed = packed if pair else _is_packed(header, packed)
+    size = size_of(header, name)
+    packed = packed if pair else is_packed(header, packed)
     found = _layout(header, root, pair, packed, size)
     if isinstance(found, str):
-        raise MonaiCaeError(f"{header if pair else name} {_pointer(header) or found}")
+        raise MonaiCaeError(f"{header if pair else name} {pointer(header) or found}")
     if pair:
-        size = _size(voxels, name)
+        size = size_of(voxels, name)
     if packed and size * _DEFLATE_RATIO < found.end:
         raise MonaiCaeError(f"{name} is truncated: its {size} bytes can't hold the {found.end} it needs: copy it again")
     if not packed and size < found.end:
@@ -141,25 +141,43 @@ def read_slices(volume: Volume, axis: int, start: int, stop: int, step: int = 1)
     for number, most in ((pixels, MAX_SLICE_PIXELS), (pixels * len(wanted), MAX_PART_VOXELS)):
         if number > most:
             raise MonaiCaeError(f"{volume.voxels} has slices of {pixels} pixels: at most {most} are read at once")
-    with _opened(volume) as file:
-        return _scaled(_read(file, layout, axis, wanted), layout)
+    with _opened(volume) as read_at:
+        return _scaled(_read(read_at, layout, axis, wanted), layout)
 
 
 def each_slice(volume: Volume, start: int, stop: int) -> Iterator[NDArray[Any]]:
     """Neighbouring slices across the third stored axis, one in memory at a time; otherwise see `read_slices`."""
-    with _opened(volume) as file:
+    with _opened(volume) as read_at:
         for index in range(start, stop):
-            yield _scaled(_read(file, volume.layout, 2, range(index, index + 1)), volume.layout)[..., 0]
+            yield _scaled(_read(read_at, volume.layout, 2, range(index, index + 1)), volume.layout)[..., 0]
 
 
-@contextmanager
-def _opened(volume: Volume) -> Iterator[Any]:
-    """The voxels' file; what goes wrong with it is one line."""
-    try:
-        with gzip.GzipFile(volume.voxels) if volume.packed else FileIO(volume.voxels) as file:
-            yield file
-    except (OSError, EOFError, zlib.error, ValueError, OverflowError) as error:
-        raise MonaiCaeError(f"{volume.voxels} is truncated or broken ({_first_line(error)}): copy it again") from error
+class _opened:  # as a function of contextlib's would be, which costs a twentieth of a slice
+    """The voxels' file, to be read at any place; what goes wrong with it is one line."""
+
+    def __init__(self, volume: Volume) -> None:
+        self.volume = volume
+
+    def __enter__(self) -> _ReadAt:
+        try:
+            if self.volume.packed:
+                self._inflated = InflatedFile(self.volume.voxels)
+                return self._inflated.read_at
+            self._descriptor = descriptor = os.open(self.volume.voxels, READING)
+        except (OSError, ValueError) as error:
+            raise self._told(error) from error
+        return lambda position, buffer: os.preadv(descriptor, (buffer,), position)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self.volume.packed:
+            self._inflated.close()
+        else:
+            os.close(self._descriptor)
+        if isinstance(error, (OSError, EOFError, zlib.error, ValueError, OverflowError)):
+            raise self._told(error) from error
+
+    def _told(self, error: Exception) -> MonaiCaeError:
+        return MonaiCaeError(f"{self.volume.voxels} is truncated or broken ({first_line(error)}): copy it again")
 
 
 def three_sizes(shape: Sequence[int]) -> tuple[int, int, int] | None:
@@ -170,52 +188,7 @@ def three_sizes(shape: Sequence[int]) -> tuple[int, int, int] | None:
     return first[0], first[1], first[2]
 
 
-def _is_packed(path: str, named_so: bool) -> bool:
-    """Whether a file is a gzip stream, whatever its name says."""
-    try:
-        with FileIO(path) as file:
-            return file.read(2) == b"\x1f\x8b"
-    except OSError:
-        return named_so  # reading the header says what is wrong
-
-
-def _pointer(path: str) -> str:
-    """What to do about a file that stands for one that git-annex (DataLad) or Git LFS has not brought yet."""
-    try:
-        with FileIO(path) as file:
-            start = file.read(64) or b""
-    except OSError:
-        return ""
-    if start.startswith(b"/annex/objects/"):
-        return _NOT_BROUGHT.format(what="a git-annex pointer", how="datalad get, or git annex get")
-    return _NOT_BROUGHT.format(what="a Git LFS pointer", how="git lfs pull") if b"git-lfs" in start else ""
-
-
-def _dangling(path: str) -> str:
-    """What a link that leads nowhere points to."""
-    target = os.readlink(path)  # noqa: PTH115
-    if "/annex/objects/" in target:
-        return _NOT_BROUGHT.format(what="a git-annex link", how="datalad get, or git annex get")
-    return f"is a link to {target}, which does not exist: restore that file, or correct the link"
-
-
-def _size(path: str, asked: str) -> int:
-    try:
-        found = os.stat(path)  # noqa: PTH116  # one slice costs 25 us, a Path two of them
-    except FileNotFoundError as error:
-        if os.path.islink(path):  # noqa: PTH114
-            raise MonaiCaeError(f"{path} {_dangling(path)}") from error
-        if path[-4:].lower() == ".img":
-            raise MonaiCaeError(f"{path} is missing next to its .hdr: copy the scan again") from error
-        raise MonaiCaeError(f"no image at {path}: check --dataset_dir") from error
-    except (OSError, ValueError) as error:  # no permission, a loop of links, a NUL in the name
-        raise MonaiCaeError(f"{asked} can't be read ({_first_line(error)}): check the file") from error
-    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device has no end
-        raise MonaiCaeError(f"{path} is a folder, a pipe or a device: give an image file")
-    return found.st_size
-
-
-def _read(file: Any, layout: Layout, axis: int, wanted: range) -> NDArray[Any]:
+def _read(read_at: _ReadAt, layout: Layout, axis: int, wanted: range) -> NDArray[Any]:
     """As the file has it, z slowest and x fastest: an axial slice is one run, a coronal one a row of every axial."""
     x, y, z = layout.shape
     runs = enumerate(wanted) if wanted.step > 1 else [(slice(None), wanted.start)]  # neighbours are read at once
@@ -223,19 +196,18 @@ def _read(file: Any, layout: Layout, axis: int, wanted: range) -> NDArray[Any]:
         blocks, size, run = (z, y, x) if axis == 1 else (1, z, y * x)
         array = np.empty((blocks, len(wanted), run), layout.dtype)
         for k, (place, one) in itertools.product(range(blocks), runs):
-            _fill(file, layout, (k * size + one) * run, array[k, place])
+            _fill(read_at, layout, (k * size + one) * run, array[k, place])
         return array if axis == 1 else array.reshape(-1, y, x)
     # One voxel of every row: a disk gives whole pages anyway, and thousands of reads take longer.
     array, axial = np.empty((z, y, len(wanted)), layout.dtype), np.empty((y, x), layout.dtype)
     for k in range(z):
-        _fill(file, layout, k * y * x, axial)
+        _fill(read_at, layout, k * y * x, axial)
         array[k] = axial[:, wanted.start : wanted.stop : wanted.step]
     return array
 
 
-def _fill(file: Any, layout: Layout, first: int, array: NDArray[Any]) -> None:
-    file.seek(layout.offset + first * layout.dtype.itemsize)
-    if file.readinto(array.data) != array.nbytes:
+def _fill(read_at: _ReadAt, layout: Layout, first: int, array: NDArray[Any]) -> None:
+    if read_at(layout.offset + first * layout.dtype.itemsize, array.data) != array.nbytes:
         raise EOFError("the file ends in the middle of the voxels")
 
 
@@ -250,20 +222,31 @@ def _scaled(array: NDArray[Any], layout: Layout) -> NDArray[Any]:
 def _layout(header: str, root: str, pair: bool, packed: bool, size: int) -> Layout | str:
     """What the header says, or what is wrong with it."""
     try:
-        with gzip.GzipFile(header) if packed else FileIO(header) as file:
-            first = file.read(_NIFTI2) or b""
-            nifti2 = first[4:8] in (b"ni2\0", b"n+2\0")
-            length = _NIFTI2 if nifti2 else _SNIFFED
-            if nifti2 or first[_MAGIC] in (b"ni1\0", b"n+1\0"):
-                found = _nifti(first, nifti2, pair)
-                extended = first[length - 4 : length - 3] not in (b"", b"\0")
-                if extended and not isinstance(found, str):
-                    end = size if pair else found.offset
+        first = _first_bytes(header, packed)
+        nifti2 = first[4:8] in (b"ni2\0", b"n+2\0")
+        length = _NIFTI2 if nifti2 else _SNIFFED
+        if nifti2 or first[_MAGIC] in (b"ni1\0", b"n+1\0"):
+            found = _nifti(first, nifti2, pair)
+            extended = first[length - 4 : length - 3] not in (b"", b"\0")
+            if extended and not isinstance(found, str):
+                end = size if pair else found.offset
+                with gzip.GzipFile(header) if packed else FileIO(header) as file:
                     _skip_extensions(file, length, end, "<" if first[0] in (92, 28) else ">")
-                return found
-            return _analyze(first, root) if pair else _no_image("it has no NIfTI header")
+            return found
+        return _analyze(first, root) if pair else _no_image("it has no NIfTI header")
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        return _no_image(_first_line(error))
+        return _no_image(first_line(error))
+
+
+def _first_bytes(header: str, packed: bool) -> bytes:
+    if packed:
+        with gzip.GzipFile(header) as file:
+            return file.read(_NIFTI2)
+    descriptor = os.open(header, READING)
+    try:
+        return os.read(descriptor, _NIFTI2)
+    finally:
+        os.close(descriptor)
 
 
 def _nifti(first: bytes, nifti2: bool, pair: bool) -> Layout | str:
@@ -288,7 +271,7 @@ def _analyze(first: bytes, root: str) -> Layout | str:
 
 
 def _mat(path: str) -> bytes:
-    size = _size(path, path)
+    size = size_of(path, path)
     if size > MAX_MAT_BYTES:
         raise ValueError(f"{path} has {size} bytes, SPM's has a few hundred")
     with FileIO(path) as file:
@@ -321,7 +304,7 @@ def _parse(kept: int, image_class: type[Any], mat: bytes = b"") -> Layout | str:
             affine = np.array(image.affine, dtype=np.float64)
             sizes = [round(float(size), 3) for size in (*image.header.get_zooms()[:3], 1, 1)]
     except Exception as error:  # of a damaged header nibabel and SciPy raise whatever they stumble over
-        return _no_image(_first_line(error))
+        return _no_image(first_line(error))
     proxy, shape = image.dataobj, three_sizes(image.shape) or (0, 0, 0)
     refused = _refused(image.shape, proxy, affine)
     if refused:
@@ -373,11 +356,6 @@ def _refused(shape: Sequence[int], proxy: Any, affine: NDArray[np.float64]) -> s
 
 def _no_image(reason: str) -> str:
     return f"is not a readable image ({reason}): copy it again"
-
-
-def _first_line(error: Exception) -> str:
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _bits(image_class: type[Any], names: Iterable[str]) -> int:

@@ -67,7 +67,7 @@ class Asked:
 
     def joined(self, cells: Cells, root: Path) -> Table:
         """Read what was joined from the tables of a study in this folder; its columns may be named otherwise, too."""
-        return subjects_in(cells, root, {"subject": "subject", **(self.columns or {})}, **self._reading)
+        return subjects_in(cells, root, {"subject": "subject", **(self.columns or {})}, joined=True, **self._reading)
 
     @property
     def _reading(self) -> dict[str, Any]:

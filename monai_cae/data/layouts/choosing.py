@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from pathlib import Path
 from monai_cae.data.layouts.base import Images
 from monai_cae.data.scan import Note
 from monai_cae.errors import MonaiCaeError
+
+_OTHER = re.compile(r"(?:^|_)(?:ce-|part-(?:phase|real|imag))")
+_T1W = re.compile(r"mp.?rage|mpr(?![a-z])|spgr|bravo|tfe|flash", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,9 @@ class Candidate:
 def choose(sessions: Mapping[str, Sequence[Candidate]], acquisition: str = "", run: str = "last") -> Images:
     """One image of every session that has any, by the name of the scan; for acquisition and run see `Asked`.
 
-    Each session gives the kind that most sessions of the cohort have, and the last of several runs, which often repeats
-    one that went wrong.
+    Each session gives the kind that most sessions of the cohort have, of kinds that as many have one that is called
+    after a gradient echo, and the last of several runs, which often repeats one that went wrong. Images with a contrast
+    agent, and phase images, are taken only where there is no other.
 
     Raises:
         MonaiCaeError: an unknown run, or an acquisition that no image has.
@@ -50,7 +55,7 @@ def choose(sessions: Mapping[str, Sequence[Candidate]], acquisition: str = "", r
     if sessions and not kinds:
         acquisitions = sorted({image.acquisition for images in sessions.values() for image in images})
         raise MonaiCaeError(f"no T1w image has acq-{acquisition}: there are {', '.join(acquisitions)}")
-    usual = sorted(kinds, key=lambda kind: (-kinds[kind], len(kind), kind))
+    usual = sorted(kinds, key=lambda kind: (bool(_OTHER.search(kind)), -kinds[kind], not _T1W.search(kind), kind))
     chosen = {}
     for name, images in wanted.items():
         kind = next((kind for kind in usual if any(image.kind == kind for image in images)), "")
@@ -62,6 +67,15 @@ def choose(sessions: Mapping[str, Sequence[Candidate]], acquisition: str = "", r
     rule = f"acq-{acquisition}" if acquisition else "the kind that most sessions have"
     total = sum(map(len, sessions.values()))
     notes = _notes(sessions, chosen, f"{rule} and the {run} run")
+    tied = {
+        frozenset((taken.kind, image.kind))
+        for name, taken in chosen.items()
+        for image in wanted[name]
+        if image.kind != taken.kind and kinds[image.kind] == kinds[taken.kind] and not _OTHER.search(image.kind)
+    }
+    if tied:
+        pairs = tuple(" or ".join(kind or "without acq-" for kind in sorted(pair)) for pair in tied)
+        notes.append(Note("as many sessions have one kind as another: look which is the T1w scan", pairs))
     return Images({name: image.path for name, image in chosen.items()}, total - len(chosen), notes)
 
 

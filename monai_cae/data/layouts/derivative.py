@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from monai_cae.data.cohort.cells import read_cells
+from monai_cae.data.cohort.tables import Table
 from monai_cae.data.layouts.base import Asked, Images, subfolders
 from monai_cae.data.layouts.bids import Bids, choose_t1w, description, is_derivative, session_images
 from monai_cae.data.texts import shown
@@ -47,6 +48,11 @@ class BidsDerivative(Bids):
         """Whether there are folders of subjects, and its description calls it a derivative."""
         return bool(subfolders(root, "sub-")) and is_derivative(root)
 
+    def rows(self, root: Path, asked: Asked) -> Table:
+        """As BIDS; in a table of ours a visit that was carried over names no session."""
+        columns = {"session": "none", **(asked.columns or {})} if _is_ours(root) else asked.columns
+        return super().rows(root, replace(asked, columns=columns))
+
     def images(self, root: Path, asked: Asked) -> Images:
         """One image of each session."""
         names = ("_space-*_desc-preproc_t1w.nii*", "_desc-preproc_t1w.nii*", "_t1w.nii*")  # the best first
@@ -54,9 +60,13 @@ class BidsDerivative(Bids):
         images = choose_t1w(found, asked.acquisition, asked.run or "last")
         judged = read_qc(root / QC_TABLE)
         ruled_out = {name: one.left_out for name, one in judged.items() if one.left_out}
-        if any(one.get("Name") == TOOL for one in description(root).get("GeneratedBy", []) if isinstance(one, dict)):
+        if _is_ours(root):
             ruled_out |= {name: _UNJUDGED for name in images.by_name if name not in judged}
         return replace(images, ruled_out=ruled_out)
+
+
+def _is_ours(root: Path) -> bool:
+    return any(one.get("Name") == TOOL for one in description(root).get("GeneratedBy", []) if isinstance(one, dict))
 
 
 def read_qc(path: Path) -> Mapping[str, Judged]:

@@ -6,6 +6,7 @@ what each image is of. Diagnoses are in other tables, by visit: DXSUM of ADNI, a
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from monai_cae.data.cohort.cells import Cells, read_cells, read_header
-from monai_cae.data.cohort.joining import Source, Wanted, date_of, join, month_of, read_dates, readable, tables_of
+from monai_cae.data.cohort.joining import (
+    NAMED,
+    Source,
+    Wanted,
+    date_of,
+    join,
+    month_of,
+    read_dates,
+    readable,
+    tables_of,
+)
 from monai_cae.data.cohort.tasks import Row
 from monai_cae.data.layouts.base import Asked, Images, add_image, subfolders, walk
 from monai_cae.data.layouts.choosing import Candidate, choose
@@ -23,7 +34,8 @@ from monai_cae.data.texts import shown
 from monai_cae.errors import MonaiCaeError
 
 _PTID = r"\d{3}_S_\d{4,5}"
-_LISTED = ("image data id", "subject", "acq date", "description")
+_LISTED = {"Image Data ID", "subject", "Acq Date", "Description"}
+_OF_SEARCH = {"image id": "Image Data ID", "subject id": "subject", "study date": "Acq Date"}  # of idaSearch_*.csv
 _NAMES = {
     "image data id": "Image Data ID", "subject": "subject", "sex": "sex", "age": "age", "acq date": "Acq Date",
     "description": "Description", "visit": "Visit", "modality": "Modality",
@@ -81,7 +93,7 @@ class Loni(Study):
         found = _files(root)
         if asked.table and Path(asked.table).is_file():
             return Images(found)
-        listed = _listed(readable(self.tables(root, asked))[0], root)
+        listed, _ = _listed(readable(self.tables(root, asked))[0], root)
         chosen = _chosen(listed, found, asked)
         ids = {path: name for name, path in found.items()}
         others = len(found) - sum(row["Image Data ID"] in found for rows in listed.values() for row in rows)
@@ -92,7 +104,7 @@ class Loni(Study):
     def joined(self, root: Path, asked: Asked, tables: Sequence[Path]) -> tuple[Cells, list[Note]]:
         """A row per session in the list of images; sessions are told by the days since the person's first in it, which
         gives no date away."""
-        listed, found = _listed(tables, root), _files(root)
+        (listed, told), found = _listed(tables, root), _files(root)
         ids = {path: name for name, path in found.items()}
         chosen = {name: ids[path] for name, path in _chosen(listed, found, asked).by_name.items()}
         scans = [_wanted(rows, chosen.get(name, "")) for name, rows in listed.items()]
@@ -108,6 +120,7 @@ class Loni(Study):
         cells, notes = join(
             scans, self.sources, known, asked.days, person=_person, dates=read_dates(tables, _DATED, _person)
         )
+        notes = [*told, *notes]
         if not known:
             notes.append(
                 Note(
@@ -132,37 +145,64 @@ def _files(root: Path) -> dict[str, Path]:
     return {**dicom, **found}
 
 
-def _listed(tables: Sequence[Path], root: Path) -> dict[str, list[Row]]:
-    """The T1w images of every session, by subject and date, from the lists of the collections; each image once.
+def _listed(tables: Sequence[Path], root: Path) -> tuple[dict[str, list[Row]], list[Note]]:
+    """The T1w images of every session, by subject and date, from the lists of the collections; each image once, with
+    what the first list that knows it says. Notes tell of ages that lists round in different ways.
 
     Raises:
-        MonaiCaeError: no such list, an invalid date, or an image that is listed with two subjects, dates or sexes.
+        MonaiCaeError: no such list, an invalid date, or an image that is listed with two subjects, dates, sexes, ages.
     """
-    lists = [path for path in tables if {*_LISTED} <= {name.lower() for name in read_header(path)}]
+    named = {path: _named(read_header(path)) for path in tables}
+    lists = [path for path, names in named.items() if {*names.values()} >= _LISTED]
     if not lists:
         raise MonaiCaeError(
             f"no list of the images in {root}: LONI gives it as CSV beside the collection, with Image Data ID, "
-            "Subject, Acq Date and Description; put it there, or name the folder that has it with --table"
+            "Subject, Acq Date and Description, or of a search, with Image ID, Subject ID, Study Date and Description; "
+            "put it there, or name the folder that has it with --table"
         )
-    sessions: dict[str, list[Row]] = defaultdict(list)
-    seen: dict[str, tuple[str, ...]] = {}
+    images: dict[str, dict[str, str]] = {}
+    rounded: dict[str, str] = {}
     for path in lists:
         for number, cells in read_cells(path).rows:
-            row = {_NAMES.get(name.lower(), name): value.strip() for name, value in cells.items()}
+            row = {named[path][name]: value.strip() for name, value in cells.items()}
             image = f"I{row['Image Data ID'].lstrip('iI')}"
             if row.get("Modality", "MRI").upper() not in ("MRI", "MR") or not _T1.search(row["Description"]):
                 continue
             date = _date(row["Acq Date"], f"{path}, row {number}: Acq Date")
-            told = row["subject"], f"{date:.0f}", row.get("sex", "")
-            if seen.get(image, told) != told:
+            row |= {"Image Data ID": image, "Acq Date": f"{date}"}
+            before = images.setdefault(image, row)
+            for column, name in (("subject", "subject"), ("Acq Date", "Acq Date"), ("sex", "sex"), ("age", "age")):
+                one, other = before.get(column, ""), row.get(column, "")
+                if not one or not other or one == other:
+                    continue
+                if column == "age" and (apart := _years_apart(one, other)) < 1:
+                    rounded |= {image: f"{image} {one} and {other}"} if apart else {}
+                    continue
                 raise MonaiCaeError(
-                    f"{path}, row {number}: {image} was listed before with another subject, Acq Date or sex: delete "
-                    "the wrong row"
+                    f"{path}, row {number}: {image} was listed before with another {name}: delete the wrong row"
                 )
-            if image not in seen:
-                seen[image] = told
-                sessions[f"{row['subject']} {date:.0f}"].append({**row, "Image Data ID": image, "Acq Date": f"{date}"})
-    return dict(sessions)
+            before |= {name: value for name, value in row.items() if value and not before.get(name)}
+    sessions: dict[str, list[Row]] = defaultdict(list)
+    for row in images.values():
+        sessions[f"{row['subject']} {float(row['Acq Date']):.0f}"].append(row)
+    text = f"ages that lists of images give in two ways, less than a year apart ({len(rounded)}): the first is taken"
+    return dict(sessions), [Note(text, tuple(rounded.values())[:NAMED])] if rounded else []
+
+
+def _named(header: Sequence[str]) -> dict[str, str]:
+    """Column of a list of images -> its name here; LONI's two lists call some otherwise."""
+    names = {name: _NAMES.get(name.lower(), name) for name in header}
+    for name in header:
+        if (other := _OF_SEARCH.get(name.lower())) and other not in names.values():
+            names[name] = other
+    return names
+
+
+def _years_apart(one: str, other: str) -> float:
+    try:
+        return abs(float(one) - float(other))
+    except ValueError:
+        return math.inf
 
 
 def _chosen(listed: Mapping[str, Sequence[Row]], found: Mapping[str, Path], asked: Asked) -> Images:

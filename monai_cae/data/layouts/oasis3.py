@@ -13,6 +13,7 @@ from pathlib import Path
 
 from monai_cae.data.cohort.cells import Cells
 from monai_cae.data.cohort.joining import Source, Wanted, day_of, join, tables_of
+from monai_cae.data.cohort.tables import read_age
 from monai_cae.data.layouts.base import Asked, Images, subfolders, walk
 from monai_cae.data.layouts.bids import choose_t1w
 from monai_cae.data.layouts.study import Study
@@ -88,8 +89,8 @@ class Oasis3(Study):
             )
         cells, notes = join(scans, self.sources, found, asked.days)
         for (_, row), scan in zip(cells.rows, scans, strict=True):
-            entered = row.get("age at entry", "")
-            row["age"] = f"{float(entered) + scan.times['day'] / _YEAR:.2f}" if entered else ""
+            entered = read_age(row.get("age at entry", ""), "age at entry", f"{root}: {scan.person}")
+            row["age"] = "" if entered is None else f"{entered + scan.times['day'] / _YEAR:.2f}"
         return Cells([*cells.columns, "age"], cells.rows), notes
 
 

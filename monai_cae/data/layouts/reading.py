@@ -143,7 +143,10 @@ def _unmatched(
     matched, used = {scan.name for scan in scans}, {scan.image for scan in scans}
     alone = {
         "rows without an image": [row.name for row in rows if row.name not in matched],
-        "images without a row in the table": [path.name for path in images.values() if path not in used],
+        # of OASIS-2 and DICOM, files of all sessions have one name
+        "images without a row in the table": [
+            path.name if name in path.name else name for name, path in images.items() if path not in used
+        ],
     }
     files, asked = [path.name for path in images.values()], [row.name for row in rows]
     allowed = allowed or any(row.file for row in rows)  # the table names its images: what else is there is not missed

@@ -26,7 +26,7 @@ from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.scan_quality import recorded
 from monai_cae.data.scan import BadScan
 from monai_cae.data.splits.findings import Audit, Found, Report
-from monai_cae.data.splits.near_duplicates import THRESHOLD, WAVES, describe, near_duplicates
+from monai_cae.data.splits.near_duplicates import THRESHOLD, WAVES, describe_image, near_duplicates
 from monai_cae.data.splits.sets import Sets
 from monai_cae.errors import MonaiCaeError
 
@@ -34,6 +34,8 @@ _Array = NDArray[Any]
 _Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 PRETRAINING = "Test subject in pretraining"  # the check of that name
+ALIKE = "Names that may be one subject"
+EARLIER = "earlier training"  # where images are that a checkpoint has seen
 WARN_P = 0.01  # of chance differences between sets, one in a hundred is reported
 
 
@@ -46,6 +48,7 @@ def audit_sets(
     pixels: bool = True,
     synthetic: bool = False,
     pretrained_on: Sequence[str] = (),
+    trained_on: Sequence[Mapping[str, Any]] = (),
     name_files: bool = True,
     bad_scans: Sequence[BadScan] = (),
     progress: _Progress | None = None,
@@ -55,16 +58,17 @@ def audit_sets(
 
     Subjects are compared without regard to case, and without a session at the end of the name (_MR2, _ses-01); names
     that may be one person all the same are asked about. Found in pixels: the same values in any number format;
-    neighbouring slices; and copies that were rescaled in intensity or size, mirrored, slightly blurred, noisy, or moved
-    by a pixel. `NOT_CHECKED` says what passes unseen.
+    neighbouring slices, slabs that overlap; and copies that were rescaled in intensity or size, mirrored, slightly
+    blurred, noisy, or moved by a pixel. `NOT_CHECKED` says what passes unseen.
 
     Args:
         training, validation, test: items with `image` (a path), `label`, `subject`, and where known
             `session`, `age`, `sex`.
-        extraction: what is compared of the images; near-duplicates are looked for in its first channel.
-        pixels: read every slice, which takes most of the time; 9 KB of memory per image.
+        extraction: what is compared of the images; near-duplicates are looked for in its `sections`.
+        pixels: read every image, which takes most of the time; 9 KB of memory per slice, 108 KB per volume.
         synthetic: handed on.
         pretrained_on: `hash_subject` of every subject that a pretrained checkpoint has seen.
+        trained_on: items with `image` and `subject` that it has seen; names, files and pixels are compared with theirs.
         name_files: name files that were found twice; their names contain the subjects' IDs.
         bad_scans: those that were left out, handed on.
         progress: wraps the iterable of images, e.g. tqdm.
@@ -80,11 +84,12 @@ def audit_sets(
         for name, items in (("training", training), ("validation", validation), ("test", test))
     }
     everyone = [member for one_set in members.values() for member in one_set]
+    seen = [_seen(item) for item in trained_on]
     report = Report()
-    _check_subjects(report, everyone)
+    _check_subjects(report, everyone, seen)
     _check_pretraining(report, members["test"], set(pretrained_on))
-    _check_files(report, everyone, name_files)
-    _check_pixels(report, everyone, extraction, pixels, progress)
+    _check_files(report, [*seen, *everyone], name_files)
+    _check_pixels(report, [*seen, *everyone], extraction, pixels, progress)
     if target.classes:
         _check_labels(report, everyone)
     _check_balance(report, everyone, target)
@@ -141,6 +146,12 @@ def _member(set_name: str, number: int, item: Mapping[str, Any], target: Labels)
     )
 
 
+def _seen(item: Mapping[str, Any]) -> _Member:
+    """Of an item that is in no set, of which only name and image are compared."""
+    name = item["subject"]
+    return _Member(EARLIER, name, person(name), str(item.get("session") or ""), item["image"], np.nan, None, "")
+
+
 def _groups(members: Iterable[_Member], keys: Iterable[Hashable]) -> list[list[_Member]]:
     """Those that share a key, where more than one does."""
     groups = defaultdict(list)
@@ -157,7 +168,7 @@ def _sets_of(members: Iterable[_Member]) -> list[str]:
     return list(dict.fromkeys(member.set for member in members))
 
 
-def _check_subjects(report: Report, everyone: list[_Member]) -> None:
+def _check_subjects(report: Report, everyone: list[_Member], seen: list[_Member]) -> None:
     same, rescans, alike = list[Found](), list[Found](), list[Found]()
     for group in _scans_of_one(everyone):
         names = _sets_of(group)
@@ -166,9 +177,9 @@ def _check_subjects(report: Report, everyone: list[_Member]) -> None:
             apart = all(first.isdisjoint(second) for first, second in combinations(scans, 2))
             what, found = ("different scans of subject", rescans) if apart else ("subject", same)
             found.append((True, f"{what} {group[0].subject} in {' and in '.join(names)}", group))
-    people = {member.person: member for member in reversed(everyone)}
-    for persons in maybe_one_person({member.person: people[member.person].sex for member in everyone}):
-        group = [member for member in everyone if member.person in persons]
+    people = {member.person: member for member in reversed([*everyone, *seen])}
+    for persons in maybe_one_person({name: member.sex for name, member in reversed(people.items())}):
+        group = [member for member in (*everyone, *seen) if member.person in persons]
         if len(names := _sets_of(group)) > 1:
             who = " and ".join(people[person].subject for person in persons[:3])
             alike.append((False, f"are {who} one subject? They are in {' and in '.join(names)}", group))
@@ -176,7 +187,7 @@ def _check_subjects(report: Report, everyone: list[_Member]) -> None:
         ("Subject in two sets", "a subject in two sets, under any spelling of its name", same),
         ("Rescan in another set", "another session of a subject in another set", rescans),
         (
-            "Names that may be one subject",
+            ALIKE,
             "names in two sets that differ only in zeros, punctuation or an ending that may mean a visit; a question",
             alike,
         ),
@@ -211,6 +222,8 @@ def _check_files(report: Report, everyone: list[_Member], name_files: bool) -> N
     found = list[Found]()
     for group in _groups(everyone, (_file_identity(member.path) for member in everyone)):
         names = _sets_of(group)
+        if names == [EARLIER] or (EARLIER in names and len({member.person for member in group}) == 1):
+            continue  # nobody of a set, or known by the name
         where = " and in ".join(names) if len(names) > 1 else f"{names[0]} {len(group)} times"
         message = f"the file of subject {group[0].subject} in {where}"
         found.append((len(names) > 1, message, [f"{m.set}: {m.path}" for m in group] if name_files else group))
@@ -240,17 +253,16 @@ def _check_pixels(
     report: Report, everyone: list[_Member], extraction: Extraction, wanted: bool, progress: _Progress | None
 ) -> None:
     digests: list[Hashable] = []
-    described = np.zeros((len(everyone) if wanted else 0, 4, WAVES**2 // 4), np.float32)
-    resolved = wanted
-    if wanted:
-        for number, member in enumerate(everyone if progress is None else progress(everyone)):
-            image = read_image(extraction, member.path).astype(np.float64)
-            digests.append((image.shape, blake2b(image.tobytes(), digest_size=16).digest()))
-            flat = extraction.flat(image[0]).astype(np.float32)
-            described[number] = describe(flat)
-            resolved = resolved and min(flat.shape) >= WAVES
+    described: list[tuple[_Array, _Array]] = []
+    volumes, resolved = extraction.spatial_dims == 3, wanted
+    for member in (everyone if progress is None else progress(everyone)) if wanted else ():
+        image = read_image(extraction, member.path)
+        digests.append((image.shape, blake2b(image.astype(np.float64).tobytes(), digest_size=16).digest()))
+        sections = extraction.sections(image)
+        resolved = resolved and all(min(one.shape) >= WAVES for one in sections)
+        described += [describe_image(sections, moved=volumes)] if resolved else []
     which, kind = extraction.name, extraction.kind
-    also = "as its middle slice shows" if extraction.spatial_dims == 3 else "or its neighbour 1 mm away"
+    also = "moved by a voxel" if volumes else "its neighbour 1 mm away" if kind == "slice" else "one that overlaps"
     report.add(
         "Same pixels",
         f"the same values in {which} of two subjects, in any number format; within one set a warning",
@@ -262,7 +274,7 @@ def _check_pixels(
     sizes = [len(part) for part in _parts(everyone).values()]
     report.add(
         f"Near-duplicate {kind}",
-        f"{which} of two subjects in two sets: the same {kind} edited or mirrored, {also}",
+        f"{which} of two subjects in two sets: the same {kind} edited or mirrored, or {also}",
         _near_duplicates(everyone, digests, described, kind) if resolved else (),
         threshold=THRESHOLD,
         compared=sum(a * b for a, b in combinations(sizes, 2)) if resolved else None,
@@ -273,8 +285,8 @@ def _check_pixels(
 def _same_pixels(everyone: list[_Member], digests: list[Hashable]) -> Iterator[Found]:
     for group in _groups(everyone, digests):
         subjects = list({member.person: member.subject for member in group}.values())
-        if len(subjects) > 1:
-            names = _sets_of(group)
+        names = _sets_of(group)
+        if len(subjects) > 1 and names != [EARLIER]:
             others = f"{len(subjects) - 1} more" if len(subjects) > 2 else subjects[1]
             message = f"subjects {subjects[0]} and {others} have the same pixels, in {' and in '.join(names)}"
             yield len(names) > 1, message, group
@@ -284,10 +296,13 @@ def _parts(everyone: list[_Member]) -> dict[str, _Array]:
     return {name: np.array([n for n, m in enumerate(everyone) if m.set == name]) for name in _sets_of(everyone)}
 
 
-def _near_duplicates(everyone: list[_Member], digests: list[Hashable], described: _Array, kind: str) -> Iterator[Found]:
+def _near_duplicates(
+    everyone: list[_Member], digests: list[Hashable], described: list[tuple[_Array, _Array]], kind: str
+) -> Iterator[Found]:
     for (first, rows), (second, columns) in combinations(_parts(everyone).items(), 2):
         likes: dict[int, dict[int, float]] = defaultdict(dict)
-        for row, column, correlation in near_duplicates(described[rows], described[columns]):
+        ours, theirs = np.stack([described[n][0] for n in rows]), np.stack([described[n][1] for n in columns])
+        for row, column, correlation in near_duplicates(ours, theirs):
             for a, b, r in zip(rows[row], columns[column], correlation, strict=True):
                 if everyone[a].person != everyone[b].person and digests[a] != digests[b]:
                     likes[b][a] = r

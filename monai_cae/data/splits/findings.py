@@ -9,7 +9,8 @@ from typing import Any
 NOT_CHECKED = (
     "slices of one subject under two names, farther apart than neighbours: one in seven of those 2 mm apart is missed, "
     "and nearly all of those 3 mm apart",
-    "copies that were shifted by 2 pixels or rotated by 2 degrees or more, cropped, padded, transposed or inverted",
+    "copies that were shifted by 2 pixels (2 voxels of a volume) or rotated by 2 degrees or more, cropped, padded, "
+    "transposed or inverted",
     "a second visit of a subject under another name, relatives, and whether subject names and labels are correct",
     "what a checkpoint has already learned from these subjects, unless its subjects are given",
 )

@@ -70,10 +70,15 @@ def split_cohort(cohort: Cohort, *, target: Labels | None = None, **split: Any) 
         **split: fields of `Split`.
 
     Raises:
-        MonaiCaeError: what `Split` refuses, or too few subjects for both classes in every set.
+        MonaiCaeError: what `Split` refuses, or too few subjects for the target, or for both classes in every set.
     """
     how, target = Split(**split), target or PatientsAndControls()
     strata = _strata(cohort, target, how.stratify)
+    if len(strata) < target.fewest:
+        raise MonaiCaeError(
+            f"only {len(strata)} subjects have {target.name}, and {target.fewest} are the fewest for a regression: add "
+            "subjects, or choose another target"
+        )
     kinds = {subject: _kind(stratum) for subject, stratum in strata.items()}
     needed = {*map(_kind, target.strata([*target.classes]))} or {*kinds.values()}
     subjects = sorted(strata)

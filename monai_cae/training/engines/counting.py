@@ -22,6 +22,7 @@ def count_step(
     batch: Callable[[], tuple[Any, ...]],
     loss: Callable[[Any, Any], torch.Tensor] | None,
     device: str | torch.device,
+    accumulate: bool = False,
 ) -> int:
     """Bytes of all tensors when most are alive: of a training step, the weights and what is kept between steps; of a
     prediction, the weights.
@@ -35,21 +36,39 @@ def count_step(
         batch: makes image, label, arguments and keyword arguments, as `prepare_batch` gives them.
         loss: of output and label; None for a prediction.
         device: where the step would run.
+        accumulate: whether gradients of earlier batches are there already, to which these are added.
     """
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     size = sum(tensor.nbytes for tensor in state.values())
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device(device), torch.set_grad_enabled(loss is not None):
         fake = {name: _fake(tensor, device) for name, tensor in state.items()}
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return functional_call(network, fake, args, kwargs)
-
         with _Living(fake.values()) as living:
-            image, label, args, kwargs = batch()
-            output = inferer(image, call, *args, **kwargs)
-            if loss is not None:
-                loss(output, label).backward()
+            for _ in range(1 + accumulate):
+                functional_call(
+                    _Step(network, inferer, loss), {f"network.{name}": fake[name] for name in fake}, batch()
+                )
     return living.most + size * (1 if loss is None else 1 + _KEPT)
+
+
+class _Step(nn.Module):
+    """All of a step in one call of a module: fake tensors are in the network also in the backward pass."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        inferer: Callable[..., Any],
+        loss: Callable[[Any, Any], torch.Tensor] | None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.inferer = inferer
+        self.loss = loss
+
+    def forward(self, image: Any, label: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        output = self.inferer(image, lambda *given, **named: self.network(*given, **named), *args, **kwargs)
+        if self.loss is not None:
+            self.loss(output, label).backward()
 
 
 def _fake(tensor: torch.Tensor, device: str | torch.device) -> torch.Tensor:

@@ -44,6 +44,7 @@ class EncodedDataset(Dataset):
         self.summarise = summarise
         self.resident_bytes = resident_bytes
         self._codes: list[torch.Tensor] = []
+        self._rest: list[Mapping[str, Any]] = []
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]  # map-style datasets have a length
@@ -52,8 +53,7 @@ class EncodedDataset(Dataset):
         """The item with its code, flattened to one dimension, under `image`."""
         if not self._codes:
             self._encode()
-        item: Mapping[str, Any] = self.dataset[index]
-        return {**item, "image": self._codes[index]}
+        return {**self._rest[index], "image": self._codes[index]}
 
     def _encode(self) -> None:
         device = next(self.encoder.parameters()).device
@@ -62,8 +62,9 @@ class EncodedDataset(Dataset):
         with torch.no_grad():
             for start in range(0, len(self), self.batch_size):  # a DataLoader would draw from the global generator
                 numbers = range(start, min(start + self.batch_size, len(self)))
-                images = torch.stack([torch.as_tensor(self.dataset[number]["image"]) for number in numbers])
-                images = images.to(device)
+                items: list[Mapping[str, Any]] = [self.dataset[number] for number in numbers]
+                images = torch.stack([torch.as_tensor(item["image"]) for item in items]).to(device)
+                self._rest += [{key: value for key, value in item.items() if key != "image"} for item in items]
                 code = self.inferer(images, self.encoder)
                 code = (self.summarise(code, images) if self.summarise else code).flatten(1)
                 self._codes += list(code if code[:1].nbytes * len(self) <= limit else code.cpu())

@@ -161,7 +161,9 @@ def _advice(engine: Any, image: torch.Tensor, limit: int, device: torch.device) 
     kind = device.type
     device = device if torch.cuda.is_available() else torch.device("cpu")
     inferer = PrecisionInferer(getattr(engine.inferer, "precision", "float32"))
-    loss = engine.loss_function if isinstance(engine, SupervisedTrainer) else None
+    loss, accumulate = None, False
+    if isinstance(engine, SupervisedTrainer):
+        loss, accumulate = engine.loss_function, engine.accumulation_steps > 1
 
     def need(size: int) -> int:
         def batch() -> tuple[Any, ...]:
@@ -172,7 +174,7 @@ def _advice(engine: Any, image: torch.Tensor, limit: int, device: torch.device) 
             }
             return filled(engine.prepare_batch(items, device, False))
 
-        counted = count_step(engine.network, inferer, batch, loss, device)
+        counted = count_step(engine.network, inferer, batch, loss, device, accumulate)
         return estimated_bytes(counted, kind)
 
     try:

@@ -1,4 +1,5 @@
-"""What a trainer does with a batch: on CUDA, forward, loss, backward and optimizer as one graph per shape of batch."""
+"""What a trainer does with a batch: on CUDA, forward, loss, backward and optimizer as one graph per shape of batch; or
+gradients of several batches that make one step."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.networks.reconstruction import each_tensor
 from monai_cae.training.engines.cuda_graphs import CudaGraphs, Outputs, Work
 from monai_cae.training.engines.inferers import check_compile
+from monai_cae.training.engines.memory import filled
 
 WARM_UP = 3  # ordinary steps before a shape is recorded, as in PyTorch's examples; they train like all others
 _MOST_SHAPES = 8
@@ -34,6 +36,10 @@ class TrainingStep:
     Learning rates become tensors of float32, which schedulers fill; the trainer's own steps have them in float64, so
     the last bit may differ. Steps are recorded again when they no longer fit: parameters, statistics or an optimizer's
     state lie elsewhere (looked at before every epoch), or its other options have changed.
+
+    Where the trainer has `accumulation_steps`, gradients of so many batches are added up for a step, and nothing is
+    recorded. Every image counts the same, as in one batch of them all, also in an epoch's last group and last batch,
+    which may be smaller; MONAI's own steps divide each batch's by `accumulation_steps` there too.
 
     Args:
         compile: "graph"; "auto" and "inductor" for the same where the device has graphs, and the trainer's own steps,
@@ -57,6 +63,7 @@ class TrainingStep:
         self._shapes: dict[str, _Shape] = {}
         self._rates: list[torch.Tensor] = []
         self._unseen = True  # the epoch is new
+        self._images = 0  # whose gradients are added up
 
     def __call__(self, engine: SupervisedTrainer, batchdata: Any) -> Any:
         """
@@ -68,24 +75,56 @@ class TrainingStep:
             The trainer's output: `image`, `label`, `pred` and `loss`.
 
         Raises:
-            MonaiCaeError: `compile` is "graph", and the step can't be recorded.
+            MonaiCaeError: `compile` is "graph", and the step can't be recorded; or gradients are to be added up in a
+                trainer with an amp or compile of its own.
         """
         outputs = None
         if self._recording:
             engine.network.train()
             self._look(engine)
         if self._recording:
-            batch = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+            batch = _prepared(engine, batchdata)
             # instead of the last step's output: no node of autograd may be left, it belongs to the stream of its making
             engine.state.output = {CommonKeys.IMAGE: batch[0], CommonKeys.LABEL: batch[1]}
-            outputs = self._do(engine, batch if len(batch) > 2 else (*batch, (), {}))
+            outputs = self._do(engine, batch)
         if outputs is None:
-            return engine._iteration(engine, batchdata)
+            return (
+                self._add_up(engine, batchdata)
+                if engine.accumulation_steps > 1
+                else engine._iteration(engine, batchdata)
+            )
         # the next replay writes over its outputs, and handlers may keep them
         engine.state.output[CommonKeys.PRED] = each_tensor(outputs.pred, torch.clone)
         engine.state.output[CommonKeys.LOSS] = outputs.loss.clone()
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
+
+    def _add_up(self, engine: SupervisedTrainer, batchdata: Any) -> Any:
+        """One batch of a group; the last of the group, or of the epoch, makes the step."""
+        if engine.amp or engine.compile:
+            raise MonaiCaeError("accumulate is not for a trainer with an amp or compile of its own: leave one out")
+        number, length = engine.state.iteration, engine.state.epoch_length
+        number = (number - 1) % length + 1 if length else number
+        inputs, targets, args, kwargs = _prepared(engine, batchdata)
+        output = engine.state.output = {CommonKeys.IMAGE: inputs, CommonKeys.LABEL: targets}
+        engine.network.train()
+        if number % engine.accumulation_steps == 1:
+            engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
+            self._images = 0
+        output[CommonKeys.PRED] = engine.inferer(inputs, engine.network, *args, **kwargs)
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        output[CommonKeys.LOSS] = engine.loss_function(output[CommonKeys.PRED], targets).mean()
+        engine.fire_event(IterationEvents.LOSS_COMPLETED)
+        (output[CommonKeys.LOSS] * len(inputs)).backward()
+        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        self._images += len(inputs)
+        if number % engine.accumulation_steps == 0 or number == length:
+            for parameter in engine.network.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= self._images
+            engine.optimizer.step()
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return output
 
     def _look(self, engine: SupervisedTrainer) -> None:
         """Before an epoch, see to it that steps can be recorded, and drop those that no longer fit."""
@@ -192,6 +231,11 @@ class _Shape:
     replay: Work | None = None
     options: Any = None
     where: Any = None
+
+
+def _prepared(engine: SupervisedTrainer, batchdata: Any) -> tuple[Any, ...]:
+    """Image, label, arguments and keyword arguments."""
+    return filled(engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs))
 
 
 def _step(engine: SupervisedTrainer, batch: Any) -> Outputs:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from monai_cae.training.engines.disk_rows import DiskRows, take
+
 _SLOTS = 4  # one that is computed with, one that is copied, two that are gathered
 
 
@@ -34,7 +36,7 @@ class Cuda:
         """One that has not happened; nobody waits for it before it is recorded."""
         return torch.cuda.Event()
 
-    def buffers(self, like: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def buffers(self, like: torch.Tensor | DiskRows, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Room for some rows of a tensor, in pinned memory and on the device."""
         shape = (count, *like.shape[1:])
         host = torch.empty(shape, dtype=like.dtype, pin_memory=True)
@@ -49,7 +51,7 @@ class Cuda:
 class _Slot:
     """Buffers for one batch: a thread gathers into `host`, one stream copies to `there`, the other takes it away."""
 
-    def __init__(self, data: Mapping[str, torch.Tensor], count: int, cuda: Cuda) -> None:
+    def __init__(self, data: Mapping[str, torch.Tensor | DiskRows], count: int, cuda: Cuda) -> None:
         self.data, self.cuda = data, cuda
         self.host: dict[str, torch.Tensor] = {}
         self.there: dict[str, torch.Tensor] = {}
@@ -68,7 +70,7 @@ class _Slot:
 
     def _gather(self, where: torch.Tensor) -> None:
         for key, value in self.data.items():
-            torch.index_select(value, 0, where, out=self.host[key][self.rows])
+            take(value, where, self.host[key][self.rows])
 
     @property
     def ready(self) -> bool:
@@ -95,12 +97,12 @@ class _Slot:
 
 
 def stream_batches(
-    data: Mapping[str, torch.Tensor], order: Sequence[Sequence[int]], cuda: Cuda
+    data: Mapping[str, torch.Tensor | DiskRows], order: Sequence[Sequence[int]], cuda: Cuda
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Gather, copy and compute at the same time; the host waits only once it is several batches ahead.
 
     Args:
-        data: rows in the host's memory, shape `(subjects, ...)`.
+        data: rows in the host's memory or on disk, shape `(subjects, ...)`.
         order: the rows of each batch.
         cuda: the device.
 

@@ -21,7 +21,7 @@ from sklearn.model_selection import StratifiedKFold
 from torch.utils.data import Dataset
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation import classification_metrics, predicted_classes
+from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.files import replacing
 from monai_cae.targets import Target
 from monai_cae.terminal import progress_bar
@@ -91,21 +91,22 @@ class Baselines:
     """Fit every model on the fitting subjects, and predict the test subjects.
 
     Args:
-        models: name -> `features` (gives the features of a sequence of items) and `classifier` (scikit-learn's, with
-            `predict_proba`).
+        models: name -> `features` (gives the features of a sequence of items) and scikit-learn's `classifier`, with
+            `predict_proba`, or for a number `regressor`.
         only: names of those to run, as a list or parted by commas; empty for all.
         fitting: items with `image`, `label`, `subject` and the table's columns, see `fitting_items`.
         test: items of the test subjects.
-        output_dir: its subfolder `baselines` gets a table per model: subject, label, probability, prediction.
-        target: with two classes.
+        output_dir: its subfolder `baselines` gets a table per model: subject, label, and the target's columns.
+        target: with two classes, or a number.
 
     Attributes:
         models: those that are run.
-        probabilities: model -> probability of AD of the test subjects, shape `(n,)`, once it has run.
+        predicted: model -> what it predicts of the test subjects, shape `(n,)`, once it has run: the probability of AD,
+            or the number.
 
     Raises:
         MonaiCaeError: an unknown or impossible model, no checkpoint for a model of the encoder's code, a table's column
-            that nobody has, one class only, or a target without classes.
+            that nobody has, one class only, or another target.
     """
 
     def __init__(
@@ -117,13 +118,15 @@ class Baselines:
         output_dir: str,
         target: Target,
     ) -> None:
-        target.require_binary(baselines=True)
+        target.require_scored(baselines=True)
         self.fitting, self.test = _items(fitting), _items(test)
-        self.models = check_models(models, only, self.fitting)
+        self.models = check_models(models, only, self.fitting, target)
         self.folder = Path(output_dir, "baselines")
-        self.probabilities: dict[str, NDArray[np.float64]] = {}
+        self.target = target
+        self.predicted: dict[str, NDArray[np.float64]] = {}
         if len(set(_labels(self.fitting))) < 2:
-            raise MonaiCaeError("the training and validation subjects are all of one class: no model can be fitted")
+            what = "of one class" if target.binary else "alike"
+            raise MonaiCaeError(f"the training and validation subjects are all {what}: no model can be fitted")
         for name, model in self.models.items():
             if isinstance(model["features"], EncoderCodes):
                 self._load(name, model["features"])
@@ -137,7 +140,7 @@ class Baselines:
                 extract: Features = model["features"]
                 if id(extract) not in features:
                     features[id(extract)] = (extract(self.fitting), extract(self.test))
-                self.probabilities[name] = _fitted(name, model["classifier"], labels, *features[id(extract)])
+                self.predicted[name] = _fitted(name, model[_kind(self.target)], labels, *features[id(extract)])
                 self._write(name)
                 progress.update(1)
 
@@ -146,9 +149,9 @@ class Baselines:
         return self.folder / f"{name}.csv"
 
     def metrics(self) -> dict[str, dict[str, float]]:
-        """Model -> what `monai_cae.evaluation.classification_metrics` gives on the test subjects."""
-        labels = _labels(self.test)
-        return {name: classification_metrics(labels, values) for name, values in self.probabilities.items()}
+        """Model -> the target's scores of the test subjects."""
+        labels = np.array(_labels(self.test))
+        return {name: self.target.scores(labels, values) for name, values in self.predicted.items()}
 
     def _load(self, name: str, features: EncoderCodes) -> None:
         if not features.checkpoint.is_file():
@@ -163,8 +166,7 @@ class Baselines:
         table = {
             "subject": [item["subject"] for item in self.test],
             "label": _labels(self.test),
-            "probability": self.probabilities[name],
-            "prediction": predicted_classes(self.probabilities[name]),
+            **self.target.columns(self.predicted[name].tolist(), DEFAULT_THRESHOLD, classes=False),
         }
         with replacing(self.path(name)) as temporary:
             pd.DataFrame(table).to_csv(temporary, index=False, float_format="%.6f")
@@ -192,26 +194,34 @@ def report_baselines(run: TrackedRun, baselines: Baselines, synthetic: bool, lea
     for name in metrics:
         run.log_file(baselines.path(name), "baselines")
     if not run.parent_run_id:
-        width = max(len("model"), *map(len, metrics)) + 2
-        print(f"\ntest subjects, {data_kind(synthetic, leaks)}\n  {'model':<{width}}accuracy   F1 (AD)       AUC")
+        target, width = baselines.target, max(len("model"), *map(len, metrics)) + 2
+        shown = ("accuracy", "f1", "auc") if target.binary else target.headline
+        heads = [target.score_names[key] for key in shown]
+        print(
+            f"\ntest subjects, {data_kind(synthetic, leaks)}\n  {'model':<{width}}{'  '.join(f'{h:>8}' for h in heads)}"
+        )
         for name, found in metrics.items():
-            print(f"  {name:<{width}}{found['accuracy']:8.3f}  {found['f1']:8.3f}  {found['auc']:8.3f}", flush=True)
+            cells = [
+                format(found[key], f"{max(8, len(head))}{'.3f' if target.binary else '.3g'}")
+                for key, head in zip(shown, heads, strict=True)
+            ]
+            print(f"  {name:<{width}}{'  '.join(cells)}", flush=True)
     return {"fitted": len(baselines.fitting), "tested": len(baselines.test), "models": metrics}
 
 
 def check_models(
-    models: Mapping[str, Mapping[str, Any]], only: str | Sequence[str], fitting: Sequence[Item]
+    models: Mapping[str, Mapping[str, Any]], only: str | Sequence[str], fitting: Sequence[Item], target: Target
 ) -> dict[str, Mapping[str, Any]]:
     """The models that are to be run, looked at as far as that needs neither images nor an autoencoder.
 
     Args:
-        models, only: see `Baselines`.
+        models, only, target: see `Baselines`; without names, all models of the target's kind.
         fitting: items of the fitting subjects; their images are not looked at.
 
     Raises:
         MonaiCaeError: an unknown or impossible model, or a table's column that nobody has.
     """
-    chosen = _chosen(models, only)
+    chosen = _chosen(models, only, _kind(target))
     for name, model in chosen.items():
         if empty := _empty_columns(model["features"], fitting):
             raise MonaiCaeError(
@@ -231,15 +241,22 @@ def _without(models: Mapping[str, Mapping[str, Any]], excluded: Callable[[Featur
     return f", or leave such models out: --only {','.join(left)}" if left else ""
 
 
-def _chosen(models: Mapping[str, Mapping[str, Any]], only: str | Sequence[str]) -> dict[str, Mapping[str, Any]]:
+def _kind(target: Target) -> str:
+    return "regressor" if target.number else "classifier"
+
+
+def _chosen(
+    models: Mapping[str, Mapping[str, Any]], only: str | Sequence[str], kind: str
+) -> dict[str, Mapping[str, Any]]:
     for name, model in models.items():
         if not _NAME.fullmatch(name):
             raise MonaiCaeError(f"a model can't be called {name!r}: use letters, digits, _, - and .")
-        if not (
-            isinstance(model, Mapping) and callable(model.get("features")) and hasattr(model.get("classifier"), "fit")
-        ):
-            raise MonaiCaeError(f"models#{name} must have features and a classifier, like the others in baselines.json")
-        if not hasattr(model["classifier"], "predict_proba"):
+        made = [model[one] for one in ("classifier", "regressor") if one in model] if isinstance(model, Mapping) else []
+        if len(made) != 1 or not (callable(model.get("features")) and hasattr(made[0], "fit")):
+            raise MonaiCaeError(
+                f"models#{name} must have features and a classifier or a regressor, like the others in baselines.json"
+            )
+        if "classifier" in model and not hasattr(model["classifier"], "predict_proba"):
             raise MonaiCaeError(
                 f"the classifier of models#{name} gives no probabilities: "
                 "wrap it in sklearn.calibration.CalibratedClassifierCV"
@@ -250,25 +267,34 @@ def _chosen(models: Mapping[str, Mapping[str, Any]], only: str | Sequence[str]) 
             close = difflib.get_close_matches(str(name), models, n=1)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(models)}"
             raise MonaiCaeError(f"--only names the unknown model {name}: {hint}")
-    found = {name: model for name, model in models.items() if not names or name in names}
+        if kind not in models[name]:
+            others = ", ".join(other for other, model in models.items() if kind in model)
+            what = (
+                "numbers, and the target is not one" if kind == "classifier" else "classes, and the target is a number"
+            )
+            raise MonaiCaeError(f"--only names {name}, which is for {what}: there are {others or 'none'}")
+    found = {name: model for name, model in models.items() if kind in model and (not names or name in names)}
     if not found:
         raise MonaiCaeError("models is empty: there is nothing to run")
     return found
 
 
-def _fitted(name: str, classifier: Any, labels: Sequence[int], known: Table, unknown: Table) -> NDArray[np.float64]:
+def _fitted(name: str, model: Any, labels: Sequence[float], known: Table, unknown: Table) -> NDArray[np.float64]:
     try:
-        classifier.fit(known, np.array(labels))
-        found = classifier.predict_proba(unknown)
+        model.fit(known, np.array(labels))
+        found = model.predict_proba(unknown) if hasattr(model, "predict_proba") else model.predict(unknown)
     except ValueError as error:  # MonaiCaeError is one too
         reason = str(error).strip().splitlines()[0]
         raise MonaiCaeError(f"{name} can't be fitted: {reason}") from error
-    return np.asarray(found, dtype=np.float64)[:, list(classifier.classes_).index(1)]
+    found = np.asarray(found, dtype=np.float64)
+    return found[:, list(model.classes_).index(1)] if found.ndim == 2 else found
 
 
 def _items(dataset: Dataset) -> list[Item]:
     return [dataset[index] for index in range(len(dataset))]  # type: ignore[arg-type]  # map-style have a length
 
 
-def _labels(items: Sequence[Item]) -> list[int]:
-    return [int(item["label"]) for item in items]
+def _labels(items: Sequence[Item]) -> list[float]:
+    """A class as the whole number that it is."""
+    labels = [float(item["label"]) for item in items]
+    return [int(label) if label.is_integer() else label for label in labels]

@@ -66,12 +66,13 @@ class Pixels:
 
     def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:
         """Raises: MonaiCaeError: images smaller than one square."""
-        images = _images(items)
-        if min(images.shape[2:]) < self.pool:
-            raise MonaiCaeError(
-                f"pool {self.pool} is above the images' size {tuple(images.shape[2:])}: make it smaller"
-            )
-        return Pool["avg", images.ndim - 2](self.pool)(images).flatten(1).numpy()
+        return torch.cat([self._pooled(_images([item])) for item in items]).numpy()
+
+    def _pooled(self, image: torch.Tensor) -> torch.Tensor:
+        size = image.shape[2:]
+        if min(size) < self.pool:
+            raise MonaiCaeError(f"pool {self.pool} is above the images' size {tuple(size)}: make it smaller")
+        return Pool["avg", len(size)](self.pool)(image).flatten(1)
 
 
 class DarkPixels:
@@ -146,8 +147,9 @@ class EncoderCodes:
         """Channels of the code times `size` to the power of its dimensions."""
         codes = []
         with torch.no_grad():
-            for images in _images(items, torch.float32).split(self.batch_size):
-                code = self.inferer(images.to(self.device), self.autoencoder.get_submodule("encoder"))
+            for start in range(0, len(items), self.batch_size):
+                images = _images(items[start : start + self.batch_size], torch.float32).to(self.device)
+                code = self.inferer(images, self.autoencoder.get_submodule("encoder"))
                 codes.append(Pool["adaptiveavg", code.ndim - 2](self.size)(code).flatten(1).cpu())
         return torch.cat(codes).double().numpy()
 

@@ -1,4 +1,4 @@
-"""The linear probe: the classifier's last layer as a penalised logistic regression, with a unique solution."""
+"""The linear probe: the last layer as a penalised logistic, or of a number ridge, regression with a unique solution."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from monai.engines import SupervisedEvaluator
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset
 
@@ -28,8 +28,9 @@ class LinearProbe:
 
     Every number that the last layer sees (of the code, the histogram, the covariates) is standardised over the
     subjects; the sum of the log-losses and of half of each weight's square times its penalty is minimised by
-    scikit-learn's `LogisticRegression`. There is nothing to stop early and hence no need of a validation set: its
-    subjects can be fitted too. Standardisation and weights end up in the network's own layer.
+    scikit-learn's `LogisticRegression`. Of a number it is the sum of half of each squared error, in units of the
+    training set's SD, and of the same penalties, by `Ridge`. There is nothing to stop early and hence no need of a
+    validation set: its subjects can be fitted too. Standardisation and weights end up in the network's own layer.
 
     Args:
         network: its encoder is evaluated as it is.
@@ -73,11 +74,18 @@ class LinearProbe:
         penalties = _penalties(self.network, self.penalty)
         features, labels = self._features()
         if len(set(labels.tolist())) < 2:
-            raise MonaiCaeError("learn linear_probe needs patients and controls among the subjects to fit")
+            needed = "patients and controls" if self.network.head.unit is None else "different numbers"
+            raise MonaiCaeError(f"learn linear_probe needs {needed} among the subjects to fit")
         centre, scale = features.mean(axis=0), (features.std(axis=0) + 1e-8) * np.sqrt(penalties)
-        fitted = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000).fit((features - centre) / scale, labels)
-        weights = fitted.coef_[0] / scale
-        self._write(weights, float(fitted.intercept_[0] - weights @ centre))
+        head = self.network.head
+        if isinstance(head.zero, torch.Tensor) and isinstance(head.unit, torch.Tensor):
+            fitted = Ridge(alpha=1.0)
+            labels = (labels - head.zero.item()) / head.unit.item()
+        else:
+            fitted = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000)
+        fitted.fit((features - centre) / scale, labels)
+        weights = np.ravel(fitted.coef_) / scale
+        self._write(weights, float(np.ravel(fitted.intercept_)[0] - weights @ centre))
         if not self.tracked.parent_run_id:  # an experiment would say it again and again
             print(f"linear probe fitted to {len(labels)} subjects' scans, including the validation set's", flush=True)
         self.tracked.epoch += 1
@@ -86,14 +94,14 @@ class LinearProbe:
         self.best.best, self.best.metric = metrics, self.best.metric.replace("val_", "fitted_")
         self.tracked.log_metrics(metrics, step=self.tracked.epoch)
 
-    def _features(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def _features(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         network = self.network.eval()
         everyone: Dataset = ConcatDataset(self.datasets)
         encoded = EncodedDataset(everyone, network.encoder, self.inferer, self.batch_size, network.summarise)
         beside = ["covariates"] * (network.head.covariate_weight is not None)
         items = [encoded[index] for index in range(len(encoded))]
         rows = [torch.cat([torch.as_tensor(item[key]).cpu() for key in ("image", *beside)]) for item in items]
-        return torch.stack(rows).double().numpy(), np.array([int(item["label"]) for item in items])
+        return torch.stack(rows).double().numpy(), np.array([float(item["label"]) for item in items])
 
     def _write(self, weights: NDArray[np.float64], intercept: float) -> None:
         head = self.network.head

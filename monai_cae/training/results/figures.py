@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,14 +15,25 @@ from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import Dataset
 
-from monai_cae.evaluation import figures
+from monai_cae.evaluation import figures, image_figures
+from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.style import save_figure
 from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
+MOST_VALUES = 2**26  # of images that are compared in memory, 256 MiB: 2,166 slices of 176 x 176, 83 volumes at 2 mm
 Infer = Callable[[torch.Tensor, nn.Module], Any]
-Flat = Callable[[np.ndarray], np.ndarray]
+
+
+class Pictures(Protocol):
+    """Makes pictures to draw, 2D, as `monai_cae.data.Extraction` does."""
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """Of an image, shape `(channels, H, W)` or `(channels, X, Y, Z)`."""
+
+    def flat(self, channel: np.ndarray) -> np.ndarray:
+        """Of one channel of it, or of what a layer makes of it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +45,7 @@ class Outcome:
         network: with the best weights, in evaluation mode, on its device; the autoencoder in pretrain, else the
             classifier.
         infer: `infer(images, network)` calls the network, or a part of it, as the stage does.
-        flat: a channel of an image, 2D or 3D -> the 2D picture to draw.
+        extraction: makes the pictures to draw.
         dataset: items with `image`, shape `(channels, H, W)` or `(channels, X, Y, Z)`, `label` and more: the
             validation set, in evaluate the test set.
         training: the training set; None in evaluate.
@@ -48,7 +59,7 @@ class Outcome:
     stage: str
     network: nn.Module
     infer: Infer
-    flat: Flat
+    extraction: Pictures
     dataset: Dataset
     training: Dataset | None = None
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -107,18 +118,26 @@ def tell_undrawn(name: str, error: Exception) -> None:
 
 def reconstructions(outcome: Outcome) -> Figure:
     """The paper's figure 4: validation images and what the autoencoder makes of them."""
-    images = outcome.images(figures.MAX_COLUMNS)
+    images = outcome.images(image_figures.MAX_COLUMNS)
+    images = images[: image_figures.columns_of(_drawn(images[:1], outcome.extraction).shape[1:])]
     with torch.no_grad():
         outputs = reconstruction_of(outcome.network, outcome.infer(images, outcome.network))
-    shown, made = (planes(stack, outcome.flat) for stack in (images, outputs))
-    return figures.reconstructions(shown, made, outcome.note, f"{len(shown)} of {outcome.about}")
+    shown, made = (_drawn(stack, outcome.extraction) for stack in (images, outputs))
+    whole = psnr(images.float().cpu().numpy(), outputs.float().cpu().numpy())
+    return image_figures.reconstructions(shown, made, outcome.note, f"{len(shown)} of {outcome.about}", whole)
+
+
+def _drawn(images: torch.Tensor, extraction: Pictures) -> np.ndarray:
+    """A picture of each image."""
+    return np.stack([extraction.picture(image) for image in images.detach().float().cpu().numpy()])
 
 
 def feature_maps(outcome: Outcome) -> Figure:
     """The paper's figure 3: what the encoder's layers see in the first validation image."""
     maps = _activations(outcome.network.get_submodule("encoder"), outcome.images(1))
-    drawn = {name: np.stack([outcome.flat(channel) for channel in channels]) for name, channels in maps.items()}
-    return figures.feature_maps(drawn, outcome.note, f"the first of {outcome.about}")
+    drawn = {name: np.stack([outcome.extraction.flat(one) for one in channels]) for name, channels in maps.items()}
+    sizes = {name: channels.shape[1:] for name, channels in maps.items()}
+    return image_figures.feature_maps(drawn, outcome.note, f"the first of {outcome.about}", sizes)
 
 
 def training_curves(outcome: Outcome) -> Figure | None:
@@ -136,17 +155,17 @@ def _size(dataset: Dataset) -> int:
 
 
 def first_images(dataset: Dataset, network: nn.Module, most: int) -> torch.Tensor:
-    """The first images of a dataset on a network's device."""
+    """The first images of a dataset on a network's device, as far as they have at most `MOST_VALUES` values."""
     device = next(network.parameters()).device
-    chosen = range(min(most, _size(dataset)))
+    fitting = MOST_VALUES // torch.as_tensor(dataset[0]["image"]).numel()
+    chosen = range(min(most, max(1, fitting), _size(dataset)))
     return torch.stack([torch.as_tensor(dataset[index]["image"]) for index in chosen]).to(device)
 
 
-def planes(images: torch.Tensor, flat: Flat | None = None) -> np.ndarray:
-    """The channels of each image, in full or as they are drawn, the first on top of the others."""
+def in_one(images: torch.Tensor) -> np.ndarray:
+    """Images of one channel each: several lie one above the other, the first on top."""
     channels = images.detach().float().cpu().numpy().swapaxes(0, 1)
-    drawn = [np.stack([flat(one) for one in channel]) if flat else channel for channel in channels[::-1]]
-    return np.concatenate(drawn, axis=2)
+    return np.concatenate(channels[::-1], axis=2)
 
 
 def _activations(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:
@@ -155,7 +174,8 @@ def _activations(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarra
 
     def keep(name: str) -> Callable[[nn.Module, Sequence[torch.Tensor], torch.Tensor], None]:
         def hook(module: nn.Module, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
-            maps[name] = output[0].detach().float().cpu().numpy().copy()
+            middle = output[len(output) // 2]  # of an image's samples, which lie in the batch
+            maps[name] = middle.detach().float().cpu().numpy().copy()
 
         return hook
 

@@ -28,9 +28,11 @@ from monai_cae.files import replacing
 from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.engines.handlers import BestCheckpoint
-from monai_cae.training.results.figures import Draw, Flat, Infer, Outcome, draw, first_images, planes
+from monai_cae.training.results.figures import Draw, Infer, Outcome, Pictures, draw, first_images, in_one
 from monai_cae.training.results.latent import latent_statistics
 from monai_cae.training.results.predictions import PredictionTable
+
+_BATCH_VALUES = 2**20  # of 33 slices of 176 x 176, or of a volume at 2 mm
 
 
 def report_classifier(
@@ -40,7 +42,7 @@ def report_classifier(
     dataset: Dataset,
     training: Dataset,
     inferer: Infer,
-    flat: Flat,
+    extraction: Pictures,
     figures: Mapping[str, Draw | None],
     output_dir: str,
     synthetic: bool,
@@ -55,7 +57,7 @@ def report_classifier(
         dataset: validation images, under `image`.
         training: training images.
         inferer: calls the network.
-        flat: a channel of an image, in two or three dimensions -> what is drawn of it, in two.
+        extraction: makes the pictures that are drawn.
         figures: see `draw`.
         output_dir: its subfolder `figures` is written.
         synthetic: said in the figures.
@@ -70,7 +72,7 @@ def report_classifier(
     best_epoch = of_value[0] if checkpoint.keep == "best" else run.epoch
     marks = {**run.marks, "best" if checkpoint.keep == "best" else "kept": best_epoch}
     told: dict[str, Any] = {"history": run.history, "marks": marks, "synthetic": synthetic}
-    draw(figures, Outcome(stage, network.eval(), inferer, flat, dataset, training, **told), run, output_dir)
+    draw(figures, Outcome(stage, network.eval(), inferer, extraction, dataset, training, **told), run, output_dir)
     image = first_images(dataset, network, 1)
     with torch.no_grad():
         output = reconstruction_of(network, network(image)) if stage == "pretrain" else network(image)
@@ -90,7 +92,7 @@ def report_autoencoder(
     """
     given = {"network": network, "checkpoint": checkpoint, "dataset": dataset, "training": training, **others}
     metrics = report_classifier(**given, stage="pretrain")
-    known, unseen = (planes(first_images(images, network, 2000)) for images in (training, dataset))
+    known, unseen = (in_one(first_images(images, network, 2000)) for images in (training, dataset))
     trivial = float(psnr(unseen, mean_image(known, unseen).images).mean())
     latent, caveats = latent_statistics(network, first_images(dataset, network, 500), others["inferer"])
     others["run"].log_metrics(latent)
@@ -104,9 +106,9 @@ def compare_codecs(network: nn.Module, inferer: Infer, dataset: Dataset, trainin
     Args:
         network: on its device, with its weights.
         inferer: calls the network.
-        dataset: test images, under `image`; the first 500 are compared.
-        training: training images, which the mean and the components are of; the first 2,000. Without any, the test
-            images are compared with half their size alone.
+        dataset: test images, under `image`; the first 500 are compared, of volumes as many as `first_images` gives.
+        training: training images, which the mean and the components are of; the first 2,000, likewise. Without any, the
+            test images are compared with half their size alone.
 
     Returns:
         See `reconstruction_table` of `monai_cae.evaluation.reconstruction_baselines`; the network's row is named
@@ -116,13 +118,13 @@ def compare_codecs(network: nn.Module, inferer: Infer, dataset: Dataset, trainin
     outputs = []
     images = first_images(dataset, network, 500)
     with torch.no_grad():
-        for batch in images.split(32):
-            outputs.append(planes(reconstruction_of(network, inferer(batch, network))))
+        for batch in images.split(max(1, min(32, _BATCH_VALUES // images[0].numel()))):
+            outputs.append(in_one(reconstruction_of(network, inferer(batch, network))))
         code_size = inferer(images[:1], network.get_submodule("encoder")).numel()
-    test, ours = planes(images), Reconstruction(np.concatenate(outputs), code_size)
+    test, ours = in_one(images), Reconstruction(np.concatenate(outputs), code_size)
     if not len(training):  # type: ignore[arg-type]  # map-style datasets have a length
         return reconstruction_table(test, {"autoencoder": ours, "half size": half_size(test)})
-    known = planes(first_images(training, network, 2000))
+    known = in_one(first_images(training, network, 2000))
     return reconstruction_table(test, {"autoencoder": ours, **trivial_codecs(known, test)})
 
 
@@ -134,7 +136,7 @@ def report_test(
     network: nn.Module,
     dataset: Dataset,
     inferer: Infer,
-    flat: Flat,
+    extraction: Pictures,
     figures: Mapping[str, Draw | None],
     output_dir: str,
     synthetic: bool,
@@ -147,7 +149,7 @@ def report_test(
         reconstruction: evaluator of the autoencoder, has run; its metrics are named `test_*`.
         codecs: gives the table of `compare_codecs`, which is written as reconstruction.csv.
         network, dataset, inferer: the classifier, the test images, and what calls it.
-        flat: see `report_classifier`.
+        extraction: see `report_classifier`.
         figures: see `draw`.
         output_dir: it and its subfolder `figures` are written.
         synthetic: said in the figures.
@@ -177,7 +179,7 @@ def report_test(
     run.log_file(Path(output_dir, "reconstruction.csv"))
     told = {"predictions": pd.DataFrame(table.columns), "threshold": table.threshold, "synthetic": synthetic}
     own = {name: _of_test(function, *tested) for name, function in target.figures().items()}
-    draw({**own, **figures}, Outcome("evaluate", network.eval(), inferer, flat, dataset, **told), run, output_dir)
+    draw({**own, **figures}, Outcome("evaluate", network.eval(), inferer, extraction, dataset, **told), run, output_dir)
     caveats = target.caveats(*tested)
     if "mean image" in coded.index:
         caveats += worse_than_mean_image(*coded.loc[["autoencoder", "mean image"], "psnr"])

@@ -27,7 +27,7 @@ _SLOWEST = 20  # times as long as writing a point took passes before the next: a
 # Another device, thread count or tracking server may finish what one has begun; whatever else differs may not.
 MAY_DIFFER = (
     "resume", "overwrite", "save_every", "device", "compile", "threads", "tracking_uri", "experiment_name", "run_name",
-    "parent_run_id",
+    "parent_run_id", "cache_share",
 )  # fmt: skip
 _OF_THE_MACHINE = ("capturable", "foreach", "fused")  # of an optimizer's options
 _ANEW = "--overwrite true in place of --resume true starts again"
@@ -192,7 +192,7 @@ class Resuming:
             self.trainers[state["trainer"]].load_state_dict(state["parts"])
         if is_first():  # the others have drawn other numbers, which nobody kept
             _set_random_state(state["random"])
-        print(f"continuing after epoch {self.run.epoch}", flush=True)
+            print(f"continuing after epoch {self.run.epoch}", flush=True)
         return int(state["step"]), bool(state["finished"])
 
 

@@ -15,6 +15,7 @@ from monai.bundle import ConfigWorkflow
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.training.engines.counting import count_step
+from monai_cae.training.engines.image_cache import check_share, memory_for_images
 from monai_cae.training.engines.memory import estimated_bytes, filled, host_memory, is_full, largest
 from monai_cae.training.stages.workflow import find_mistake
 
@@ -32,6 +33,8 @@ class Fit:
         device: with its name.
         free, total: bytes of its memory.
         measured: on a GPU; on a CPU the numbers are estimates.
+        image_bytes: of one image in the cache of a training, as float32 and in 16 bits.
+        cache: bytes that `cache_share` leaves to the images of one set; more are read from disk, batch by batch.
         rows: what is in a row, batch size, image size (one number, or one for each axis), bytes; None for bytes that
             are too many.
     """
@@ -40,6 +43,8 @@ class Fit:
     free: int
     total: int
     measured: bool
+    image_bytes: tuple[int, int]
+    cache: float
     rows: tuple[tuple[str, int, _Size, int | None], ...]
 
 
@@ -74,7 +79,9 @@ class _Trials:
         size = parser.get_parsed_content("image_size")
         self.given = (parser.get_parsed_content("batch_size"), tuple(size) if isinstance(size, list) else size)
         self.extraction = parser.get_parsed_content("extraction")
+        self.accumulate = parser.get_parsed_content("accumulate") > 1
         self.covariates = len(parser.get("covariates") or {})
+        self.cache = memory_for_images(check_share(parser.get_parsed_content("cache_share")))
         self.cuda = _is_cuda(self.device)
         self.free, self.total = torch.cuda.mem_get_info(self.device) if self.cuda else host_memory()
         self._needs: dict[tuple[int, _Size], int | None] = {}
@@ -88,11 +95,14 @@ class _Trials:
         rows += [("largest batch_size", most, size)] if most else []
         rows += [("largest image_size", batch, edge)] if edge else []
         name = torch.cuda.get_device_name(self.device) if self.cuda else "the CPU"
+        numbers = self._items(1, size)["image"].numel()
         return Fit(
             f"{self.device} ({name})" if self.cuda else name,
             self.free,
             self.total,
             self.cuda,
+            (numbers * 4, numbers * 2),
+            self.cache,
             tuple((what, batch, size, self.need(batch, size)) for what, batch, size in rows),
         )
 
@@ -139,7 +149,7 @@ class _Trials:
             return filled(prepare_batch(self._items(batch, size), self.device, False))
 
         try:
-            counted = count_step(network, inferer, prepared, loss, self.device)
+            counted = count_step(network, inferer, prepared, loss, self.device, self.accumulate)
         except Exception as error:
             raise MonaiCaeError(
                 f"nothing can be told of {type(network).__name__} without computing it: "

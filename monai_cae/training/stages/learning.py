@@ -40,12 +40,13 @@ def learning_steps(
         target: what is learned.
 
     Raises:
-        MonaiCaeError: another word, a calibration on subjects that the linear probe is fitted to, or what is for two
-            classes and the target has none.
+        MonaiCaeError: another word, a calibration on subjects that the linear probe is fitted to, or what the
+            target can't have.
     """
     check_learn(learn)
     target.require_consistent()
-    target.require_binary(linear_probe=learn == "linear_probe", calibrate=calibration.enabled)
+    target.require_scored(linear_probe=learn == "linear_probe")
+    target.require_binary(calibrate=calibration.enabled)
     steps: dict[str, list[Callable[[], Any]]] = {
         "two_stage": [frozen.run, best.restore, finetuning.run],
         "frozen": [frozen.run],

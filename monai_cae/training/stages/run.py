@@ -18,6 +18,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.audit_page import audit_page
 from monai_cae.files import only_writer, sha256_of, write_text
 from monai_cae.tracking import TrackedRun, program, where_to_see
+from monai_cae.training.engines.image_cache import remove_cache
 from monai_cae.training.engines.parallel import is_first
 from monai_cae.training.stages.checkpointing import Resuming, refuse_other_config
 from monai_cae.training.stages.earlier import check_asked, files_of, outdated_by, refuse, remove
@@ -92,6 +93,8 @@ def run_stage(
             return finished
         going_on = resuming is not None and resuming.open(config)
         outdated = [] if going_on else _outdated(stage, output, resuming, overwrite)
+        if not going_on:
+            remove_cache(output)
         started = time.perf_counter()
         try:
             with run:
@@ -122,6 +125,7 @@ def run_stage(
             raise
         if resuming is not None:
             resuming.close()
+        remove_cache(output)
         if not run.parent_run_id:
             _print_summary(stage, run, results, output, next_config)
         if ending.requested:

@@ -25,10 +25,13 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
+from monai_cae.networks.norms import NORMS
 from monai_cae.tracking import without_credentials
 from monai_cae.training.engines.handlers import KEEP
+from monai_cae.training.engines.image_cache import check_share
 from monai_cae.training.engines.inferers import check_compile
 from monai_cae.training.engines.memory import full_memory, is_full
+from monai_cae.training.engines.packing import CACHES
 from monai_cae.training.stages.learning import check_learn
 from monai_cae.training.stages.runtime import use_machine
 
@@ -39,16 +42,16 @@ _LOOKED_UP = {
     "evaluator", "inferer", "handlers", "preprocessing", "postprocessing", "key_metric",
 }  # fmt: skip
 _REFERENCE = re.compile(r"(?:[@%](?:::|#)?|unevaluated\(')(\w+)")
-_POSITIVE_INTEGERS = ("batch_size", "max_epochs", "patience", "val_interval", "repeats")
+_POSITIVE_INTEGERS = ("batch_size", "accumulate", "max_epochs", "patience", "val_interval", "repeats")
 _GROUPS = ("cohort", "split")
 _STAGES = ("pretrain", "train", "evaluate", "baselines")
 _PATHS = ("dataset_dir", "output_dir")
 _POSITIVE_NUMBERS = ("learning_rate",)
 _TRUE_OR_FALSE = (
-    "allow_leaks", "allow_other_frame", "allow_outside", "hash_ids", "augment", "calibrate", "deterministic",
-    "permute_labels", "resume", "overwrite", "single_slice",
+    "activation_checkpointing", "allow_leaks", "allow_other_frame", "allow_outside", "hash_ids", "augment", "calibrate",
+    "deterministic", "permute_labels", "resume", "overwrite", "single_slice",
 )  # fmt: skip
-_WORDS = {"keep": KEEP}
+_WORDS = {"keep": KEEP, "cache": CACHES, "norm": tuple(NORMS)}
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 _PLAIN = (str, int, float, bool, torch.device)
 _NOT_THERE, _NOT_MADE = "Cannot locate class or function path", "Failed to instantiate component"  # MONAI's words
@@ -252,6 +255,8 @@ def _check_value(name: str, value: Any) -> None:
         check_learn(value)
     if name == "compile":
         check_compile(value)
+    if name == "cache_share":
+        check_share(value)
     if name == "device":
         _check_device(str(value))
 

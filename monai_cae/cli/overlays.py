@@ -1,0 +1,105 @@
+"""The bundle's overlays on the command line: `--with slab`, and the settings that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.folders import bundle_folder
+
+if TYPE_CHECKING:
+    from monai_cae.data import Extraction
+
+
+def overlay_files(names: str) -> list[Path]:
+    """The files of overlays, such as "slab,baselines"; a name that the bundle has none of is a file.
+
+    Raises:
+        MonaiCaeError: no such overlay, or not a YAML or JSON config.
+    """
+    shipped = sorted((bundle_folder() / "configs").glob("with_*.yaml"))
+    known = {path.stem.removeprefix("with_"): path for path in shipped}
+    files = []
+    for name in filter(None, map(str.strip, names.split(","))):
+        if name not in known and not Path(name).is_file():
+            raise MonaiCaeError(
+                f"no overlay {name}: give --with a file or one of the bundle's overlays: {', '.join(known)}"
+            )
+        files.append(known.get(name) or Path(name).absolute())
+    for file in files:
+        _check_readable(file)
+    return files
+
+
+def _check_readable(file: Path) -> None:
+    from monai.bundle import ConfigParser
+    from yaml import YAMLError
+
+    try:
+        ConfigParser.load_config_file(str(file)).keys()
+    except (OSError, ValueError, AttributeError, YAMLError) as error:
+        raise MonaiCaeError(f"{file} is not a YAML or JSON config: {' '.join(str(error).split())}") from error
+
+
+def as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """Options in the bundle's spelling, with underscores, except in values and names of variants.
+
+    Raises:
+        MonaiCaeError: a value without a setting, or one of the settings whose values have a place of their own.
+    """
+    settings, value_may_follow = [], False
+    for text in arguments:
+        if not text.startswith("--"):
+            if not value_may_follow:
+                raise MonaiCaeError(f"{text!r} belongs to no setting: give --NAME VALUE, see `monai-cae settings`")
+            settings.append(text)
+            value_may_follow = False
+            continue
+        name, equals, value = text[2:].partition("=")
+        parts = name.split("#")
+        parts = [p if parts[:i] == ["variants"] else p.replace("-", "_") for i, p in enumerate(parts)]
+        if parts[0] in taken:
+            raise MonaiCaeError(f"{parts[0]} is given without a name, by its position: see --help")
+        settings.append(f"--{'#'.join(parts)}{equals}{value}")
+        value_may_follow = not equals
+    return settings
+
+
+def parsed(settings: Sequence[str]) -> dict[str, Any]:
+    """Settings with their values as `python -m monai.bundle` reads them."""
+    from fire.parser import DefaultParseValue
+
+    read: dict[str, Any] = {}
+    name = ""
+    for text in settings:
+        if text.startswith("--"):
+            name, equals, value = text[2:].partition("=")
+            read[name] = DefaultParseValue(value) if equals else True
+        else:
+            read[name] = DefaultParseValue(text)
+    return read
+
+
+def extraction_of(overlays: Sequence[Path], settings: Mapping[str, Any]) -> Extraction:
+    """What the stages of an experiment with these overlays and settings see of a volume.
+
+    Raises:
+        MonaiCaeError: what the extraction refuses.
+    """
+    from monai.bundle import ConfigParser
+
+    from monai_cae.data import Extraction
+    from monai_cae.training.stages.workflow import find_mistake
+
+    parser = ConfigParser()
+    parser.read_config([str(bundle_folder() / "configs" / "experiment.yaml"), *map(str, overlays)])
+    parser.update(dict(settings))
+    try:
+        found = parser.get_parsed_content("extraction")
+    except Exception as error:
+        raise find_mistake(error) or error from error
+    if not isinstance(found, Extraction):
+        raise MonaiCaeError(f"extraction is {type(found).__name__}, not an Extraction: correct the overlay")
+    return found
