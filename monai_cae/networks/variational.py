@@ -1,8 +1,8 @@
 """A variational autoencoder with a dense code: a Gaussian for each image instead of a vector.
 
 Sources: D. P. Kingma and M. Welling, Auto-encoding variational Bayes, ICLR 2014; beta: I. Higgins et al., ICLR 2017;
-free bits: D. P. Kingma et al., Improved variational inference with inverse autoregressive flow, NIPS 2016. With a classifier
-on the means it is like S. Basu et al. 2019, whose layers are not public.
+free bits: D. P. Kingma et al., Improved variational inference with inverse autoregressive flow, NIPS 2016. With a
+classifier on the means it is like S. Basu et al. 2019, whose layers are not public.
 
 MONAI's VarAutoEncoder is not used: what leads to its mean is not one module, which a classifier could share.
 """

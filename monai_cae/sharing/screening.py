@@ -199,8 +199,8 @@ def _is_setting(place: _Place, value: Any, config: Mapping[str, Any], shipped: M
 
 
 def _is_of_part(place: _Place, value: str, shipped: Mapping[str, Any]) -> bool:
-    """A part of ours, or what it is made with: another item, what is shipped there, the image's sizes, "" for no file of
-    weights."""
+    """A part of ours, or what it is made with: another item, what is shipped there, the image's sizes, or "" for no
+    file of weights."""
     if place[-1] == "_target_":
         return value in _PARTS[place[0]]
     if place in _WORDS:
