@@ -44,4 +44,5 @@ def test_a_kind_of_autoencoder_from_pretraining_to_predictions(run_bundle, discs
         assert len([*csv.DictReader(file)]) == 8  # the control, on the same subjects
     assert "pretrained" not in written(made / "variants" / "random_weights", "results_train.json")["weights"]
     weights = torch.load(made / "models" / "autoencoder.pt", weights_only=True)
-    assert int(weights.get("encoder.steps_done", 0)) == (6 if kind in ("k_sparse", "winner_take_all") else 0)
+    steps = int(weights.get("encoder.steps_done", 0))  # of the best epoch, three each
+    assert steps in ((3, 6) if kind in ("k_sparse", "winner_take_all") else (0,))

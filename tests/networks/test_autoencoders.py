@@ -11,6 +11,7 @@ from tiny import mistake
 from torch import nn
 
 from monai_cae.networks import (
+    ConvAutoencoder,
     ConvDecoder,
     ConvEncoder,
     DenoisingAutoencoder,
@@ -205,6 +206,24 @@ def test_a_collapsed_code_is_told():
     statistics, (caveat,) = latent_statistics(network, images, plainly)
     assert statistics["latent_active_dimensions"] == 0 and statistics["latent_kl"] < 1e-3
     assert caveat.startswith("COLLAPSED CODE: 0 of 12 dimensions differ between the validation images (divergence ")
+
+
+@pytest.mark.parametrize("kind", ["denoising", "masked", "channels", "places", "variational"])
+def test_a_training_step_never_asks_for_a_number(kind):
+    """Tensors on "meta" have none; a recorded CUDA graph could not wait for one."""
+    image = torch.zeros(2, 1, 8, 8, device="meta")
+    if kind in ("channels", "places"):
+        encoder = SparseEncoder(network=ConvEncoder(2, 1, CHANNELS), keep=2, spatial=kind == "places", start=4, steps=3)
+        network, loss = ConvAutoencoder(encoder=encoder, decoder=ConvDecoder(2, 1, CHANNELS)), nn.MSELoss()
+    elif kind == "variational":
+        network, loss = VariationalAutoencoder(**parts((8, 8), encoder=GaussianEncoder)), VariationalLoss()
+    else:
+        both = {"encoder": ConvEncoder(2, 1, CHANNELS), "decoder": ConvDecoder(2, 1, CHANNELS)}
+        masked = kind == "masked"
+        network = MaskedAutoencoder(**both, patch=4) if masked else DenoisingAutoencoder(**both)
+        loss = HiddenLoss() if masked else nn.MSELoss()
+    loss(network.to("meta")(image), image).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
 
 
 WHOLE = {"network": Given(8)}
