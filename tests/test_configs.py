@@ -48,6 +48,8 @@ def test_the_experiment_hands_on_the_settings_that_stages_share() -> None:
     assert shared == {name: _handed_on(name, name in parts) for name in shared}
     assert {"dataset_dir", "cohort", "axes", "channels", "threads", "augment", "max_epochs", "device"} <= {*shared}
     assert {*shared} & {"seed", "output_dir", "checkpoint", "learning_rate"} == set()
-    defaults = {name: experiment[name] for name in shared if name != "device"}  # the stages make a torch.device of it
+    # the stages make a torch.device of the one, and the other is the classifier's
+    defaults = {name: experiment[name] for name in shared if name not in ("device", "votes")}
     assert pretrain["target"].pop("_desc_")
     assert defaults == {name: pretrain[name] for name in defaults}
+    assert experiment["votes"] == yaml.safe_load(MADE["train.json"])["votes"] and "votes" not in pretrain

@@ -130,3 +130,18 @@ def _checked(predictions: pd.DataFrame) -> pd.DataFrame:
         subject, repeat = table.loc[twice.argmax(), ["subject", "repeat"]]
         raise MonaiCaeError(f"a subject has one prediction per repeat, but {subject} has two in repeat {repeat}.")
     return table.sort_values(["repeat", "subject"], ignore_index=True)
+
+
+def mean_of_scans(samples: pd.DataFrame, column: str, classes: bool) -> pd.DataFrame:
+    """Give each sample of a subject one row, the mean of the subject's scans.
+
+    Args:
+        samples: Columns `subject`, `sample`, `label`, `weight`, and `column` with what is predicted.
+        column: Its name.
+        classes: Whether labels are classes; numbers may have changed from scan to scan.
+
+    Returns:
+        These columns, samples and subjects in the order of the table.
+    """
+    means = {"label": "first" if classes else "mean", column: "mean", "weight": "mean"}
+    return samples.groupby(["subject", "sample"], sort=False).agg(means).reset_index()

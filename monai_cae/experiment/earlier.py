@@ -10,8 +10,8 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.plan import BASELINES, STAGES
 from monai_cae.training.stages.earlier import files_of, refuse
 
-TABLES = ("predictions", "scores", "comparisons", "subgroups", "reconstruction")
-FIGURES = ("roc", "calibration", "methods", "auc_by_cdr", "learning_curve", "repeats", "own_test")
+TABLES = ("predictions", "samples", "scores", "sample_scores", "comparisons", "subgroups", "reconstruction")
+FIGURES = ("roc", "calibration", "methods", "auc_by_cdr", "learning_curve", "repeats", "own_test", "samples")
 _TOLD = (
     "summary.json", "results.md", "model_card.md", *(f"{name}.csv" for name in TABLES),
     *(f"figures/{name}.png" for name in FIGURES),

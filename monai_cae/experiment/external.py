@@ -22,19 +22,20 @@ from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.earlier import told_in
 from monai_cae.experiment.figures import drawings
-from monai_cae.experiment.record import NETWORK, pool
-from monai_cae.experiment.results import Results, scores_of, subgroups_of
-from monai_cae.experiment.wording import columns, markdown, telling, with_interval
+from monai_cae.experiment.record import NETWORK, pool, pool_samples
+from monai_cae.experiment.results import Results, samples_scored, subgroups_of
+from monai_cae.experiment.wording import MOST_SAMPLES, columns, markdown, readable, telling, with_interval
 from monai_cae.files import replacing, sha256_of, write_text
 from monai_cae.targets import Target
 from monai_cae.templates import render
 from monai_cae.tracking import TrackedRun, cohort_name
 from monai_cae.training import PredictionTable, report_test
 from monai_cae.training.results.caveats import data_caveats
+from monai_cae.training.results.samples import scores_of
 from monai_cae.training.stages.earlier import remove
 from monai_cae.training.stages.run import data_kind, write_json
 
-SCANS = "predictions_scans.csv"
+SCANS, SAMPLES = "predictions_scans.csv", "samples_scans.csv"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def report_external(
     own = own_test(checkpoint, target, seed)
     part = _part({**tested, "threshold": table.threshold}, sets)
     record = pool([part], output, target, items=sets.test, scans=SCANS)
+    samples = pool_samples([part], output, target, scans=SAMPLES)
     ours = record.drop(columns="method")
     scores = scores_of(ours, target, seed)
     facts = {"leaks": int(audit["leaks"]), "scans_left_out": len(audit["bad_scans"]), "synthetic": synthetic}
@@ -105,6 +107,7 @@ def report_external(
         subgroups=subgroups_of(ours, seed) if target.binary else pd.DataFrame(),
         reconstruction=pd.read_csv(output / "reconstruction.csv", index_col="reconstruction"),
         training_subjects=0,
+        sample_scores=samples_scored(samples, target, seed),
         shares={},
         caveats=[*data_caveats({"synthetic": synthetic, "leaks": facts["leaks"]}), *caveats],
         summary={},
@@ -248,7 +251,8 @@ def _summary(
 
 
 def _write(output: Path, results: Results, summary: Mapping[str, Any]) -> None:
-    for name, frame in (("scores", results.scores), ("subgroups", results.subgroups)):
+    tables = {"scores": results.scores, "subgroups": results.subgroups, "sample_scores": results.sample_scores}
+    for name, frame in tables.items():
         if not frame.empty:
             with replacing(output / f"{name}.csv") as temporary:
                 frame.to_csv(temporary, float_format="%.5g", index=name != "subgroups")
@@ -289,6 +293,9 @@ def external_page(results: Results, own: Own, summary: Mapping[str, Any], notes:
         compared=_compared(**summary["images_of_training"]),
         notes=notes,
         LABELS=LABELS,
+        most_samples=MOST_SAMPLES,
+        readable=readable,
+        told=telling(results.target),
         with_interval=with_interval,
     )
 

@@ -14,10 +14,11 @@ from monai_cae.evaluation.curves import roc_band
 from monai_cae.evaluation.numbers import COMPARED_NUMBER
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD, Pooled, pooled
 from monai_cae.evaluation.scores import HEADLINE, LABELS
+from monai_cae.evaluation.style import capital
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import readable
-from monai_cae.training.results.figures import SYNTHETIC_NOTE, tell_undrawn
+from monai_cae.training.results.figures import SYNTHETIC_NOTE, sample_figure, tell_undrawn
 
 _PAPER = {"accuracy": 0.7466, "f1": 0.66}
 _OF_THE_PAPER = "paper, other subjects"
@@ -32,7 +33,8 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
 
     Returns:
         Figure by the name of its file. Of a binary target always `roc`, `calibration` and `methods`; `auc_by_cdr`,
-        `learning_curve` and `repeats` where there are grades, shares of the training subjects or several repeats. Of
+        `learning_curve`, `samples` and `repeats` where there are grades, shares of the training subjects, samples that
+        vote or several repeats. Of
         others those that the target has of a test set, of all repeats together.
     """
     note = SYNTHETIC_NOTE if summary["synthetic"] else ""
@@ -44,6 +46,8 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
             ours = ours.groupby("subject", as_index=False)[["label", results.target.column]].mean()
         labels, predicted = (ours[name].to_numpy() for name in ("label", results.target.column))
         about, own = f"{ours['subject'].nunique()} test subjects", dict[str, Figure]()
+        if not results.sample_scores.empty:
+            own["samples"] = _samples(results, about, note)
         for name, draw in results.target.figures().items():
             try:
                 own[f"target_{name}"] = draw(labels, predicted, DEFAULT_THRESHOLD, note, about)
@@ -72,9 +76,19 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
         drawn["learning_curve"] = result_figures.learning_curve(
             {"Network": curve}, "auc", reference=0.5, reference_name="chance", **told
         )
+    if not results.sample_scores.empty:
+        drawn["samples"] = _samples(results, **told)
     if summary["repeats"] > 1:
         drawn["repeats"] = _repeats(record, paper, network)
     return drawn
+
+
+def _samples(results: Results, about: str, note: str) -> Figure:
+    """Of the network, or of the first variant whose samples vote."""
+    method = next(iter(results.sample_scores.index.unique("method")))
+    together = results.scores.loc[method]["mean"]
+    who = f"{capital(readable(method))}, {about}"
+    return sample_figure(results.sample_scores.loc[method], together, results.target, note, who)
 
 
 def _of_number(results: Results, note: str, about: str) -> dict[str, Figure]:

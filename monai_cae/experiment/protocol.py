@@ -14,7 +14,7 @@ from monai_cae.experiment.checking import evaluate
 from monai_cae.experiment.earlier import left_in, refuse_earlier, told_in
 from monai_cae.experiment.methods import descriptions
 from monai_cae.experiment.plan import BASELINES, CLASSIFIER, STAGES, Part, Plan, one_by_one, parts_of, read_json
-from monai_cae.experiment.record import NETWORK, pool, read_sets
+from monai_cae.experiment.record import NETWORK, pool, pool_samples, read_sets
 from monai_cae.experiment.report import log_results, print_results
 from monai_cae.experiment.results import compute
 from monai_cae.experiment.sets import check_parts, given_datalists
@@ -170,7 +170,8 @@ def _run_parts(
         summary["methods"] = descriptions(plan)
         remove(told_in(output), output)  # of fewer repeats or other methods
         record, seen = pool(results, output, target), _seen_before(tracked, results)
-        computed = compute(record, results, output, target=target, seed=seed, seen_before=seen)
+        samples = pool_samples(results, output, target)
+        computed = compute(record, samples, results, output, target=target, seed=seed, seen_before=seen)
         summary |= {**computed.summary, "seconds": time.perf_counter() - started}
         write_json(output / "summary.json", summary)
         log_results(tracked, summary, computed, output)

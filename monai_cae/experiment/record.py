@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
+from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD, mean_of_scans
 from monai_cae.files import replacing
 
 if TYPE_CHECKING:  # whoever compares finished runs needs no PyTorch
@@ -52,6 +52,38 @@ def pool(
     return record
 
 
+def pool_samples(
+    results: Sequence[Mapping[str, Any]], output: Path, target: Target, scans: str = "samples.csv"
+) -> pd.DataFrame:
+    """Read what the samples of images said, where they voted, and write it as one table, `output/samples.csv`.
+
+    Args:
+        results, output, target: see `pool`.
+        scans: name of the stage's own table in the parts.
+
+    Returns:
+        A row per method, tested subject and sample, the mean of the subject's scans; empty where no network's samples
+        vote, and then nothing is written.
+    """
+    tables = []
+    for part in results:
+        for method in (NETWORK, *part["variants"]):
+            path = output / part["folder"] / _place(method) / scans
+            if path.is_file():
+                table = pd.read_csv(path, dtype={"subject": str, "sample": str}, keep_default_na=False)
+                about = {"method": method, "repeat": part["repeat"], "fold": part["fold"]}
+                decided = {"threshold": _threshold(part, method)} if target.binary else {}
+                tables.append(mean_of_scans(table, target.column, bool(target.classes)).assign(**about, **decided))
+    if not tables:
+        return pd.DataFrame()
+    first = ["method", "subject", "repeat", "fold", "sample", "label", target.column, "weight"]
+    record = pd.concat(tables, ignore_index=True)
+    record = record[[*first, *(name for name in record if name not in first)]]
+    with replacing(output / "samples.csv") as temporary:
+        record.to_csv(temporary, index=False)
+    return record
+
+
 def read_sets(folder: Path, hash_ids: bool) -> dict[str, list[dict[str, Any]]]:
     """The sets of a part's datalist, with pseudonyms where its predictions have them."""
     from monai_cae.data.cohort.pseudonyms import with_pseudonyms  # whoever compares finished runs needs no MONAI
@@ -68,10 +100,14 @@ def _tables(
     people = {item["subject"]: {key: item.get(key) for key in _ABOUT} for item in items}
     about = pd.DataFrame.from_dict(people, orient="index")
     for method in (NETWORK, *part["variants"]):
-        threshold = part["steps"][method]["results"]["evaluate"].get("threshold", DEFAULT_THRESHOLD)
-        yield method, _read(folder / _place(method) / scans, about, target), threshold
+        yield method, _read(folder / _place(method) / scans, about, target), _threshold(part, method)
     for method in part["baselines"]:
         yield method, _read(folder / "baselines" / f"{method}.csv", about, target), DEFAULT_THRESHOLD
+
+
+def _threshold(part: Mapping[str, Any], method: str) -> float:
+    threshold: float = part["steps"][method]["results"]["evaluate"].get("threshold", DEFAULT_THRESHOLD)
+    return threshold
 
 
 def _place(method: str) -> str:

@@ -20,7 +20,7 @@ from monai_cae.experiment.earlier import TABLES
 from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
-from monai_cae.experiment.wording import columns, markdown, p_value, readable, telling, with_interval
+from monai_cae.experiment.wording import MOST_SAMPLES, columns, markdown, p_value, readable, telling, with_interval
 from monai_cae.files import write_text
 from monai_cae.templates import render
 from monai_cae.terminal import duration, say, width
@@ -134,6 +134,7 @@ def results_page(summary: Mapping[str, Any], results: Results) -> str:
         explained=_explained(results),
         LABELS=target.score_names,
         NETWORK=NETWORK,
+        most_samples=MOST_SAMPLES,
         readable=readable,
         with_interval=with_interval,
         told=telling(target),

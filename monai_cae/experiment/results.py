@@ -13,14 +13,15 @@ import pandas as pd
 
 from monai_cae.evaluation import mean_and_sd
 from monai_cae.evaluation.caveats import dead_classifier, out_of_reach, worse_than_mean_image
-from monai_cae.evaluation.numbers import compare_numbers, summarise_numbers
+from monai_cae.evaluation.numbers import compare_numbers
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.evaluation.subgroups import subgroup_table
-from monai_cae.evaluation.summary import compare, summarise
+from monai_cae.evaluation.summary import compare
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.wording import readable
 from monai_cae.files import replacing
 from monai_cae.targets import Target
+from monai_cae.training.results.samples import sample_scores, scores_of
 
 ENOUGH_REPEATS = 5  # the paper's; an SD of four is off by a third, one time in three
 
@@ -37,6 +38,8 @@ class Results:
             against each.
         subgroups: the network's, see `monai_cae.evaluation.subgroups`.
         reconstruction: autoencoder and trivial codecs, means over the parts.
+        sample_scores: index (method, sample, score): what each sample of an image scores by itself, where they vote;
+            see `monai_cae.training.results.samples.sample_scores`.
         training_subjects: mean number over the parts.
         shares: variant -> share of the training subjects whose labels it learned from, where that is all it changes.
         caveats: what a reader has to know before a number is quoted.
@@ -49,6 +52,7 @@ class Results:
     comparisons: pd.DataFrame
     subgroups: pd.DataFrame
     reconstruction: pd.DataFrame
+    sample_scores: pd.DataFrame
     training_subjects: float
     shares: Mapping[str, float]
     caveats: list[str]
@@ -66,6 +70,7 @@ class Results:
 
 def compute(
     record: pd.DataFrame,
+    samples: pd.DataFrame,
     results: Sequence[Mapping[str, Any]],
     output: Path,
     *,
@@ -77,8 +82,9 @@ def compute(
 
     Args:
         record: see `record.pool`.
+        samples: see `record.pool_samples`.
         results: what the parts left, see `protocol`.
-        output: scores.csv, comparisons.csv, subgroups.csv and reconstruction.csv are written there.
+        output: scores.csv, comparisons.csv, subgroups.csv, reconstruction.csv and sample_scores.csv are written there.
         target: what was predicted; methods are compared where it is binary or a number, subgroups told apart where it
             is binary.
         seed: of the bootstrap.
@@ -101,6 +107,7 @@ def compute(
         "comparisons": pd.concat(comparisons, names=["against"]) if comparisons else pd.DataFrame(),
         "subgroups": subgroups_of(ours, seed) if target.binary else pd.DataFrame(),
         "reconstruction": _reconstruction(results, output),
+        "sample_scores": samples_scored(samples, target, seed),
     }
     for name, table in tables.items():
         if not table.empty:
@@ -119,21 +126,12 @@ def compute(
     )
 
 
-def scores_of(rows: pd.DataFrame, target: Target, seed: int) -> pd.DataFrame:
-    """The scores of one method, as `monai_cae.evaluation.summary.summarise` has those of classes."""
-    if target.binary:
-        return summarise(rows, np.random.default_rng(seed))
-    return summarise_numbers(rows, np.random.default_rng(seed)) if target.number else _means_of(rows, target)
-
-
-def _means_of(rows: pd.DataFrame, target: Target) -> pd.DataFrame:
-    """The target's own scores, each repeat over all its folds together, as `summarise` has those of classes."""
-    numbers = ["label", target.column]
-    by_repeat = pd.DataFrame([target.scores(*one[numbers].to_numpy().T) for _, one in rows.groupby("repeat")])
-    found = pd.DataFrame([mean_and_sd(by_repeat[name]) for name in by_repeat], index=by_repeat.columns)
-    found = found.set_axis(["mean", "sd"], axis=1).rename_axis("score")
-    repeats = {"subjects": rows["subject"].nunique(), "repeats": len(by_repeat)}
-    return found.assign(low=np.nan, high=np.nan, **repeats, note="")
+def samples_scored(samples: pd.DataFrame, target: Target, seed: int) -> pd.DataFrame:
+    """See `Results.sample_scores`; empty where no samples vote."""
+    if samples.empty:
+        return samples
+    scored = {method: sample_scores(rows, target, seed) for method, rows in samples.groupby("method", sort=False)}
+    return pd.concat(scored, names=["method"])
 
 
 def subgroups_of(ours: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from monai_cae.evaluation.subgroups import TOO_FEW
 if TYPE_CHECKING:  # whoever compares finished runs needs no PyTorch
     from monai_cae.targets import Target
 
+MOST_SAMPLES = 60  # rows of a page's table
 _SPELT = {"svm": "SVM", "rbf": "RBF", "pca": "PCA", "cnn": "CNN"}
 
 

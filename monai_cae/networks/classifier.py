@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 import torch
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.networks.head import VOTES, Head, VotingHead, dense_layers
 from monai_cae.networks.histogram import IntensityHistogram
 from monai_cae.networks.pooling import MeanPool
 from monai_cae.networks.samples import each_sample
@@ -34,10 +36,14 @@ class EncoderClassifier(nn.Module):
             sample; 0 for none.
         covariates: names of numbers about the subject, such as age, that add to the logit, each with its own weight.
         number: the output is a number in its own units, see `Head`, not a logit.
+        votes: "mean" or "attention" for a `VotingHead`, which takes each of the encoder's samples by itself; "none" for
+            dense layers that see all samples at once.
+        probabilities: whether votes are of a probability, or of a number.
 
     Raises:
         MonaiCaeError: a spatial size that the encoder cannot halve evenly, or that pooling would not make smaller, or
-            hidden layers that are not a list of whole numbers above 0, or more than 10^8 weights on a volume's code.
+            hidden layers that are not a list of whole numbers above 0, or more than 10^8 weights on a volume's code,
+            an unknown word for `votes`, or votes that `VotingHead` refuses.
     """
 
     def __init__(
@@ -51,8 +57,12 @@ class EncoderClassifier(nn.Module):
         histogram: int = 0,
         covariates: Collection[str] = (),
         number: bool = False,
+        votes: Literal["none", "mean", "attention"] = "none",
+        probabilities: bool = True,
     ) -> None:
         super().__init__()
+        if votes not in VOTES:
+            raise MonaiCaeError(f"votes must be one of {', '.join(VOTES)}, not {votes!r}")
         check_widths("hidden", hidden, "[256, 128], or [] for none", fewest=0)
         samples = int(getattr(encoder, "samples", 1))
         downsampling, out_channels = int(encoder.downsampling), int(encoder.out_channels)  # type: ignore[arg-type]
@@ -65,7 +75,9 @@ class EncoderClassifier(nn.Module):
                 f"spatial_size must be divisible by {downsampling} (the encoder's pooling), "
                 f"not {tuple(spatial_size)}: choose another image_size"
             )
-        features = out_channels * math.prod([pooling] * len(code_size) if pooling else code_size)
+        together = samples if votes == "none" else 1  # that the dense layers see
+        channels = out_channels // samples * together
+        features = channels * math.prod([pooling] * len(code_size) if pooling else code_size)
         weights = features * (hidden[0] if hidden else 1)
         if len(code_size) == 3 and weights > MOST_VOLUME_WEIGHTS:
             raise MonaiCaeError(
@@ -76,8 +88,14 @@ class EncoderClassifier(nn.Module):
         self.spatial_dims = len(code_size)
         self.pool = MeanPool(pooling, len(code_size)) if pooling else nn.Identity()
         self.histogram = each_sample(IntensityHistogram(histogram), samples) if histogram else None
-        self.histogram_features = samples * histogram
-        self.head = Head(_dense(features + self.histogram_features, hidden, dropout), len(covariates), number)
+        self.histogram_features = together * histogram
+        self.voters = samples // together
+        seen, count = features + self.histogram_features, len(covariates)
+        self.head = (
+            Head([nn.Flatten(), *dense_layers(seen, hidden, dropout)], count, number)
+            if votes == "none"
+            else VotingHead(seen, samples, votes, hidden, dropout, count, number, probabilities)
+        )
         self.encoder_frozen = False
 
     def forward(self, image: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
@@ -103,11 +121,14 @@ class EncoderClassifier(nn.Module):
             image: as for `forward`.
 
         Returns:
-            The pooled code, and the histogram where there is one, in one dimension: shape `(N, features)`.
+            The pooled code, and the histogram where there is one, in one dimension: shape `(N, features)`; of each
+            sample that votes, one behind the other.
         """
         seen = self.pool(code).flatten(1)
         if self.histogram is not None:
-            seen = torch.cat([seen, self.histogram(image).to(seen.dtype)], dim=1)
+            each = [self.voters, -1]
+            beside = self.histogram(image).to(seen.dtype)
+            seen = torch.cat([seen.unflatten(1, each), beside.unflatten(1, each)], dim=2).flatten(1)
         return seen
 
     def freeze_encoder(self, frozen: bool = True) -> None:
@@ -126,67 +147,3 @@ class EncoderClassifier(nn.Module):
         if self.encoder_frozen:
             self.encoder.eval()
         return self
-
-
-class Head(nn.Sequential):
-    """Dense layers on a code; the logit is their output plus a weighted sum of the covariates.
-
-    Args:
-        layers: from a flattened or unflattened code to one logit.
-        covariates: how many numbers add to it; their weights start at 0.
-        number: what comes out is `logit * unit + zero`, in the units of what is predicted. Both are kept with the
-            weights, so that whoever loads them predicts in these units; see `set_units`.
-    """
-
-    def __init__(self, layers: Sequence[nn.Module], covariates: int = 0, number: bool = False) -> None:
-        super().__init__(*layers)
-        self.register_buffer("zero", torch.zeros(1) if number else None)
-        self.register_buffer("unit", torch.ones(1) if number else None)
-        self.covariate_weight = nn.Parameter(torch.zeros(covariates)) if covariates else None
-
-    def forward(self, code: torch.Tensor, covariates: torch.Tensor | None = None) -> torch.Tensor:
-        """
-        Args:
-            code: shape `(N, ...)`.
-            covariates: shape `(N, covariates)`; None adds nothing.
-
-        Returns:
-            Logits or numbers, shape `(N, 1)`.
-        """
-        for layer in self:
-            code = layer(code)
-        if self.covariate_weight is not None and covariates is not None:
-            code = code + (covariates * self.covariate_weight).sum(dim=1, keepdim=True)
-        if self.zero is not None and self.unit is not None:
-            # in float32, whatever the layers compute in; TorchScript takes no annotation that would tell mypy
-            code = code * self.unit + self.zero  # type: ignore[operator]
-        return code
-
-    def set_units(self, zero: float, unit: float) -> None:
-        """Say what a logit of 0 means and what one more of it adds, in a network of numbers.
-
-        Raises:
-            MonaiCaeError: it is a network of logits.
-        """
-        if not (isinstance(self.zero, torch.Tensor) and isinstance(self.unit, torch.Tensor)):
-            raise MonaiCaeError("the network gives logits, and the target is a number: set network_def#number to true")
-        self.zero.fill_(zero)
-        self.unit.fill_(unit)
-
-    def scale(self, factor: float) -> None:
-        """Multiply the logits by a number, by scaling the last weights."""
-        last = self[len(self) - 1]
-        with torch.no_grad():
-            for weight in (*last.parameters(), self.covariate_weight):
-                if weight is not None:
-                    weight.mul_(factor)
-
-
-def _dense(features: int, hidden: Sequence[int], dropout: float) -> list[nn.Module]:
-    layers: list[nn.Module] = [nn.Flatten()]
-    for index, width in enumerate(hidden):
-        layers += [nn.Linear(features, width), nn.ReLU(inplace=True)]
-        if index == 0:
-            layers.append(nn.Dropout(dropout))
-        features = width
-    return [*layers, nn.Linear(features, 1)]

@@ -2,7 +2,13 @@
 
 from monai_cae.tracking import TrackedRun, default_tracking_uri
 from monai_cae.training.engines.augmentation import BatchAugmentation
-from monai_cae.training.engines.batches import Reconstructed, reconstruction_batch, seen_by, with_pretrained
+from monai_cae.training.engines.batches import (
+    Reconstructed,
+    learned_loss,
+    reconstruction_batch,
+    seen_by,
+    with_pretrained,
+)
 from monai_cae.training.engines.feature_cache import EncodedDataset
 from monai_cae.training.engines.freezing import EncoderFreezing
 from monai_cae.training.engines.handlers import BestCheckpoint, BestWriting, EpochProgress, EpochTracking, StopWhenWorse
@@ -39,6 +45,7 @@ from monai_cae.training.results.caveats import checkpoint_caveats
 from monai_cae.training.results.figures import Outcome
 from monai_cae.training.results.predictions import PredictionProgress, PredictionTable, print_predictions
 from monai_cae.training.results.reports import compare_codecs, report_autoencoder, report_classifier, report_test
+from monai_cae.training.results.samples import SampleTable
 from monai_cae.training.stages.checkpointing import ResumePoints, Resuming
 from monai_cae.training.stages.earlier import refuse_predictions
 from monai_cae.training.stages.learning import learning_steps
@@ -78,6 +85,7 @@ __all__ = [
     "ResidentLoader",
     "ResumePoints",
     "Resuming",
+    "SampleTable",
     "StopWhenWorse",
     "TableColumns",
     "TrackedRun",
@@ -94,6 +102,7 @@ __all__ = [
     "fitting_items",
     "is_first",
     "join_processes",
+    "learned_loss",
     "learning_steps",
     "leave_processes",
     "local_device",

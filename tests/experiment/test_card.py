@@ -78,7 +78,7 @@ def card_of(folder: Path, **changed: object) -> str:
     """The card of a finished experiment whose summary says something else."""
     summary = summary_of(folder) | changed
     record = pd.read_csv(folder / "predictions.csv", dtype={"subject": str})
-    computed = compute(record, summary["results"], folder, target=Diagnosis(), seed=3, seen_before=0)
+    computed = compute(record, pd.DataFrame(), summary["results"], folder, target=Diagnosis(), seed=3, seen_before=0)
     return experiment_card(summary, computed, folder)
 
 

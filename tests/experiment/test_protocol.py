@@ -131,7 +131,8 @@ def test_a_part_of_a_network_is_told_by_its_class(tmp_path):
 
 def test_figures_show_the_numbers_of_the_tables(run):
     summary = json.loads((run / "summary.json").read_text())
-    drawn = drawings(summary, compute(record(run), summary["results"], run, target=Diagnosis(), seed=7, seen_before=0))
+    known = (record(run), pd.DataFrame(), summary["results"], run)
+    drawn = drawings(summary, compute(*known, target=Diagnosis(), seed=7, seen_before=0))
     ours = record(run).query("method == 'network'")
     aucs = [roc_auc_score(rows["label"], rows["probability"]) for _, rows in ours.groupby("repeat")]
     dots = [line.get_ydata().tolist() for line in drawn["repeats"].axes[0].lines if line.get_marker() == "o"]

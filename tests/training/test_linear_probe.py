@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from tiny import mistake
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.networks import ConvEncoder, EncoderClassifier, load_weights
+from monai_cae.networks import ConvEncoder, EncoderClassifier, each_sample, load_weights
 from monai_cae.training import LinearProbe, PrecisionInferer
 
 PENALTY = {"code": 30, "histogram": 3, "covariates": 1}
@@ -137,6 +137,44 @@ def test_one_class_and_hidden_layers_are_refused(items, network):
     deep = EncoderClassifier(encoder=ConvEncoder(channels=(2, 3)), spatial_size=(8, 8), hidden=[4])
     with pytest.raises(MonaiCaeError, match="without hidden layers"):
         probe(items, deep).run()
+
+
+def test_samples_that_vote_share_the_weight_of_their_subject():
+    torch.manual_seed(1)
+    encoder = ConvEncoder(channels=(2, 3))
+    given = {"spatial_size": (8, 8), "hidden": [], "pooling": 1, "histogram": 4, "covariates": ["age"]}
+    network = EncoderClassifier(encoder=each_sample(encoder, 3), votes="mean", **given)
+    rng = np.random.default_rng(2)
+    items = [
+        {
+            "image": torch.from_numpy(rng.random((3, 8, 8), dtype=np.float32) * (0.6 + 0.2 * (number % 2))),
+            "label": torch.tensor([float(number % 3 == 0)]),
+            "covariates": torch.from_numpy(rng.normal(number % 3 == 0, 1, 1).astype(np.float32)),
+        }
+        for number in range(20)
+    ]
+    probe(items, network).run()
+    alone = EncoderClassifier(encoder=encoder, **given).eval()
+    rows, labels = [], []
+    for item in items:
+        for image in item["image"]:
+            with torch.no_grad():
+                seen = alone.summarise(encoder(image[None, None]), image[None, None])[0].double().numpy()
+            rows.append(np.r_[seen, item["covariates"]])
+            labels.append(int(item["label"]))
+    features, labels = np.array(rows), np.array(labels)
+    standardised = (features - features.mean(axis=0)) / features.std(axis=0)
+    penalty = np.array([30] * 3 + [3] * 4 + [1])
+
+    def loss(weights):
+        logits = standardised @ weights[:-1] + weights[-1]
+        each = np.log1p(np.exp(np.where(labels == 1, -logits, logits)))
+        return each.sum() / 3 + penalty @ weights[:-1] ** 2 / 2  # 20 subjects, not 60
+
+    best = minimize(loss, np.zeros(9), tol=1e-12).x
+    weights = best[:-1] / features.std(axis=0)
+    np.testing.assert_allclose(network.head[1].weight.detach().numpy()[0], weights[:7], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(network.head.covariate_weight.detach().numpy(), weights[7:], atol=1e-3)
 
 
 def test_train_json_fits_training_and_validation_subjects(run_bundle, discs, tmp_path, capsys):

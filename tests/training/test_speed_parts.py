@@ -155,6 +155,25 @@ def test_augmentation_changes_each_slice_by_its_own_amount(settings, least, most
         assert difference.min() > 0 and difference.max() >= least and len(set(difference.tolist())) == 8
 
 
+def test_samples_of_one_plane_move_together_and_those_of_several_each_by_itself():
+    image = smooth_slices(2).repeat(1, 3, 1, 1)
+    together = BatchAugmentation(planes=["coronal"] * 3)({"image": image})["image"]
+    assert torch.equal(together[:, 0], together[:, 1]) and torch.equal(together[:, 0], together[:, 2])
+    assert torch.equal(together, BatchAugmentation()({"image": image})["image"])
+    apart = BatchAugmentation(planes=["axial", "coronal", "sagittal"])({"image": image})["image"]
+    assert apart.shape == image.shape and not torch.allclose(apart[:, 0], apart[:, 1], atol=1e-3)
+
+
+def test_sagittal_slices_are_not_mirrored_back_to_front():
+    off = {"rotation": 0, "scale": 0, "translation": 0, "gamma": 0}
+    image = smooth_slices(8).repeat(1, 3, 1, 1)
+    moved = BatchAugmentation(planes=["axial", "coronal", "sagittal"], **off)({"image": image})["image"]
+    same = [(moved[:, k] - image[:, k]).abs().amax(dim=(1, 2)) < 1e-5 for k in range(3)]
+    assert same[2].all() and 0 < same[0].sum() < 8 and 0 < same[1].sum() < 8
+    alone = BatchAugmentation(planes=["sagittal"], **off)({"image": image})["image"]
+    torch.testing.assert_close(alone, image, rtol=0, atol=1e-5)
+
+
 def test_rotation_is_a_rotation_on_an_image_that_is_not_square():
     images = smooth_slices(6)
     augmentation = BatchAugmentation(rotation=30, scale=0, translation=0, flip=False, gamma=0)

@@ -59,6 +59,11 @@ class Extraction:
         return (self.name,) if self.samples == 1 else tuple(f"sample {n}" for n in range(1, self.samples + 1))
 
     @property
+    def planes(self) -> tuple[str, ...]:
+        """Of the body, that each sample shows."""
+        return (self.plane,) * self.samples
+
+    @property
     def grid(self) -> Grid | None:
         """The cubes that a volume is averaged over while it is read; None leaves it its own voxels."""
         return None

@@ -117,6 +117,10 @@ class PlanesExtraction(Extraction):
         return tuple(f"{plane} slice {index}" for plane, index in self._each)
 
     @property
+    def planes(self) -> tuple[str, ...]:
+        return tuple(plane for plane, _ in self._each)
+
+    @property
     def name(self) -> str:
         axial, coronal, sagittal = self.sample_names
         return f"{axial}, {coronal} and {sagittal}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,13 +17,17 @@ class BatchAugmentation:
 
     MONAI's random transforms work on one image at a time, before the batch is made. The amounts are drawn evenly from
     their ranges; slices stay within [0, 1], and what moves in from outside is 0. Brains keep their anatomy: amounts are
-    those between two positions of a head in the scanner and two settings of it.
+    those between two positions of a head in the scanner and two settings of it. All channels of an image move together,
+    and so do its samples if they show one plane. Samples of several planes move each by itself: a head that turns in
+    one plane does not turn in another.
 
     Args:
+        planes: of the body, that each sample of an image shows.
         rotation: at most so many degrees either way.
         scale: at most this share larger or smaller.
         translation: at most this share of the image's size, along each axis.
-        flip: mirror every other slice along its first axis (left-right in axial slices), by chance.
+        flip: mirror every other slice along its first axis, which is left-right, by chance; not sagittal ones, whose
+            first axis is back-front.
         gamma: exponent of the intensities, from `1 - gamma` to `1 + gamma`.
         noise: standard deviation of Gaussian noise that is added.
         seed: of the generator, which is this object's own.
@@ -41,6 +45,7 @@ class BatchAugmentation:
         gamma: float = 0.2,
         noise: float = 0.0,
         seed: int = 0,
+        planes: Sequence[str] = ("axial",),
     ) -> None:
         shares = {"scale": scale, "translation": translation, "gamma": gamma}
         for name, value in {"rotation": rotation, "noise": noise, **shares}.items():
@@ -53,6 +58,7 @@ class BatchAugmentation:
         self.gamma = gamma
         self.noise = noise
         self.seed = seed
+        self.planes = tuple(planes) if len({*planes}) > 1 else tuple(planes[:1])
         self._generator: torch.Generator | None = None
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,6 +79,8 @@ class BatchAugmentation:
                 "train#augmentation to one of your own"
             )
         self.generator(image.device)
+        shape = image.shape
+        image = image.unflatten(1, [len(self.planes), -1]).flatten(0, 1)
         grid = functional.affine_grid(self._affine(image), list(image.shape), align_corners=False)
         image = functional.grid_sample(image, grid.to(image.dtype), align_corners=False)
         if self.gamma:
@@ -81,7 +89,7 @@ class BatchAugmentation:
             image = image + self.noise * torch.randn(
                 image.shape, generator=self._generator, device=image.device, dtype=image.dtype
             )
-        return {**batch, "image": image.clamp(0, 1)}
+        return {**batch, "image": image.clamp(0, 1).reshape(shape)}
 
     def generator(self, device: torch.device) -> torch.Generator:
         """What the amounts are drawn with, on the device of the images."""
@@ -94,6 +102,9 @@ class BatchAugmentation:
         angle = self._draw(image, math.radians(self.rotation))
         zoom = 1 + self._draw(image, self.scale)
         mirror = torch.where(self._draw(image, 1.0) < 0, -1.0, 1.0) if self.flip else torch.ones_like(angle)
+        for number, plane in enumerate(self.planes):
+            if plane == "sagittal":
+                mirror[number :: len(self.planes)] = 1.0
         height, width = image.shape[-2:]
         cos, sin = angle.cos() / zoom, angle.sin() / zoom
         x_row = torch.stack([cos, -sin * height / width, 2 * self._draw(image, self.translation)], dim=1)

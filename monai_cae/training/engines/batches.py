@@ -12,6 +12,7 @@ from torch import nn
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import load_weights, reconstruction_of, trained_on
+from monai_cae.networks.head import VoteLoss, VotingHead
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -67,6 +68,19 @@ def with_pretrained(network: Network, autoencoder: nn.Module, pretrained: str) -
             )
         load_weights(autoencoder, pretrained)
     return network
+
+
+def learned_loss(network: nn.Module, loss: nn.Module) -> nn.Module:
+    """The loss that a classifier learns by.
+
+    Args:
+        network: the classifier.
+        loss: the target's, of outputs and labels of shape `(N, 1)`.
+
+    Returns:
+        `VoteLoss` of it where the network's samples vote, else the loss itself.
+    """
+    return VoteLoss(loss) if isinstance(getattr(network, "head", None), VotingHead) else loss
 
 
 def seen_by(checkpoint: str, pretrained: str) -> list[str]:

@@ -14,7 +14,7 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import EncoderClassifier
-from monai_cae.networks.classifier import Head
+from monai_cae.networks.head import Head
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.engines.feature_cache import EncodedDataset
 from monai_cae.training.engines.handlers import BestCheckpoint
@@ -31,6 +31,8 @@ class LinearProbe:
     scikit-learn's `LogisticRegression`. Of a number it is the sum of half of each squared error, in units of the
     training set's SD, and of the same penalties, by `Ridge`. There is nothing to stop early and hence no need of a
     validation set: its subjects can be fitted too. Standardisation and weights end up in the network's own layer.
+
+    Where the samples of an image vote, each is fitted with its subject's label, and they share the weight of one image.
 
     Args:
         network: its encoder is evaluated as it is.
@@ -73,6 +75,8 @@ class LinearProbe:
             raise MonaiCaeError("learn linear_probe fits in one process: start it without torchrun")
         penalties = _penalties(self.network, self.penalty)
         features, labels = self._features()
+        voters = self.network.voters
+        share = np.full(len(labels), 1 / voters) if voters > 1 else None  # of one image's weight
         if len(set(labels.tolist())) < 2:
             needed = "patients and controls" if self.network.head.unit is None else "different numbers"
             raise MonaiCaeError(f"learn linear_probe needs {needed} among the subjects to fit")
@@ -83,11 +87,12 @@ class LinearProbe:
             labels = (labels - head.zero.item()) / head.unit.item()
         else:
             fitted = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000)
-        fitted.fit((features - centre) / scale, labels)
+        fitted.fit((features - centre) / scale, labels, share)
         weights = np.ravel(fitted.coef_) / scale
         self._write(weights, float(np.ravel(fitted.intercept_)[0] - weights @ centre))
         if not self.tracked.parent_run_id:  # an experiment would say it again and again
-            print(f"linear probe fitted to {len(labels)} subjects' scans, including the validation set's", flush=True)
+            scans = len(labels) // voters
+            print(f"linear probe fitted to {scans} subjects' scans, including the validation set's", flush=True)
         self.tracked.epoch += 1
         self.evaluator.run()
         metrics = {name.replace("val_", "fitted_"): value for name, value in self.evaluator.state.metrics.items()}
@@ -95,13 +100,17 @@ class LinearProbe:
         self.tracked.log_metrics(metrics, step=self.tracked.epoch)
 
     def _features(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        network = self.network.eval()
+        """What the last layer sees of every image, or of every sample that votes, and its label."""
+        network, voters = self.network.eval(), self.network.voters
         everyone: Dataset = ConcatDataset(self.datasets)
         encoded = EncodedDataset(everyone, network.encoder, self.inferer, self.batch_size, network.summarise)
-        beside = ["covariates"] * (network.head.covariate_weight is not None)
         items = [encoded[index] for index in range(len(encoded))]
-        rows = [torch.cat([torch.as_tensor(item[key]).cpu() for key in ("image", *beside)]) for item in items]
-        return torch.stack(rows).double().numpy(), np.array([float(item["label"]) for item in items])
+        rows = [item["image"].cpu().reshape(voters, -1) for item in items]
+        if network.head.covariate_weight is not None:
+            beside = [torch.as_tensor(item["covariates"]).expand(voters, -1) for item in items]
+            rows = [torch.cat(both, dim=1) for both in zip(rows, beside, strict=True)]
+        labels = np.array([float(item["label"]) for item in items])
+        return torch.cat(rows).double().numpy(), np.repeat(labels, voters)
 
     def _write(self, weights: NDArray[np.float64], intercept: float) -> None:
         head = self.network.head

@@ -17,9 +17,13 @@ from torch.utils.data import Dataset
 
 from monai_cae.evaluation import figures, image_figures
 from monai_cae.evaluation.metrics import psnr
+from monai_cae.evaluation.pooled import mean_of_scans
+from monai_cae.evaluation.sample_figures import sample_bars, vote_map
 from monai_cae.evaluation.style import save_figure
 from monai_cae.networks import reconstruction_of
+from monai_cae.targets import Target
 from monai_cae.tracking import TrackedRun
+from monai_cae.training.results.samples import sample_scores
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
 MOST_VALUES = 2**26  # of images that are compared in memory, 256 MiB: 2,166 slices of 176 x 176, 83 volumes at 2 mm
@@ -50,6 +54,8 @@ class Outcome:
             validation set, in evaluate the test set.
         training: the training set; None in evaluate.
         predictions: in evaluate, a row per item of `dataset`: `subject`, `label`, and what the target predicts.
+        samples: in evaluate, where the samples of images vote, a row for each sample, see `SampleTable`.
+        target: in evaluate, what is predicted.
         threshold: probabilities of this or more are predicted as AD.
         history: metric -> [(epoch, value), ...], in pretrain and train.
         marks: epochs to mark, such as the best, by their label.
@@ -63,6 +69,8 @@ class Outcome:
     dataset: Dataset
     training: Dataset | None = None
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    samples: pd.DataFrame = field(default_factory=pd.DataFrame)
+    target: Target | None = None
     threshold: float = 0.5
     history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     marks: Mapping[str, int] = field(default_factory=dict)
@@ -148,6 +156,47 @@ def training_curves(outcome: Outcome) -> Figure | None:
     known = f"{_size(outcome.training)} training and " if outcome.training is not None else ""
     about = f"{network}, {known}{outcome.about}"
     return figures.training_curves(outcome.history, outcome.note, outcome.marks, about)
+
+
+def samples(outcome: Outcome) -> Figure | None:
+    """How often each sample of an image is right by itself: a map over the mean image if they are patches of a volume,
+    else a bar each; None where no samples vote."""
+    target = outcome.target
+    if target is None or outcome.samples.empty:
+        return None
+    classes = bool(target.classes)
+    alone = {"repeat": 1, "fold": 1, "threshold": outcome.threshold}
+    scores = sample_scores(mean_of_scans(outcome.samples, target.column, classes).assign(**alone), target)
+    label = "first" if classes else "mean"
+    by_subject = outcome.predictions.groupby("subject").agg({"label": label, target.column: "mean"})
+    told = {"note": outcome.note, "about": f"{len(by_subject)} test subjects"}
+    boxes = getattr(outcome.extraction, "sample_boxes", None)  # of patches, see `monai_cae.data.PatchesExtraction`
+    if target.binary and boxes is not None:
+        volume = outcome.extraction.assembled(_mean_image(outcome))  # type: ignore[attr-defined]  # as boxes are
+        return vote_map(volume, boxes, scores.xs("accuracy", level="score")["mean"], "accuracy", **told)
+    labels, predicted = by_subject.to_numpy(dtype=float).T
+    return sample_figure(scores, target.scores(labels, predicted, outcome.threshold), target, **told)
+
+
+def sample_figure(
+    scores: pd.DataFrame, together: Mapping[str, float], target: Target, note: str = "", about: str = ""
+) -> Figure:
+    """`sample_bars` of accuracy or, of a target that is not binary, of its first score.
+
+    Args:
+        scores: see `sample_scores`.
+        together: scores of the subjects' predictions.
+        target: what is predicted.
+        note, about: footer and title.
+    """
+    name = "accuracy" if target.binary else target.headline[0]
+    return sample_bars(scores.xs(name, level="score"), target.score_names[name], together[name], note, about)
+
+
+def _mean_image(outcome: Outcome) -> np.ndarray:
+    count = _size(outcome.dataset)
+    total = sum(torch.as_tensor(outcome.dataset[index]["image"]).double() for index in range(count))
+    return np.asarray(total / count)
 
 
 def _size(dataset: Dataset) -> int:

@@ -22,6 +22,8 @@ from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.files import replacing
 from monai_cae.targets import Target
 
+SAMPLES = "samples.csv"  # beside a table of predictions, where the samples of images vote
+
 
 class PredictionTable:
     """Collect what is predicted of every case, and write it as a table when the evaluator has completed.
@@ -178,7 +180,10 @@ def print_predictions(
     print("".join(f"  ! {line}\n" for line in (*_seen(table), *caveats)), end="")
     if left_out:
         print(f"  LEFT OUT     {len(left_out)} of {scans + len(left_out)} scans that can't be used: {beside}")
-    print(f"  predictions  {table.path}\n  {DISCLAIMER}", flush=True)
+    print(f"  predictions  {table.path}")
+    if (samples := table.path.with_name(SAMPLES)).is_file():
+        print(f"  samples      {samples}")
+    print(f"  {DISCLAIMER}", flush=True)
 
 
 def _seen(table: PredictionTable) -> list[str]:

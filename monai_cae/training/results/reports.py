@@ -31,6 +31,7 @@ from monai_cae.training.engines.handlers import BestCheckpoint
 from monai_cae.training.results.figures import Draw, Infer, Outcome, Pictures, draw, first_images, in_one
 from monai_cae.training.results.latent import latent_statistics
 from monai_cae.training.results.predictions import PredictionTable
+from monai_cae.training.results.samples import SampleTable
 
 _BATCH_VALUES = 2**20  # of 33 slices of 176 x 176, or of a volume at 2 mm
 
@@ -131,6 +132,7 @@ def compare_codecs(network: nn.Module, inferer: Infer, dataset: Dataset, trainin
 def report_test(
     run: TrackedRun,
     table: PredictionTable,
+    samples: SampleTable,
     reconstruction: Engine,
     codecs: Callable[[], pd.DataFrame],
     network: nn.Module,
@@ -146,6 +148,7 @@ def report_test(
     Args:
         run: open; gets metrics, figures and the predictions.
         table: has collected the classifier's predictions, with the column `label`.
+        samples: has collected the votes of their samples, if these vote.
         reconstruction: evaluator of the autoencoder, has run; its metrics are named `test_*`.
         codecs: gives the table of `compare_codecs`, which is written as reconstruction.csv.
         network, dataset, inferer: the classifier, the test images, and what calls it.
@@ -173,11 +176,14 @@ def report_test(
     metrics = {**reconstruction.state.metrics, **similar, **{f"test_{name}": value for name, value in scores.items()}}
     metrics |= {"threshold": table.threshold} if target.binary else {}
     run.log_metrics(metrics)
-    run.log_file(table.path)
+    for path in (table.path, samples.path):
+        if path.is_file():
+            run.log_file(path)
     with replacing(Path(output_dir, "reconstruction.csv")) as temporary:
         coded.to_csv(temporary, float_format="%.5g")
     run.log_file(Path(output_dir, "reconstruction.csv"))
-    told = {"predictions": pd.DataFrame(table.columns), "threshold": table.threshold, "synthetic": synthetic}
+    told = {"predictions": pd.DataFrame(table.columns), "samples": samples.frame(), "target": target}
+    told |= {"threshold": table.threshold, "synthetic": synthetic}
     own = {name: _of_test(function, *tested) for name, function in target.figures().items()}
     draw({**own, **figures}, Outcome("evaluate", network.eval(), inferer, extraction, dataset, **told), run, output_dir)
     caveats = target.caveats(*tested)

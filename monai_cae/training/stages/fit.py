@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.training.engines.counting import count_step
@@ -78,7 +78,7 @@ class _Trials:
         self.device = torch.device(parser.get_parsed_content("device"))
         size = parser.get_parsed_content("image_size")
         self.given = (parser.get_parsed_content("batch_size"), tuple(size) if isinstance(size, list) else size)
-        self.extraction = parser.get_parsed_content("extraction")
+        self.parser = parser
         self.accumulate = parser.get_parsed_content("accumulate") > 1
         self.covariates = len(parser.get("covariates") or {})
         self.cache = memory_for_images(check_share(parser.get_parsed_content("cache_share")))
@@ -95,7 +95,7 @@ class _Trials:
         rows += [("largest batch_size", most, size)] if most else []
         rows += [("largest image_size", batch, edge)] if edge else []
         name = torch.cuda.get_device_name(self.device) if self.cuda else "the CPU"
-        numbers = self._items(1, size)["image"].numel()
+        numbers = self._items(self.parser, 1, size)["image"].numel()
         return Fit(
             f"{self.device} ({name})" if self.cuda else name,
             self.free,
@@ -133,8 +133,9 @@ class _Trials:
         workflow.initialize()
         return workflow
 
-    def _items(self, batch: int, size: _Size) -> dict[str, torch.Tensor]:
-        image = torch.zeros(batch, self.extraction.channels, *self.extraction.sizes(size))
+    def _items(self, parser: ConfigParser, batch: int, size: _Size) -> dict[str, torch.Tensor]:
+        extraction = parser.get_parsed_content("extraction")  # of patches, the size decides how many there are
+        image = torch.zeros(batch, extraction.channels, *extraction.sizes(size))
         items = {"image": image, "label": torch.zeros(batch, 1)}
         return items | ({"covariates": torch.zeros(batch, self.covariates)} if self.covariates else {})
 
@@ -146,7 +147,8 @@ class _Trials:
         prepare_batch = parser.get_parsed_content("train#trainer#prepare_batch")
 
         def prepared() -> tuple[Any, ...]:
-            return filled(prepare_batch(self._items(batch, size), self.device, False))
+            items = self._items(parser, batch, size)
+            return filled(prepare_batch(items, self.device, False))
 
         try:
             counted = count_step(network, inferer, prepared, loss, self.device, self.accumulate)
@@ -179,7 +181,7 @@ class _Trials:
         )
         parser = workflow.parser
         with torch.device(self.device):
-            parser["train#dataloader"] = [self._items(batch, size)] * _STEPS
+            parser["train#dataloader"] = [self._items(parser, batch, size)] * _STEPS
             parser["train#handlers"] = []
             parser["train#trainer#key_train_metric"] = None
             kept = copy.deepcopy(parser.get_parsed_content("network").state_dict())
