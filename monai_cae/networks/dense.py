@@ -1,4 +1,4 @@
-"""A code without places: one vector for the whole image, from dense layers around an encoder and a decoder.
+"""A code without places: a vector for each image or sample, from dense layers around an encoder and a decoder.
 
 With `ConvAutoencoder` and mean squared error this is a "z-layer" autoencoder, after F. J. Martinez-Murcia et al. 2019,
 whose layers are not public.
@@ -21,13 +21,13 @@ class DenseEncoder(nn.Module):
     """An encoder and a dense layer on its whole code.
 
     Args:
-        network: makes a code with places; has `out_channels` and `downsampling`. Of several samples it makes one
-            vector.
+        network: makes a code with places; has `out_channels` and `downsampling`, and perhaps `samples`, as
+            `EachSample`: then each sample has a vector of its own, by the same weights.
         spatial_size: of the image.
-        latent_size: numbers of the vector.
+        latent_size: numbers of a vector.
 
     Attributes:
-        out_channels: latent_size.
+        out_channels: latent_size times samples.
         downsampling: the largest number that divides each size of the image; `EncoderClassifier` counts the vector
             right without pooling where the image is a square or a cube, and with pooling 1 always.
         samples: the network's.
@@ -40,12 +40,12 @@ class DenseEncoder(nn.Module):
     def __init__(self, *, network: nn.Module, spatial_size: Sequence[int], latent_size: int = 64) -> None:
         super().__init__()
         channels, factor = int(network.out_channels), int(network.downsampling)  # type: ignore[arg-type]
-        features = math.prod([channels, *_code_sizes(spatial_size, factor)])
+        self.samples = int(getattr(network, "samples", 1))
+        features = math.prod([channels // self.samples, *_code_sizes(spatial_size, factor)])
         check_latent_size(latent_size, features)
         self.network = network
         self.dense = nn.Linear(features, latent_size)
-        self.samples = int(getattr(network, "samples", 1))
-        self.out_channels = latent_size
+        self.out_channels = latent_size * self.samples
         self.downsampling = math.gcd(*spatial_size)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -54,9 +54,13 @@ class DenseEncoder(nn.Module):
             image: shape `(N, C, H, W[, D])` with the sizes given.
 
         Returns:
-            Shape `(N, latent_size, 1, 1[, 1])`.
+            Shape `(N, samples * latent_size, 1, 1[, 1])`.
         """
-        return as_code(self.dense(self.network(image).flatten(1)), image.ndim)
+        return as_code(self.dense(self.features(image)).flatten(1), image.ndim)
+
+    def features(self, image: torch.Tensor) -> torch.Tensor:
+        """The network's code, each sample's in one dimension: shape `(N, samples, features)`."""
+        return self.network(image).unflatten(1, [self.samples, -1]).flatten(2)
 
 
 class DenseDecoder(nn.Module):
@@ -65,7 +69,7 @@ class DenseDecoder(nn.Module):
     Args:
         network: from a code with places to the image.
         spatial_size: of the image.
-        latent_size: numbers of the vector.
+        latent_size: numbers of a vector.
         channels: of the `ConvEncoder` on which the dense layer lies.
         samples: of an image.
 
@@ -84,7 +88,8 @@ class DenseDecoder(nn.Module):
     ) -> None:
         super().__init__()
         check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
-        self.shape = [samples * channels[-1], *_code_sizes(spatial_size, 2 ** (len(channels) - 1))]
+        self.samples = samples
+        self.shape = [channels[-1], *_code_sizes(spatial_size, 2 ** (len(channels) - 1))]
         check_latent_size(latent_size, math.prod(self.shape))
         self.dense = nn.Linear(latent_size, math.prod(self.shape))
         self.network = network
@@ -92,12 +97,13 @@ class DenseDecoder(nn.Module):
     def forward(self, code: torch.Tensor) -> torch.Tensor:
         """
         Args:
-            code: shape `(N, latent_size, 1, 1[, 1])`.
+            code: shape `(N, samples * latent_size, 1, 1[, 1])`.
 
         Returns:
             Image, as the decoder gives it.
         """
-        return self.network(torch.relu(self.dense(code.flatten(1))).unflatten(1, self.shape))
+        places = torch.relu(self.dense(code.flatten(1).unflatten(1, [self.samples, -1])))
+        return self.network(places.unflatten(2, self.shape).flatten(1, 2))
 
 
 def as_code(vector: torch.Tensor, ndim: int) -> torch.Tensor:

@@ -40,10 +40,11 @@ class GaussianEncoder(DenseEncoder):
             image: shape `(N, C, H, W[, D])`.
 
         Returns:
-            Means and logarithms of the variances, each of shape `(N, latent_size)`.
+            Means and logarithms of the variances, each of shape `(N, samples * latent_size)`.
         """
-        features = self.network(image).flatten(1)
-        return self.dense(features).float(), self.log_variance(features).float().clamp(*LOG_VARIANCES)
+        features = self.features(image)
+        mean, log_variance = self.dense(features).flatten(1), self.log_variance(features).flatten(1)
+        return mean.float(), log_variance.float().clamp(*LOG_VARIANCES)
 
 
 class Drawn(NamedTuple):
@@ -51,7 +52,7 @@ class Drawn(NamedTuple):
 
     Args:
         image: the reconstruction from a vector that was drawn, shape `(N, C, H, W[, D])`.
-        mean, log_variance: of the Gaussian that it was drawn from, shape `(N, latent_size)`.
+        mean, log_variance: of the Gaussian that it was drawn from, shape `(N, samples * latent_size)`.
     """
 
     image: torch.Tensor

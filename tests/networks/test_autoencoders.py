@@ -151,6 +151,21 @@ def test_a_dense_code_is_what_the_classifier_counts_on(size):
         assert EncoderClassifier(encoder=network, spatial_size=size, pooling=0).eval()(image).shape == (2, 1)
 
 
+def test_each_sample_has_a_vector_of_its_own():
+    made = parts((8, 8), encoder=GaussianEncoder)
+    one = VariationalAutoencoder(**made).eval()
+    whole = VariationalAutoencoder(**parts((8, 8), encoder=GaussianEncoder)).eval()
+    for part, other in ((whole.encoder, made["encoder"]), (whole.decoder, made["decoder"])):
+        part.dense, part.network, part.samples = other.dense, each_sample(other.network, 3), 3
+    image = torch.rand(2, 3, 8, 8)
+    expected = [one(image[:, sample : sample + 1]) for sample in range(3)]
+    torch.testing.assert_close(whole(image), torch.cat(expected, dim=1))
+    dense = DenseEncoder(network=each_sample(ConvEncoder(2, 1, CHANNELS), 3), spatial_size=(8, 8), latent_size=4)
+    assert dense(image).shape == (2, 12, 1, 1) and (dense.out_channels, dense.samples) == (12, 3)
+    voting = EncoderClassifier(encoder=dense, spatial_size=(8, 8), pooling=1, votes="mean").eval()
+    assert voting(image).shape[0] == 2
+
+
 @pytest.mark.parametrize("size", [(8, 12), (4, 4, 8)])
 def test_a_variational_autoencoder_draws_in_training_only(size):
     network = VariationalAutoencoder(**parts(size, encoder=GaussianEncoder))
