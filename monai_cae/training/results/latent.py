@@ -31,6 +31,7 @@ def latent_statistics(network: nn.Module, images: torch.Tensor, inferer: Infer) 
         has collapsed.
     """
     encoder = network.get_submodule("encoder")
+    distribution: Any = getattr(encoder, "distribution", None)
     lowest, highest, nonzero, count = [], [], 0, 0
     gaussians: list[tuple[torch.Tensor, torch.Tensor]] = []
     with torch.no_grad():
@@ -41,8 +42,8 @@ def latent_statistics(network: nn.Module, images: torch.Tensor, inferer: Infer) 
             highest.append(of_channel.amax(dim=1))
             nonzero += int(code.count_nonzero())
             count += code.numel()
-            if hasattr(encoder, "distribution"):
-                gaussians.append(inferer(batch, encoder.distribution))
+            if distribution is not None:
+                gaussians.append(inferer(batch, distribution))
     channels = len(lowest[0])
     dead = int((torch.stack(lowest).amin(dim=0) == torch.stack(highest).amax(dim=0)).sum())
     statistics: dict[str, Any] = {"latent_dead": dead / channels, "latent_active": nonzero / count}
