@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -215,16 +216,22 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture
+def short_folder():
+    """Python's server of processes has its socket in the temporary folder, and a socket's path has 107 letters at most."""
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_killing_loses_the_scan_in_work_and_nothing_else(tmp_path, number):
+def test_killing_loses_the_scan_in_work_and_nothing_else(tmp_path, short_folder, number):
     scans, out, go = write_scans(tmp_path / "in", 500, WAIT, 500), tmp_path / "out", tmp_path / "go"
     (tmp_path / "run.py").write_text(_RUN)
-    (tmp_path / "tmp").mkdir()
     environment = {
         **os.environ,
         "MAY_GO_ON": str(go),
         "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}",
-        "TMPDIR": str(tmp_path / "tmp"),
+        "TMPDIR": str(short_folder),
     }
     command = [sys.executable, str(tmp_path / "run.py"), str(scans), str(out)]
     log = tmp_path / "log"
@@ -246,7 +253,7 @@ def test_killing_loses_the_scan_in_work_and_nothing_else(tmp_path, number):
     assert subprocess.run(command, env=environment, check=False).returncode == 0
     assert verdicts(out) == {"sub-S00": "pass", "sub-S01": "pass", "sub-S02": "pass"}
     assert not list(out.rglob(".*-unfinished-*")) and not (out / ".brain.lock").exists()
-    assert not list((tmp_path / "tmp").glob("monai-cae-*"))
+    assert not list(short_folder.glob("monai-cae-*"))
 
 
 def test_a_mask_lies_on_the_axes_that_were_said_of_its_scan(tmp_path):
