@@ -70,6 +70,8 @@ class Stage:
         path = Path(monai_cae.__file__).parents[1] / "bundle" / "configs" / config
         given = {"output_dir": output_dir, "tracking_uri": f"sqlite:///{output_dir}/mlruns.db"}
         given |= {"best#trained_on": [], "best#network_input": None}  # of nobody, and of no file
+        if config == "train.json":
+            given["train#target"] = "@target"  # that of a datalist would be fitted to its labels
         self.workflow = ConfigWorkflow(str(path), **{**given, "max_epochs": 1, **options})
         for name, chosen in (("train", items), ("validate", items[:VALIDATION])):
             self.workflow.parser[f"{name}#dataset"] = chosen

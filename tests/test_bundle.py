@@ -67,6 +67,12 @@ def test_every_config_is_run_by_a_test():
         "with_baselines.yaml",
         "with_learning_curve.yaml",
         "with_networks.yaml",  # by tests/test_networks_overlay.py
+        "with_denoising.yaml",  # by tests/test_autoencoder_overlays.py, as the next five
+        "with_masked.yaml",
+        "with_k_sparse.yaml",
+        "with_winner_take_all.yaml",
+        "with_z_layer.yaml",
+        "with_variational.yaml",
         "with_networks_3d.yaml",  # by tests/test_networks_3d.py
         "with_slab.yaml",  # by tests/test_slabs_and_volumes.py, as the next
         "with_volume.yaml",

@@ -27,7 +27,7 @@ EACH = {
     "volume": (["--with", "volume", "--image_size", "[12,16,12]"], "the volume at 2 mm"),
     "at 1 mm": (["--with", "volume", "--image-size", "20", "--extraction#spacing_mm", "1"], "the volume at 1 mm"),
     "patches": (
-        ["--with", "patches", "--image_size", "8", "--extraction#size", "[8,16,8]"],
+        ["--with", "patches", "--image_size", "12", "--extraction#size", "[12,24,12]"],
         "2 patches of the volume at 2 mm",
     ),
 }

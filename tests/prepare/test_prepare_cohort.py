@@ -227,10 +227,12 @@ def test_killing_loses_the_scan_in_work_and_nothing_else(tmp_path, number):
         "TMPDIR": str(tmp_path / "tmp"),
     }
     command = [sys.executable, str(tmp_path / "run.py"), str(scans), str(out)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, env=environment, stderr=stderr)
     waiting = Path(f"{go}.pid")
     while not (waiting.exists() and waiting.read_text() and len(list(out.glob("sub-*/anat"))) == 2):
-        assert process.poll() is None
+        assert process.poll() is None, log.read_text()
         time.sleep(0.02)
     process.send_signal(number)
     process.wait(60)

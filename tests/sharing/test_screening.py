@@ -161,7 +161,10 @@ def test_everything_that_is_shipped_passes(tmp_path):
     assert len(names) > 10 and screen_files(CONFIGS.parent, names) == []
 
 
-@pytest.mark.parametrize("overlay", ["with_best.yaml", "with_networks.yaml"])
+AUTOENCODERS = [f"with_{name}.yaml" for name in ("masked", "k_sparse", "winner_take_all", "z_layer", "variational")]
+
+
+@pytest.mark.parametrize("overlay", ["with_best.yaml", "with_networks.yaml", *AUTOENCODERS])
 def test_settings_of_the_overlays_pass(tmp_path, overlay):
     """As a variant or `stages` puts them into train.json and evaluate.json."""
     content = yaml.safe_load((CONFIGS / overlay).read_text())
@@ -178,7 +181,7 @@ def test_settings_of_the_overlays_pass(tmp_path, overlay):
                     count += 1
             (tmp_path / "configs" / f"{name}.json").write_text(json.dumps(config))
             assert screen_files(tmp_path, [f"configs/{name}.json"]) == []
-    assert count >= 4
+    assert count >= 3
 
 
 def test_running_configs_is_monais_and_not_screened(unpacked, tmp_path, discs):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from monai_cae.data.images.planes import View
 from monai_cae.errors import MonaiCaeError
@@ -56,9 +57,10 @@ def averaged(slices: _Slices, view: View, grid: Grid, where: str) -> NDArray[np.
     turned = (_shares(*one, grid.spacing) for one in zip(view.shape, voxels, grid.size, strict=True))
     x, y, z = (share for _, share in sorted(zip(view.order, turned, strict=True), key=lambda pair: pair[0]))
     mean = np.zeros((len(z.parts), len(x.parts), len(y.parts)), np.float32)
+    along, across = csr_array(x.parts), csr_array(y.parts)  # few voxels have a share, and BLAS would start threads
     with np.errstate(all="ignore"):  # values that are not finite are refused where they are looked at
         for one, parts in zip(slices(z.start, z.stop), z.parts.T, strict=True):
-            flat = x.parts @ one[x.start : x.stop, y.start : y.stop].astype(np.float32) @ y.parts.T
+            flat = (across @ (along @ one[x.start : x.stop, y.start : y.stop].astype(np.float32)).T).T
             for cube in np.flatnonzero(parts):
                 mean[cube] += parts[cube] * flat
     return np.ascontiguousarray(view.turned(mean.transpose(1, 2, 0)))

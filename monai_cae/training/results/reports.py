@@ -29,6 +29,7 @@ from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.engines.handlers import BestCheckpoint
 from monai_cae.training.results.figures import Draw, Infer, Outcome, Pictures, draw, first_images, in_one
+from monai_cae.training.results.latent import latent_statistics
 from monai_cae.training.results.predictions import PredictionTable
 from monai_cae.training.results.samples import SampleTable
 
@@ -87,13 +88,16 @@ def report_autoencoder(
     """`report_classifier` of the first stage, and a comparison with the mean of the first 2,000 training images.
 
     Returns:
-        The best epoch's validation metrics, and `caveats`.
+        The best epoch's validation metrics, what `latent_statistics` says of the first 500 validation images, and
+        `caveats`.
     """
     given = {"network": network, "checkpoint": checkpoint, "dataset": dataset, "training": training, **others}
     metrics = report_classifier(**given, stage="pretrain")
     known, unseen = (in_one(first_images(images, network, 2000)) for images in (training, dataset))
     trivial = float(psnr(unseen, mean_image(known, unseen).images).mean())
-    return {**metrics, "caveats": worse_than_mean_image(checkpoint.best["val_psnr"], trivial)}
+    latent, caveats = latent_statistics(network, first_images(dataset, network, 500), others["inferer"])
+    others["run"].log_metrics(latent)
+    return {**metrics, **latent, "caveats": worse_than_mean_image(checkpoint.best["val_psnr"], trivial) + caveats}
 
 
 def compare_codecs(network: nn.Module, inferer: Infer, dataset: Dataset, training: Dataset) -> pd.DataFrame:

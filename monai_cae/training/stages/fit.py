@@ -20,7 +20,8 @@ from monai_cae.training.engines.memory import estimated_bytes, filled, host_memo
 from monai_cae.training.stages.workflow import find_mistake
 
 _STEPS = 6  # more than are computed before a step is recorded as a CUDA graph, which keeps memory of its own
-_SHARED = {"pretrained": "none", "train#target": "$@target"}  # values of weights and labels make no difference
+# the values of weights and labels make no difference
+_SHARED = {"pretrained": "none", "train#target": "@target"}
 
 _Size = int | tuple[int, ...]
 

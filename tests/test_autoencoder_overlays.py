@@ -1,0 +1,48 @@
+"""Every kind of autoencoder goes from pretraining to the predictions of a package by its overlay alone."""
+
+from __future__ import annotations
+
+import csv
+from typing import Any
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from runs import assert_predicts_as_tested, rows_of, run_to_predictions, written
+
+KINDS: dict[str, dict[str, Any]] = {
+    "denoising": {},
+    "masked": {"image_size": 20},  # four patches
+    "k_sparse": {},
+    "winner_take_all": {},
+    "z_layer": {},
+    "variational": {},
+}
+LATENT = {"variational": 64, "z_layer": 64}  # numbers of the code
+SETTINGS = {"channels": [8, 16, 32], "max_epochs": 2}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_autoencoder_from_pretraining_to_predictions(run_bundle, discs, tmp_path, tracking_uri, kind):
+    overlay = f"with_{kind}.yaml"
+    made, predicted = run_to_predictions(run_bundle, discs, tmp_path, overlay, **SETTINGS, **KINDS[kind])
+    assert_predicts_as_tested(made, predicted)
+    pretrained = written(made, "results_pretrain.json")
+    assert 0 <= pretrained["latent_dead"] <= 1 and 0 < pretrained["latent_active"] <= 1
+    logged = MlflowClient(tracking_uri).get_run(pretrained["run_id"]).data.metrics
+    latent = {name: value for name, value in pretrained.items() if name.startswith("latent_")}
+    assert latent.items() <= logged.items()
+    assert ("latent_kl" in latent) == ("latent_active_dimensions" in latent) == (kind == "variational")
+    if kind == "k_sparse":
+        assert pretrained["latent_active"] <= 16 / 32
+    if kind == "winner_take_all":
+        assert pretrained["latent_active"] <= 1 / 16
+    codecs = {row["reconstruction"]: row for row in rows_of(made / "reconstruction.csv")}
+    places = (KINDS[kind].get("image_size", 16) // 4) ** 2
+    assert float(codecs["autoencoder"]["code_size"]) == LATENT.get(kind, 32 * places)
+    with (made / "variants" / "random_weights" / "predictions.csv").open() as file:
+        assert len([*csv.DictReader(file)]) == 8  # the control, on the same subjects
+    assert "pretrained" not in written(made / "variants" / "random_weights", "results_train.json")["weights"]
+    weights = torch.load(made / "models" / "autoencoder.pt", weights_only=True)
+    steps = int(weights.get("encoder.steps_done", 0))  # of the best epoch, three each
+    assert steps in ((3, 6) if kind in ("k_sparse", "winner_take_all") else (0,))
