@@ -218,7 +218,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def short_folder():
-    """Python's server of processes has its socket in the temporary folder, and a socket's path has 107 letters at most."""
+    """Python has sockets of its processes in the temporary folder; their paths have 107 letters at most."""
     with tempfile.TemporaryDirectory(prefix="t-") as folder:
         yield Path(folder)
 
