@@ -207,11 +207,13 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
 
 
 _RUN = """
+import signal
 import sys
 from fake_preparation import fake
 from monai_cae.prepare.cohort import prepare_cohort
 from monai_cae.prepare.sources import find_sources
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
     prepare_cohort(find_sources(sys.argv[1]), sys.argv[2], jobs=2, resume=True, prepare=fake)
 """
 
