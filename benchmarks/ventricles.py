@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _made(subjects: int, seed: int) -> Iterator[tuple[SyntheticBrain, NDArray[np.float32], float, str]]:
-    """Every subject, its prepared image, the volume of a voxel of the frame in the head, and what else is told."""
+    """For each subject: the brain, its prepared image, how many ml of the head a ml of the frame is, and a remark."""
     for head, brain in zip(synthetic_heads(subjects, seed), synthetic_brains(subjects, seed), strict=True):
         prepared = prepare_scan(RawScan(head.voxels.astype(np.float32), head.affine, head.row["ID"]))
         dice = 2 * (prepared.native_mask & head.brain).sum() / (prepared.native_mask.sum() + head.brain.sum())

@@ -551,6 +551,8 @@ def test_shared_settings_have_the_same_default_everywhere():
         ("inference.json", {"device": "$'cuda:99'"}, "device cuda:99 is not available: this PyTorch sees"),
         ("train.json", {"device": "$'cuda:' + 1"}, "device must be cpu, cuda or cuda:N, not $'cuda:' + 1, which fails"),
         ("pretrain.json", {"precision": "half"}, "precision must be one of auto, bfloat16, float32, not 'half'"),
+        ("experiment.yaml", {"schedule": "linear"}, "schedule must be one of constant, one_cycle, cosine, not"),
+        ("experiment.yaml", {"image_size": 8}, "evaluate: image_size must be 11 or more"),
         ("pretrain.json", {"plane": "axail"}, "plane must be axial, coronal or sagittal, not 'axail'"),
         ("pretrain.json", {"slice_index": 300}, "slice_index 300 is outside"),
         ("pretrain.json", {"cohort#controls": "young"}, "controls must be one of oldest, matched, all, not 'young'"),

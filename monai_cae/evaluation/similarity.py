@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from monai_cae.errors import MonaiCaeError
 
 WINDOW, SIGMA = 11, 1.5  # pixels; the paper's and the defaults of MONAI's SSIMMetric
+
+
+def require_windows(sizes: Sequence[int]) -> None:
+    """MonaiCaeError where images of these sizes are smaller than a window, so that nothing can be scored by `ssim`."""
+    if min(sizes) < WINDOW:
+        raise MonaiCaeError(
+            f"image_size must be {WINDOW} or more: that is the window of the structural similarity by which "
+            f"reconstructions are scored; not {' x '.join(map(str, sizes))}"
+        )
 
 
 def ssim(

@@ -41,6 +41,7 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
             "@dataset",
             "@validation#dataset",
             "@prediction_table",
+            "$monai_cae.evaluation.similarity.require_windows(@extraction.sizes(@image_size))",
         ],
         {"dataset#share": 0, "validation#dataset#share": 0},
     ),

@@ -41,7 +41,7 @@ def number_with_interval(row: Mapping[str, Any]) -> str:
 
 
 def telling(target: Target) -> Callable[[Mapping[str, Any]], str]:
-    """How a score of this target is told."""
+    """The function that writes a score of this target as text."""
     if target.binary:
         return with_interval
     return number_with_interval if target.number else mean_with_sd

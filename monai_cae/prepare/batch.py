@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -132,7 +133,7 @@ def prepare_all(
                     process = context.Process(
                         target=_work, args=(theirs, lock, out, scan, settings, prepare), daemon=True
                     )
-                    process.start()
+                    _start(process)
                     theirs.close()
                     running[ours] = (process, scan)
                 for connection in wait(list(running)):
@@ -146,6 +147,16 @@ def prepare_all(
                 process.join(2)
                 process.kill()
             lock.unlink(missing_ok=True)
+
+
+def _start(process: Any) -> None:
+    try:
+        process.start()
+    except OSError as error:  # the server's socket is in the temporary folder, and its path has 107 letters at most
+        raise MonaiCaeError(
+            f"can't start a process ({error.strerror or error}): set TMPDIR to another folder, with a shorter path "
+            f"than {tempfile.gettempdir()}"
+        ) from error
 
 
 def _outcome(connection: Connection, process: Any, scan: Source) -> Outcome:

@@ -49,5 +49,8 @@ def load_encoder(bundle: str | Path, *, trust: bool = False) -> ConvEncoder:
     encoder = load_network(opened, "autoencoder", found[0], part="encoder").eval()
     encoder = encoder.network if isinstance(encoder, EachSample) else encoder
     if not isinstance(encoder, ConvEncoder):
-        raise MonaiCaeError(f"{opened.config_file}: autoencoder_def has no ConvEncoder: it is another bundle's")
+        raise MonaiCaeError(
+            f"{opened.config_file}: the encoder of autoencoder_def is {type(encoder).__name__}, and only a ConvEncoder "
+            "can be loaded by itself: instantiate autoencoder_def, and load the weights into it"
+        )
     return encoder

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from monai_cae.data import Extraction, phantom
+from monai_cae.data.images import volumes
+from monai_cae.data.images.readers import read_image
+from monai_cae.data.images.slice_cache import forget
 from monai_cae.errors import MonaiCaeError
 
 HEADER = "ID,M/F,Hand,Age,Educ,SES,MMSE,CDR,eTIV,nWBV,ASF,Delay"
@@ -79,3 +84,34 @@ def write_discs() -> Callable[..., Path]:
 def refused() -> Callable[[str], AbstractContextManager[None]]:
     """refused(match): the block raises a MonaiCaeError of one line."""
     return _refused
+
+
+@pytest.fixture(scope="module")
+def anatomy() -> phantom._Anatomy:
+    return phantom._load_anatomy(volumes=True)
+
+
+@pytest.fixture(scope="module")
+def anatomy_is_loaded_once(anatomy: phantom._Anatomy) -> Iterator[None]:
+    default = replace(anatomy, medial=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(phantom, "_load_anatomy", lambda volumes=False: anatomy if volumes else default)
+        yield
+
+
+@pytest.fixture
+def read_inflated_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[Extraction, str], None]:
+    """Read a packed file several times, and change what was read: it is inflated once, and stays as it was."""
+
+    def check(extraction: Extraction, path: str) -> None:
+        opened, inflate = [], volumes.InflatedFile
+        monkeypatch.setattr(volumes, "InflatedFile", lambda name: opened.append(name) or inflate(name))
+        forget()
+        images = [read_image(extraction, path) for _ in range(3)]
+        assert len(opened) == 1
+        expected = images[0].copy()
+        for image in images:
+            image[:] = 0  # whoever gets an image may change it
+        np.testing.assert_array_equal(read_image(extraction, path), expected)
+
+    return check

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -19,21 +18,9 @@ from monai_cae.data.phantom import is_synthetic, synthetic_brains
 from monai_cae.data.template import COMMISSURE, MNI_PER_T88
 
 pytest.importorskip("nilearn")
+pytestmark = pytest.mark.usefixtures("anatomy_is_loaded_once")
 
 SEED, SUBJECTS = 5, 6
-
-
-@pytest.fixture(scope="module")
-def anatomy():
-    return phantom._load_anatomy(volumes=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _anatomy_is_loaded_once(anatomy):
-    default = replace(anatomy, medial=None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phantom, "_load_anatomy", lambda volumes=False: anatomy if volumes else default)
-        yield
 
 
 @pytest.fixture(scope="module")

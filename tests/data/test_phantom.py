@@ -13,22 +13,10 @@ from monai_cae.data.phantom import is_synthetic, write_phantom
 from monai_cae.errors import MonaiCaeError
 
 pytest.importorskip("nilearn")
+pytestmark = pytest.mark.usefixtures("anatomy_is_loaded_once")
 
 SEED = 3
 HEADER = "ID,M/F,Hand,Age,Educ,eTIV,nWBV,ASF,Delay,MMSE,CDR,SES"
-
-
-@pytest.fixture(scope="module")
-def anatomy():
-    return phantom._load_anatomy(volumes=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _anatomy_is_loaded_once(anatomy):
-    default = replace(anatomy, medial=None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phantom, "_load_anatomy", lambda volumes=False: anatomy if volumes else default)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -258,6 +258,17 @@ def test_killing_loses_the_scan_in_work_and_nothing_else(tmp_path, short_folder,
     assert not list(short_folder.glob("monai-cae-*"))
 
 
+def test_a_temporary_folder_of_too_long_a_path_is_one_line(tmp_path):
+    (tmp_path / "run.py").write_text(_RUN)
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "TMPDIR": str(folder)}
+    command = [sys.executable, tmp_path / "run.py", write_scans(tmp_path / "in", 500), tmp_path / "out"]
+    run = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "set TMPDIR to another folder, with a shorter path than" in run.stderr.splitlines()[-1]
+
+
 def test_a_mask_lies_on_the_axes_that_were_said_of_its_scan(tmp_path):
     """Scan and mask record the same wrong axes; --orientation puts both right, and no other mask fits."""
     scans = write_scans(tmp_path / "in", 500)

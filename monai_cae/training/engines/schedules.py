@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from monai_cae.errors import MonaiCaeError
 
 Schedule = Literal["constant", "one_cycle", "cosine"]
+SCHEDULES = get_args(Schedule)
 
 # Of Smith and Topin's one cycle (arXiv:1708.07120) as PyTorch's OneCycleLR has it: the rate begins at a 25th, rises for
 # three tenths of the steps, and ends at a 10,000th of where it began.
@@ -32,8 +33,8 @@ class LearningRateSchedule:
     """
 
     def __init__(self, schedule: Schedule, optimizer: Optimizer) -> None:
-        if schedule not in get_args(Schedule):
-            raise MonaiCaeError(f"schedule must be one of {', '.join(get_args(Schedule))}, not {schedule!r}")
+        if schedule not in SCHEDULES:
+            raise MonaiCaeError(f"schedule must be one of {', '.join(SCHEDULES)}, not {schedule!r}")
         self.schedule = schedule
         self.optimizer = optimizer
         self.highest = [float(group["lr"]) for group in optimizer.param_groups]

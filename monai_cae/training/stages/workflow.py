@@ -32,6 +32,7 @@ from monai_cae.training.engines.image_cache import check_share
 from monai_cae.training.engines.inferers import check_compile
 from monai_cae.training.engines.memory import full_memory, is_full
 from monai_cae.training.engines.packing import CACHES
+from monai_cae.training.engines.schedules import SCHEDULES
 from monai_cae.training.stages.learning import check_learn
 from monai_cae.training.stages.runtime import use_machine
 
@@ -51,7 +52,7 @@ _TRUE_OR_FALSE = (
     "activation_checkpointing", "allow_leaks", "allow_other_frame", "allow_outside", "hash_ids", "augment", "calibrate",
     "deterministic", "permute_labels", "resume", "overwrite", "single_slice",
 )  # fmt: skip
-_WORDS = {"keep": KEEP, "cache": CACHES, "norm": tuple(NORMS)}
+_WORDS = {"keep": KEEP, "cache": CACHES, "norm": tuple(NORMS), "schedule": SCHEDULES}
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 _PLAIN = (str, int, float, bool, torch.device)
 _NOT_THERE, _NOT_MADE = "Cannot locate class or function path", "Failed to instantiate component"  # MONAI's words
