@@ -26,7 +26,9 @@ def influence_maps(decoded: Mapping[str, Sequence[Image]], note: str = "", about
         The three images, and the third less the first in colours of its own: red where more of it makes the image
         brighter, blue where darker, as deep as the component's largest change.
     """
-    figure = empty_figure(9.2, 0.5 + 2.1 * len(decoded), note, f"What single components of the code do\n{about}")
+    width, height = next(iter(decoded.values()))[0].shape
+    row = min(max(2.1 * height / width, 0.9), 3.0)  # inches: images of several planes are wide
+    figure = empty_figure(9.2, 0.8 + row * len(decoded), note, f"What single components of the code do\n{about}")
     axes = figure.subplots(len(decoded), 4, squeeze=False)
     for line, (name, (below, mean, above)) in zip(axes, decoded.items(), strict=True):
         for axis, image in zip(line, (below, mean, above), strict=False):

@@ -135,7 +135,7 @@ def report_latent(
         p_value=p_value,
     )
     write_text(output / "latent.md", page)
-    _tell(facts, predicted, table, output)
+    _tell(facts, predicted, table, output, data_kind(cohort.synthetic))
     return facts
 
 
@@ -208,9 +208,10 @@ def _direction(mean: torch.Tensor, component: int, places: int) -> torch.Tensor:
     return functional.interpolate(one.reshape(1, mean.shape[1], *[places] * dims), size=mean.shape[2:], mode="nearest")
 
 
-def _tell(facts: Mapping[str, int], predicted: pd.DataFrame, table: pd.DataFrame, output: Path) -> None:
+def _tell(facts: Mapping[str, int], predicted: pd.DataFrame, table: pd.DataFrame, output: Path, data: str) -> None:
     found = int((table["pearson_q"] < LEVEL).sum())
-    print(f"\n{facts['subjects']} subjects, {facts['components']} components, {facts['columns']} columns of numbers")
+    print(f"\ncode and table of {facts['subjects']} subjects, {data}")
+    print(f"  {facts['components']} components, {facts['columns']} columns of numbers")
     say(f"  {found} of {len(table)} correlations have a corrected p under {LEVEL:g}")
     for row in predicted.to_dict("records"):
         say(
