@@ -56,7 +56,8 @@ def explanation_grid(
     """
     tiles = [tile for row in rows.values() for tile in row]
     across, up = tiles[0].image.shape
-    columns = min(COLUMNS if across < 2 * up else 2, max(map(len, rows.values())))
+    most = max(map(len, rows.values()))
+    columns = min(2 if across > 2 * up else 3 if most > COLUMNS else COLUMNS, most)
     lines = [(name if not first else "", row[first : first + columns])
              for name, row in rows.items() for first in range(0, len(row), columns)]  # fmt: skip
     wide, tall = (_CELL, _CELL * up / across) if across < 2 * up else (2 * _CELL, 2 * _CELL * up / across)
@@ -88,9 +89,7 @@ def _draw(axis: Axes, tile: Mapped, reach: float, failed: str) -> Any:
     low, high = float(tile.image.min()), float(tile.image.max())
     axis.imshow(tile.image.T, cmap="gray", vmin=low, vmax=high if high > low else low + 1, **shown)
     strength = np.clip(np.abs(tile.found.T) / reach, 0, 1)
-    colours = axis.imshow(
-        tile.found.T, cmap="RdBu_r", vmin=-reach, vmax=reach, alpha=0.85 * np.sqrt(strength), **shown
-    )
+    colours = axis.imshow(tile.found.T, cmap="RdBu_r", vmin=-reach, vmax=reach, alpha=0.85 * np.sqrt(strength), **shown)
     if tile.sure is not None and tile.sure.any() and not tile.sure.all():
         axis.contour(tile.sure.T.astype(float), levels=[0.5], colors="#FFD400", linewidths=1.0)
     axis.set_title(tile.title, fontsize=7.5, color=INK, linespacing=1.1)

@@ -134,6 +134,8 @@ class Plan:
         elsewhere: Settings = {"datalist": str(folder / "datalist.json")} if variant else {}
         if variant and STAGES[0] not in changed:
             elsewhere["pretrained"] = str(folder / "models" / "autoencoder.pt")
+        if variant and stage == STAGES[2]:
+            elsewhere["figures#explanations"] = None  # they cost as much as some variants; the network's are drawn
         method = BASELINES if stage == BASELINES else variant or NETWORK
         return {
             **{name: value for name, value in self.shared.items() if name in known},

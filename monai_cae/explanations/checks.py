@@ -79,6 +79,7 @@ def check(
         sooner than a random order, and the reverse raise it. `repeat`: of the same image with other noise the map must
         be the same.
     """
+
     def of(network: nn.Module) -> float:
         return float(np.nanmean([alike(one, method(subject.under(network), seed), subject)
                                  for subject, one in zip(subjects, maps, strict=True)]))  # fmt: skip
@@ -113,8 +114,9 @@ def alike(one: torch.Tensor, other: torch.Tensor, subject: Subject) -> float:
 
 
 def randomised(network: nn.Module, seed: int) -> Iterator[nn.Module]:
-    """Copies of a network with ever more random weights, from its last module to its first: in each tensor numbers with
-    the mean and the SD of those that it had."""
+    """Copies of a network with ever more random weights, from its last module to its first: numbers with the SD of
+    those that there were, around 0, as a common shift would switch ReLUs off; biases and norms' factors change their
+    places."""
     changed = copy.deepcopy(network)
     modules = [one for one in changed.modules() if any(True for _ in one.parameters(recurse=False))]
     device = next(changed.parameters()).device
@@ -123,15 +125,16 @@ def randomised(network: nn.Module, seed: int) -> Iterator[nn.Module]:
         with torch.no_grad():
             for index in part:
                 for tensor in modules[index].parameters(recurse=False):
-                    if tensor.numel() > 1:
-                        mean, spread = float(tensor.mean()), float(tensor.std())
-                        tensor.normal_(mean, spread, generator=generator)
+                    if tensor.ndim > 1:
+                        tensor.normal_(0, float(tensor.std()) if tensor.numel() > 1 else 1.0, generator=generator)
+                    else:
+                        tensor.copy_(tensor[torch.randperm(len(tensor), generator=generator, device=device)])
         yield changed
 
 
 def relabelled(score: Score, images: torch.Tensor, labels: NDArray[np.float64], seed: int) -> nn.Module | None:
-    """A copy of a network whose last linear layer is fitted, by ridge regression, to permuted labels; None where there is
-    no such layer or the labels are all the same."""
+    """A copy of a network whose last linear layer is fitted, by ridge regression, to permuted labels; None where there
+    is no such layer or the labels are all the same."""
     network = copy.deepcopy(score.network)
     linear = [one for one in network.modules() if isinstance(one, nn.Linear) and one.out_features == 1]
     if not linear or len(set(labels.tolist())) < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,26 @@ class Outcome(Protocol):
 
     @property
     def note(self) -> str: ...
+
+
+class Maps(NamedTuple):
+    """Explanations of some scans.
+
+    Attributes:
+        cases: who they are.
+        images: shape `(n, C, H, W[, D])`.
+        maps: of each, shape `(samples, H, W[, D])`, positive where it pushes the output up.
+        checks: the tests.
+        how: the method in a few words.
+        tested: scans that the tests are done on.
+    """
+
+    cases: Cases
+    images: torch.Tensor
+    maps: list[torch.Tensor]
+    checks: list[Check]
+    how: str
+    tested: int
 
 
 class Explained:
@@ -79,9 +99,30 @@ class Explained:
         Raises:
             MonaiCaeError: the method can't explain this network; the message says why.
         """
+        made = self.maps(outcome)
+        cases, pictured = made.cases, outcome.extraction.picture
+        failed = ", ".join(dict.fromkeys(one.test.split()[0] for one in made.checks if one.passed is False))
+        told: dict[str, Any] = {"note": outcome.note, "ends": cases.ends, "failed": failed}
+        images, mean = [pictured(one.cpu().numpy()) for one in made.images], pictured(made.images.mean(0).cpu().numpy())
+        found = [_picture(one.numpy(), made.images.shape[1], outcome.extraction) for one in made.maps]
+        every = {name: [Mapped(images[n], found[n], cases.title(n)) for n in chosen]
+                 for name, chosen in cases.shown().items()}  # fmt: skip
+        whom = f"{len(images)} of {len(outcome.predictions)} test scans, {made.how}\n{_verdict(made, failed)}"
+        grid = explanation_grid(every, about=f"Where the image pushes the output up or down\n{whom}", **told)
+        people, of_people = cases.by_subject(np.stack(found))
+        tiles, tested = _group_tiles(people, of_people, mean, cases, np.random.default_rng(self.seed))
+        groups = explanation_grid({"": tiles}, about=f"Mean maps of groups of subjects\n{whom}\n{tested}", **told)
+        return {"": grid, "groups": groups, "tests": _table(made)}
+
+    def maps(self, outcome: Outcome) -> Maps:
+        """The maps without their figures.
+
+        Raises:
+            MonaiCaeError: see above.
+        """
         rng = np.random.default_rng(self.seed)
         cases = Cases(self._some(outcome, rng), outcome.target, outcome.threshold)
-        images = torch.stack([_image(outcome.dataset, index) for index in cases.rows.index])
+        images = torch.stack([image_of(outcome.dataset, index) for index in cases.rows.index])
         images = images.to(next(outcome.network.parameters()).device)
         reference, score = images.mean(dim=0, keepdim=True), Score(outcome.network, outcome.infer)
         place, samples = _box(reference), int(getattr(outcome.extraction, "samples", 1))
@@ -89,27 +130,16 @@ class Explained:
         tested = sorted(rng.permutation(len(subjects))[:TESTED])
         method, how = self._method(outcome.extraction, subjects[0], len(subjects), len(tested))
         maps = [method(subject, self.seed) for subject in subjects]
-        checks = check(method, [subjects[n] for n in tested], [maps[n] for n in tested], images, cases.labels, self.seed)
-        verdict, failed = _verdict(checks, len(tested))
-        told: dict[str, Any] = {"note": outcome.note, "ends": cases.ends, "failed": failed}
-        pictures = [outcome.extraction.picture(one.cpu().numpy()) for one in images]
-        found = [_picture(one.numpy(), images.shape[1], outcome.extraction) for one in maps]
-        every = {name: [Mapped(pictures[n], found[n], cases.title(n)) for n in chosen]
-                 for name, chosen in cases.shown().items()}  # fmt: skip
-        whom = f"{len(cases.rows)} of {len(outcome.predictions)} test scans, {how}\n{verdict}"
-        grid = explanation_grid(every, about=f"Where the image pushes the output up or down\n{whom}", **told)
-        mean = outcome.extraction.picture(reference[0].cpu().numpy())
-        people, of_people = cases.by_subject(np.stack(found))
-        tiles, tested_by = _group_tiles(people, of_people, mean, cases, rng)
-        groups = explanation_grid({"": tiles}, about=f"Mean maps of groups of subjects\n{whom}\n{tested_by}", **told)
-        return {"": grid, "groups": groups, "tests": _table(checks, len(tested))}
+        some = [subjects[n] for n in tested], [maps[n] for n in tested]
+        checks = check(method, *some, images, cases.labels, self.seed)
+        return Maps(cases, images, maps, checks, how, len(tested))
 
     def _some(self, outcome: Outcome, rng: np.random.Generator) -> pd.DataFrame:
         """Rows to explain, by label and not by prediction: all, or as many of each class as can be."""
         rows = outcome.predictions.reset_index(drop=True)
         if rows.empty:
             raise MonaiCaeError("there are no test scans to explain")
-        most = max(1, min(self.scans, _MOST_VALUES // _image(outcome.dataset, 0).numel()))
+        most = max(1, min(self.scans, _MOST_VALUES // image_of(outcome.dataset, 0).numel()))
         if len(rows) <= most:
             return rows
         order = rows.loc[rng.permutation(len(rows))]
@@ -132,7 +162,8 @@ class Explained:
         return method, f"occlusion of {size} {'pixels' if grid is None else 'mm'}"
 
 
-def _image(dataset: Any, index: int) -> torch.Tensor:
+def image_of(dataset: Any, index: int) -> torch.Tensor:
+    """One image, shape `(C, H, W[, D])`, on the CPU."""
     return torch.as_tensor(dataset[index]["image"]).float()
 
 
@@ -145,26 +176,24 @@ def _box(reference: torch.Tensor) -> tuple[slice, ...]:
 
 
 def _picture(found: NDArray[np.float32], channels: int, extraction: Any) -> NDArray[np.float32]:
-    """A map as the image's pictures show it. What lies between several pictures is the least of them: 0 of either part."""
+    """A map as the image's pictures show it. Between several pictures lies the least of them: 0 of either part."""
     each = np.repeat(found, channels // len(found), axis=0)
     return np.asarray(extraction.picture(each.clip(min=0)) - extraction.picture((-each).clip(min=0)))
 
 
-def _verdict(checks: list[Check], tested: int) -> tuple[str, str]:
-    """What the tests say, in a line and as a mark."""
-    failed = list(dict.fromkeys(one.test.split()[0] for one in checks if one.passed is False))
-    silent = list(dict.fromkeys(one.test for one in checks if one.passed is None))
-    told = f"tests on {tested} scans: " + (f"FAILED {', '.join(failed)}" if failed else "all passed")
-    return told + (f"; not tested: {', '.join(silent)}" if silent else ""), ", ".join(failed)
+def _verdict(made: Maps, failed: str) -> str:
+    silent = list(dict.fromkeys(one.test for one in made.checks if one.passed is None))
+    told = f"tests on {made.tested} scans: " + (f"FAILED {failed}" if failed else "all passed")
+    return told + (f"; not tested: {', '.join(silent)}" if silent else "")
 
 
-def _table(checks: list[Check], tested: int) -> pd.DataFrame:
+def _table(made: Maps) -> pd.DataFrame:
     words = {True: "passed", False: "FAILED", None: "not tested"}
     rows = []
-    for one in checks:
+    for one in made.checks:
         needed = "" if np.isinf(one.bound) else f"{'>=' if one.above else '<'} {one.bound:g}"
-        outcome = words[one.passed] if needed else ""
-        rows.append({"test": one.test, "value": one.value, "needed": needed, "result": outcome, "scans": tested,
+        result = words[one.passed] if needed else ""
+        rows.append({"test": one.test, "value": one.value, "needed": needed, "result": result, "scans": made.tested,
                      "about": one.about})  # fmt: skip
     return pd.DataFrame(rows)
 

@@ -1,8 +1,8 @@
 """Methods: each says where an image pushes a network's output up (towards AD) and where down (towards HC).
 
-All have one signature, `method(subject, seed)`: a map per sample of the image, signed, of the image's size. They compare
-the image with a reference, the mean of the test images: what is as in the mean explains nothing. So a map of zeros is that
-of the mean image, and a dark region is not taken for an absent one.
+All have one signature, `method(subject, seed)`: a map per sample of the image, signed, of the image's size. Most
+compare the image with a reference, the mean of the test images: what is as in the mean explains nothing. Black in
+place of a square would be fluid, which is what the disease leaves.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from monai.networks.utils import replace_modules_temp
+from monai.transforms import GaussianSmooth
 from monai.visualize import GradCAM, OcclusionSensitivity, SmoothGrad, VanillaGrad
 from torch import nn
 from torch.nn import functional
@@ -23,6 +24,7 @@ from torch.nn import functional
 from monai_cae.errors import MonaiCaeError
 
 BATCH_VALUES = 2**20  # of images that go through the network at once: 33 slices of 176 x 176, or a volume at 2 mm
+_SMOOTH = 2.0  # voxels, SD, of what comes from gradients: single voxels say nothing
 Infer = Callable[[torch.Tensor, nn.Module], Any]
 Box = tuple[slice, ...]
 
@@ -94,7 +96,8 @@ class Occlusion:
     replaced by the same square of the reference. A map is the mean over the squares that cover a place.
 
     Args:
-        patch: side of the square, in voxels of the image; the next lies half of it further on.
+        patch: side of the square, in voxels of the image, at most a quarter of the brain; the next lies half of it
+            further on.
         places: the most squares for an image; if there would be more, they grow.
     """
 
@@ -131,7 +134,7 @@ class Occlusion:
             samples: of an image, each of which is covered.
         """
         allowed = max(1, self.places // samples)
-        side = max(2.0, self.patch)
+        side = max(2.0, min(self.patch, min(box) / 4))
         while True:
             sides = [min(round(side), size) for size in box]
             if math.prod(positions(size, one) for size, one in zip(box, sides, strict=True)) <= allowed:
@@ -140,7 +143,7 @@ class Occlusion:
 
 
 def positions(size: int, side: int) -> int:
-    """How many squares lie along an axis, half of one overlapping with the next, as MONAI's sliding window lays them."""
+    """How many squares lie along an axis, each half over the next, as MONAI's sliding window lays them."""
     return math.ceil((size - side) / max(1, int(side * 0.5))) + 1
 
 
@@ -162,7 +165,7 @@ def exact(subject: Subject, seed: int = 0) -> torch.Tensor:
     """What each place of the code adds to the output of a linear probe, beside the mean image's code there.
 
     The sum over all places is the difference between the image's output and the reference's, but for what a histogram
-    adds, which has no place. Where samples vote, each has the map of its own vote, and they are divided by their number.
+    adds, which has no place. Where samples vote, each has the map of its own vote, divided by their number.
 
     Raises:
         MonaiCaeError: there are hidden layers, or the network has no encoder and head.
@@ -188,7 +191,7 @@ def exact(subject: Subject, seed: int = 0) -> torch.Tensor:
 
 
 def gradient(subject: Subject, seed: int = 0) -> torch.Tensor:
-    """The gradient at the image (Simonyan et al. 2014; MONAI's `VanillaGrad`) times its difference from the reference."""
+    """The gradient at the image (Simonyan et al. 2014; MONAI's `VanillaGrad`) times its difference from the mean."""
     return _by_gradient(subject, VanillaGrad(subject.score))
 
 
@@ -200,8 +203,8 @@ def smooth_gradient(subject: Subject, seed: int = 0) -> torch.Tensor:
 
 
 def guided(subject: Subject, seed: int = 0) -> torch.Tensor:
-    """Guided back-propagation (Springenberg et al. 2015): the gradient, negative parts left out at every ReLU. It hardly
-    depends on the weights (Adebayo et al. 2018), and is here as what a test must find."""
+    """Guided back-propagation (Springenberg et al. 2015): the gradient, negative parts left out at every ReLU. It
+    hardly depends on the weights (Adebayo et al. 2018), and is here as what the tests must find."""
     with _relus(subject.score, _Guided):
         return _by_gradient(subject, VanillaGrad(subject.score), times_difference=False)
 
@@ -213,8 +216,8 @@ def deconvolution(subject: Subject, seed: int = 0) -> torch.Tensor:
 
 
 def grad_cam(subject: Subject, seed: int = 0) -> torch.Tensor:
-    """MONAI's `GradCAM` (Selvaraju et al. 2017) of the encoder's code, for the output less that for its negative. Its own
-    post-processing, which maps hot to 0 and loses how much, is left out.
+    """MONAI's `GradCAM` (Selvaraju et al. 2017) of the encoder's code, for the output less that for its negative. Its
+    own post-processing, which maps hot to 0 and loses how much, is left out.
 
     Raises:
         MonaiCaeError: the network has no encoder, or no gradient.
@@ -229,7 +232,8 @@ def grad_cam(subject: Subject, seed: int = 0) -> torch.Tensor:
         with _for_gradients(subject) as image, _without_new_hooks(layer):
             module = _Signed(subject.score, sign)
             name = next(name for name, one in module.named_modules() if one is layer)
-            sides.append(GradCAM(module, name, postprocessing=lambda values: values)(image.requires_grad_(), class_idx=0).detach())
+            cam = GradCAM(module, name, postprocessing=lambda values: values)
+            sides.append(cam(image.requires_grad_(), class_idx=0).detach())
     found = (sides[0] - sides[1]).float().cpu()[:, 0]
     return found if len(found) == subject.samples else found.expand(subject.samples, *found.shape[1:]).clone()
 
@@ -259,7 +263,7 @@ def _by_gradient(subject: Subject, method: VanillaGrad, times_difference: bool =
         slope = method(image, index=0).detach().float()
     if times_difference:
         slope = slope * (subject.image - subject.reference)
-    return subject.by_sample(slope).cpu()
+    return GaussianSmooth(_SMOOTH)(subject.by_sample(slope).cpu())
 
 
 @contextmanager

@@ -113,7 +113,8 @@ def draw(wanted: Mapping[str, Draw | None], outcome: Outcome, run: TrackedRun, o
             made = function(outcome) if function is not None else None
             several = made if isinstance(made, Mapping) else {"": made}
             stem = Path(output_dir, "figures", f"{outcome.stage}_{name}")
-            files = [_write(one, f"{stem}_{end}" if end else str(stem)) for end, one in several.items() if one is not None]
+            drawn = {f"{stem}_{end}" if end else str(stem): one for end, one in several.items() if one is not None}
+            files = [_write(one, path) for path, one in drawn.items()]
         except Exception as error:  # whatever a user's figure raises
             tell_undrawn(name, error)
         else:
