@@ -6,9 +6,10 @@ FOLDER has the finished evaluate of a network (a repeat of an experiment, or one
 
 A lesion is what CDR has changed: the difference of a brain from the same brain without its disease, drawn by
 `synthetic_brains(lesions=True)`, where it is more than a tenth of white matter's brightness. Of every patient of the
-test set, within the brain: the AUC by which the map, positive towards AD, ranks places inside the lesion before others;
-and whether its largest place lies inside or a pixel beside it (the pointing game; by chance as often as the share that the
-lesion has of the brain, with its rim). What the maps have to beat is the absolute difference from the mean image.
+test set, within the brain: the AUC by which the map, positive towards AD, ranks places inside the lesion before
+others; and whether its largest place lies inside or a pixel beside it (the pointing game; by chance as often as the
+share that the lesion has of the brain, with its rim). What the maps have to beat is the absolute difference from the
+mean image.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ def explanation_grid(
                 shown = _draw(axis, tile, reach, failed)
     bar = figure.colorbar(shown, ax=axes, shrink=min(1.0, 2.4 / height), aspect=18, extend="both", pad=0.02)
     bar.outline.set_visible(False)
-    bar.solids.set_alpha(1)
+    if bar.solids is not None:
+        bar.solids.set_alpha(1)
     bar.ax.yaxis.set_major_locator(MaxNLocator(5))
     bar.ax.tick_params(labelsize=SMALL["fontsize"], color=MUTED, labelcolor=INK, length=2)
     bar.set_label(f"{ends[0]}  \N{LEFTWARDS ARROW}  0  \N{RIGHTWARDS ARROW}  {ends[1]}", **SMALL)

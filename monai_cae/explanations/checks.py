@@ -98,7 +98,10 @@ def check(
     deletion, insertion = np.mean(beaten, axis=0)
     checks.append(Check("deletion", deletion, BETTER, True, "random orders that it beats"))
     checks.append(Check("insertion", insertion, BETTER, True, "random orders that it beats"))
-    noisy = [alike(*(method(noised(subject, seed + n), seed + n) for n in (1, 2)), subject) for subject in subjects]
+    noisy = []
+    for subject in subjects:
+        first, second = (method(noised(subject, seed + n), seed + n) for n in (1, 2))
+        noisy.append(alike(first, second, subject))
     checks.append(Check("repeat", float(np.nanmean(noisy)), ALIKE, True, f"with two draws of noise of {_NOISE:.0%}"))
     return checks
 
@@ -117,7 +120,7 @@ def randomised(network: nn.Module, seed: int) -> Iterator[nn.Module]:
     """Copies of a network with ever more random weights, from its last module to its first: numbers with the SD of
     those that there were, around 0, as a common shift would switch ReLUs off; biases and norms' factors change their
     places."""
-    changed = copy.deepcopy(network)
+    changed = _copy(network)
     modules = [one for one in changed.modules() if any(True for _ in one.parameters(recurse=False))]
     device = next(changed.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
@@ -133,9 +136,9 @@ def randomised(network: nn.Module, seed: int) -> Iterator[nn.Module]:
 
 
 def relabelled(score: Score, images: torch.Tensor, labels: NDArray[np.float64], seed: int) -> nn.Module | None:
-    """A copy of a network whose last linear layer is fitted, by ridge regression, to permuted labels; None where there
-    is no such layer or the labels are all the same."""
-    network = copy.deepcopy(score.network)
+    """A copy of a network whose last linear layer is fitted, by ridge regression, to permuted labels: of a hundred
+    permutations the one that has least to do with the labels. None where there is no such layer or one label alone."""
+    network = _copy(score.network)
     linear = [one for one in network.modules() if isinstance(one, nn.Linear) and one.out_features == 1]
     if not linear or len(set(labels.tolist())) < 2:
         return None
@@ -146,12 +149,20 @@ def relabelled(score: Score, images: torch.Tensor, labels: NDArray[np.float64], 
             Score(network, score.infer)(batch)
     handle.remove()
     rows = torch.cat(seen).float().reshape(-1, linear[-1].in_features).cpu().numpy()  # of each sample that votes
-    permuted = np.repeat(np.random.default_rng(seed).permutation(labels), len(rows) // len(labels))
+    rng = np.random.default_rng(seed)
+    draws = [rng.permutation(labels) for _ in range(100)]
+    unrelated = min(draws, key=lambda draw: abs(np.corrcoef(draw, labels)[0, 1]))
+    permuted = np.repeat(unrelated, len(rows) // len(labels))
     centre, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-8
     weights = Ridge(alpha=1.0).fit((rows - centre) / scale, permuted).coef_ / scale
     with torch.no_grad():
         linear[-1].weight.copy_(torch.as_tensor(weights)[None])
     return network
+
+
+def _copy(network: nn.Module) -> nn.Module:
+    with torch.no_grad():  # or the weights of a TorchScript's copy are no leaves
+        return copy.deepcopy(network)
 
 
 def noised(subject: Subject, seed: int) -> Subject:

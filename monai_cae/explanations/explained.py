@@ -154,7 +154,7 @@ class Explained:
         if self.method != "occlusion":
             return METHODS[self.method], self.method.replace("_", " ")
         grid = getattr(extraction, "grid", None)
-        spacing = 1.0 if grid is None else float(grid.spacing_mm)
+        spacing = 1.0 if grid is None else float(grid.spacing)
         places = max(1, (self.passes - PASSES * tested) // (scans + MAPS * tested))
         method = Occlusion(self.patch / spacing, places)
         sides = method.sides([part.stop - part.start for part in one.box], one.samples)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.networks.utils import replace_modules_temp
@@ -123,7 +123,8 @@ class Occlusion:
                 occluded = OcclusionSensitivity(
                     module, sides, n_batch=together, verbose=False, mode=0.0, overlap=0.5, activate=False
                 )
-                found[(sample, *subject.box)] = before - occluded(away[part][:, own])[0][0, 0].float().cpu()
+                squares = occluded(away[part][:, own])[0][0, 0].float().cpu()
+                found[sample][subject.box] = before - squares
         return found
 
     def sides(self, box: Sequence[int], samples: int = 1) -> list[int]:
@@ -177,11 +178,11 @@ def exact(subject: Subject, seed: int = 0) -> torch.Tensor:
             "the exact map is a linear probe's, and this network is none: take method occlusion, or set "
             "network_def#hidden to []"
         )
-    encoder = network.get_submodule("encoder")
+    encoder, summarise = network.get_submodule("encoder"), cast(Any, network).summarise
     with torch.no_grad():
         code, mean = (subject.score.infer(one, encoder) for one in (subject.image, subject.reference))
     code = code.detach().requires_grad_()
-    seen = network.summarise(code, subject.image)
+    seen = summarise(code, subject.image)
     output = head.votes(seen)[0].mean() if hasattr(head, "votes") else head(seen)
     (weight,) = torch.autograd.grad(output.sum(), code)
     parts = subject.by_sample(weight * (code.detach() - mean))[None].float()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -92,7 +92,7 @@ class Outcome:
         return first_images(self.dataset, self.network, most)
 
 
-Drawn = Figure | pd.DataFrame
+Drawn: TypeAlias = Figure | pd.DataFrame
 Draw = Callable[[Outcome], Drawn | Mapping[str, Drawn] | None]
 
 
