@@ -57,7 +57,7 @@ class PrecisionInferer(SimpleInferer):
         device = inputs.device
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        elif inputs.ndim == 5 and device.type == "cuda":
+        elif inputs.ndim == 5:
             inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
         half = self.precision == "bfloat16" or (self.precision == "auto" and has_fast_bfloat16(device))
         if isinstance(network, nn.Module) and self.compile == "inductor":
