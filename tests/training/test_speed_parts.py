@@ -242,7 +242,18 @@ def test_weights_are_in_channels_last_order(monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, device, memory_format: asked.append(memory_format))
     for dims, device in ((2, "cpu"), (2, "cuda"), (3, "cpu"), (3, "cuda:1")):
         on_device(torch.nn.Sequential(OrderedDict(encoder=ConvEncoder(dims, channels=[2]))), device)
-    assert asked == [torch.channels_last, torch.channels_last, torch.channels_last_3d, torch.channels_last_3d]
+    assert asked == [torch.channels_last] * 2 + [torch.channels_last_3d] * 2
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_images_are_computed_in_channels_last_order(dims):
+    """A grey image is in either order at once, so the network's first output is looked at."""
+    network = on_device(torch.nn.Sequential(OrderedDict(encoder=ConvEncoder(dims, channels=[3, 4]))), "cpu")
+    found = []
+    network.encoder.blocks[0].register_forward_hook(lambda module, given, output: found.append(output))
+    PrecisionInferer("float32")(torch.rand(2, 1, *[8] * dims), network)
+    order = torch.channels_last if dims == 2 else torch.channels_last_3d
+    assert found[0].is_contiguous(memory_format=order) and not found[0].is_contiguous()
 
 
 @pytest.mark.parametrize(
