@@ -20,6 +20,12 @@ BASELINES = "baselines"
 SELECT = "select"
 _NOT_COMPARED = (*MAY_DIFFER, "output_dir", "datalist", "pretrained", "tracked_run#tags")
 Settings = dict[str, Any]
+# What another step has told of the same autoencoder and test set, its reconstructions, takes most of an evaluation.
+_NOT_AGAIN: Settings = {
+    "run#0#steps": ["$@validation#evaluator.run", "$@evaluator.run"],
+    "report#reconstruction": None,
+    "report#codecs": None,
+}
 
 
 @dataclass(frozen=True)
@@ -228,8 +234,11 @@ class Plan:
         home = self._home(like)
         learned = self._folder(part) / "variants" / home if home else self._folder(part)
         elsewhere: Settings = {"datalist": str(folder / "datalist.json")} if variant else {}
+        own = _of_stage(changed, stage)
         if learned != place:
             elsewhere["pretrained"] = str(learned / "models" / "autoencoder.pt")
+            if stage == STAGES[2] and variant and "pretrained" not in own:
+                elsewhere |= _NOT_AGAIN
         split = {**self.shared["split"], "fold": part.fold}
         if inner and self.select:
             split |= {"kind": "kfold", "folds": self.select.inner_folds, "fold": inner}
@@ -238,7 +247,7 @@ class Plan:
             **{name: value for name, value in self.shared.items() if name in known},
             **_of_stage(self.stages, stage),
             **elsewhere,
-            **_of_stage(changed, stage),
+            **own,
             "output_dir": str(place),
             "split": split,
             "seed": part.seed,
