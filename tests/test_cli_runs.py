@@ -105,7 +105,10 @@ def test_settings_in_both_spellings_reach_the_bundle_with_their_values_as_they_a
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--with", "bestt"], "no overlay bestt: give --with a file or one of the bundle's overlays: baselines, denoising,"),
+        (
+            ["--with", "bestt"],
+            "no overlay bestt: give --with a file or one of the bundle's overlays: baselines, denoising,",
+        ),
         (["--with", "broken.yaml"], "broken.yaml is not a YAML or JSON config: "),
         (["--with", "text.yaml"], "text.yaml is not a YAML or JSON config: "),
         (["--with", "other.txt"], "other.txt is not a YAML or JSON config: "),

@@ -68,9 +68,7 @@ def selection_of(given: Any, target: Target) -> Selection | None:
     return Selection(candidates, folds, metric, lower=metric in _LOWER)
 
 
-def inner_datalists(
-    plan: Plan, part: Any, content: Mapping[str, Any], target: Target
-) -> dict[Path, Mapping[str, Any]]:
+def inner_datalists(plan: Plan, part: Any, content: Mapping[str, Any], target: Target) -> dict[Path, Mapping[str, Any]]:
     """The datalists of a part's inner folds, whose test sets together are everybody outside the part's.
 
     Args:
@@ -103,9 +101,14 @@ def inner_datalists(
 
 
 def _scan(number: int, item: Mapping[str, Any], target: Target) -> Scan:
-    label, session = target.checked(item["label"], f"the label of {item['subject']}"), item.get("session") or ""
-    told = {"age": item.get("age"), "sex": item.get("sex") or ""}
-    return Scan(item["subject"], session, label=label, file=str(number), **told)
+    return Scan(
+        item["subject"],
+        item.get("session") or "",
+        label=target.checked(item["label"], f"the label of {item['subject']}"),
+        age=item.get("age"),
+        sex=item.get("sex") or "",
+        file=str(number),
+    )
 
 
 def score_inner(plan: Plan, step: Step, target: Target) -> dict[str, dict[str, Any]]:

@@ -122,8 +122,7 @@ def test_labels_of_the_test_set_take_no_part(run, run_bundle, discs, tmp_path):
     options = {**OPTIONS, "select": {**OPTIONS["select"], "candidates": two}, "datalist": str(flipped)}
     run_bundle("experiment.yaml", discs, tmp_path / "out", **options)
     before, after = (
-        json.loads((folder / "steps.json").read_text())
-        for folder in (run / FOLDS[0], tmp_path / "out" / "repeat_1")
+        json.loads((folder / "steps.json").read_text()) for folder in (run / FOLDS[0], tmp_path / "out" / "repeat_1")
     )
     names = [f"inner_{n}/{name}" for n in (1, 2) for name in two]
     assert [after[name]["results"] for name in names] == [before[name]["results"] for name in names]

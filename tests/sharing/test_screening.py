@@ -168,7 +168,11 @@ AUTOENCODERS = [f"with_{name}.yaml" for name in ("masked", "k_sparse", "winner_t
 def test_settings_of_the_overlays_pass(tmp_path, overlay):
     """As a variant or `stages` puts them into train.json and evaluate.json."""
     content = yaml.safe_load((CONFIGS / overlay).read_text())
-    given = {**content.get("+variants", {}), **content.get("select", {}).get("candidates", {}), "stages": content.get("+stages", content.get("stages", {}))}
+    given = {
+        **content.get("+variants", {}),
+        **content.get("select", {}).get("candidates", {}),
+        "stages": content.get("+stages", content.get("stages", {})),
+    }
     (tmp_path / "configs").mkdir()
     count = 0
     for settings in given.values():
