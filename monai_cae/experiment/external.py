@@ -18,6 +18,7 @@ from monai_cae.data.splits.audit import ALIKE, PRETRAINING
 from monai_cae.data.splits.datalists import read_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import result_figures
+from monai_cae.evaluation.reconstruction_baselines import AUTOENCODER
 from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.earlier import told_in
@@ -262,7 +263,7 @@ def _write(output: Path, results: Results, summary: Mapping[str, Any]) -> None:
 def _beside(results: Results, own: Own, names: Sequence[str]) -> list[list[str]]:
     """Scores of this cohort beside those of the network's own test; the first row is the head."""
     told = telling(results.target)
-    scores, psnr = results.scores.loc[NETWORK], results.reconstruction.loc["autoencoder", "psnr"]
+    scores, psnr = results.scores.loc[NETWORK], results.reconstruction.loc[AUTOENCODER, "psnr"]
     rows = [["", "this cohort", "own test set"]]
     for name in names:
         before = told(own.scores.loc[name]) if name in own.scores.index else "not known"

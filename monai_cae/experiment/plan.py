@@ -172,16 +172,17 @@ class Plan:
             yield from self._pretraining(part, variant)
         for inner in range(1, self.select.inner_folds + 1 if self.select else 1):
             for variant in candidates:
-                settings = {stage: self._settings(part, stage, variant, inner) for stage in STAGES[1:]}
-                yield Step(inner_step(inner, variant), inner_step(inner, variant), settings, inner=True)
+                name = inner_step(inner, variant)
+                stages = {stage: self._settings(part, stage, variant, inner) for stage in STAGES[1:]}
+                yield Step(name, name, stages, inner=True)
         for variant in ("", *self.variants):
             if variant not in candidates:
                 # the longest, so a step of its own: another classifier can be tried on the same autoencoder
                 yield from self._pretraining(part, variant)
             method = variant or NETWORK
-            settings = {stage: self._settings(part, stage, variant) for stage in STAGES[1:]}
+            stages = {stage: self._settings(part, stage, variant) for stage in STAGES[1:]}
             among = asdict(self.select) if self.select and not variant else {}
-            yield Step(method, method, settings, chosen_from=among)
+            yield Step(method, method, stages, chosen_from=among)
         if self.baselines:
             settings = {**self._settings(part, BASELINES), "only": list(self.baselines)}
             yield Step(BASELINES, BASELINES, {BASELINES: settings})
