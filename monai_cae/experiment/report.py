@@ -85,10 +85,10 @@ def _chosen(summary: Mapping[str, Any], results: Results) -> list[str]:
     often = sorted(worth["candidates"].items(), key=lambda item: -item[1]["chosen"])
     metric = results.target.score_names[worth["metric"]]
     taken = ", ".join(f"{readable(name)} in {one['chosen']}" for name, one in often if one["chosen"])
+    best, score = readable(worth["afterwards"]), f"{metric} {worth['non_nested']:.3f}"
     return [
         f"chosen within the training subjects: {taken} of {worth['parts']} splits",
-        f"not nested: {readable(worth['afterwards'])}, the best on the test sets, has {metric} {worth['non_nested']:.3f}; "
-        f"chosen without them {worth['nested']:.3f}",
+        f"not nested: {best}, the best on the test sets, has {score}; chosen without them {worth['nested']:.3f}",
     ]
 
 
