@@ -23,7 +23,7 @@ from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.earlier import told_in
 from monai_cae.experiment.figures import drawings
-from monai_cae.experiment.record import NETWORK, pool, pool_samples
+from monai_cae.experiment.record import NETWORK, pool, pool_places, pool_samples
 from monai_cae.experiment.results import Results, samples_scored, subgroups_of
 from monai_cae.experiment.wording import MOST_SAMPLES, columns, markdown, readable, telling, with_interval
 from monai_cae.files import replacing, sha256_of, write_text
@@ -109,6 +109,7 @@ def report_external(
         reconstruction=pd.read_csv(output / "reconstruction.csv", index_col="reconstruction"),
         training_subjects=0,
         sample_scores=samples_scored(samples, target, seed),
+        places=pool_places([part], samples, output),
         shares={},
         caveats=[*data_caveats({"synthetic": synthetic, "leaks": facts["leaks"]}), *caveats],
         summary={},

@@ -91,7 +91,7 @@ def _samples(results: Results, about: str, note: str) -> Figure:
     method = next(iter(results.sample_scores.index.unique("method")))
     together = results.scores.loc[method]["mean"]
     who = f"{capital(readable(method))}, {about}"
-    return sample_figure(results.sample_scores.loc[method], together, results.target, note, who)
+    return sample_figure(results.sample_scores.loc[method], together, results.target, results.places, note, who)
 
 
 def _of_number(results: Results, note: str, about: str) -> dict[str, Figure]:

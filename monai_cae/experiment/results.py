@@ -20,11 +20,11 @@ from monai_cae.evaluation.reconstruction_baselines import AUTOENCODER
 from monai_cae.evaluation.subgroups import subgroup_table
 from monai_cae.evaluation.summary import compare
 from monai_cae.experiment.plan import STAGES
-from monai_cae.experiment.record import NETWORK
+from monai_cae.experiment.record import NETWORK, pool_places
 from monai_cae.experiment.wording import readable
 from monai_cae.files import replacing
 from monai_cae.targets import Target
-from monai_cae.training.results.samples import sample_scores, scores_of
+from monai_cae.training.results.samples import Places, sample_scores, scores_of
 
 ENOUGH_REPEATS = 5  # the paper's; an SD of four is off by a third, one time in three
 
@@ -43,6 +43,7 @@ class Results:
         reconstruction: autoencoder, those of variants, and trivial codecs, means over the parts.
         sample_scores: index (method, sample, score): what each sample of an image scores by itself, where they vote;
             see `monai_cae.training.results.samples.sample_scores`.
+        places: see `record.pool_places`.
         training_subjects: mean number over the parts.
         shares: variant -> share of the training subjects whose labels it learned from, where that is all it changes.
         caveats: what a reader has to know before a number is quoted.
@@ -56,6 +57,7 @@ class Results:
     subgroups: pd.DataFrame
     reconstruction: pd.DataFrame
     sample_scores: pd.DataFrame
+    places: Places | None
     training_subjects: float
     shares: Mapping[str, float]
     caveats: list[str]
@@ -125,6 +127,7 @@ def compute(
         training_subjects=n_train,
         shares=shares,
         caveats=caveats,
+        places=pool_places(results, samples, output),
         summary=_summary(tables, results, caveats),
     )
 

@@ -29,10 +29,10 @@ from monai_cae.files import replacing
 from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.engines.handlers import BestCheckpoint
-from monai_cae.training.results.figures import Draw, Infer, Outcome, Pictures, draw, first_images, in_one
+from monai_cae.training.results.figures import Draw, Infer, Outcome, Pictures, draw, first_images, in_one, places_in
 from monai_cae.training.results.latent import latent_statistics
 from monai_cae.training.results.predictions import PredictionTable
-from monai_cae.training.results.samples import SampleTable
+from monai_cae.training.results.samples import PLACES, SampleTable
 
 _BATCH_VALUES = 2**20  # of 33 slices of 176 x 176, or of a volume at 2 mm
 
@@ -185,7 +185,11 @@ def report_test(
     for path in (table.path, samples.path):
         if path.is_file():
             run.log_file(path)
-    told = {"predictions": pd.DataFrame(table.columns), "samples": samples.frame(), "target": target}
+    votes = samples.frame()
+    places = None if votes.empty else places_in(extraction, dataset)
+    if places is not None:
+        places.write(Path(output_dir, PLACES))
+    told = {"predictions": pd.DataFrame(table.columns), "samples": votes, "places": places, "target": target}
     told |= {"threshold": table.threshold, "synthetic": synthetic}
     own = {name: _of_test(function, *tested) for name, function in target.figures().items()}
     draw({**own, **figures}, Outcome("evaluate", network.eval(), inferer, extraction, dataset, **told), run, output_dir)
