@@ -153,6 +153,8 @@ class Facts:
     @property
     def start(self) -> str:
         """What the classifier's weights were before its training."""
+        if str(self.setting("transfer", "train") or "none").lower() != "none":
+            return "encoder and hidden layers from a classifier of another task"
         if str(self.setting("pretrained", "train")).lower() not in ("none", ""):
             return "encoder from the autoencoder, the rest random"
         weights = self.encoder.get("weights")

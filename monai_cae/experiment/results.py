@@ -41,7 +41,7 @@ class Results:
         sample_scores: index (method, sample, score): what each sample of an image scores by itself, where they vote;
             see `monai_cae.training.results.samples.sample_scores`.
         training_subjects: mean number over the parts.
-        shares: variant -> share of the training subjects whose labels it learned from, where that is all it changes.
+        shares: of the learning curves, see `Plan.shares`.
         caveats: what a reader has to know before a number is quoted.
         summary: all of it as plain data, for summary.json.
     """
@@ -54,7 +54,7 @@ class Results:
     reconstruction: pd.DataFrame
     sample_scores: pd.DataFrame
     training_subjects: float
-    shares: Mapping[str, float]
+    shares: Mapping[str, Mapping[str, float]]
     caveats: list[str]
     summary: dict[str, Any]
 

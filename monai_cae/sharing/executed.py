@@ -14,7 +14,7 @@ _Place = tuple[Any, ...]
 # Paths, names of servers and runs, the hardware, the leave to train on a leak or to replace results: not part of what
 # was trained.
 _OWN = {
-    "dataset_dir", "output_dir", "datalist", "predictions", "pretrained", "checkpoint", "tracking_uri",
+    "dataset_dir", "output_dir", "datalist", "predictions", "pretrained", "transfer", "checkpoint", "tracking_uri",
     "experiment_name", "run_name", "parent_run_id", "device", "threads", "num_workers", "allow_leaks",
     "allow_outside", "allow_other_frame", "overwrite", "resume", "save_every", "on_bad_scan",
 }  # fmt: skip
