@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,8 @@ def load_foreign(network: nn.Module, path: str, prefix: str = "") -> None:
             f"{path} does not hold the weights of this {type(network).__name__} ({'; '.join([*lacks, *shapes, *has])}): "
             "set prefix, or the network's arguments, as in its training"
         )
+    if any(value.is_meta for value in ours.values()):  # an outline, without numbers
+        return
     try:
         network.load_state_dict({name: theirs[name] for name in ours}, strict=False)
     except RuntimeError as error:
@@ -222,14 +225,13 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def _by_channel(name: str, given: Sequence[float] | float, channels: int, dims: int) -> torch.Tensor:
-    numbers = [given] if isinstance(given, (int, float)) else given
     try:
-        tensor = torch.tensor([float(number) for number in numbers])
+        numbers = [float(number) for number in ([given] if isinstance(given, (int, float)) else given)]
     except (TypeError, ValueError):
-        tensor = torch.empty(0)
-    if len(tensor) not in (1, channels) or not tensor.isfinite().all() or (name == "std" and not (tensor > 0).all()):
+        numbers = []
+    if len(numbers) not in (1, channels) or not all(map(math.isfinite, numbers)) or (name == "std" and min(numbers) <= 0):
         raise MonaiCaeError(f"{name} must be one number, or one of each of {channels} channels, not {given!r}")
-    return tensor.reshape(1, -1, *[1] * dims)
+    return torch.tensor(numbers).reshape(1, -1, *[1] * dims)
 
 
 def _standardised(image: torch.Tensor) -> torch.Tensor:
