@@ -121,11 +121,27 @@ def zipped(first: Path, folder: Path) -> str:
 REFUSED = {
     "another slice": (None, {"slice_index": 10}, "was trained with slice_index 11, not 10: give --slice_index 11"),
     "another size": (None, {"image_size": 20}, "was trained with image_size 16, not 20"),
-    "another norm": (None, {"norm": "instance"}, "has other layers than this EncoderClassifier (encoder.blocks.0.2.runn"),
-    "another width": (None, {"channels": [4, 4]}, "encoder.blocks.1.0.weight is (8, 4, 3, 3) in the file, (4, 4, 3, 3)"),
-    "other hidden layers": (None, {"network_def#hidden": [7, 5]}, "head.1.weight is (6, 512) in the file, (7, 512) here"),
+    "another norm": (
+        None,
+        {"norm": "instance"},
+        "has other layers than this EncoderClassifier (encoder.blocks.0.2.runn",
+    ),
+    "another width": (
+        None,
+        {"channels": [4, 4]},
+        "encoder.blocks.1.0.weight is (8, 4, 3, 3) in the file, (4, 4, 3, 3)",
+    ),
+    "other hidden layers": (
+        None,
+        {"network_def#hidden": [7, 5]},
+        "head.1.weight is (6, 512) in the file, (7, 512) here",
+    ),
     "no record": (unrecorded, {}, "does not record what it was trained with and on"),
-    "an autoencoder": (autoencoder, {}, "has no dense layers: --transfer takes a classifier, --pretrained an autoencoder"),
+    "an autoencoder": (
+        autoencoder,
+        {},
+        "has no dense layers: --transfer takes a classifier, --pretrained an autoencoder",
+    ),
     "an experiment": (experiment, {}, "it holds an experiment, so give one of its runs, such as"),
     "a zip": (zipped, {}, "is a zip: unpack it with monai-cae bundle FOLDER --from"),
     "nothing": (lambda first, folder: str(folder / "nothing"), {}, "to transfer from: give a run's folder"),
@@ -168,7 +184,9 @@ def test_an_encoder_from_elsewhere_is_probed_on_the_same_splits(run_bundle, disc
     theirs = resnet18(spatial_dims=2, n_input_channels=1, feed_forward=False, shortcut_type="A", bias_downsample=True)
     save_file({f"module.{name}": value for name, value in theirs.state_dict().items()}, tmp_path / "net.safetensors")
     weights = {"variants#foreign#classifier#network_def#encoder#network#weights": str(tmp_path / "net.safetensors")}
-    run_bundle(["experiment.yaml", "with_foreign_encoder.yaml"], discs, tmp_path / "out", repeats=1, max_epochs=1, **weights)
+    run_bundle(
+        ["experiment.yaml", "with_foreign_encoder.yaml"], discs, tmp_path / "out", repeats=1, max_epochs=1, **weights
+    )
     assert capsys.readouterr().out.count("net.safetensors: 102 of 102 tensors of ResNet found") == 1
     made = tmp_path / "out" / "repeat_1"
     tested = [row["subject"] for row in rows_of(made / "predictions.csv")]

@@ -94,14 +94,12 @@ def check_parts(plan: Plan, parts: Sequence[Part], overwrite: bool) -> dict[Path
 
 def _of_sources(plan: Plan, part: Part) -> Settings:
     """What the audit of a part has to know of the networks from elsewhere that any of its steps starts from."""
-    starts = {(str(train.get("pretrained", "none")), str(train.get("transfer", "none"))): None
-              for step in plan.steps(part) if (train := step.stages.get(STAGES[1]))}  # fmt: skip
-    elsewhere = [*dict.fromkeys(path for pretrained, transfer in starts
-                                for path in [*plan.elsewhere(pretrained), *Transfer(transfer).checkpoints])]  # fmt: skip
-    if not elsewhere:
-        return {}
+    elsewhere: set[Path] = set()
+    for train in (step.stages[STAGES[1]] for step in plan.steps(part) if STAGES[1] in step.stages):
+        elsewhere |= {*plan.elsewhere(str(train.get("pretrained", "none")))}
+        elsewhere |= {*Transfer(str(train.get("transfer", "none"))).checkpoints}
     seen = sorted({subject for path in elsewhere for subject in trained_on(path)})
-    return {"audit#pretrained_on": seen, "audit#checkpoints": sources(*elsewhere)}
+    return {"audit#pretrained_on": seen, "audit#checkpoints": sources(*sorted(elsewhere))} if elsewhere else {}
 
 
 def _copied(given: Path, place: Path, overwrite: bool) -> dict[str, Any]:

@@ -28,8 +28,8 @@ class ForeignEncoder(nn.Module):
 
     Args:
         network: of any class; `layer` names a part of it.
-        weights: .safetensors, or a file of `torch.save` that holds tensors and plain values alone. Nothing is run. "" for
-            the weights that the network has, the control.
+        weights: .safetensors, or a file of `torch.save` that holds tensors and plain values alone. Nothing is run. ""
+            for the weights that the network has, the control.
         image_size: sides of the images that come.
         prefix: of the names in the file that are the network's; others are not looked at.
         layer: dotted name of the layer whose output is the code, such as "layer4"; "" for the network's own output.
@@ -120,7 +120,9 @@ class ForeignEncoder(nn.Module):
         finally:
             hook.remove()
         if len(found) != 1:
-            raise MonaiCaeError(f"layer {self.layer} is used {len(found)} times for an image: name one that is used once")
+            raise MonaiCaeError(
+                f"layer {self.layer} is used {len(found)} times for an image: name one that is used once"
+            )
         return _first(found[0])
 
     def _features(self) -> int:
@@ -175,8 +177,8 @@ def load_foreign(network: nn.Module, path: str, prefix: str = "") -> None:
         shapes = [f"{len(other)} have another shape: {'; '.join(other[:_SHOWN])}"] if other else []
         has = [f"the file has {_few(unused or list(file))}"] if missing else []
         raise MonaiCaeError(
-            f"{path} does not hold the weights of this {type(network).__name__} ({'; '.join([*lacks, *shapes, *has])}): "
-            "set prefix, or the network's arguments, as in its training"
+            f"{path} does not hold the weights of this {type(network).__name__} "
+            f"({'; '.join([*lacks, *shapes, *has])}): set prefix, or the network's arguments, as in its training"
         )
     if any(value.is_meta for value in ours.values()):  # an outline, without numbers
         return
@@ -194,10 +196,7 @@ def load_foreign(network: nn.Module, path: str, prefix: str = "") -> None:
 def _tensors(path: Path) -> Mapping[str, torch.Tensor]:
     if not path.is_file():
         raise MonaiCaeError(f"no weights at {path}: check the path, or leave it empty for random weights")
-    if path.suffix == ".safetensors":
-        content = _read_safetensors(path)
-    else:
-        content = read_checkpoint(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_checkpoint(path)
     if isinstance(content, Mapping) and not any(isinstance(value, torch.Tensor) for value in content.values()):
         inner = [value for value in content.values() if _is_state(value)]
         content = inner[0] if len(inner) == 1 else content
@@ -229,7 +228,11 @@ def _by_channel(name: str, given: Sequence[float] | float, channels: int, dims: 
         numbers = [float(number) for number in ([given] if isinstance(given, (int, float)) else given)]
     except (TypeError, ValueError):
         numbers = []
-    if len(numbers) not in (1, channels) or not all(map(math.isfinite, numbers)) or (name == "std" and min(numbers) <= 0):
+    if (
+        len(numbers) not in (1, channels)
+        or not all(map(math.isfinite, numbers))
+        or (name == "std" and min(numbers) <= 0)
+    ):
         raise MonaiCaeError(f"{name} must be one number, or one of each of {channels} channels, not {given!r}")
     return torch.tensor(numbers).reshape(1, -1, *[1] * dims)
 

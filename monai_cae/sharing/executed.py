@@ -18,7 +18,7 @@ _OWN = {
     "experiment_name", "run_name", "parent_run_id", "device", "threads", "num_workers", "allow_leaks",
     "allow_outside", "allow_other_frame", "overwrite", "resume", "save_every", "on_bad_scan",
 }  # fmt: skip
-_OWN_MEMBERS = {("cohort", "table"), ("tracked_run", "tags")}
+_OWN_MEMBERS = {("cohort", "table"), ("cohort", "unseen_by"), ("tracked_run", "tags")}
 ABSENT = object()
 _PATH = re.compile(r"(?:^|['\"\s(=,])(?:~|~?/\w|[A-Za-z]:[\\/])|\.\.[\\/]|://")
 

@@ -122,7 +122,7 @@ FILES = {
 
 
 @pytest.mark.fault(
-    "weights from elsewhere: pickled code, a bomb, a .safetensors that is empty, cut, a pickle or claims 4 TB, other names",
+    "weights from elsewhere: pickled code, a bomb, a .safetensors that is empty, a pickle or claims 4 TB, other names",
     "refused in one line that names the file and the first names that differ; nothing is run or unpacked",
 )
 @pytest.mark.parametrize("name", FILES)

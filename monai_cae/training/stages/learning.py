@@ -30,8 +30,8 @@ def learning_steps(
 
     Args:
         learn: "two_stage" for the paper's two stages, the second from the best weights of the first; "frozen" for the
-            first alone; "last_layer" for that with the hidden layers fixed too; "finetune" for the second alone, from whatever weights the network has; "linear_probe" for one
-            layer on the frozen encoder, without a trainer.
+            first alone; "last_layer" for that with the hidden layers fixed too; "finetune" for the second alone, from
+            whatever weights the network has; "linear_probe" for one layer on the frozen encoder, without a trainer.
         frozen: trainer of the dense layers.
         finetuning: trainer of the whole network.
         best: keeps the weights.

@@ -232,7 +232,8 @@ def _hashes() -> dict[str, str]:
     """SHA-256 of the weights that the running stage reads and writes, by the name of the setting."""
     given = resolved_settings()
     paths = {name: Path(given.get(name, "")) for name in ("pretrained", "checkpoint")}
-    paths |= {"transfer": path for path in Transfer(given.get("transfer", "none")).checkpoints}
+    for path in Transfer(given.get("transfer", "none")).checkpoints:
+        paths["transfer"] = path
     return {name: sha256_of(path) for name, path in paths.items() if path.is_file()}
 
 

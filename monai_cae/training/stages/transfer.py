@@ -154,12 +154,16 @@ def _weights_of(model: str) -> Path:
     if path.is_dir() and not (path / _WEIGHTS).is_file():
         several = sorted(found.parents[1] for found in path.glob(f"repeat_*/{_WEIGHTS}"))
         several += sorted(found.parents[1] for found in path.glob(f"repeat_*/fold_*/{_WEIGHTS}"))
-        hint = f"it holds an experiment, so give one of its runs, such as {several[0]}" if several else "train one there"
+        hint = (
+            f"it holds an experiment, so give one of its runs, such as {several[0]}" if several else "train one there"
+        )
         raise MonaiCaeError(f"no classifier at {path / _WEIGHTS} to transfer from: {hint}")
     if path.is_dir():
         return path / _WEIGHTS
     if not path.is_file():
-        raise MonaiCaeError(f"no model at {path} to transfer from: give a run's folder, an unpacked package or a checkpoint")
+        raise MonaiCaeError(
+            f"no model at {path} to transfer from: give a run's folder, an unpacked package or a checkpoint"
+        )
     return path
 
 
