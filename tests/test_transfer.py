@@ -92,6 +92,18 @@ def test_images_of_any_source_are_not_tested_under_other_names(run_bundle, discs
     assert "LEAKY" in capsys.readouterr().out
 
 
+def test_whom_the_first_has_seen_can_be_left_out(run_bundle, discs, first, tmp_path, capsys):
+    given = {"transfer": str(first), "seed": 5, "learn": "frozen", "cohort#unseen_by": str(first), **SMALL}
+    run_bundle("train.json", discs, tmp_path / "run", **given, **{"split#test_fraction": 0.25})
+    made = written(tmp_path / "run", "datalist.json")
+    kept = {item["subject"] for name in ("training", "validation", "test") for item in made[name]}
+    assert kept == {item["subject"] for item in written(first, "datalist.json")["test"]}
+    assert made["recipe"]["left_out"]["trained on by the other network"] == 16
+    for path, message in ((tmp_path / "none", "no datalist at"), (discs / "oasis_cross-sectional.csv", "not readable")):
+        said = mistake(run_bundle, "train.json", discs, tmp_path / "other", **{**given, "cohort#unseen_by": str(path)})
+        assert message in said
+
+
 def test_trained_again_on_the_same_people_is_no_leak(run_bundle, discs, first, tmp_path):
     run_bundle("train.json", discs, tmp_path, transfer=str(first), learn="frozen", **SMALL)  # the same split
     assert written(tmp_path, "audit.json")["leaks"] == 0

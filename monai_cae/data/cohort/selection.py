@@ -156,10 +156,10 @@ class CohortSettings(Asked):
         if not path.is_file():
             raise MonaiCaeError(f"no datalist at {path}: give --unseen-by a finished run's folder, or its datalist")
         content = read_content(path)
-        items = [checked_item(item, f"{path}: an item of {name}") for name in SETS[:2] for item in content.get(name) or []]
-        seen = {person(item["subject"]) for item in items}
+        items = [(item, f"{path}: an item of {name}") for name in SETS[:2] for item in content.get(name) or []]
+        seen = {person(checked_item(*item)["subject"]) for item in items}
         if not seen:
-            raise MonaiCaeError(f"{path} has nobody in training or validation: give --unseen-by the run that was trained")
+            raise MonaiCaeError(f"{path} has nobody in training or validation: give --unseen-by a trained run")
         return [scan for scan in scans if person(scan.subject) not in seen]
 
 

@@ -44,15 +44,15 @@ def audit_training(
     audit = audit_datalist(sets, extraction, pretrained_on=pretrained_on, trained_on=seen, target=target)
     if missing:
         total = missing + len(seen)
-        told = f"{missing} of {total} images that earlier trainings have seen are not there: names alone are compared"
+        told = f"{missing} of {total} images that earlier trainings have seen are not there: names alone tell"
         audit = replace(audit, notes=[*audit.notes, told])
     if audit.leaks and not allow_leaks:
         more = f" (and {len(audit.leaks) - 1} more)" if len(audit.leaks) > 1 else ""
         earlier = audit.leaks[0].check == PRETRAINING
         advice = "leave its subjects out with --cohort#unseen_by RUN" if earlier else "correct the datalist"
         raise MonaiCaeError(
-            f"leak between the sets: {audit.leaks[0].message}{more}; `monai-cae audit DATALIST` shows all; {advice}, or "
-            "train anyway with --allow_leaks true: every result will say so"
+            f"leak between the sets: {audit.leaks[0].message}{more}; `monai-cae audit DATALIST` shows all; {advice}, "
+            "or train anyway with --allow_leaks true: every result will say so"
         )
     return audit.to_dict()
 
