@@ -152,16 +152,16 @@ REFUSED = {
     "an autoencoder": (
         autoencoder,
         {},
-        "has no dense layers: --transfer takes a classifier, --pretrained an autoencoder",
+        "has no dense layers: --transfer takes a classifier, --pretrained the others",
     ),
-    "an experiment": (experiment, {}, "it holds an experiment, so give one of its runs, such as"),
-    "a zip": (zipped, {}, "is a zip: unpack it with monai-cae bundle FOLDER --from"),
-    "nothing": (lambda first, folder: str(folder / "nothing"), {}, "to transfer from: give a run's folder"),
-    "empty": (lambda first, folder: "", {}, "transfer is empty: give --transfer MODEL"),
+    "an experiment": (experiment, {}, "it holds an experiment: give one of its runs, such as"),
+    "a zip": (zipped, {}, "has no classifier: give a run's folder, a package (unpacked by"),
+    "nothing": (lambda first, folder: str(folder / "nothing"), {}, "has no classifier: give a run's folder"),
+    "empty": (lambda first, folder: "", {}, "--transfer '' has no classifier: give a run's folder"),
     "last layer of random ones": (
         lambda first, folder: "none",
         {"learn": "last_layer", "pretrained": "none"},
-        "the hidden layers as they are, and these are random: give --transfer MODEL",
+        "needs hidden layers that have learned: give --transfer MODEL",
     ),
 }
 
@@ -195,11 +195,13 @@ def test_an_encoder_from_elsewhere_is_probed_on_the_same_splits(run_bundle, disc
     torch.manual_seed(3)
     theirs = resnet18(spatial_dims=2, n_input_channels=1, feed_forward=False, shortcut_type="A", bias_downsample=True)
     save_file({f"module.{name}": value for name, value in theirs.state_dict().items()}, tmp_path / "net.safetensors")
-    weights = {"variants#foreign#classifier#network_def#encoder#network#weights": str(tmp_path / "net.safetensors")}
+    weights = {
+        "variants#foreign#classifier#network_def#encoder#network#weights_file": str(tmp_path / "net.safetensors")
+    }
     run_bundle(
         ["experiment.yaml", "with_foreign_encoder.yaml"], discs, tmp_path / "out", repeats=1, max_epochs=1, **weights
     )
-    assert capsys.readouterr().out.count("net.safetensors: 102 of 102 tensors of ResNet found") == 1
+    assert capsys.readouterr().out.count("net.safetensors: all 102 tensors of ResNet found") == 1
     made = tmp_path / "out" / "repeat_1"
     tested = [row["subject"] for row in rows_of(made / "predictions.csv")]
     for name in ("foreign", "foreign_random"):

@@ -158,7 +158,7 @@ class Facts:
             return "encoder and hidden layers from a classifier of another task"
         if str(self.setting("pretrained", "train")).lower() not in ("none", ""):
             return "encoder from the autoencoder, the rest random"
-        weights = self.encoder.get("weights")
+        weights = self.encoder.get("weights") or self.encoder.get("weights_file")
         return f"encoder from {Path(weights).name}, the rest random" if weights else "random"
 
     @property

@@ -28,9 +28,9 @@ class ForeignEncoder(nn.Module):
 
     Args:
         network: of any class; `layer` names a part of it.
-        weights: .safetensors, or a file of `torch.save` that holds tensors and plain values alone. Nothing is run. ""
-            for the weights that the network has, the control.
         image_size: sides of the images that come.
+        weights_file: .safetensors, or a file of `torch.save` that holds tensors and plain values alone. Nothing is run.
+            "" for the weights that the network has: the control, or if a checkpoint of this encoder is loaded.
         prefix: of the names in the file that are the network's; others are not looked at.
         layer: dotted name of the layer whose output is the code, such as "layer4"; "" for the network's own output.
         channels: of the images that the network was trained on.
@@ -50,8 +50,8 @@ class ForeignEncoder(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        weights: str,
         image_size: Sequence[int],
+        weights_file: str = "",
         *,
         prefix: str = "",
         layer: str = "",
@@ -79,8 +79,8 @@ class ForeignEncoder(nn.Module):
         if layer and layer not in dict(network.named_modules()):
             known = ", ".join(name for name, _ in network.named_children())
             raise MonaiCaeError(f"{type(network).__name__} has no layer {layer!r}: its parts are {known}")
-        if weights:
-            load_foreign(network, weights, prefix)
+        if weights_file:
+            load_foreign(network, weights_file, prefix)
         self.downsampling = 1
         self.out_channels = self._features()
 
@@ -166,28 +166,29 @@ def load_foreign(network: nn.Module, path: str, prefix: str = "") -> None:
     """
     file = _tensors(Path(path))
     theirs = {name.removeprefix(prefix): value for name, value in file.items() if name.startswith(prefix)}
-    ours = {name: value for name, value in network.state_dict().items()
-            if name in theirs or not name.endswith("num_batches_tracked")}  # fmt: skip  # nothing reads these
+    counters = {name for name in network.state_dict() if name.endswith("num_batches_tracked")}  # which nothing reads
+    ours = {name: value for name, value in network.state_dict().items() if name not in counters}
     missing = [name for name in ours if name not in theirs]
-    other = [f"{name} is {tuple(theirs[name].shape)} in the file, {tuple(value.shape)} here"
-             for name, value in ours.items() if name in theirs and theirs[name].shape != value.shape]  # fmt: skip
-    unused = [name for name in theirs if name not in ours]
+    other = [
+        f"{name} is {tuple(theirs[name].shape)} in the file, {tuple(value.shape)} here"
+        for name, value in ours.items()
+        if name in theirs and theirs[name].shape != value.shape
+    ]
+    unused = [name for name in theirs if name not in ours and name not in counters]
     if missing or other:
-        lacks = [f"{len(missing)} of {len(ours)} tensors are missing, such as {_few(missing)}"] if missing else []
-        shapes = [f"{len(other)} have another shape: {'; '.join(other[:_SHOWN])}"] if other else []
-        has = [f"the file has {_few(unused or list(file))}"] if missing else []
+        lacks = f"{len(missing)} of {len(ours)} tensors are missing, such as {_few(missing)}; it has {_few([*file])}"
         raise MonaiCaeError(
-            f"{path} does not hold the weights of this {type(network).__name__} "
-            f"({'; '.join([*lacks, *shapes, *has])}): set prefix, or the network's arguments, as in its training"
+            f"{path} does not hold the weights of this {type(network).__name__} ({lacks if missing else _few(other)}): "
+            "set prefix, or the network's arguments, as in its training"
         )
     if any(value.is_meta for value in ours.values()):  # an outline, without numbers
         return
     try:
         network.load_state_dict({name: theirs[name] for name in ours}, strict=False)
     except RuntimeError as error:
-        raise MonaiCaeError(f"{path} has the right shapes, but not plain numbers in them: name another file") from error
-    left = f"; {len(unused)} others in the file are not used: {_few(unused)}" if unused else ""
-    line = f"{Path(path).name}: {len(ours)} of {len(ours)} tensors of {type(network).__name__} found{left}"
+        raise MonaiCaeError(f"{path} has no plain numbers in its tensors: name another file") from error
+    line = f"{Path(path).name}: all {len(ours)} tensors of {type(network).__name__} found"
+    line += f"; {len(unused)} more in the file are not used: {_few(unused)}" if unused else ""
     if line not in _told:
         _told.add(line)
         say(line)

@@ -81,7 +81,8 @@ def is_own(place: _Place, value: Any) -> bool:
         place: the names that lead to it.
         value: what it is set to.
     """
-    return place[0] in _OWN or place[:2] in _OWN_MEMBERS or any(_PATH.search(text) for text in _texts(value))
+    own = place[0] in _OWN or place[:2] in _OWN_MEMBERS or place[-1] == "weights_file"  # which the checkpoint has too
+    return own or any(_PATH.search(text) for text in _texts(value))
 
 
 def _texts(value: Any) -> Iterator[str]:

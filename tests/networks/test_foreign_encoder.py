@@ -52,9 +52,9 @@ def test_weights_and_preprocessing_of_somebody_else(tmp_path, capsys, name):
     kept = {name: value for name, value in theirs.state_dict().items() if name != "norm.num_batches_tracked"}
     file = written(tmp_path / name, {**kept, "decoder.weight": torch.zeros(1)}, "module.")
     encoder = ForeignEncoder(
-        Net(), file, (6, 6), prefix="module.", layer="conv", channels=3, size=[4, 4], mean=[0.1, 0.2, 0.3], std=0.5
+        Net(), (6, 6), file, prefix="module.", layer="conv", channels=3, size=[4, 4], mean=[0.1, 0.2, 0.3], std=0.5
     )
-    assert "8 of 8 tensors of Net found; 1 others in the file are not used: decoder.weight" in capsys.readouterr().out
+    assert "all 8 tensors of Net found; 1 more in the file are not used: decoder.weight" in capsys.readouterr().out
     assert (encoder.out_channels, encoder.downsampling) == (4, 1)
     image = torch.full((2, 1, 6, 6), 0.5)  # constant, so that any way of resizing gives 0.5
     red_green_blue = torch.tensor([0.8, 0.6, 0.4])  # (0.5 - mean) / 0.5
@@ -63,7 +63,7 @@ def test_weights_and_preprocessing_of_somebody_else(tmp_path, capsys, name):
 
 
 def test_an_image_is_standardised_by_its_own_brain():
-    encoder = ForeignEncoder(nn.Identity(), "", (2, 2), by_image=True)
+    encoder = ForeignEncoder(nn.Identity(), (2, 2), by_image=True)
     seen = []
     encoder.network.register_forward_hook(lambda module, given, out: seen.append(out))
     encoder(torch.tensor([[[[0.0, 1.0], [0.0, 3.0]]]]))
@@ -71,21 +71,21 @@ def test_an_image_is_standardised_by_its_own_brain():
 
 
 def test_tokens_are_averaged():
-    encoder = ForeignEncoder(Tokens(), "", (4, 4))
+    encoder = ForeignEncoder(Tokens(), (4, 4))
     image = torch.arange(16.0).reshape(1, 1, 4, 4)
     assert encoder.out_channels == 3
     assert encoder(image).flatten().tolist() == [4.5, 5.5, 6.5]  # 0, 3, 6, 9; and so on
 
 
 def test_a_network_can_be_scripted_and_outlined(tmp_path):
-    encoder = ForeignEncoder(Net(1), "", (4, 4), size=8, by_image=True).eval()
+    encoder = ForeignEncoder(Net(1), (4, 4), size=8, by_image=True).eval()
     image = torch.rand(2, 1, 4, 4)
     assert torch.equal(torch.jit.script(encoder)(image), encoder(image))
     with pytest.raises(torch.jit.Error, match="a layer's output can't be exported"):
-        torch.jit.script(ForeignEncoder(Net(1), "", (4, 4), layer="conv"))(image)
+        torch.jit.script(ForeignEncoder(Net(1), (4, 4), layer="conv"))(image)
     file = written(tmp_path / "net.pth", Net(1).state_dict())
     with torch.device("meta"):
-        assert ForeignEncoder(Net(1), file, (4, 4)).out_channels == 2
+        assert ForeignEncoder(Net(1), (4, 4), file).out_channels == 2
 
 
 def header(text: bytes, size: int | None = None) -> bytes:
@@ -111,12 +111,12 @@ FILES = {
     "pickle.safetensors": (lambda path: torch.save({"x": Executed()}, path), "is not a readable .safetensors file"),
     "prefix.pth": (
         lambda path: written(path, Net().state_dict(), "backbone."),
-        "8 of 8 tensors are missing, such as conv.weight, conv.bias, norm.weight and 5 more; the file has "
+        "8 of 8 tensors are missing, such as conv.weight, conv.bias, norm.weight and 5 more; it has "
         "backbone.conv.weight, backbone.conv.bias, backbone.norm.weight and 6 more",
     ),
     "channels.safetensors": (
         lambda path: written(path, Net(1).state_dict()),
-        "1 have another shape: conv.weight is (4, 1, 1, 1) in the file, (4, 3, 1, 1) here",
+        "conv.weight is (4, 1, 1, 1) in the file, (4, 3, 1, 1) here",
     ),
 }
 
@@ -130,7 +130,7 @@ def test_files_of_strangers_are_refused_in_one_line(tmp_path, name):
     write, message = FILES[name]
     write(tmp_path / name)
     with pytest.raises(MonaiCaeError) as error:
-        ForeignEncoder(Net(), str(tmp_path / name), (4, 4), channels=3)
+        ForeignEncoder(Net(), (4, 4), str(tmp_path / name), channels=3)
     assert message in str(error.value) and "\n" not in str(error.value) and name in str(error.value)
 
 
@@ -150,5 +150,5 @@ WRONG = {
 def test_wrong_arguments_are_told_in_one_line(name):
     given, message = WRONG[name]
     with pytest.raises(MonaiCaeError) as error:
-        ForeignEncoder(**{"network": Net(), "weights": "", "image_size": (4, 4), "channels": 3, **given})
+        ForeignEncoder(**{"network": Net(), "image_size": (4, 4), "channels": 3, **given})
     assert message in str(error.value)

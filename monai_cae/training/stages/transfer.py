@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,9 @@ class Transfer:
     def __init__(self, model: str, learn: str = "two_stage") -> None:
         self.checkpoints = [] if str(model) == "none" else [_weights_of(model)]
         if learn == LAST_LAYER and not self.checkpoints:
-            raise MonaiCaeError(
-                "learn last_layer keeps the hidden layers as they are, and these are random: give --transfer MODEL, or "
-                "another --learn"
-            )
+            raise MonaiCaeError("learn last_layer needs hidden layers that have learned: give --transfer MODEL")
 
-    @property
+    @cached_property
     def trained_on(self) -> list[str]:
         """Hashed IDs of the subjects that the model has seen, and those that what it was made from has seen."""
         return [subject for path in self.checkpoints for subject in trained_on(path)]
@@ -49,7 +46,7 @@ class Transfer:
     def _records(self) -> dict[str, dict[str, Any]]:
         records = trained_with(*self.checkpoints)
         for path in self.checkpoints:
-            if str(path) not in records or not trained_on(path):
+            if str(path) not in records or not self.trained_on:
                 raise MonaiCaeError(
                     f"{path} does not record what it was trained with and on, as train.json's checkpoints do: whether "
                     "it has seen test subjects can't be told, so give another --transfer"
@@ -81,28 +78,35 @@ class Transfer:
         if self.checkpoints and not isinstance(network, EncoderClassifier):
             raise MonaiCaeError(f"transfer is from and to EncoderClassifiers, and this is a {type(network).__name__}")
         for path, record in self._records.items():
-            state = read_state(path)
-            if not any(name.startswith("head.") for name in state):
+            ours, theirs = network.state_dict(), read_state(path)
+            if not any(name.startswith("head.") for name in theirs):
                 raise MonaiCaeError(
-                    f"{path} has no dense layers: --transfer takes a classifier, --pretrained an autoencoder"
+                    f"{path} has no dense layers: --transfer takes a classifier, --pretrained the others"
                 )
-            last, alike = len(network.head) - 1, all(record.get(name) == settings.get(name) for name in _OF_THE_TASK)
-            new = [f"head.{name}" for name in _UNITS] + [f"head.{last}.{name}" for name in ("weight", "bias")]
-            hidden = any(name.startswith("head.") and name not in new for name in network.state_dict())
-            new = new if hidden else ["head."]
-            if alike and (hidden or network.state_dict().keys() == state.keys()):
-                new = []
-            ours, theirs = ({name: x for name, x in s.items() if not _among(name, new)}
-                            for s in (network.state_dict(), state))  # fmt: skip
+            last = len(network.head) - 1
+            own = {f"head.{name}" for name in (*_UNITS, f"{last}.weight", f"{last}.bias")}
+            hidden = any(name.startswith("head.") and name not in own for name in ours)
+            whole = ours.keys() == theirs.keys() and all(record.get(n) == settings.get(n) for n in _OF_THE_TASK)
+            ours, theirs = (
+                {
+                    name: tensor
+                    for name, tensor in state.items()
+                    if whole or not name.startswith("head.") or (hidden and name not in own)
+                }
+                for state in (ours, theirs)
+            )
             if misfit := first_misfit(ours, theirs):
                 raise MonaiCaeError(
                     f"{path} has other layers than this {type(network).__name__} ({misfit}): give channels, norm, "
                     "image_size and network_def as they were in its training, or network_def#hidden [] for its "
                     "encoder alone"
                 )
-            network.load_state_dict(theirs, strict=False)
-            layers = ["encoder", *["hidden layers"] * bool(hidden), *["last layer"] * (not new)]
-            line = f"transfer: {', '.join(layers)} of {path}{'; the last layer is new' if new else ''}"
+            try:
+                network.load_state_dict(theirs, strict=False)
+            except RuntimeError as error:
+                raise MonaiCaeError(f"{path} has no plain numbers in its tensors: name another file") from error
+            layers = ["encoder", *["hidden layers"] * hidden, *["last layer"] * whole]
+            line = f"transfer: {', '.join(layers)} of {path}{'' if whole else '; the last layer is new'}"
             if line not in _told:
                 _told.add(line)
                 say(line)
@@ -123,14 +127,13 @@ def sources(*checkpoints: str | Path) -> list[str]:
     Args:
         checkpoints: in the folders that their runs have left: RUN/config_train.json and RUN/models/FILE.
     """
-    known: dict[str, None] = {}
-    wanted = [Path(path) for path in checkpoints if str(path) != "none"]
-    while wanted:
-        path = wanted.pop(0)
-        if path.is_file() and str(path.resolve()) not in known:
-            known[str(path.resolve())] = None
-            wanted += _started_from(path.resolve())
-    return list(known)
+    known: list[Path] = []
+    wanted = [Path(path).resolve() for path in checkpoints]
+    for path in wanted:
+        if path not in known and path.is_file():
+            known.append(path)
+            wanted += _started_from(path)
+    return [str(path) for path in known]
 
 
 def _started_from(checkpoint: Path) -> list[Path]:
@@ -139,7 +142,7 @@ def _started_from(checkpoint: Path) -> list[Path]:
         return []
     try:
         given = json.loads(config.read_text("utf-8")) if config.stat().st_size <= _MOST_CONFIG_BYTES else {}
-        named = [Path(str(given[name])) for name in ("pretrained", "transfer") if name in given]
+        named = [Path(str(given[name])).resolve() for name in ("pretrained", "transfer") if name in given]
         return [path / _WEIGHTS if path.is_dir() else path for path in named]
     except (OSError, ValueError, TypeError, RecursionError):
         return []
@@ -147,25 +150,11 @@ def _started_from(checkpoint: Path) -> list[Path]:
 
 def _weights_of(model: str) -> Path:
     path = Path(str(model))
-    if not str(model):
-        raise MonaiCaeError("transfer is empty: give --transfer MODEL, a finished classifier's folder or checkpoint")
-    if path.suffix == ".zip" and path.is_file():
-        raise MonaiCaeError(f"{path} is a zip: unpack it with monai-cae bundle FOLDER --from {path}")
-    if path.is_dir() and not (path / _WEIGHTS).is_file():
-        several = sorted(found.parents[1] for found in path.glob(f"repeat_*/{_WEIGHTS}"))
-        several += sorted(found.parents[1] for found in path.glob(f"repeat_*/fold_*/{_WEIGHTS}"))
-        hint = (
-            f"it holds an experiment, so give one of its runs, such as {several[0]}" if several else "train one there"
-        )
-        raise MonaiCaeError(f"no classifier at {path / _WEIGHTS} to transfer from: {hint}")
-    if path.is_dir():
-        return path / _WEIGHTS
-    if not path.is_file():
-        raise MonaiCaeError(
-            f"no model at {path} to transfer from: give a run's folder, an unpacked package or a checkpoint"
-        )
-    return path
-
-
-def _among(name: str, parts: Collection[str]) -> bool:
-    return any(name == part or (part.endswith(".") and name.startswith(part)) for part in parts)
+    weights = path / _WEIGHTS if path.is_dir() else path
+    if str(model) and weights.is_file() and path.suffix != ".zip":
+        return weights
+    runs = sorted(path.glob(f"repeat_*/**/{_WEIGHTS}")) if str(model) else []
+    what = f"it holds an experiment: give one of its runs, such as {runs[0].parents[1]}" if runs else (
+        "give a run's folder, a package (unpacked by monai-cae bundle FOLDER --from ZIP) or a checkpoint"
+    )  # fmt: skip
+    raise MonaiCaeError(f"--transfer {str(model)!r} has no classifier: {what}")
