@@ -82,6 +82,8 @@ def test_every_config_is_run_by_a_test():
         "with_patches.yaml",
         "with_number.yaml",  # by tests/experiment/test_numbers_as_targets.py
         "latent.yaml",  # by tests/test_latent.py
+        "with_transfer.yaml",  # by tests/test_transfer.py, as the next
+        "with_foreign_encoder.yaml",
     }
     made_from = CONFIGS / "src"  # compared in tests/test_configs.py
     found = {p.name for p in CONFIGS.rglob("*") if p.suffix in (".json", ".yaml") and p.parent != made_from}

@@ -150,15 +150,25 @@ class Plan:
         return cohort_name(self.shared["dataset_dir"])
 
     @property
-    def shares(self) -> dict[str, float]:
-        """The variants that learn from fewer labelled subjects and are otherwise the network: the learning curve; none
-        where each part's network is another."""
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Method -> the variants that learn from fewer labelled subjects and are otherwise it: the learning curves;
+        none where each part's network is another."""
         if self.select:
             return {}
-        only = {name: changed["train"] for name, changed in self.variants.items() if list(changed) == ["train"]}
-        return {
-            name: changed["training_share"] for name, changed in only.items() if list(changed) == ["training_share"]
-        }
+        known = {NETWORK: {}, **{name: _some(changed) for name, changed in self.variants.items()}}
+        found: dict[str, dict[str, float]] = {}
+        for name, changed in self.variants.items():
+            train = dict(changed.get(STAGES[1], {}))
+            share = train.pop("training_share", None)
+            whole = [method for method, settings in known.items() if settings == _some({**changed, STAGES[1]: train})]
+            if share is not None and whole:
+                found.setdefault(whole[0], {})[name] = share
+        return found
+
+    def elsewhere(self, pretrained: str) -> list[Path]:
+        """A checkpoint that is not this experiment's own; none for "none"."""
+        path = Path(pretrained)
+        return [] if pretrained == "none" or path.resolve().is_relative_to(self.output) else [path]
 
     def steps(self, part: Part) -> Iterator[Step]:
         """The network, the variants and the baselines on one split, in the order in which they run.
@@ -306,6 +316,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise MonaiCaeError(f"{path} is not what an experiment writes: delete it to do its part again")
     return content
+
+
+def _some(changed: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {stage: settings for stage, settings in changed.items() if settings}
 
 
 def _of_stage(settings: Mapping[str, Mapping[str, Any]], stage: str) -> Settings:

@@ -51,6 +51,7 @@ from monai_cae.training.stages.earlier import refuse_predictions
 from monai_cae.training.stages.learning import learning_steps
 from monai_cae.training.stages.run import run_stage
 from monai_cae.training.stages.runtime import use_machine
+from monai_cae.training.stages.transfer import Transfer, dense_parameters, sources
 from monai_cae.training.stages.workflow import bundle_root, prepare, unevaluated
 
 __all__ = [
@@ -90,6 +91,7 @@ __all__ = [
     "TableColumns",
     "TrackedRun",
     "TrainingStep",
+    "Transfer",
     "UnitNormScaler",
     "become_replica",
     "bundle_root",
@@ -98,6 +100,7 @@ __all__ = [
     "checkpoint_caveats",
     "compare_codecs",
     "default_tracking_uri",
+    "dense_parameters",
     "figures",
     "fitting_items",
     "is_first",
@@ -116,6 +119,7 @@ __all__ = [
     "report_test",
     "run_stage",
     "seen_by",
+    "sources",
     "unevaluated",
     "use_machine",
     "with_pretrained",
