@@ -10,6 +10,9 @@ import torch
 from mlflow import MlflowClient
 from runs import assert_predicts_as_tested, rows_of, run_to_predictions, written
 
+from monai_cae.files import sha256_of
+
+CONTROL = {"random_weights": {"train": {"pretrained": "none"}}}
 KINDS: dict[str, dict[str, Any]] = {
     "denoising": {},
     "masked": {"image_size": 20},  # four patches
@@ -17,9 +20,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "winner_take_all": {},
     "z_layer": {},
     "variational": {},
+    "joint": {"variants": {**CONTROL, "permuted": {"train": {"permute_labels": True}}}},
 }
 LATENT = {"variational": 64, "z_layer": 64}  # numbers of the code
-SETTINGS = {"channels": [8, 16, 32], "max_epochs": 2}
+SETTINGS = {"channels": [8, 16, 32], "max_epochs": 2, "baselines": ["code_logistic"]}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -42,6 +46,12 @@ def test_a_kind_of_autoencoder_from_pretraining_to_predictions(run_bundle, discs
     assert float(codecs["autoencoder"]["code_size"]) == LATENT.get(kind, 32 * places)
     with (made / "variants" / "random_weights" / "predictions.csv").open() as file:
         assert len([*csv.DictReader(file)]) == 8  # the control, on the same subjects
+    assert len(rows_of(made / "baselines" / "code_logistic.csv")) == 8
+    if kind == "joint":  # whose labels are permuted when the autoencoder is trained, too
+        own = made / "variants" / "permuted" / "models" / "autoencoder.pt"
+        assert sha256_of(own) != sha256_of(made / "models" / "autoencoder.pt")
+        used = written(made / "variants" / "permuted", "results_train.json")["weights"]["pretrained"]
+        assert used == sha256_of(own)
     assert "pretrained" not in written(made / "variants" / "random_weights", "results_train.json")["weights"]
     weights = torch.load(made / "models" / "autoencoder.pt", weights_only=True)
     steps = int(weights.get("encoder.steps_done", 0))  # of the best epoch, three each

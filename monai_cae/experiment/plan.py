@@ -16,6 +16,7 @@ from monai_cae.training.stages.checkpointing import MAY_DIFFER
 STAGES = ("pretrain", "train", "evaluate")
 CLASSIFIER = "classifier"  # settings of both stages that build it
 BASELINES = "baselines"
+_LABELS = ("permute_labels", "training_share")  # of train, and of a pretraining that learns labels
 _NOT_COMPARED = (*MAY_DIFFER, "output_dir", "datalist", "pretrained", "tracked_run#tags")
 Settings = dict[str, Any]
 
@@ -104,13 +105,13 @@ class Plan:
         """The network, the variants and the baselines on one split, in the order in which they run."""
         for variant in ("", *self.variants):
             method = variant or NETWORK
-            if not variant or STAGES[0] in self.variants[variant]:
+            if not variant or STAGES[0] in self._changed(variant):
                 # the longest, so a step of its own: another classifier can be tried on the same autoencoder
                 name = f"{variant}/{STAGES[0]}" if variant else STAGES[0]
                 yield Step(name, method, {STAGES[0]: self._settings(part, STAGES[0], variant)})
             yield Step(method, method, {stage: self._settings(part, stage, variant) for stage in STAGES[1:]})
         if self.baselines:
-            settings = {**self._settings(part, BASELINES), "only": list(self.baselines)}
+            settings = {**self._settings(part, BASELINES), **self._autoencoder, "only": list(self.baselines)}
             yield Step(BASELINES, BASELINES, {BASELINES: settings})
 
     def finished(self, part: Part) -> dict[str, Any]:
@@ -125,10 +126,23 @@ class Plan:
         """The file that says who is in which set."""
         return self.output / part.folder / "datalist.json"
 
+    @property
+    def _autoencoder(self) -> Settings:
+        """Of the baselines on its code: what pretraining calls its network."""
+        own = ((name.partition("#"), value) for name, value in self.stages.get(STAGES[0], {}).items())
+        return {f"autoencoder_def{mark}{rest}": value for (item, mark, rest), value in own if item == "network_def"}
+
+    def _changed(self, variant: str) -> Mapping[str, Mapping[str, Any]]:
+        """A variant's settings; one with other labels is pretrained by itself where pretraining learns them."""
+        changed = self.variants[variant]
+        learned = self.stages.get(STAGES[0], {}).keys() & _LABELS
+        labels = {name: value for name, value in changed.get("train", {}).items() if name in learned}
+        return {**changed, STAGES[0]: {**labels, **changed.get(STAGES[0], {})}} if labels else changed
+
     def _settings(self, part: Part, stage: str, variant: str = "") -> Settings:
         """What overrides the stage's config, of the network itself or of a variant, which lies in its own folder and
         shares datalist and, unless it changes the pretraining, autoencoder."""
-        changed = self.variants[variant] if variant else {}
+        changed = self._changed(variant) if variant else {}
         known = json.loads(Path(self.configs, f"{stage}.json").read_text(encoding="utf-8"))
         folder = self.output / part.folder
         elsewhere: Settings = {"datalist": str(folder / "datalist.json")} if variant else {}

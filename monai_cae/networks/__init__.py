@@ -7,6 +7,7 @@ from monai_cae.networks.densenet import DenseNetEncoder
 from monai_cae.networks.hiding import DenoisingAutoencoder, MaskedAutoencoder
 from monai_cae.networks.histogram import IntensityHistogram
 from monai_cae.networks.imagenet import ResNet50Encoder, VGG16Encoder
+from monai_cae.networks.joint import JointAutoencoder
 from monai_cae.networks.recomputation import recomputing
 from monai_cae.networks.reconstruction import reconstruction_of
 from monai_cae.networks.resnet import ResNetEncoder
@@ -35,6 +36,7 @@ __all__ = [
     "EncoderClassifier",
     "GaussianEncoder",
     "IntensityHistogram",
+    "JointAutoencoder",
     "MaskedAutoencoder",
     "ResNet50Encoder",
     "ResNetEncoder",

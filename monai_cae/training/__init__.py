@@ -4,6 +4,7 @@ from monai_cae.tracking import TrackedRun, default_tracking_uri
 from monai_cae.training.engines.augmentation import BatchAugmentation
 from monai_cae.training.engines.batches import (
     Reconstructed,
+    batch_for,
     learned_loss,
     reconstruction_batch,
     seen_by,
@@ -91,6 +92,7 @@ __all__ = [
     "TrackedRun",
     "TrainingStep",
     "UnitNormScaler",
+    "batch_for",
     "become_replica",
     "bundle_root",
     "check_linear_probe",
