@@ -8,6 +8,7 @@ from monai_cae.networks.hiding import DenoisingAutoencoder, MaskedAutoencoder
 from monai_cae.networks.histogram import IntensityHistogram
 from monai_cae.networks.imagenet import ResNet50Encoder, VGG16Encoder
 from monai_cae.networks.joint import JointAutoencoder
+from monai_cae.networks.pairs import ErrorClassifier, PairedAutoencoder, PairedEncoder
 from monai_cae.networks.recomputation import recomputing
 from monai_cae.networks.reconstruction import reconstruction_of
 from monai_cae.networks.resnet import ResNetEncoder
@@ -34,10 +35,13 @@ __all__ = [
     "DenseNetEncoder",
     "EachSample",
     "EncoderClassifier",
+    "ErrorClassifier",
     "GaussianEncoder",
     "IntensityHistogram",
     "JointAutoencoder",
     "MaskedAutoencoder",
+    "PairedAutoencoder",
+    "PairedEncoder",
     "ResNet50Encoder",
     "ResNetEncoder",
     "SparseEncoder",
