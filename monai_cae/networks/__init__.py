@@ -14,6 +14,7 @@ from monai_cae.networks.reconstruction import reconstruction_of
 from monai_cae.networks.resnet import ResNetEncoder
 from monai_cae.networks.samples import EachSample, each_sample
 from monai_cae.networks.sparse import SparseEncoder
+from monai_cae.networks.stacked import StackedAutoencoder
 from monai_cae.networks.variational import GaussianEncoder, VariationalAutoencoder
 from monai_cae.networks.weights import (
     load_weights,
@@ -45,6 +46,7 @@ __all__ = [
     "ResNet50Encoder",
     "ResNetEncoder",
     "SparseEncoder",
+    "StackedAutoencoder",
     "VGG16Encoder",
     "VariationalAutoencoder",
     "each_sample",

@@ -34,7 +34,7 @@ _NETWORKS = {f"monai_cae.networks.{name}" for name in _networks if name[0].isupp
 _KINDS = ("Slice", "Slab", "Slices", "Planes", "Volume", "Patches")
 _EXTRACTIONS = {f"monai_cae.data.{name}Extraction" for name in _KINDS}
 _TARGETS = {f"monai_cae.targets.{name}" for name in ("Diagnosis", "Number")}
-_LOSSES_OF = ("hiding.Hidden", "joint.Joint", "pairs.Paired", "variational.Variational")
+_LOSSES_OF = ("hiding.Hidden", "joint.Joint", "pairs.Paired", "stacked.Stacked", "variational.Variational")
 _LOSSES = {f"monai_cae.networks.{name}Loss" for name in _LOSSES_OF}
 _PARTS = {
     **dict.fromkeys(DEFINITIONS.values(), _NETWORKS),

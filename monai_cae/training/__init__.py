@@ -11,7 +11,7 @@ from monai_cae.training.engines.batches import (
     with_pretrained,
 )
 from monai_cae.training.engines.feature_cache import EncodedDataset
-from monai_cae.training.engines.freezing import EncoderFreezing
+from monai_cae.training.engines.freezing import EncoderFreezing, LayerwiseLearning
 from monai_cae.training.engines.handlers import BestCheckpoint, BestWriting, EpochProgress, EpochTracking, StopWhenWorse
 from monai_cae.training.engines.image_cache import ImageCache
 from monai_cae.training.engines.inferers import PrecisionInferer
@@ -72,6 +72,7 @@ __all__ = [
     "ImageCache",
     "ImageMetric",
     "InnerFolds",
+    "LayerwiseLearning",
     "LearningRateSchedule",
     "LinearProbe",
     "LossWatch",
