@@ -71,7 +71,8 @@ class ConvEncoder(nn.Module):
         recompute: see `recomputing`.
 
     Raises:
-        MonaiCaeError: channels is not a list of whole numbers above 0 or not what `InceptionBlock` takes, or an unknown norm.
+        MonaiCaeError: channels is not a list of whole numbers above 0, or not what `InceptionBlock` takes; or an
+            unknown norm.
     """
 
     def __init__(
@@ -121,7 +122,8 @@ class ConvDecoder(nn.Module):
         recompute: see `recomputing`.
 
     Raises:
-        MonaiCaeError: channels is not a list of whole numbers above 0 or not what `InceptionBlock` takes, or an unknown norm.
+        MonaiCaeError: channels is not a list of whole numbers above 0, or not what `InceptionBlock` takes; or an
+            unknown norm.
     """
 
     def __init__(

@@ -153,8 +153,8 @@ class PairedLoss(nn.Module):
 class ErrorClassifier(EncoderClassifier):
     """A patient is whose image the patients' autoencoder reconstructs better.
 
-    The logit is the difference of the errors' logarithms, of several samples their mean, times one number above 0, which
-    is all that can be learned: it makes a probability of it, and decides nothing.
+    The logit is the difference of the errors' logarithms, of several samples their mean, times one number above 0,
+    which is all that can be learned: it makes a probability of it, and decides nothing.
 
     Args:
         encoder: a `PairedEncoder` with `errors`.

@@ -19,7 +19,6 @@ from monai_cae.networks import (
     DenseEncoder,
     EncoderClassifier,
     GaussianEncoder,
-    JointAutoencoder,
     MaskedAutoencoder,
     SparseEncoder,
     VariationalAutoencoder,
@@ -27,7 +26,6 @@ from monai_cae.networks import (
     reconstruction_of,
 )
 from monai_cae.networks.hiding import Hidden, HiddenLoss
-from monai_cae.networks.joint import JointLoss
 from monai_cae.networks.variational import Drawn, VariationalLoss
 from monai_cae.training.results.latent import latent_statistics
 
@@ -225,30 +223,6 @@ def test_a_collapsed_code_is_told():
     assert caveat.startswith("COLLAPSED CODE: 0 of 12 dimensions differ between the validation images (divergence ")
 
 
-@pytest.mark.parametrize(("size", "samples"), [((8, 8), 1), ((8, 4, 8), 2)])
-def test_a_joint_autoencoder_predicts_each_samples_label_from_the_codes_means(size, samples):
-    dims = len(size)
-    both = [each_sample(kind(dims, 1, CHANNELS), samples) for kind in (ConvEncoder, ConvDecoder)]
-    network = JointAutoencoder(encoder=both[0], decoder=both[1])
-    image, label = torch.rand(3, samples, *size), torch.tensor([[0.0], [1], [1]])
-    output = network(image)
-    assert output.votes.shape == (3, samples) and reconstruction_of(network, output) is output.image
-    network.eval().training = True  # batch norm gives the same numbers in every pass
-    code = both[0](image).detach().numpy()
-    means = code.reshape(3, samples, CHANNELS[-1], -1).mean(axis=3)
-    votes = means @ network.head.weight.detach().numpy()[0] + network.head.bias.item()
-    output = network(image)
-    np.testing.assert_allclose(output.votes.detach().numpy(), votes, atol=1e-5)
-    of_label = np.log1p(np.exp(np.where(label.numpy() == 1, -votes, votes))).mean()
-    squares = float(np.square(output.image.detach().numpy() - image.numpy()).mean())
-    found = JointLoss(binary=True, weight=0.3)(output, (image, label))
-    assert found.item() == pytest.approx(squares + 0.3 * of_label, rel=1e-5)
-    found.backward()
-    assert all(parameter.grad is not None for parameter in network.parameters())
-    whole = network.eval()(image)
-    assert whole.shape == image.shape and reconstruction_of(network, whole) is whole
-
-
 @pytest.mark.parametrize("kind", ["denoising", "masked", "channels", "places", "variational"])
 def test_a_training_step_never_asks_for_a_number(kind):
     """Tensors on "meta" have none; a recorded CUDA graph could not wait for one."""
@@ -286,8 +260,6 @@ BOTH = {"encoder": Given(1), "decoder": nn.Identity()}
         (SparseEncoder, {**WHOLE, "keep": 1, "wider": 0.5}, "wider must be a factor from 1"),
         (DenseEncoder, {**WHOLE, "spatial_size": (4, 4), "latent_size": 128}, "below the 128 of the code"),
         (VariationalAutoencoder, BOTH, "Given gives no distribution"),
-        (JointLoss, {"binary": False}, "learns from patients and controls, and the target is something else"),
-        (JointLoss, {"binary": True, "weight": -1}, "weight must be a number from 0"),
         (VariationalLoss, {"beta": -1}, "beta must be a number from 0"),
     ],
 )
