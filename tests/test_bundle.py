@@ -68,7 +68,11 @@ def test_every_config_is_run_by_a_test():
         "with_learning_curve.yaml",
         "with_code_sizes.yaml",
         "with_networks.yaml",  # by tests/test_networks_overlay.py
-        "with_denoising.yaml",  # by tests/test_autoencoder_overlays.py, as the next five
+        "with_denoising.yaml",  # by tests/test_autoencoder_overlays.py, as the next nine
+        "with_joint.yaml",
+        "with_inception.yaml",
+        "with_pairs.yaml",
+        "with_stacked.yaml",
         "with_masked.yaml",
         "with_k_sparse.yaml",
         "with_winner_take_all.yaml",

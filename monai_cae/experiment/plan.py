@@ -18,6 +18,7 @@ STAGES = ("pretrain", "train", "evaluate")
 CLASSIFIER = "classifier"  # settings of both stages that build it
 BASELINES = "baselines"
 SELECT = "select"
+_LABELS = {"permute_labels", "training_share"}  # of train, and of a pretraining that learns labels
 _NOT_COMPARED = (*MAY_DIFFER, "output_dir", "datalist", "pretrained", "tracked_run#tags")
 Settings = dict[str, Any]
 # What another step has told of the same autoencoder and test set, its reconstructions, takes most of an evaluation.
@@ -194,7 +195,7 @@ class Plan:
             among = asdict(self.select) if self.select and not variant else {}
             yield Step(method, method, stages, chosen_from=among)
         if self.baselines:
-            settings = {**self._settings(part, BASELINES), "only": list(self.baselines)}
+            settings = {**self._settings(part, BASELINES), **self._autoencoder, "only": list(self.baselines)}
             yield Step(BASELINES, BASELINES, {BASELINES: settings})
 
     def _pretraining(self, part: Part, variant: str) -> Iterator[Step]:
@@ -204,8 +205,8 @@ class Plan:
 
     def _home(self, variant: str) -> str:
         """Whose autoencoder a variant has: that of the first with its settings for pretrain; "" for the network's."""
-        own = self.variants[variant].get(STAGES[0]) if variant else None
-        same = (name for name, changed in self.variants.items() if changed.get(STAGES[0]) == own)
+        own = self._changed(variant).get(STAGES[0]) if variant else None
+        same = (name for name in self.variants if self._changed(name).get(STAGES[0]) == own)
         return "" if own is None else next(same)
 
     def chosen(self, part: Part) -> str:
@@ -225,6 +226,32 @@ class Plan:
         """The file that says who is in which set."""
         return self.output / part.folder / "datalist.json"
 
+    @property
+    def _autoencoder(self) -> Settings:
+        """Of the baselines on its code: what pretraining calls its network."""
+        own = ((name.partition("#"), value) for name, value in self.stages.get(STAGES[0], {}).items())
+        return {f"autoencoder_def{mark}{rest}": value for (item, mark, rest), value in own if item == "network_def"}
+
+    def _changed(self, variant: str) -> Mapping[str, Mapping[str, Any]]:
+        """A variant's settings; one with other labels is pretrained by itself where pretraining learns them."""
+        changed = self.variants[variant]
+        learned = self.stages.get(STAGES[0], {}).keys() & _LABELS
+        labels = {name: value for name, value in changed.get("train", {}).items() if name in learned}
+        return {**changed, STAGES[0]: {**labels, **changed.get(STAGES[0], {})}} if labels else changed
+
+    def refuse_labelled_choice(self) -> None:
+        """Refuse candidates of autoencoders that learn labels: those of an inner fold's test subjects would be known.
+
+        Raises:
+            MonaiCaeError: one does.
+        """
+        for given in (self.stages, *(self.select.candidates.values() if self.select else ())):
+            if self.select and given.get(STAGES[0], {}).keys() & _LABELS:
+                raise MonaiCaeError(
+                    "select needs autoencoders that learn without labels, as its inner folds share them: leave out "
+                    "select, or the overlay whose autoencoder learns labels, such as with_joint.yaml"
+                )
+
     def inner_datalist_of(self, part: Part, inner: int) -> Path:
         """The file that says who is in which set of an inner fold."""
         return self._folder(part, inner) / "datalist.json"
@@ -238,7 +265,7 @@ class Plan:
         shares datalist and, unless it changes the pretraining, autoencoder. In an inner fold a variant has the
         part's autoencoders, which learn from no label."""
         like = variant or (self.chosen(part) if stage in STAGES[1:] else "")
-        changed = self.variants[like] if like else {}
+        changed = self._changed(like) if like else {}
         known = json.loads(Path(self.configs, f"{stage}.json").read_text(encoding="utf-8"))
         folder = self._folder(part, inner)
         place = folder / "variants" / variant if variant else folder

@@ -4,13 +4,14 @@ from monai_cae.tracking import TrackedRun, default_tracking_uri
 from monai_cae.training.engines.augmentation import BatchAugmentation
 from monai_cae.training.engines.batches import (
     Reconstructed,
+    batch_for,
     learned_loss,
     reconstruction_batch,
     seen_by,
     with_pretrained,
 )
 from monai_cae.training.engines.feature_cache import EncodedDataset
-from monai_cae.training.engines.freezing import EncoderFreezing
+from monai_cae.training.engines.freezing import EncoderFreezing, LayerwiseLearning
 from monai_cae.training.engines.handlers import BestCheckpoint, BestWriting, EpochProgress, EpochTracking, StopWhenWorse
 from monai_cae.training.engines.image_cache import ImageCache
 from monai_cae.training.engines.inferers import PrecisionInferer
@@ -72,6 +73,7 @@ __all__ = [
     "ImageCache",
     "ImageMetric",
     "InnerFolds",
+    "LayerwiseLearning",
     "LearningRateSchedule",
     "LinearProbe",
     "LossWatch",
@@ -93,6 +95,7 @@ __all__ = [
     "TrainingStep",
     "Transfer",
     "UnitNormScaler",
+    "batch_for",
     "become_replica",
     "bundle_root",
     "check_linear_probe",
