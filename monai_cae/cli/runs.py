@@ -48,7 +48,9 @@ def predict(options: argparse.Namespace) -> int:
     from monai_cae.sharing.settings import inference_settings, kind_of
 
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
-    config, settings = bundle_folder() / "configs" / "inference.json", _places(checkpoint=options.model)
+    autoencoder = options.model.with_name(CHECKPOINTS["autoencoder"].name)
+    config = bundle_folder() / "configs" / "inference.json"
+    settings = _places(checkpoint=options.model, pretrained=autoencoder)
     checkpoint, kind = options.model, kind_of(options.model)
     if kind == "package":
         check_package(options.model, trust=options.trust)
