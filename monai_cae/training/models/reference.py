@@ -84,7 +84,7 @@ class Reference:
             (1 - shrinkage) * singular.square() / len(known) + rest, rest, standard,
             torch.zeros(3, dtype=torch.double), torch.ones(3, dtype=torch.double), torch.tensor([0.0, 1.0]),
         )  # fmt: skip
-        logs = made._measured(errors, codes)
+        logs = made.logarithms(errors, codes)
         usual, spread = logs.mean(dim=0), logs.std(dim=0).clamp(min=1e-6)
         largest = ((logs - usual) / spread).amax(dim=1)
         return cls(**made._parts() | {
@@ -102,13 +102,13 @@ class Reference:
             percentile among scans like those of validation, by Student's t for one more value of a sample that small,
             so that few validation scans make nobody extreme; and the name of that measure.
         """
-        far, which = ((self._measured(errors, codes) - self.usual) / self.spread).max(dim=1)
+        far, which = ((self.logarithms(errors, codes) - self.usual) / self.spread).max(dim=1)
         mean, deviation = (float(value) for value in self.largest)
         spread = deviation * (1 + 1 / self.validation) ** 0.5
         percentiles = 100 * stats.t.cdf((far.numpy() - mean) / spread, df=self.validation - 1)
         return far.numpy(), np.asarray(percentiles), [MEASURES[number] for number in which.tolist()]
 
-    def _measured(self, errors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    def logarithms(self, errors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Logarithms of the measures, shape `(N, 3)`; what is not finite counts as very unlike."""
         standard = (codes.double() - self.centre) / self.scale
         along = standard @ self.components.T
