@@ -125,7 +125,9 @@ def main() -> None:
 def _pretrained(folder: Path, subjects: int, epochs: int, seed: int) -> Path:
     write_phantom(folder / "cohort", subjects, seed)
     settings = {"dataset_dir": folder / "cohort", "output_dir": folder / "run", "max_epochs": epochs, "seed": seed}
-    options = [part for name, value in (settings | {"learning_rate": 0.001}).items() for part in (f"--{name}", str(value))]
+    options = [
+        part for name, value in (settings | {"learning_rate": 0.001}).items() for part in (f"--{name}", str(value))
+    ]
     command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(_CONFIG), *options]
     subprocess.run(command, check=True)
     return folder / "run"
@@ -187,9 +189,7 @@ def _read(path: Path) -> tuple[_Volume, Any]:
 
 
 class _Images(Dataset):  # type: ignore[type-arg]
-    def __init__(
-        self, items: list[dict[str, Any]], place: Path, image: Callable[[_Volume, Any], torch.Tensor]
-    ) -> None:
+    def __init__(self, items: list[dict[str, Any]], place: Path, image: Callable[[_Volume, Any], torch.Tensor]) -> None:
         self.images = [image(*_read(place / item["image"])) for item in items]
 
     def __len__(self) -> int:

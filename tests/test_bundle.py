@@ -66,6 +66,7 @@ def test_every_config_is_run_by_a_test():
         "with_paper.yaml",
         "with_baselines.yaml",
         "with_learning_curve.yaml",
+        "with_code_sizes.yaml",
         "with_networks.yaml",  # by tests/test_networks_overlay.py
         "with_denoising.yaml",  # by tests/test_autoencoder_overlays.py, as the next five
         "with_masked.yaml",
@@ -85,6 +86,20 @@ def test_every_config_is_run_by_a_test():
     made_from = CONFIGS / "src"  # compared in tests/test_configs.py
     found = {p.name for p in CONFIGS.rglob("*") if p.suffix in (".json", ".yaml") and p.parent != made_from}
     assert found == run_here | {"metadata.json"}
+
+
+def test_autoencoders_of_other_code_sizes_are_beside_the_codecs(run_bundle, discs, tmp_path):
+    files = ["experiment.yaml", "with_code_sizes.yaml"]
+    settings = {"image_size": 16, "max_epochs": 1, "repeats": 1, "channels": [4, 8, 16]}
+    run_bundle(files, dataset_dir=discs, output_dir=tmp_path / "out", **settings)
+    rows = predictions(tmp_path / "out" / "reconstruction.csv")
+    names = ["autoencoder", *(f"autoencoder, code of {size}" for size in (32, 8, 2)), "mean image"]
+    assert [row["reconstruction"] for row in rows[:5]] == names
+    assert [float(row["code_size"]) for row in rows[:4]] == [channels * 4 * 4 for channels in (16, 32, 8, 2)]
+    smallest = predictions(tmp_path / "out" / "repeat_1" / "variants" / "code_of_2" / "reconstruction.csv")[0]
+    assert float(rows[3]["psnr"]) == pytest.approx(float(smallest["psnr"]), rel=1e-4)
+    assert "| autoencoder, code of 2 | 32 | 0.125 |" in (tmp_path / "out" / "results.md").read_text()
+    assert (tmp_path / "out" / "figures" / "code_sizes.png").is_file()
 
 
 def test_summary_is_mean_and_sd_of_the_repeats(experiment):

@@ -32,20 +32,22 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
         results: the tables.
 
     Returns:
-        Figure by the name of its file. Of a binary target always `roc`, `calibration` and `methods`; `auc_by_cdr`,
-        `learning_curve`, `samples` and `repeats` where there are grades, shares of the training subjects, samples that
-        vote or several repeats. Of
-        others those that the target has of a test set, of all repeats together.
+        Figure by the name of its file. Always `code_sizes`; of a binary target `roc`, `calibration` and `methods`, and
+        `auc_by_cdr`, `learning_curve`, `samples` and `repeats` where there are grades, shares of the training subjects,
+        samples that vote or several repeats. Of others those that the target has of a test set, of all repeats
+        together.
     """
     note = SYNTHETIC_NOTE if summary["synthetic"] else ""
     note = f"LEAKY. {note}".strip() if summary["leaks"] else note
     paper = {} if summary["synthetic"] else _PAPER
     ours, scores = results.of(NETWORK), results.scores.loc[NETWORK]
+    tests = f"{ours['subject'].nunique()} test subjects"
+    coded = {"code_sizes": result_figures.code_sizes(results.reconstruction, note, tests)}
     if not results.target.binary:
         if results.target.number:  # one dot for each subject
             ours = ours.groupby("subject", as_index=False)[["label", results.target.column]].mean()
         labels, predicted = (ours[name].to_numpy() for name in ("label", results.target.column))
-        about, own = f"{ours['subject'].nunique()} test subjects", dict[str, Figure]()
+        about, own = tests, coded
         if not results.sample_scores.empty:
             own["samples"] = _samples(results, about, note)
         for name, draw in results.target.figures().items():
@@ -67,6 +69,7 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
         "roc": result_figures.roc_with_band(roc_band(ours, np.random.default_rng(0)), scores, **network),
         "calibration": result_figures.reliability_diagram(ours, scores, **network),
         "methods": result_figures.forest_plot(summaries, reference=paper, reference_name=_OF_THE_PAPER, **told),
+        **coded,
     }
     groups = results.subgroups
     if not groups.empty and ((groups["by"] == "cdr") & (groups["score"] == "auc")).any():
@@ -88,7 +91,7 @@ def _samples(results: Results, about: str, note: str) -> Figure:
     method = next(iter(results.sample_scores.index.unique("method")))
     together = results.scores.loc[method]["mean"]
     who = f"{capital(readable(method))}, {about}"
-    return sample_figure(results.sample_scores.loc[method], together, results.target, note, who)
+    return sample_figure(results.sample_scores.loc[method], together, results.target, results.places, note, who)
 
 
 def _of_number(results: Results, note: str, about: str) -> dict[str, Figure]:

@@ -23,7 +23,7 @@ from monai_cae.evaluation.style import save_figure
 from monai_cae.networks import reconstruction_of
 from monai_cae.targets import Target
 from monai_cae.tracking import TrackedRun
-from monai_cae.training.results.samples import sample_scores
+from monai_cae.training.results.samples import Places, sample_scores
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
 MOST_VALUES = 2**26  # of images that are compared in memory, 256 MiB: 2,166 slices of 176 x 176, 83 volumes at 2 mm
@@ -55,6 +55,7 @@ class Outcome:
         training: the training set; None in evaluate.
         predictions: in evaluate, a row per item of `dataset`: `subject`, `label`, and what the target predicts.
         samples: in evaluate, where the samples of images vote, a row for each sample, see `SampleTable`.
+        places: in evaluate, where samples that vote lie, if that is known.
         target: in evaluate, what is predicted.
         threshold: probabilities of this or more are predicted as AD.
         history: metric -> [(epoch, value), ...], in pretrain and train.
@@ -70,6 +71,7 @@ class Outcome:
     training: Dataset | None = None
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)
+    places: Places | None = None
     target: Target | None = None
     threshold: float = 0.5
     history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
@@ -170,33 +172,44 @@ def samples(outcome: Outcome) -> Figure | None:
     label = "first" if classes else "mean"
     by_subject = outcome.predictions.groupby("subject").agg({"label": label, target.column: "mean"})
     told = {"note": outcome.note, "about": f"{len(by_subject)} test subjects"}
-    boxes = getattr(outcome.extraction, "sample_boxes", None)  # of patches, see `monai_cae.data.PatchesExtraction`
-    if target.binary and boxes is not None:
-        volume = outcome.extraction.assembled(_mean_image(outcome))  # type: ignore[attr-defined]  # as boxes are
-        return vote_map(volume, boxes, scores.xs("accuracy", level="score")["mean"], "accuracy", **told)
     labels, predicted = by_subject.to_numpy(dtype=float).T
-    return sample_figure(scores, target.scores(labels, predicted, outcome.threshold), target, **told)
+    return sample_figure(scores, target.scores(labels, predicted, outcome.threshold), target, outcome.places, **told)
 
 
 def sample_figure(
-    scores: pd.DataFrame, together: Mapping[str, float], target: Target, note: str = "", about: str = ""
+    scores: pd.DataFrame,
+    together: Mapping[str, float],
+    target: Target,
+    places: Places | None,
+    note: str = "",
+    about: str = "",
 ) -> Figure:
-    """`sample_bars` of accuracy or, of a target that is not binary, of its first score.
+    """`sample_bars` of accuracy or, of a target that is not binary, of its first score; `vote_map` of accuracy where
+    the samples' places are known.
 
     Args:
         scores: see `sample_scores`.
         together: scores of the subjects' predictions.
         target: what is predicted.
+        places: of the samples, in the order of the scores.
         note, about: footer and title.
     """
+    if target.binary and places is not None:
+        accuracies = scores.xs("accuracy", level="score")["mean"]
+        return vote_map(places.volume, places.boxes, accuracies, "accuracy", note, about)
     name = "accuracy" if target.binary else target.headline[0]
     return sample_bars(scores.xs(name, level="score"), target.score_names[name], together[name], note, about)
 
 
-def _mean_image(outcome: Outcome) -> np.ndarray:
-    count = _size(outcome.dataset)
-    total = sum(torch.as_tensor(outcome.dataset[index]["image"]).double() for index in range(count))
-    return np.asarray(total / count)
+def places_in(extraction: Pictures, dataset: Dataset) -> Places | None:
+    """Where the samples of images lie, if these are patches (`monai_cae.data.PatchesExtraction`), over the mean of a
+    dataset's images."""
+    boxes = getattr(extraction, "sample_boxes", None)
+    if boxes is None:
+        return None
+    count = _size(dataset)
+    total = sum(torch.as_tensor(dataset[index]["image"]).double() for index in range(count))
+    return Places(extraction.assembled(np.asarray(total / count)), boxes)  # type: ignore[attr-defined]  # as boxes are
 
 
 def _size(dataset: Dataset) -> int:

@@ -18,10 +18,11 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.caveats import many_strangers, worse_than_mean_image
 from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.reconstruction_baselines import (
+    AUTOENCODER,
     Reconstruction,
-    half_size,
     mean_image,
     reconstruction_table,
+    shrinking_codecs,
     trivial_codecs,
 )
 from monai_cae.files import replacing
@@ -29,10 +30,10 @@ from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.engines.handlers import BestCheckpoint
 from monai_cae.training.models.strangers import write_reference
-from monai_cae.training.results.figures import Draw, Infer, Outcome, Pictures, draw, first_images, in_one
+from monai_cae.training.results.figures import Draw, Infer, Outcome, Pictures, draw, first_images, in_one, places_in
 from monai_cae.training.results.latent import latent_statistics
 from monai_cae.training.results.predictions import PredictionTable
-from monai_cae.training.results.samples import SampleTable
+from monai_cae.training.results.samples import PLACES, SampleTable
 
 _BATCH_VALUES = 2**20  # of 33 slices of 176 x 176, or of a volume at 2 mm
 
@@ -104,15 +105,15 @@ def report_autoencoder(
 
 
 def compare_codecs(network: nn.Module, inferer: Infer, dataset: Dataset, training: Dataset) -> pd.DataFrame:
-    """What the autoencoder's reconstructions are worth beside the trivial ones: mean image, principal components, half
-    size.
+    """What the autoencoder's reconstructions are worth beside trivial ones: mean image, principal components, fewer
+    pixels, JPEG.
 
     Args:
         network: on its device, with its weights.
         inferer: calls the network.
         dataset: test images, under `image`; the first 500 are compared, of volumes as many as `first_images` gives.
         training: training images, which the mean and the components are of; the first 2,000, likewise. Without any, the
-            test images are compared with half their size alone.
+            test images are compared with what needs none.
 
     Returns:
         See `reconstruction_table` of `monai_cae.evaluation.reconstruction_baselines`; the network's row is named
@@ -127,9 +128,9 @@ def compare_codecs(network: nn.Module, inferer: Infer, dataset: Dataset, trainin
         code_size = inferer(images[:1], network.get_submodule("encoder")).numel()
     test, ours = in_one(images), Reconstruction(np.concatenate(outputs), code_size)
     if not len(training):  # type: ignore[arg-type]  # map-style datasets have a length
-        return reconstruction_table(test, {"autoencoder": ours, "half size": half_size(test)})
+        return reconstruction_table(test, {AUTOENCODER: ours, **shrinking_codecs(test)})
     known = in_one(first_images(training, network, 2000))
-    return reconstruction_table(test, {"autoencoder": ours, **trivial_codecs(known, test)})
+    return reconstruction_table(test, {AUTOENCODER: ours, **trivial_codecs(known, test)})
 
 
 def report_test(
@@ -176,7 +177,7 @@ def report_test(
             f"{type(target).__name__}.scores gives no {min(missing)}, which it names: correct the class"
         )
     coded = codecs()
-    similar = {f"test_{name}": float(coded.loc["autoencoder", name]) for name in ("ssim", "ssim_brain")}
+    similar = {f"test_{name}": float(coded.loc[AUTOENCODER, name]) for name in ("ssim", "ssim_brain")}
     metrics = {**reconstruction.state.metrics, **similar, **{f"test_{name}": value for name, value in scores.items()}}
     metrics |= {"threshold": table.threshold} if target.binary else {}
     run.log_metrics(metrics)
@@ -186,7 +187,11 @@ def report_test(
     with replacing(Path(output_dir, "reconstruction.csv")) as temporary:
         coded.to_csv(temporary, float_format="%.5g")
     run.log_file(Path(output_dir, "reconstruction.csv"))
-    told = {"predictions": pd.DataFrame(table.columns), "samples": samples.frame(), "target": target}
+    votes = samples.frame()
+    places = None if votes.empty else places_in(extraction, dataset)
+    if places is not None:
+        places.write(Path(output_dir, PLACES))
+    told = {"predictions": pd.DataFrame(table.columns), "samples": votes, "places": places, "target": target}
     told |= {"threshold": table.threshold, "synthetic": synthetic}
     own = {name: _of_test(function, *tested) for name, function in target.figures().items()}
     strangers = table.strangers
@@ -200,7 +205,7 @@ def report_test(
         run.log_metrics({"test_strangers": unlike["marked"] / unlike["scans"]})
         caveats += many_strangers(**unlike)
     if "mean image" in coded.index:
-        caveats += worse_than_mean_image(*coded.loc[["autoencoder", "mean image"], "psnr"])
+        caveats += worse_than_mean_image(*coded.loc[[AUTOENCODER, "mean image"], "psnr"])
     return {"target": target.name, **metrics, "strangers": unlike, "caveats": caveats}
 
 

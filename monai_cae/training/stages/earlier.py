@@ -12,7 +12,13 @@ _OF_ANY = ("results_{}.json", "config_{}.json", "models/resume_{}.pt", "figures/
 _WEIGHTS = {"pretrain": "models/autoencoder.pt", "train": "models/model.pt"}
 _OF = {
     "pretrain": ("models/autoencoder_strangers.pt",),
-    "evaluate": ("predictions.csv", "samples.csv", "predictions_validation.csv", "reconstruction.csv"),
+    "evaluate": (
+        "predictions.csv",
+        "samples.csv",
+        "sample_places.npz",
+        "predictions_validation.csv",
+        "reconstruction.csv",
+    ),
     "baselines": ("baselines/*.csv",),
 }
 _MADE_OF_IT = {"pretrain": ("train", "evaluate", "baselines"), "train": ("evaluate",)}
