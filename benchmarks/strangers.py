@@ -39,7 +39,10 @@ _Image = NDArray[np.float32]
 _Mask = NDArray[np.bool_]
 _LIMIT = 95
 _CONFIG = Path(__file__).parents[1] / "bundle" / "configs" / "pretrain.json"
-_ELSEWHERE: dict[str, dict[str, Any]] = {"coronal slice 107": {"plane": "coronal", "slice_index": 107}, "20 mm lower": {"slice_index": 86}}
+_ELSEWHERE: dict[str, dict[str, Any]] = {
+    "coronal slice 107": {"plane": "coronal", "slice_index": 107},
+    "20 mm lower": {"slice_index": 86},
+}
 
 
 def _noisy(brain: _Image, mask: _Mask, rng: np.random.Generator) -> _Image:

@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from deploy import Deploy
 from runs import rows_of
-from tiny import mistake, volume, write_pair
+from tiny import SHAPE, mistake, volume, write_pair
 
 from monai_cae.cli import main
 from monai_cae.training.models.reference import Reference
@@ -130,3 +131,28 @@ def test_too_few_scans_are_told(run_bundle, discs, tmp_path, capsys):
     run_bundle("pretrain.json", discs, tmp_path, max_epochs=1, channels=[4, 8])
     assert "strangers can't be told by this autoencoder: 12 training and 4 validation scans" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["autoencoder.pt"]
+
+
+def test_drift_tells_by_a_column_who_is_unlike_the_training(package, discs, tmp_path, capsys):
+    """A cohort of which one ward's scanner makes stripes."""
+    cohort = Path(shutil.copytree(discs, tmp_path / "cohort"))
+    table = pd.read_csv(cohort / "oasis_cross-sectional.csv", encoding="utf-8-sig", keep_default_na=False)
+    table["ward"] = ["north" if number < 12 else "east" for number in range(24)]
+    table.to_csv(cohort / "oasis_cross-sectional.csv", index=False)
+    for path in (cohort / "disc2").rglob("*.img"):
+        stripes = np.fromfile(path, dtype=">i2").reshape(SHAPE, order="F")
+        stripes[::2] = 0
+        write_pair(path, stripes)
+    out = tmp_path / "out"
+    assert main(["drift", str(package), str(cohort), str(out), "--by", "ward"]) == 0
+    groups = {row["group"]: row for row in rows_of(out / "drift_groups.csv")}
+    scans = rows_of(out / "drift.csv")
+    assert int(groups["east"]["marked"]) == 12 and int(groups["north"]["marked"]) <= 3
+    assert [row["ward"] for row in scans].count("east") == 12 == int(groups["east"]["subjects"])
+    assert float(groups["east"]["p"]) == pytest.approx(0.05**12, rel=1e-3)
+    page = (out / "drift.md").read_text()
+    assert "| east | 12 |" in page and "Kruskal and Wallis" in page and "16 scans are of subjects" in page
+    assert {path.name for path in (out / "figures").iterdir()} == {"drift.png", "strangers.png"}
+    assert "the table has no column site" in mistake(
+        main, ["drift", str(package), str(cohort), str(tmp_path / "b"), "--by", "site"]
+    )
