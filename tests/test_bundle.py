@@ -85,6 +85,7 @@ def test_every_config_is_run_by_a_test():
         "with_planes.yaml",
         "with_patches.yaml",
         "with_number.yaml",  # by tests/experiment/test_numbers_as_targets.py
+        "drift.yaml",  # by tests/test_strangers.py
         "latent.yaml",  # by tests/test_latent.py
         "with_transfer.yaml",  # by tests/test_transfer.py, as the next
         "with_foreign_encoder.yaml",

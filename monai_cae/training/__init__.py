@@ -41,6 +41,7 @@ from monai_cae.training.models.baselines import (
 from monai_cae.training.models.calibration import Calibration
 from monai_cae.training.models.features import DarkPixels, EncoderCodes, Histograms, Pixels, TableColumns
 from monai_cae.training.models.linear_probe import LinearProbe, check_linear_probe
+from monai_cae.training.models.strangers import Strangers
 from monai_cae.training.results import figures
 from monai_cae.training.results.caveats import checkpoint_caveats
 from monai_cae.training.results.figures import Outcome
@@ -90,6 +91,7 @@ __all__ = [
     "Resuming",
     "SampleTable",
     "StopWhenWorse",
+    "Strangers",
     "TableColumns",
     "TrackedRun",
     "TrainingStep",
