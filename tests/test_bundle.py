@@ -218,12 +218,16 @@ def test_runs_hold_what_reproduces_them(experiment):
     assert config["seed"] == 8 and config["image_size"] == 16
 
 
+EXPLAINED = {"evaluate_explanations.png", "evaluate_explanations_groups.png", "evaluate_explanations_tests.csv"}
+EXPLAINED |= {"evaluate_decoder.png"}
+
+
 @pytest.mark.parametrize(
     ("stage", "figures"),
     [
         ("pretrain", {"pretrain_reconstructions.png", "pretrain_feature_maps.png", "pretrain_training_curves.png"}),
         ("train", {"train_training_curves.png"}),
-        ("evaluate", {"evaluate_roc.png", "evaluate_confusion_matrix.png"}),
+        ("evaluate", {"evaluate_roc.png", "evaluate_confusion_matrix.png", *EXPLAINED}),
     ],
 )
 def test_figures_are_in_mlflow_and_on_disk(experiment, stage, figures):

@@ -20,6 +20,7 @@ BASELINES = "baselines"
 SELECT = "select"
 _LABELS = {"permute_labels", "training_share"}  # of train, and of a pretraining that learns labels
 _NOT_COMPARED = (*MAY_DIFFER, "output_dir", "datalist", "pretrained", "tracked_run#tags")
+_NOT_EXPLAINED = {"figures#explanations": None, "figures#decoder": None}  # costs as much as some variants
 Settings = dict[str, Any]
 # What another step has told of the same autoencoder and test set, its reconstructions, takes most of an evaluation.
 _NOT_AGAIN: Settings = {
@@ -277,6 +278,8 @@ class Plan:
             elsewhere["pretrained"] = str(learned / "models" / "autoencoder.pt")
             if stage == STAGES[2] and variant and "pretrained" not in own:
                 elsewhere |= _NOT_AGAIN
+        if stage == STAGES[2] and (variant or inner):
+            elsewhere |= _NOT_EXPLAINED
         split = {**self.shared["split"], "fold": part.fold}
         if inner and self.select:
             split |= {"kind": "kfold", "folds": self.select.inner_folds, "fold": inner}
