@@ -17,9 +17,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from monai_cae.data import Extraction
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import BRAIN_THRESHOLD, image_figures
+from monai_cae.evaluation.image_figures import Pictures
 from monai_cae.files import sha256_of
 from monai_cae.networks import load_weights, on_device, reconstruction_of
 from monai_cae.training.engines.inferers import PrecisionInferer
@@ -153,7 +153,7 @@ class Strangers:
         self,
         autoencoder: nn.Module,
         checkpoint: str,
-        extraction: Extraction,
+        extraction: Pictures,
         limit: float = 95,
         device: str | torch.device = "cpu",
     ) -> None:
