@@ -137,7 +137,7 @@ def sources(*checkpoints: str | Path) -> list[str]:
 
 
 def _started_from(checkpoint: Path) -> list[Path]:
-    config = checkpoint.parents[1] / "config_train.json"
+    config = checkpoint.parent.parent / "config_train.json"
     if checkpoint.name != _WEIGHTS.name:  # an autoencoder's, which starts from nothing
         return []
     try:
