@@ -131,7 +131,7 @@ def images_of_training(
         without: a datalist that does not count.
     """
     known: dict[str, Item] = {}
-    runs = [Path(path).absolute().parents[1] for path in checkpoints]
+    runs = [Path(path).absolute().parent.parent for path in checkpoints]
     runs += [run.parents[1] for run in runs if run.parent.name == "variants"]
     for datalist in dict.fromkeys(run / "datalist.json" for run in runs):
         if without and datalist.resolve() == Path(without).resolve():

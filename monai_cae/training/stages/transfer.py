@@ -33,7 +33,7 @@ class Transfer:
     """
 
     def __init__(self, model: str, learn: str = "two_stage") -> None:
-        self.checkpoints = [] if str(model) == "none" else [_weights_of(model)]
+        self.checkpoints = [] if str(model) == "none" else [_found(model)]
         if learn == LAST_LAYER and not self.checkpoints:
             raise MonaiCaeError("learn last_layer needs hidden layers that have learned: give --transfer MODEL")
 
@@ -137,20 +137,24 @@ def sources(*checkpoints: str | Path) -> list[str]:
 
 
 def _started_from(checkpoint: Path) -> list[Path]:
-    config = checkpoint.parents[1] / "config_train.json"
+    config = checkpoint.parent.parent / "config_train.json"
     if checkpoint.name != _WEIGHTS.name:  # an autoencoder's, which starts from nothing
         return []
     try:
         given = json.loads(config.read_text("utf-8")) if config.stat().st_size <= _MOST_CONFIG_BYTES else {}
-        named = [Path(str(given[name])).resolve() for name in ("pretrained", "transfer") if name in given]
-        return [path / _WEIGHTS if path.is_dir() else path for path in named]
+        return [weights_of(given[name]).resolve() for name in ("pretrained", "transfer") if name in given]
     except (OSError, ValueError, TypeError, RecursionError):
         return []
 
 
-def _weights_of(model: str) -> Path:
+def weights_of(model: str) -> Path:
+    """Where a model's weights should be: its folder's, or itself."""
     path = Path(str(model))
-    weights = path / _WEIGHTS if path.is_dir() else path
+    return path / _WEIGHTS if path.is_dir() else path
+
+
+def _found(model: str) -> Path:
+    path, weights = Path(str(model)), weights_of(model)
     if str(model) and weights.is_file() and path.suffix != ".zip":
         return weights
     runs = sorted(path.glob(f"repeat_*/**/{_WEIGHTS}")) if str(model) else []
