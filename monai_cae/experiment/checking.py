@@ -16,7 +16,7 @@ from monai_cae.training.stages.workflow import executed_config, find_mistake
 
 # Per stage: items that are evaluated, and what is set so that none of them reads an image or needs a trained network.
 _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
-    "pretrain": (["@resuming", "@train#inferer", "@train#optimizer", "@figures"], {}),
+    "pretrain": (["@resuming", "@loss", "@train#inferer", "@train#optimizer", "@figures"], {}),
     "train": (
         [
             "@resuming",
