@@ -262,7 +262,10 @@ def test_a_figure_of_ones_own_and_one_with_a_mistake(through, tracking_uri, capf
     assert capfd.readouterr().err.count(line) == 1
     results = json.loads((made / "results_evaluate.json").read_text())
     client = MlflowClient(tracking_uri)
-    assert {Path(one.path).name for one in client.list_artifacts(results["run_id"], "figures")} == drawn
+    assert {Path(one.path).name for one in client.list_artifacts(results["run_id"], "figures")} == {
+        *drawn,
+        "evaluate_explanations_tests.csv",
+    }
     assert client.get_run(results["run_id"]).info.status == "FINISHED"
     assert len(predicted) == 12
 

@@ -43,7 +43,12 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
             "@prediction_table",
             "$monai_cae.evaluation.similarity.require_windows(@extraction.sizes(@image_size))",
         ],
-        {"dataset#share": 0, "validation#dataset#share": 0, "autoencoder": "$@autoencoder_def"},
+        {
+            "network": "$@network_def",
+            "autoencoder": "$@autoencoder_def",  # a figure may look into them
+            "dataset#share": 0,
+            "validation#dataset#share": 0,
+        },
     ),
     BASELINES: (
         ["$monai_cae.training.check_models(@models, @only, @sets.training + @sets.validation, @target)"],
