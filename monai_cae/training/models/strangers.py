@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from monai_cae.data import Extraction
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import BRAIN_THRESHOLD, image_figures
 from monai_cae.files import sha256_of
@@ -131,6 +130,13 @@ class Shown:
     made: np.ndarray
 
 
+class Pictured(Protocol):
+    """Makes pictures to draw, as `monai_cae.data.Extraction` does."""
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """Of an image, shape `(channels, H, W)` or `(channels, X, Y, Z)`."""
+
+
 class Strangers:
     """Dictionary transform behind a prediction: how unlike the training's the image is that it was made from.
 
@@ -153,7 +159,7 @@ class Strangers:
         self,
         autoencoder: nn.Module,
         checkpoint: str,
-        extraction: Extraction,
+        extraction: Pictured,
         limit: float = 95,
         device: str | torch.device = "cpu",
     ) -> None:
