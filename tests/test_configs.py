@@ -48,8 +48,9 @@ def test_the_experiment_hands_on_the_settings_that_stages_share() -> None:
     assert shared == {name: _handed_on(name, name in parts) for name in shared}
     assert {"dataset_dir", "cohort", "axes", "channels", "threads", "augment", "max_epochs", "device"} <= {*shared}
     assert {*shared} & {"seed", "output_dir", "checkpoint", "learning_rate"} == set()
-    # the stages make a torch.device of the one, and the other is the classifier's
-    defaults = {name: experiment[name] for name in shared if name not in ("device", "votes")}
+    # the stages make a torch.device of the first, and the others are the classifier's and the evaluation's
+    defaults = {name: experiment[name] for name in shared if name not in ("device", "votes", "unlike_limit")}
+    assert experiment["unlike_limit"] == yaml.safe_load(MADE["evaluate.json"])["unlike_limit"]
     assert pretrain["target"].pop("_desc_")
     assert defaults == {name: pretrain[name] for name in defaults}
     assert experiment["votes"] == yaml.safe_load(MADE["train.json"])["votes"] and "votes" not in pretrain
