@@ -62,7 +62,7 @@ def test_every_config_is_run_by_a_test():
         "experiment.yaml",
         "external.yaml",  # by tests/test_external.py
         "with_phantom.yaml",
-        "with_best.yaml",  # by tests/experiment/test_protocol.py, as the next three
+        "with_selection.yaml",  # by tests/experiment/test_protocol.py, as the next three
         "with_paper.yaml",
         "with_baselines.yaml",
         "with_learning_curve.yaml",

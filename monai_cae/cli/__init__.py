@@ -136,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", runs.run, "the experiment: pretrain, train and evaluate on several splits, and compare")
     run.add_argument("data", type=Path, help=LAYOUTS)
     run.add_argument("out", type=Path, help="folder for all output")
-    run.add_argument("--with", dest="overlays", default="", metavar="NAMES", help="overlays, such as best,baselines")
+    run.add_argument(
+        "--with", dest="overlays", default="", metavar="NAMES", help="overlays, such as selection,baselines"
+    )
     run.set_defaults(settings=[])
     run.epilog = "Settings of the config can follow, such as --repeats 2 --cohort#task ad: see `monai-cae settings`."
 

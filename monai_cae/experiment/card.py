@@ -27,6 +27,7 @@ from monai_cae.experiment.wording import (
     number_difference,
     p_value,
     readable,
+    rounding,
     telling,
     with_interval,
 )
@@ -250,7 +251,9 @@ def experiment_card(summary: Mapping[str, Any], results: Results, output: Path) 
         disclaimer=DISCLAIMER,
         flow=flow(facts),
         labels=labels,
+        LABELS=labels,
         calibration=CALIBRATION,
+        **rounding(results.target),
         told=telling(results.target),
         scores=results.scores,
         NETWORK=NETWORK,

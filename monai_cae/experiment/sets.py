@@ -15,6 +15,8 @@ from monai_cae.data.splits.datalists import SETS, read_content, write_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import check_steps, evaluate
 from monai_cae.experiment.plan import STAGES, Part, Plan
+from monai_cae.experiment.selecting import inner_datalists
+from monai_cae.targets import Target
 
 _FOLD = re.compile(r"fold_(\d+)")
 
@@ -55,13 +57,14 @@ def _refuse_tested_twice(lists: Sequence[Path]) -> None:
                 )
 
 
-def check_parts(plan: Plan, parts: Sequence[Part], overwrite: bool) -> dict[Path, Mapping[str, Any]]:
+def check_parts(plan: Plan, parts: Sequence[Part], overwrite: bool, target: Target) -> dict[Path, Mapping[str, Any]]:
     """Make or read the sets of every part, audit them, and check the settings of every step; nothing is written.
 
     Args:
         plan: of the experiment.
         parts: all of them.
         overwrite: datalists of an earlier experiment do not count.
+        target: what is predicted.
 
     Returns:
         The datalists that are to be written, by their path.
@@ -82,6 +85,7 @@ def check_parts(plan: Plan, parts: Sequence[Part], overwrite: bool) -> dict[Path
             content = _copied(given, place, overwrite) if given else sets.unwritten
             if content:
                 unwritten[place] = content
+            unwritten |= inner_datalists(plan, part, content or read_content(place), target)
             if part is parts[0]:
                 _print_left_out(audit)
                 write_content(first, content or read_content(place))

@@ -95,7 +95,8 @@ def read_run(output_dir: str | Path) -> Run:
     results = _read(folder, "results_evaluate.json", "evaluate", "synthetic", "leaks")
     split = folder.resolve().parents[1] if folder.resolve().parent.name == "variants" else folder
     datalist = _read(split, "datalist.json", "evaluate", *SETS)
-    found = {stage: _of_variant(folder, split, Path(f"config_{stage}.json")) for stage in ("pretrain", "train")}
+    homes = {"pretrain": _pretrained_in(folder, split, results), "train": folder}
+    found = {stage: _of_variant(home, split, Path(f"config_{stage}.json")) for stage, home in homes.items()}
     stages = {stage: file.parent for stage, file in found.items() if file.is_file()} | {"evaluate": folder}
     checkpoints = _evaluated(folder, split, results)
     positive, negative = recorded_rules({**(datalist.get("made_from") or {}), **(datalist.get("recipe") or {})})
@@ -135,10 +136,19 @@ def _of_variant(folder: Path, split: Path, name: Path) -> Path:
     return folder / name if (folder / name).is_file() else split / name
 
 
+def _pretrained_in(folder: Path, split: Path, results: Mapping[str, Any]) -> Path:
+    """Where the autoencoder lies that was evaluated: the run's own folder, its split's, or another variant's."""
+    wanted = results.get("weights", {}).get(SETTING["autoencoder"])
+    places = [place / CHECKPOINTS["autoencoder"] for place in (folder, split, *sorted(split.glob("variants/*")))]
+    found = (path for path in places if path.is_file() and sha256_of(path) == wanted)
+    return next((path.parents[1] for path in found), folder)
+
+
 def _evaluated(folder: Path, split: Path, results: Mapping[str, Any]) -> dict[Path, Path]:
     found = {}
     for network, relative in CHECKPOINTS.items():
-        path = _of_variant(folder, split, relative)
+        home = _pretrained_in(folder, split, results) if network == "autoencoder" else folder
+        path = _of_variant(home, split, relative)
         if not path.is_file():
             raise MonaiCaeError(f"no {path}: copy the {network}'s weights there and run evaluate.json again")
         if results.get("weights", {}).get(SETTING[network]) != sha256_of(path):

@@ -137,8 +137,8 @@ def report_test(
     run: TrackedRun,
     table: PredictionTable,
     samples: SampleTable,
-    reconstruction: Engine,
-    codecs: Callable[[], pd.DataFrame],
+    reconstruction: Engine | None,
+    codecs: Callable[[], pd.DataFrame] | None,
     network: nn.Module,
     dataset: Dataset,
     inferer: Infer,
@@ -153,8 +153,8 @@ def report_test(
         run: open; gets metrics, figures and the predictions.
         table: has collected the classifier's predictions, with the column `label`.
         samples: has collected the votes of their samples, if these vote.
-        reconstruction: evaluator of the autoencoder, has run; its metrics are named `test_*`.
-        codecs: gives the table of `compare_codecs`, which is written as reconstruction.csv.
+        reconstruction: evaluator of the autoencoder, has run; its metrics are named `test_*`. None leaves them out.
+        codecs: gives the table of `compare_codecs`, which is written as reconstruction.csv; None for no table.
         network, dataset, inferer: the classifier, the test images, and what calls it.
         extraction: see `report_classifier`.
         figures: see `draw`.
@@ -176,17 +176,19 @@ def report_test(
         raise MonaiCaeError(
             f"{type(target).__name__}.scores gives no {min(missing)}, which it names: correct the class"
         )
-    coded = codecs()
-    similar = {f"test_{name}": float(coded.loc[AUTOENCODER, name]) for name in ("ssim", "ssim_brain")}
-    metrics = {**reconstruction.state.metrics, **similar, **{f"test_{name}": value for name, value in scores.items()}}
+    metrics: dict[str, Any] = dict(reconstruction.state.metrics) if reconstruction else {}
+    coded = codecs() if codecs else pd.DataFrame()
+    if not coded.empty:
+        metrics |= {f"test_{name}": float(coded.loc[AUTOENCODER, name]) for name in ("ssim", "ssim_brain")}
+        with replacing(Path(output_dir, "reconstruction.csv")) as temporary:
+            coded.to_csv(temporary, float_format="%.5g")
+        run.log_file(Path(output_dir, "reconstruction.csv"))
+    metrics |= {f"test_{name}": value for name, value in scores.items()}
     metrics |= {"threshold": table.threshold} if target.binary else {}
     run.log_metrics(metrics)
     for path in (table.path, samples.path):
         if path.is_file():
             run.log_file(path)
-    with replacing(Path(output_dir, "reconstruction.csv")) as temporary:
-        coded.to_csv(temporary, float_format="%.5g")
-    run.log_file(Path(output_dir, "reconstruction.csv"))
     votes = samples.frame()
     places = None if votes.empty else places_in(extraction, dataset)
     if places is not None:
