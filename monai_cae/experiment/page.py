@@ -75,7 +75,7 @@ def experiment_page(
         version=__version__,
         headline=[(target.score_names[name], facts.score(name)) for name in _shown(results)],
         flow=flow(facts),
-        methods=_methods(results, scored),
+        methods=_methods(results),
         shown=target.headline[:2],
         curves=[one for name, one in drawn.items() if name not in _LATER],
         code_sizes=drawn["code_sizes"],
@@ -149,8 +149,8 @@ def _shown(results: Results) -> Sequence[str]:
     return binary if results.target.binary else results.target.headline
 
 
-def _methods(results: Results, scored: bool) -> list[dict[str, Any]]:
-    """Each method's first scores, each with a bar on a scale that all share, and the p values against the network."""
+def _methods(results: Results) -> list[dict[str, Any]]:
+    """Each method's first scores, each with a bar on a scale that all methods share."""
     shown = results.target.headline[:2]
     chance = {"accuracy": 0.5, "auc": 0.5} if results.target.binary else {"r2": 0.0}
     scales = {name: _scale(results.scores.xs(name, level="score"), chance.get(name)) for name in shown}
@@ -158,13 +158,8 @@ def _methods(results: Results, scored: bool) -> list[dict[str, Any]]:
     for method in results.methods:
         scores = results.scores.loc[method]
         bars = {name: _bar(scores.loc[name], scales[name], chance.get(name)) for name in shown}
-        tests = results.comparisons.loc[method] if scored and method in _compared(results) else None
-        found.append({"name": method, "scores": scores, "bars": bars, "tests": tests})
+        found.append({"name": method, "scores": scores, "bars": bars})
     return found
-
-
-def _compared(results: Results) -> Iterable[str]:
-    return () if results.comparisons.empty else results.comparisons.index.unique(0)
 
 
 def _subgroups(results: Results) -> list[dict[str, Any]]:
@@ -175,10 +170,8 @@ def _subgroups(results: Results) -> list[dict[str, Any]]:
 
 
 def _scale(scores: pd.DataFrame, reference: float | None) -> tuple[float, float]:
-    values = [
-        *scores[["mean", "low", "high"]].to_numpy(dtype=float).ravel(),
-        np.nan if reference is None else reference,
-    ]
+    values = scores[["mean", "low", "high"]].to_numpy(dtype=float).ravel().tolist()
+    values += [] if reference is None else [reference]
     finite = [value for value in values if np.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     return (low, high) if high > low else (low - 0.5, high + 0.5)

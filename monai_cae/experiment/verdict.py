@@ -11,6 +11,8 @@ from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import difference_with_interval, number_difference, p_value, readable, telling
 
+_SCORE = {True: "auc", False: "r2"}  # of patients and controls, of a number
+
 
 class Verdict(NamedTuple):
     """What is said first.
@@ -40,11 +42,15 @@ def verdict(summary: Mapping[str, Any], results: Results) -> Verdict:
         score = target.headline[0]
         told = telling(target)(results.scores.loc[(NETWORK, score)])
         return Verdict("open", f"{target.score_names[score]} {told}", [])
-    state, said = _against_chance(results)
+    state, compared = _against_chance(results)
+    row = results.scores.loc[(NETWORK, _SCORE[target.binary])]
+    score = f"{target.score_names[_SCORE[target.binary]]} {telling(target)(row)}"
     if "results" not in summary:  # one network alone, on another cohort
-        return Verdict(state, said, [])
+        return Verdict(state, f"{compared}: {score}", [])
     rival, further = _against_simpler(results, summary["results"][0]["baselines"])
-    return Verdict("open" if rival == "worse" and state == "good" else state, said, further)
+    if state == "good" and rival:
+        return Verdict("open", f"{compared}, but {rival}: {score}", further)
+    return Verdict(state, f"{compared}: {score}", further)
 
 
 def _leaks(count: int) -> str:
@@ -53,24 +59,21 @@ def _leaks(count: int) -> str:
 
 def _against_chance(results: Results) -> tuple[Literal["good", "open", "bad"], str]:
     """By the interval of a score whose value for a method that knows nothing is known."""
-    target = results.target
-    name, chance = ("auc", 0.5) if target.binary else ("r2", 0.0)
-    row = results.scores.loc[(NETWORK, name)]
-    told = f"{target.score_names[name]} {telling(target)(row)}"
-    nothing = "chance" if target.binary else "the mean of all subjects"
-    if not math.isfinite(row["mean"]):
-        return "open", f"Undecided: {told}"
+    binary = results.target.binary
+    chance, nothing = (0.5, "chance") if binary else (0.0, "the mean of all subjects")
+    row = results.scores.loc[(NETWORK, _SCORE[binary])]
     if not math.isfinite(row["low"]):
-        return "open", f"{told}: too few subjects for an interval"
+        return "open", "Undecided, without an interval"
     if row["low"] > chance:
-        return "good", f"Better than {nothing}: {told}"
-    if row["high"] < chance:
-        return "bad", f"Worse than {nothing}: {told}"
-    return "open", f"Not shown to be better than {nothing}: {told}"
+        return "good", f"Better than {nothing}"
+    return (
+        ("bad", f"Worse than {nothing}") if row["high"] < chance else ("open", f"Not shown to be better than {nothing}")
+    )
 
 
 def _against_simpler(results: Results, simpler: list[str]) -> tuple[str, list[str]]:
-    """Against the best baseline; "worse" only where the interval of the difference says so."""
+    """Against the best baseline: "" where the network is better than it, or there is none; otherwise what it is. And a
+    sentence with the numbers."""
     target = results.target
     known = [] if results.comparisons.empty else [name for name in simpler if name in results.comparisons.index]
     if not known:
@@ -81,12 +84,17 @@ def _against_simpler(results: Results, simpler: list[str]) -> tuple[str, list[st
     row = results.comparisons.loc[(best, score)]
     told = (difference_with_interval if target.binary else number_difference)(row)
     low, high = sorted((sign * row["low"], sign * row["high"]))
-    found = "better" if low > 0 else "worse" if high < 0 else "no difference is shown"
+    rival = (
+        ""
+        if low > 0
+        else f"worse than {readable(best)}"
+        if high < 0
+        else f"not shown to be better than {readable(best)}"
+    )
     tested = row["p_corrected_t"] if math.isfinite(row["p_corrected_t"]) else row["p_paired"]
     among = f"the best of {len(known)} simpler methods" if len(known) > 1 else "the simpler method"
     of_best = telling(target)(results.scores.loc[(best, score)])
-    sentence = (
+    return rival, [
         f"Against {readable(best)}, {among} ({target.score_names[score]} {of_best}): difference {told}, "
-        f"p {p_value(tested)}; {found if found.startswith('no') else f'the network is {found}'}."
-    )
-    return found, [sentence]
+        f"p {p_value(tested)}."
+    ]
