@@ -1,4 +1,4 @@
-"""The report of an experiment: on the terminal, as a Markdown page, in MLflow."""
+"""The report of an experiment: on the terminal, as pages, in MLflow."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.card import experiment_card, write_card
 from monai_cae.experiment.earlier import TABLES
 from monai_cae.experiment.figures import drawings
+from monai_cae.experiment.misjudged import write_errors
+from monai_cae.experiment.page import PAGE, experiment_page
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import (
@@ -62,7 +64,7 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
     lines = [
         "",
         f"  time               {duration(summary['seconds'])}",
-        f"  page               {output / 'results.md'}",
+        f"  page               {output / PAGE}, {output / 'results.md'}",
         f"  figures            {output / 'figures'}, {parts}/figures",
         f"  checkpoints        {parts}/models",
         f"  every prediction   {output / 'predictions.csv'}",
@@ -105,10 +107,12 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         tracked: the experiment's run, open.
         summary: as in summary.json.
         results: the tables.
-        output: the experiment's folder; results.md, model_card.md and the folder `figures` are written there.
+        output: the experiment's folder; results.md, report.html, model_card.md, errors.csv and the folder `figures` are
+            written there.
     """
     page = results_page(summary, results)
     write_text(output / "results.md", page)
+    errors = write_errors(results, output)
     head = page[: page.index("## All scores")]  # MLflow cuts a description after 8,000 characters
     tracked.describe(
         f"{_spaced(head)}All scores: results.md.",
@@ -131,10 +135,13 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
     for path in (output / name for name in ("summary.json", "results.md", *(f"{table}.csv" for table in TABLES))):
         if path.is_file():
             tracked.log_file(path)
-    for name, figure in drawings(summary, results).items():
+    drawn = drawings(summary, results)
+    for name, figure in drawn.items():
         path = output / "figures" / f"{name}.png"
         save_figure(figure, path)
         tracked.log_file(path, "figures")
+    write_text(output / PAGE, experiment_page(summary, results, output, drawn, errors))
+    tracked.log_file(output / PAGE)
     if results.target.binary or results.target.number:
         tracked.log_file(write_card(output / "model_card.md", experiment_card(summary, results, output)))
 

@@ -45,6 +45,7 @@ from monai_cae.training.models.strangers import Strangers
 from monai_cae.training.results import figures
 from monai_cae.training.results.caveats import checkpoint_caveats
 from monai_cae.training.results.figures import Outcome
+from monai_cae.training.results.pictures import KeptPictures
 from monai_cae.training.results.predictions import PredictionProgress, PredictionTable, print_predictions
 from monai_cae.training.results.reports import compare_codecs, report_autoencoder, report_classifier, report_test
 from monai_cae.training.results.samples import SampleTable
@@ -74,6 +75,7 @@ __all__ = [
     "ImageCache",
     "ImageMetric",
     "InnerFolds",
+    "KeptPictures",
     "LayerwiseLearning",
     "LearningRateSchedule",
     "LinearProbe",

@@ -16,6 +16,7 @@ _OF = {
         "predictions.csv",
         "samples.csv",
         "sample_places.npz",
+        "pictures.npz",
         "predictions_validation.csv",
         "reconstruction.csv",
     ),
