@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from monai_cae.evaluation import figures, image_figures
+from monai_cae.evaluation.image_figures import Pictures
 from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.pooled import mean_of_scans
 from monai_cae.evaluation.sample_figures import sample_bars, vote_map
@@ -29,16 +30,6 @@ from monai_cae.training.results.samples import Places, sample_scores
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
 MOST_VALUES = 2**26  # of images that are compared in memory, 256 MiB: 2,166 slices of 176 x 176, 83 volumes at 2 mm
 Infer = Callable[[torch.Tensor, nn.Module], Any]
-
-
-class Pictures(Protocol):
-    """Makes pictures to draw, 2D, as `monai_cae.data.Extraction` does."""
-
-    def picture(self, image: np.ndarray) -> np.ndarray:
-        """Of an image, shape `(channels, H, W)` or `(channels, X, Y, Z)`."""
-
-    def flat(self, channel: np.ndarray) -> np.ndarray:
-        """Of one channel of it, or of what a layer makes of it."""
 
 
 @dataclass(frozen=True)
