@@ -63,7 +63,7 @@ class PairedEncoder(nn.Module):
         if self.errors:
             both = [error.clamp(min=_SMALLEST).log() for error in self.squares(image, *self.reconstructed(image))]
             return as_code(torch.stack(both, dim=2).flatten(1), image.ndim)
-        codes = [self.controls.encoder(image), self.patients.encoder(image)]
+        codes = [self.controls.encoder(image), self.patients.encoder(image)]  # type: ignore[operator]  # modules
         return torch.cat([code.unflatten(1, [self.samples, -1]) for code in codes], dim=2).flatten(1, 2)
 
     def reconstructed(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
