@@ -62,10 +62,11 @@ def test_every_config_is_run_by_a_test():
         "experiment.yaml",
         "external.yaml",  # by tests/test_external.py
         "with_phantom.yaml",
-        "with_best.yaml",  # by tests/experiment/test_protocol.py, as the next three
+        "with_selection.yaml",  # by tests/experiment/test_protocol.py, as the next three
         "with_paper.yaml",
         "with_baselines.yaml",
         "with_learning_curve.yaml",
+        "with_code_sizes.yaml",
         "with_networks.yaml",  # by tests/test_networks_overlay.py
         "with_denoising.yaml",  # by tests/test_autoencoder_overlays.py, as the next nine
         "with_joint.yaml",
@@ -84,11 +85,28 @@ def test_every_config_is_run_by_a_test():
         "with_planes.yaml",
         "with_patches.yaml",
         "with_number.yaml",  # by tests/experiment/test_numbers_as_targets.py
+        "drift.yaml",  # by tests/test_strangers.py
         "latent.yaml",  # by tests/test_latent.py
+        "with_transfer.yaml",  # by tests/test_transfer.py, as the next
+        "with_foreign_encoder.yaml",
     }
     made_from = CONFIGS / "src"  # compared in tests/test_configs.py
     found = {p.name for p in CONFIGS.rglob("*") if p.suffix in (".json", ".yaml") and p.parent != made_from}
     assert found == run_here | {"metadata.json"}
+
+
+def test_autoencoders_of_other_code_sizes_are_beside_the_codecs(run_bundle, discs, tmp_path):
+    files = ["experiment.yaml", "with_code_sizes.yaml"]
+    settings = {"image_size": 16, "max_epochs": 1, "repeats": 1, "channels": [4, 8, 16]}
+    run_bundle(files, dataset_dir=discs, output_dir=tmp_path / "out", **settings)
+    rows = predictions(tmp_path / "out" / "reconstruction.csv")
+    names = ["autoencoder", *(f"autoencoder, code of {size}" for size in (32, 8, 2)), "mean image"]
+    assert [row["reconstruction"] for row in rows[:5]] == names
+    assert [float(row["code_size"]) for row in rows[:4]] == [channels * 4 * 4 for channels in (16, 32, 8, 2)]
+    smallest = predictions(tmp_path / "out" / "repeat_1" / "variants" / "code_of_2" / "reconstruction.csv")[0]
+    assert float(rows[3]["psnr"]) == pytest.approx(float(smallest["psnr"]), rel=1e-4)
+    assert "| autoencoder, code of 2 | 32 | 0.125 |" in (tmp_path / "out" / "results.md").read_text()
+    assert (tmp_path / "out" / "figures" / "code_sizes.png").is_file()
 
 
 def test_summary_is_mean_and_sd_of_the_repeats(experiment):
@@ -200,12 +218,16 @@ def test_runs_hold_what_reproduces_them(experiment):
     assert config["seed"] == 8 and config["image_size"] == 16
 
 
+EXPLAINED = {"evaluate_explanations.png", "evaluate_explanations_groups.png", "evaluate_explanations_tests.csv"}
+EXPLAINED |= {"evaluate_decoder.png"}
+
+
 @pytest.mark.parametrize(
     ("stage", "figures"),
     [
         ("pretrain", {"pretrain_reconstructions.png", "pretrain_feature_maps.png", "pretrain_training_curves.png"}),
         ("train", {"train_training_curves.png"}),
-        ("evaluate", {"evaluate_roc.png", "evaluate_confusion_matrix.png"}),
+        ("evaluate", {"evaluate_roc.png", "evaluate_confusion_matrix.png", *EXPLAINED}),
     ],
 )
 def test_figures_are_in_mlflow_and_on_disk(experiment, stage, figures):

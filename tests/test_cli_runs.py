@@ -77,9 +77,9 @@ def test_run_is_the_experiment(started):
 def test_overlays_are_the_bundles_or_files(started, tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text("repeats: 3\n")
-    files = [EXPERIMENT, str(CONFIGS / "with_best.yaml"), str(mine)]
-    assert started("run", "DATA", "OUT", "--with", f"best, {mine}")[3] == str(files)
-    assert started("run", "DATA", "OUT", "--repeats", 2, "--with", "best")[3] == str(files[:2])
+    files = [EXPERIMENT, str(CONFIGS / "with_selection.yaml"), str(mine)]
+    assert started("run", "DATA", "OUT", "--with", f"selection, {mine}")[3] == str(files)
+    assert started("run", "DATA", "OUT", "--repeats", 2, "--with", "selection")[3] == str(files[:2])
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,7 @@ def test_overlays_are_the_bundles_or_files(started, tmp_path):
         (["--split#test-fraction", "0.4"], ["--split#test_fraction", "0.4"]),
         (["--stages#train#max-epochs", "-1"], ["--stages#train#max_epochs", "-1"]),
         (["--variants#my-net#train#training-share", "0.5"], ["--variants#my-net#train#training_share", "0.5"]),
+        (["--select#candidates#my-net#train#learn", "x"], ["--select#candidates#my-net#train#learn", "x"]),
         (["--cohort#positive", "DX == 'AD' and \"A\" != '$B'"], ["--cohort#positive", "DX == 'AD' and \"A\" != '$B'"]),
         (["--overwrite", "--resume", "true"], ["--overwrite", "--resume", "true"]),
     ],
@@ -104,7 +105,10 @@ def test_settings_in_both_spellings_reach_the_bundle_with_their_values_as_they_a
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--with", "bestt"], "no overlay bestt: give --with a file or one of the bundle's overlays: baselines, best,"),
+        (
+            ["--with", "bestt"],
+            "no overlay bestt: give --with a file or one of the bundle's overlays: baselines, denoising,",
+        ),
         (["--with", "broken.yaml"], "broken.yaml is not a YAML or JSON config: "),
         (["--with", "text.yaml"], "text.yaml is not a YAML or JSON config: "),
         (["--with", "other.txt"], "other.txt is not a YAML or JSON config: "),

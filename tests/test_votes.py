@@ -9,8 +9,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from matplotlib.image import imread
 from runs import rows_of, run_to_predictions
 from scipy.special import expit, logit
 from sklearn import metrics
@@ -18,7 +20,9 @@ from tiny import mistake, write_discs
 
 from monai_cae.cli import main
 from monai_cae.experiment.earlier import left_in
+from monai_cae.experiment.record import pool_places
 from monai_cae.sharing import export_network
+from monai_cae.training.results.samples import Places
 from monai_cae.training.stages.earlier import files_of
 
 SMALL = {"channels": [4, 8], "max_epochs": 1, "extraction#slices": 3, "extraction#step": 2}
@@ -191,8 +195,26 @@ def test_patches_have_a_map_and_pseudonyms_where_the_predictions_have_them(run_b
     assert votes.keys() == tested.keys() and not any("OAS1" in subject for subject in tested)
     for subject, probability in tested.items():
         assert len(votes[subject]) == 8 and votes[subject].mean() == pytest.approx(probability, abs=1e-5)
-    assert (run / "figures" / "evaluate_samples.png").is_file()
+    drawn = run / "figures" / "evaluate_samples.png", tmp_path / "out" / "figures" / "samples.png"
+    assert len({imread(path).shape for path in drawn}) == 1  # maps; bars have another
+    assert run / "sample_places.npz" in files_of("evaluate", run)
     assert "OAS1" not in (tmp_path / "out" / "samples.csv").read_text()
+
+
+def test_the_map_of_an_experiment_is_over_the_mean_of_all_test_images(tmp_path):
+    """Three subjects of one fold, one of the other."""
+    boxes = [(slice(0, 2), slice(1, 3), slice(2, 4)), (slice(2, 4), slice(1, 3), slice(2, 4))]
+    for fold, value in ((1, 0.2), (2, 1.0)):
+        folder = tmp_path / f"repeat_1/fold_{fold}/variants/small"
+        folder.mkdir(parents=True)
+        Places(np.full((4, 4, 4), value, np.float32), boxes).write(folder / "sample_places.npz")
+    parts = [{"folder": f"repeat_1/fold_{fold}", "repeat": 1, "fold": fold, "variants": ["small"]} for fold in (1, 2)]
+    samples = pd.DataFrame({"method": "small", "subject": [*"AABBCCDD"], "repeat": 1, "fold": [1] * 6 + [2] * 2})
+    found = pool_places(parts, samples, tmp_path)
+    assert found.boxes == boxes
+    np.testing.assert_allclose(found.volume, np.full((4, 4, 4), 0.4), rtol=1e-6)
+    assert pool_places(parts, samples.assign(method="network"), tmp_path) is None  # no patches
+    assert pool_places(parts, pd.DataFrame(), tmp_path) is None
 
 
 def test_votes_about_a_number_are_averaged(run_bundle, discs, tmp_path):

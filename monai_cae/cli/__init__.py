@@ -136,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", runs.run, "the experiment: pretrain, train and evaluate on several splits, and compare")
     run.add_argument("data", type=Path, help=LAYOUTS)
     run.add_argument("out", type=Path, help="folder for all output")
-    run.add_argument("--with", dest="overlays", default="", metavar="NAMES", help="overlays, such as best,baselines")
+    run.add_argument(
+        "--with", dest="overlays", default="", metavar="NAMES", help="overlays, such as selection,baselines"
+    )
     run.set_defaults(settings=[])
     run.epilog = "Settings of the config can follow, such as --repeats 2 --cohort#task ad: see `monai-cae settings`."
 
@@ -185,6 +187,16 @@ def _parser() -> argparse.ArgumentParser:
     latent.set_defaults(settings=[])
     latent.epilog = "Settings can follow, such as --cohort#table FILE or --places 2: see `monai-cae settings`."
     add_flags(latent, "trust")
+
+    text = "how unlike those that an autoencoder has learned from the scans of a cohort are, over time or sites"
+    drift = command("drift", runs.drift, text)
+    text = "an unpacked package, a run's output folder, or an autoencoder.pt with what it has seen beside it"
+    drift.add_argument("model", type=Path, help=text)
+    drift.add_argument("cohort", type=Path, help=LAYOUTS)
+    drift.add_argument("out", type=Path, nargs="?", default=Path("drift"), help="for tables and page (default: drift)")
+    drift.set_defaults(settings=[])
+    drift.epilog = "Settings can follow, such as --by COLUMN (sites, dates or numbers) or --unlike_limit 99."
+    add_flags(drift, "trust")
 
     settings = command("settings", runs.settings, "what a setting means, its default, and which config reads it")
     settings.add_argument("name", nargs="?", default="", help="of the setting (default: all)")

@@ -44,7 +44,7 @@ def _check_readable(file: Path) -> None:
 
 
 def as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """Options in the bundle's spelling, with underscores, except in values and names of variants.
+    """Options in the bundle's spelling, with underscores, except in values and names of variants and candidates.
 
     Raises:
         MonaiCaeError: a value without a setting, or one of the settings whose values have a place of their own.
@@ -59,7 +59,10 @@ def as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
             continue
         name, equals, value = text[2:].partition("=")
         parts = name.split("#")
-        parts = [p if parts[:i] == ["variants"] else p.replace("-", "_") for i, p in enumerate(parts)]
+        parts = [
+            p if parts[:i] in (["variants"], ["select", "candidates"]) else p.replace("-", "_")
+            for i, p in enumerate(parts)
+        ]
         if parts[0] in taken:
             raise MonaiCaeError(f"{parts[0]} is given without a name, by its position: see --help")
         settings.append(f"--{'#'.join(parts)}{equals}{value}")

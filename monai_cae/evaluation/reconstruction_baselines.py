@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 from scipy.ndimage import zoom
 from sklearn.decomposition import PCA
 
@@ -16,12 +18,31 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.metrics import BRAIN_THRESHOLD, mean_and_sd, psnr, psnr_brain
 from monai_cae.evaluation.similarity import ssim
 
+AUTOENCODER = "autoencoder"  # its row among the codecs
+SHRUNK = {"half size": 2, "quarter size": 4, "eighth size": 8}
+JPEG_QUALITIES = (10, 30, 50, 75, 95)
+
 
 class Reconstruction(NamedTuple):
     """Images rebuilt from a code, shape `(n, H, W)` or `(n, H, W, D)`, and how many numbers the code has."""
 
     images: NDArray[np.float64]
     code_size: int
+
+
+def shrinking_codecs(test: ArrayLike) -> dict[str, Reconstruction]:
+    """What needs no training images: see `shrunk`, and of slices `jpeg` in several qualities.
+
+    Args:
+        test: Images of shape `(n, H, W)` or `(n, H, W, D)`, scaled to [0, 1].
+
+    Raises:
+        MonaiCaeError: If there is no image.
+    """
+    smaller = {name: shrunk(test, factor) for name, factor in SHRUNK.items()}
+    if np.ndim(test) != 3:
+        return smaller
+    return smaller | {f"JPEG, quality {quality}": jpeg(test, quality) for quality in JPEG_QUALITIES}
 
 
 def trivial_codecs(train: ArrayLike, test: ArrayLike, components: int = 128) -> dict[str, Reconstruction]:
@@ -33,8 +54,8 @@ def trivial_codecs(train: ArrayLike, test: ArrayLike, components: int = 128) -> 
         components: Most principal components to keep; there are at most m - 1.
 
     Returns:
-        `mean image` of the training set, `PCA-128` (or as many as there are) fitted on the training set, and
-        `half size`, see `mean_image`, `principal_components` and `half_size`.
+        `mean image` of the training set, `PCA-128` (or as many as there are) fitted on the training set, and those of
+        `shrinking_codecs`.
 
     Raises:
         MonaiCaeError: For fewer than two training images, sizes that differ, or no component.
@@ -43,7 +64,7 @@ def trivial_codecs(train: ArrayLike, test: ArrayLike, components: int = 128) -> 
     return {
         "mean image": mean_image(train, test),
         f"PCA-{by_components.code_size}": by_components,
-        "half size": half_size(test),
+        **shrinking_codecs(test),
     }
 
 
@@ -85,23 +106,48 @@ def principal_components(train: ArrayLike, test: ArrayLike, components: int = 12
     return Reconstruction(np.clip(outputs, 0, 1).reshape(images.shape), kept)
 
 
-def half_size(test: ArrayLike) -> Reconstruction:
-    """Halve each side of the test images by averaging 2 x 2 (x 2) pixels, and enlarge them again linearly.
+def shrunk(test: ArrayLike, factor: int) -> Reconstruction:
+    """Shrink each side of the test images by averaging blocks of pixels, and enlarge them again linearly.
 
     Args:
-        test: Images of shape `(n, H, W)` or `(n, H, W, D)`; an odd side is lengthened by its last pixels.
+        test: Images of shape `(n, H, W)` or `(n, H, W, D)`; sides that it does not divide are lengthened by their last
+            pixels.
+        factor: Pixels of a block's side.
 
     Raises:
         MonaiCaeError: If there is no image.
     """
     images, _ = _checked(test, test)
     sizes = images.shape[1:]
-    even = np.pad(images, [(0, 0), *((0, size % 2) for size in sizes)], mode="edge")
-    halves = [part for size in even.shape[1:] for part in (size // 2, 2)]
-    small = even.reshape(len(images), *halves).mean(axis=tuple(range(2, 2 * len(sizes) + 1, 2)))
-    large = zoom(small, (1, *[2] * len(sizes)), order=1, mode="nearest", grid_mode=True)
+    even = np.pad(images, [(0, 0), *((0, -size % factor) for size in sizes)], mode="edge")
+    blocks = [part for size in even.shape[1:] for part in (size // factor, factor)]
+    small = even.reshape(len(images), *blocks).mean(axis=tuple(range(2, 2 * len(sizes) + 1, 2)))
+    large = zoom(small, (1, *[factor] * len(sizes)), order=1, mode="nearest", grid_mode=True)
     cropped = large[tuple(map(slice, images.shape))]
     return Reconstruction(np.asarray(cropped), math.prod(small.shape[1:]))
+
+
+def jpeg(test: ArrayLike, quality: int) -> Reconstruction:
+    """Store each test image as a grey JPEG of 8 bits a pixel.
+
+    Args:
+        test: Images of shape `(n, H, W)`, scaled to [0, 1].
+        quality: From 1 to 95, as libjpeg has it.
+
+    Returns:
+        The images, and the mean number of bytes of their files, each counted as a number.
+
+    Raises:
+        MonaiCaeError: If there is no image.
+    """
+    images, _ = _checked(test, test)
+    decoded, sizes = [], []
+    for image in images:
+        file = io.BytesIO()
+        Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)).save(file, "jpeg", quality=quality)
+        sizes.append(file.tell())
+        decoded.append(np.asarray(Image.open(file)) / 255)
+    return Reconstruction(np.stack(decoded), round(float(np.mean(sizes))))
 
 
 def reconstruction_table(

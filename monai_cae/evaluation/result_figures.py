@@ -269,6 +269,32 @@ def forest_plot(
     return figure
 
 
+def code_sizes(reconstruction: pd.DataFrame, note: str = "", about: str = "") -> Figure:
+    """Show the PSNR against the size of the code, of autoencoders and of trivial codecs.
+
+    Args:
+        reconstruction: See `reconstruction_table` of `monai_cae.evaluation.reconstruction_baselines`.
+        note, about: Footer and title.
+    """
+    figure = empty_figure(7.2, 3.9, note, f"Reconstruction by the size of the code\n{about}")
+    axis = figure.subplots()
+    coded = reconstruction[reconstruction["code_size"] > 0]
+    kinds = ("autoencoder", "PCA", "size", "JPEG")
+    for kind, label, colour in zip(kinds, ("autoencoder", "PCA", "fewer pixels", "JPEG"), LINE_COLOURS, strict=False):
+        rows = coded[[kind in name for name in coded.index]].sort_values("code_size")
+        if len(rows):
+            axis.plot(rows["per_pixel"], rows["psnr"], "o-", color=colour, linewidth=1.2, markersize=5, label=label)
+    if "mean image" in reconstruction.index:
+        level = float(reconstruction.loc["mean image", "psnr"])
+        axis.axhline(level, label=f"mean image, {level:.1f} dB", **DASHES)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    tidy(axis, xlabel="Numbers in the code for each pixel (JPEG: bytes)", ylabel="PSNR of the test images, dB")
+    axis.grid(axis="y", color=FAINT, linewidth=0.8)
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.03), borderaxespad=0, **LEGEND)
+    return figure
+
+
 def _dots_with_intervals(
     axis: Axes, x: NDArray[Any], values: NDArray[Any], ends: NDArray[Any], label: str = "", fill: str = BLUE
 ) -> None:

@@ -43,7 +43,7 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
             "@prediction_table",
             "$monai_cae.evaluation.similarity.require_windows(@extraction.sizes(@image_size))",
         ],
-        {"dataset#share": 0, "validation#dataset#share": 0},
+        {"dataset#share": 0, "validation#dataset#share": 0, "autoencoder": "$@autoencoder_def"},
     ),
     BASELINES: (
         ["$monai_cae.training.check_models(@models, @only, @sets.training + @sets.validation, @target)"],
@@ -65,8 +65,11 @@ def check_steps(plan: Plan, part: Part, datalist: Path) -> None:
         MonaiCaeError: naming the variant, the stage and what is wrong.
     """
     for step in plan.steps(part):
+        if step.inner:
+            continue  # a candidate's own step has the same settings
+        what = "candidate" if plan.select and step.method in plan.select.candidates else "variant"
         for stage, settings in step.stages.items():
-            where = f"{stage}: " if step.method in (NETWORK, BASELINES) else f"variant {step.method}, {stage}: "
+            where = f"{stage}: " if step.method in (NETWORK, BASELINES) else f"{what} {step.method}, {stage}: "
             try:
                 _check(plan, step, stage, {**settings, "datalist": str(datalist)})
             except (ValueError, RuntimeError, TypeError, KeyError) as error:
@@ -75,9 +78,9 @@ def check_steps(plan: Plan, part: Part, datalist: Path) -> None:
 
 def _check(plan: Plan, step: Step, stage: str, settings: Mapping[str, Any]) -> None:
     items, changed = _CHECKED[stage]
-    given = str(settings.get("pretrained", "none"))
-    # a checkpoint from elsewhere: it must fit
-    if given != "none" and not Path(given).resolve().is_relative_to(plan.output):
+    if str(settings.get("transfer", "none")) != "none":  # it must fit
+        changed = {name: value for name, value in changed.items() if name != "network"}
+    elif plan.elsewhere(str(settings.get("pretrained", "none"))):
         changed = {name: value for name, value in changed.items() if name != "network"}
         items = [*items, "$monai_cae.networks.load_weights(@autoencoder_def, @pretrained)"]
     evaluate(plan, step, stage, {**settings, **changed, "_checked": items}, "_checked")
@@ -120,9 +123,16 @@ def evaluate(plan: Plan, step: Step, stage: str, settings: Mapping[str, Any], ru
         if mistake is None:
             raise
         names = {*read_json(path), *settings} - set(executed_config())
-        where = "stages" if step.method in (NETWORK, BASELINES) else f"variants#{step.method}"
-        raise MonaiCaeError(_as_given(str(mistake), names, f"{where}#{stage}")) from error
+        raise MonaiCaeError(_as_given(str(mistake), names, f"{_place(plan, step)}#{stage}")) from error
     return list(outcome)
+
+
+def _place(plan: Plan, step: Step) -> str:
+    """Where the settings of a step's method are given."""
+    method = step.method.rpartition("/")[2] if step.inner else step.method
+    if method in (NETWORK, BASELINES):
+        return "stages"
+    return f"select#candidates#{method}" if plan.select and method in plan.select.candidates else f"variants#{method}"
 
 
 def _as_given(message: str, names: Collection[str], where: str) -> str:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.plan import BASELINES, STAGES
 from monai_cae.training.stages.earlier import files_of, refuse
 
-TABLES = ("predictions", "samples", "scores", "sample_scores", "comparisons", "subgroups", "reconstruction")
+TABLES = (
+    "predictions", "samples", "scores", "sample_scores", "comparisons", "subgroups", "reconstruction", "selection",
+)  # fmt: skip
 FIGURES = ("roc", "calibration", "methods", "auc_by_cdr", "learning_curve", "repeats", "own_test", "samples")
 _TOLD = (
     "summary.json", "results.md", "model_card.md", *(f"{name}.csv" for name in TABLES),
     *(f"figures/{name}.png" for name in FIGURES),
 )  # fmt: skip
 _SHARED = ("datalist.json", "audit.json", "audit.html", ".lock")  # of a part's stages; without results they are none
-_PART = re.compile(r"(repeat_\d+)(/fold_\d+)?(/variants/[\w-]+)?")
+_PART = re.compile(r"(repeat_\d+)(/fold_\d+)?(/inner_\d+)?(/variants/[\w-]+)?")
 
 
 def told_in(output: Path) -> list[Path]:
@@ -51,7 +54,7 @@ def refuse_earlier(output: Path, resume: bool, overwrite: bool) -> None:
 
 
 def _parts(output: Path) -> Iterator[Path]:
-    for pattern in ("repeat_*", "repeat_*/fold_*", "repeat_*/variants/*", "repeat_*/fold_*/variants/*"):
-        for folder in sorted(output.glob(pattern)):
+    for parts, inner, variants in product(("repeat_*", "repeat_*/fold_*"), ("", "/inner_*"), ("", "/variants/*")):
+        for folder in sorted(output.glob(f"{parts}{inner}{variants}")):
             if folder.is_dir() and _PART.fullmatch(folder.relative_to(output).as_posix()):
                 yield folder

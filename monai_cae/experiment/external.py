@@ -18,11 +18,12 @@ from monai_cae.data.splits.audit import ALIKE, PRETRAINING
 from monai_cae.data.splits.datalists import read_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import result_figures
+from monai_cae.evaluation.reconstruction_baselines import AUTOENCODER
 from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.earlier import told_in
 from monai_cae.experiment.figures import drawings
-from monai_cae.experiment.record import NETWORK, pool, pool_samples
+from monai_cae.experiment.record import NETWORK, pool, pool_places, pool_samples
 from monai_cae.experiment.results import Results, samples_scored, subgroups_of
 from monai_cae.experiment.wording import MOST_SAMPLES, columns, markdown, readable, telling, with_interval
 from monai_cae.files import replacing, sha256_of, write_text
@@ -108,6 +109,7 @@ def report_external(
         reconstruction=pd.read_csv(output / "reconstruction.csv", index_col="reconstruction"),
         training_subjects=0,
         sample_scores=samples_scored(samples, target, seed),
+        places=pool_places([part], samples, output),
         shares={},
         caveats=[*data_caveats({"synthetic": synthetic, "leaks": facts["leaks"]}), *caveats],
         summary={},
@@ -262,7 +264,7 @@ def _write(output: Path, results: Results, summary: Mapping[str, Any]) -> None:
 def _beside(results: Results, own: Own, names: Sequence[str]) -> list[list[str]]:
     """Scores of this cohort beside those of the network's own test; the first row is the head."""
     told = telling(results.target)
-    scores, psnr = results.scores.loc[NETWORK], results.reconstruction.loc["autoencoder", "psnr"]
+    scores, psnr = results.scores.loc[NETWORK], results.reconstruction.loc[AUTOENCODER, "psnr"]
     rows = [["", "this cohort", "own test set"]]
     for name in names:
         before = told(own.scores.loc[name]) if name in own.scores.index else "not known"

@@ -21,6 +21,7 @@ def descriptions(plan: Plan) -> dict[str, str]:
     """
     changed = _settings(plan.stages)
     how = f"with {changed}" if changed else "as in the configs"
+    how += ", and in every split what the candidate has that was chosen there" if plan.select else ""
     models = read_json(Path(plan.configs, f"{BASELINES}.json"))["models"] if plan.baselines else {}
     return {
         NETWORK: f"the classifier on the autoencoder's encoder, {how}",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,17 @@ from monai_cae.training.stages.checkpointing import MAY_DIFFER
 STAGES = ("pretrain", "train", "evaluate")
 CLASSIFIER = "classifier"  # settings of both stages that build it
 BASELINES = "baselines"
-_LABELS = ("permute_labels", "training_share")  # of train, and of a pretraining that learns labels
+SELECT = "select"
+_LABELS = {"permute_labels", "training_share"}  # of train, and of a pretraining that learns labels
 _NOT_COMPARED = (*MAY_DIFFER, "output_dir", "datalist", "pretrained", "tracked_run#tags")
+_NOT_EXPLAINED = {"figures#explanations": None, "figures#decoder": None}  # costs as much as some variants
 Settings = dict[str, Any]
+# What another step has told of the same autoencoder and test set, its reconstructions, takes most of an evaluation.
+_NOT_AGAIN: Settings = {
+    "run#0#steps": ["$@validation#evaluator.run", "$@evaluator.run"],
+    "report#reconstruction": None,
+    "report#codecs": None,
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,47 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Among which recipes every part chooses, and how.
+
+    Attributes:
+        candidates: name -> stage -> settings, as of a variant; of equal scores the first wins.
+        inner_folds: parts that the subjects outside the test set are divided into.
+        metric: the target's score of each inner fold, whose mean decides.
+        lower: whether less of it is better.
+    """
+
+    candidates: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    inner_folds: int
+    metric: str
+    lower: bool = False
+
+    def scores(self, results: Mapping[str, Any], candidate: str) -> list[float]:
+        """A candidate's score in each inner fold, nan where it has none.
+
+        Args:
+            results: step -> stage -> results.
+            candidate: its name.
+        """
+        found = (results.get(inner_step(fold, candidate), {}) for fold in range(1, self.inner_folds + 1))
+        values = [one.get(STAGES[2], {}).get(f"test_{self.metric}") for one in found]
+        return [math.nan if value is None else float(value) for value in values]
+
+    def chosen(self, results: Mapping[str, Any]) -> str:
+        """The candidate with the best mean score; one without a score in some fold comes last.
+
+        Args:
+            results: step -> stage -> results; "" where a candidate has not been scored in all inner folds.
+        """
+        folds = range(1, self.inner_folds + 1)
+        if any(inner_step(fold, name) not in results for fold in folds for name in self.candidates):
+            return ""
+        means = {name: math.fsum(self.scores(results, name)) / self.inner_folds for name in self.candidates}
+        sign = 1 if self.lower else -1
+        return min(means, key=lambda name: math.inf if math.isnan(means[name]) else sign * means[name])
+
+
+@dataclass(frozen=True)
 class Step:
     """What is recorded as done, or is not there.
 
@@ -39,11 +89,15 @@ class Step:
         name: in steps.json.
         method: whose it is; "baselines" for all of these together.
         stages: stage -> settings, in the order in which they run.
+        inner: it scores a candidate in an inner fold, and leaves nothing else.
+        chosen_from: of a step whose settings were chosen: among what and how.
     """
 
     name: str
     method: str
     stages: Mapping[str, Settings]
+    inner: bool = False
+    chosen_from: Settings = field(default_factory=dict)
 
     @property
     def compared(self) -> dict[str, Settings]:
@@ -52,6 +106,7 @@ class Step:
             stage: {name: value for name, value in settings.items() if name not in _NOT_COMPARED}
             for stage, settings in self.stages.items()
         }
+        told |= {SELECT: self.chosen_from} if self.chosen_from else {}
         return json.loads(json.dumps(told, default=str))
 
     def refuse_other_settings(self, before: Mapping[str, Mapping[str, Any]], folder: Path) -> None:
@@ -72,7 +127,9 @@ class Plan:
     """What an experiment consists of, as `run_experiment` is given it.
 
     Attributes:
+        variants: with the candidates of a selection first.
         given: the ready datalist of every fold, one for a hold-out; none where the experiment splits.
+        select: how the network's settings are chosen in every part; None where they are given.
     """
 
     configs: str
@@ -83,6 +140,7 @@ class Plan:
     baselines: Sequence[str]
     tracked: Mapping[str, str]
     given: Sequence[Path] = ()
+    select: Selection | None = None
 
     def under(self, run_id: str) -> Plan:
         """The same, with its runs nested under an MLflow run."""
@@ -94,25 +152,68 @@ class Plan:
         return cohort_name(self.shared["dataset_dir"])
 
     @property
-    def shares(self) -> dict[str, float]:
-        """The variants that learn from fewer labelled subjects and are otherwise the network: the learning curve."""
-        only = {name: changed["train"] for name, changed in self.variants.items() if list(changed) == ["train"]}
-        return {
-            name: changed["training_share"] for name, changed in only.items() if list(changed) == ["training_share"]
-        }
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Method -> the variants that learn from fewer labelled subjects and are otherwise it: the learning curves;
+        none where each part's network is another."""
+        if self.select:
+            return {}
+        known = {NETWORK: {}, **{name: _some(changed) for name, changed in self.variants.items()}}
+        found: dict[str, dict[str, float]] = {}
+        for name, changed in self.variants.items():
+            train = dict(changed.get(STAGES[1], {}))
+            share = train.pop("training_share", None)
+            whole = [method for method, settings in known.items() if settings == _some({**changed, STAGES[1]: train})]
+            if share is not None and whole:
+                found.setdefault(whole[0], {})[name] = share
+        return found
+
+    def elsewhere(self, pretrained: str) -> list[Path]:
+        """A checkpoint that is not this experiment's own; none for "none"."""
+        path = Path(pretrained)
+        return [] if pretrained == "none" or path.resolve().is_relative_to(self.output) else [path]
 
     def steps(self, part: Part) -> Iterator[Step]:
-        """The network, the variants and the baselines on one split, in the order in which they run."""
+        """The network, the variants and the baselines on one split, in the order in which they run.
+
+        Before a network that is chosen come the candidates, in each inner fold; its own step says what was chosen once
+        the record has all their scores.
+        """
+        yield Step(STAGES[0], NETWORK, {STAGES[0]: self._settings(part, STAGES[0])})
+        candidates = list(self.select.candidates) if self.select else []
+        for variant in candidates:
+            yield from self._pretraining(part, variant)
+        for inner in range(1, self.select.inner_folds + 1 if self.select else 1):
+            for variant in candidates:
+                name = inner_step(inner, variant)
+                stages = {stage: self._settings(part, stage, variant, inner) for stage in STAGES[1:]}
+                yield Step(name, name, stages, inner=True)
         for variant in ("", *self.variants):
-            method = variant or NETWORK
-            if not variant or STAGES[0] in self._changed(variant):
+            if variant not in candidates:
                 # the longest, so a step of its own: another classifier can be tried on the same autoencoder
-                name = f"{variant}/{STAGES[0]}" if variant else STAGES[0]
-                yield Step(name, method, {STAGES[0]: self._settings(part, STAGES[0], variant)})
-            yield Step(method, method, {stage: self._settings(part, stage, variant) for stage in STAGES[1:]})
+                yield from self._pretraining(part, variant)
+            method = variant or NETWORK
+            stages = {stage: self._settings(part, stage, variant) for stage in STAGES[1:]}
+            among = asdict(self.select) if self.select and not variant else {}
+            yield Step(method, method, stages, chosen_from=among)
         if self.baselines:
             settings = {**self._settings(part, BASELINES), **self._autoencoder, "only": list(self.baselines)}
             yield Step(BASELINES, BASELINES, {BASELINES: settings})
+
+    def _pretraining(self, part: Part, variant: str) -> Iterator[Step]:
+        """A variant's own autoencoder, unless it has none, or an earlier variant has the same."""
+        if variant and self._home(variant) == variant:
+            yield Step(f"{variant}/{STAGES[0]}", variant, {STAGES[0]: self._settings(part, STAGES[0], variant)})
+
+    def _home(self, variant: str) -> str:
+        """Whose autoencoder a variant has: that of the first with its settings for pretrain; "" for the network's."""
+        own = self._changed(variant).get(STAGES[0]) if variant else None
+        same = (name for name in self.variants if self._changed(name).get(STAGES[0]) == own)
+        return "" if own is None else next(same)
+
+    def chosen(self, part: Part) -> str:
+        """The candidate that the part's network is made as; "" before it is known, and without a selection."""
+        done = self.finished(part) if self.select else {}
+        return self.select.chosen({name: step["results"] for name, step in done.items()}) if self.select else ""
 
     def finished(self, part: Part) -> dict[str, Any]:
         """Step -> its settings, results and seconds, as recorded in the part's folder."""
@@ -139,23 +240,57 @@ class Plan:
         labels = {name: value for name, value in changed.get("train", {}).items() if name in learned}
         return {**changed, STAGES[0]: {**labels, **changed.get(STAGES[0], {})}} if labels else changed
 
-    def _settings(self, part: Part, stage: str, variant: str = "") -> Settings:
-        """What overrides the stage's config, of the network itself or of a variant, which lies in its own folder and
-        shares datalist and, unless it changes the pretraining, autoencoder."""
-        changed = self._changed(variant) if variant else {}
-        known = json.loads(Path(self.configs, f"{stage}.json").read_text(encoding="utf-8"))
+    def refuse_labelled_choice(self) -> None:
+        """Refuse candidates of autoencoders that learn labels: those of an inner fold's test subjects would be known.
+
+        Raises:
+            MonaiCaeError: one does.
+        """
+        for given in (self.stages, *(self.select.candidates.values() if self.select else ())):
+            if self.select and given.get(STAGES[0], {}).keys() & _LABELS:
+                raise MonaiCaeError(
+                    "select needs autoencoders that learn without labels, as its inner folds share them: leave out "
+                    "select, or the overlay whose autoencoder learns labels, such as with_joint.yaml"
+                )
+
+    def inner_datalist_of(self, part: Part, inner: int) -> Path:
+        """The file that says who is in which set of an inner fold."""
+        return self._folder(part, inner) / "datalist.json"
+
+    def _folder(self, part: Part, inner: int = 0) -> Path:
         folder = self.output / part.folder
+        return folder / f"inner_{inner}" if inner else folder
+
+    def _settings(self, part: Part, stage: str, variant: str = "", inner: int = 0) -> Settings:
+        """What overrides the stage's config, of the network itself or of a variant, which lies in its own folder and
+        shares datalist and, unless it changes the pretraining, autoencoder. In an inner fold a variant has the
+        part's autoencoders, which learn from no label."""
+        like = variant or (self.chosen(part) if stage in STAGES[1:] else "")
+        changed = self._changed(like) if like else {}
+        known = json.loads(Path(self.configs, f"{stage}.json").read_text(encoding="utf-8"))
+        folder = self._folder(part, inner)
+        place = folder / "variants" / variant if variant else folder
+        home = self._home(like)
+        learned = self._folder(part) / "variants" / home if home else self._folder(part)
         elsewhere: Settings = {"datalist": str(folder / "datalist.json")} if variant else {}
-        if variant and STAGES[0] not in changed:
-            elsewhere["pretrained"] = str(folder / "models" / "autoencoder.pt")
+        own = _of_stage(changed, stage)
+        if learned != place:
+            elsewhere["pretrained"] = str(learned / "models" / "autoencoder.pt")
+            if stage == STAGES[2] and variant and "pretrained" not in own:
+                elsewhere |= _NOT_AGAIN
+        if stage == STAGES[2] and (variant or inner):
+            elsewhere |= _NOT_EXPLAINED
+        split = {**self.shared["split"], "fold": part.fold}
+        if inner and self.select:
+            split |= {"kind": "kfold", "folds": self.select.inner_folds, "fold": inner}
         method = BASELINES if stage == BASELINES else variant or NETWORK
         return {
             **{name: value for name, value in self.shared.items() if name in known},
             **_of_stage(self.stages, stage),
             **elsewhere,
-            **_of_stage(changed, stage),
-            "output_dir": str(folder / "variants" / variant if variant else folder),
-            "split": {**self.shared["split"], "fold": part.fold},
+            **own,
+            "output_dir": str(place),
+            "split": split,
             "seed": part.seed,
             "overwrite": stage
             in (STAGES[2], BASELINES),  # they have nothing to resume: a step ended there is done again
@@ -163,6 +298,11 @@ class Plan:
             "tracked_run#tags": {"method": method, "repeat": str(part.repeat), "fold": str(part.fold)},
             **self.tracked,
         }
+
+
+def inner_step(fold: int, candidate: str) -> str:
+    """The name of the step that scores a candidate in an inner fold."""
+    return f"inner_{fold}/{candidate}"
 
 
 def parts_of(repeats: int, seed: int, split: Mapping[str, Any]) -> list[Part]:
@@ -206,6 +346,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise MonaiCaeError(f"{path} is not what an experiment writes: delete it to do its part again")
     return content
+
+
+def _some(changed: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {stage: settings for stage, settings in changed.items() if settings}
 
 
 def _of_stage(settings: Mapping[str, Mapping[str, Any]], stage: str) -> Settings:

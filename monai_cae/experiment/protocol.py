@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from monai_cae.experiment.plan import BASELINES, CLASSIFIER, STAGES, Part, Plan,
 from monai_cae.experiment.record import NETWORK, pool, pool_samples, read_sets
 from monai_cae.experiment.report import log_results, print_results
 from monai_cae.experiment.results import compute
+from monai_cae.experiment.selecting import report_selection, score_inner, selection_of
 from monai_cae.experiment.sets import check_parts, given_datalists
 from monai_cae.experiment.wording import readable
 from monai_cae.files import only_writer
@@ -42,6 +43,7 @@ def run_experiment(
     target: Target,
     stages: Mapping[str, Mapping[str, Any]],
     variants: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    select: Mapping[str, Any],
     baselines: Sequence[str],
     resume: bool,
     overwrite: bool,
@@ -65,6 +67,8 @@ def run_experiment(
         stages: stage -> settings of that stage alone; those under "classifier" are for train and evaluate.
         variants: name -> stage -> settings that differ; the classifier is trained and tested with them on the same
             splits, from the same autoencoder unless the variant has settings for pretrain.
+        select: candidates for the network's settings, which are variants too, and how each part chooses among them,
+            see `monai_cae.experiment.selecting.selection_of`.
         baselines: models of baselines.json that are fitted on the same splits.
         resume: keep what has been finished in output_dir, and go on with the rest.
         overwrite: remove what an earlier experiment has left in output_dir first.
@@ -79,14 +83,16 @@ def run_experiment(
         MonaiCaeError: a setting that a stage does not have, earlier results that are neither to be kept nor to be
             overwritten, a finished step of other settings, or whatever a stage refuses.
     """
-    _check_types(shared["split"], stages, variants, baselines)
-    _check_names(stages, variants, baselines)
     if not isinstance(target, Target):
         raise MonaiCaeError(
             f"target must be a monai_cae.targets.Target, such as {{_target_: my.Target}}, not {target!r}; "
             "with_number.yaml has one for a column of numbers"
         )
     target.require_scored(baselines=bool(baselines))
+    selection = selection_of(select, target)
+    candidates = selection.candidates if selection else {}
+    _check_types(shared["split"], stages, variants, candidates, baselines)
+    _check_names(stages, variants, candidates, baselines)
     check_asked(resume, overwrite)
     output, given = Path(output_dir).resolve(), given_datalists(datalist)
     if given:
@@ -94,7 +100,9 @@ def run_experiment(
         shared = {**shared, "split": {**shared["split"], **kind}}
     parts = parts_of(repeats, seed, shared["split"])
     where = {"tracking_uri": tracking_uri, "experiment_name": experiment_name, "parent_run_id": "pending"}
-    plan = Plan(configs, output, shared, stages, variants, baselines, where, given)
+    methods = {**candidates, **variants}
+    plan = Plan(configs, output, shared, stages, methods, baselines, where, given, selection)
+    plan.refuse_labelled_choice()
     with only_writer(output), Ending():
         refuse_earlier(output, resume, overwrite)
         if resume:
@@ -138,7 +146,7 @@ def _run_parts(
 ) -> dict[str, Any]:
     output, started = plan.output, time.perf_counter()
     say(_beginning(plan, parts))
-    datalists = check_parts(plan, parts, overwrite)  # bad input ends here, before there is a run
+    datalists = check_parts(plan, parts, overwrite, target)  # bad input ends here, before there is a run
     tracked = TrackedRun(
         tracking_uri=plan.tracked["tracking_uri"],
         experiment_name=plan.tracked["experiment_name"],
@@ -164,7 +172,7 @@ def _run_parts(
         done = {part: plan.finished(part) if resume else {} for part in parts}
         left = [step.name for part in parts for step in plan.steps(part) if step.name not in done[part]]
         with Overall(left).shown() as progress:
-            results = [_run_part(plan, part, done[part], progress) for part in parts]
+            results = [_run_part(plan, part, done[part], target, progress) for part in parts]
         repeats = parts[-1].repeat
         summary = {"repeats": repeats, "folds": len(parts) // repeats, **_summary_of(results)}
         summary["methods"] = descriptions(plan)
@@ -172,6 +180,8 @@ def _run_parts(
         record, seen = pool(results, output, target), _seen_before(tracked, results)
         samples = pool_samples(results, output, target)
         computed = compute(record, samples, results, output, target=target, seed=seed, seen_before=seen)
+        if plan.select:
+            summary["selection"] = report_selection(plan.select, results, computed.scores, output)
         summary |= {**computed.summary, "seconds": time.perf_counter() - started}
         write_json(output / "summary.json", summary)
         log_results(tracked, summary, computed, output)
@@ -181,18 +191,20 @@ def _run_parts(
 
 
 def _beginning(plan: Plan, parts: Sequence[Part]) -> str:
-    steps = [readable(step.name) for step in plan.steps(parts[0])]
+    steps = [readable(step.name) for step in plan.steps(parts[0]) if not step.inner]
     splits = "1 split" if len(parts) == 1 else f"{len(parts)} splits"
+    if plan.select:
+        steps.append(f"{len(plan.select.candidates)} candidates in {plan.select.inner_folds} inner folds")
     return f"experiment: {splits} x {len(steps)} steps ({', '.join(steps)}) into {plan.output}"
 
 
-def _check_types(split: Any, stages: Any, variants: Any, baselines: Any) -> None:
+def _check_types(split: Any, stages: Any, variants: Any, candidates: Mapping[str, Any], baselines: Any) -> None:
     if not isinstance(split, Mapping):
         raise MonaiCaeError(f"split must be settings, such as --split#kind kfold, not {split!r}")
     for name, value in (("stages", stages), ("variants", variants)):
         if not isinstance(value, Mapping) or not all(isinstance(member, Mapping) for member in value.values()):
             raise MonaiCaeError(f"{name} must be settings by name, such as {{train: {{max_epochs: 9}}}}, not {value!r}")
-    for where, given in (("stages", stages), *((f"variants {name}", changed) for name, changed in variants.items())):
+    for where, given in _given(stages, variants, candidates):
         for stage, value in given.items():
             if not isinstance(value, Mapping):
                 raise MonaiCaeError(f"{stage} under {where} must be settings, such as {{max_epochs: 9}}, not {value!r}")
@@ -200,10 +212,20 @@ def _check_types(split: Any, stages: Any, variants: Any, baselines: Any) -> None
         raise MonaiCaeError(f"baselines must be a list of names, such as \"['majority','table']\", not {baselines!r}")
 
 
+def _given(stages: Any, variants: Any, candidates: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Settings by stage, and where they are given."""
+    yield "stages", stages
+    for where, methods in (("variants", variants), ("select#candidates", candidates)):
+        yield from ((f"{where} {name}", changed) for name, changed in methods.items())
+
+
 def _check_names(
-    stages: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]], baselines: Sequence[str]
+    stages: Mapping[str, Any],
+    variants: Mapping[str, Mapping[str, Any]],
+    candidates: Mapping[str, Mapping[str, Any]],
+    baselines: Sequence[str],
 ) -> None:
-    for where, given in (("stages", stages), *((f"variants {name}", changed) for name, changed in variants.items())):
+    for where, given in _given(stages, variants, candidates):
         for stage in given:
             known = (*STAGES, CLASSIFIER, *([BASELINES] if where == "stages" else []))
             if stage not in known:
@@ -212,29 +234,36 @@ def _check_names(
                 raise MonaiCaeError(
                     f"{stage} under {where} has a target: all methods have that of the experiment's top"
                 )
-    taken = [name for name in variants if name in (BASELINES, *STAGES)]
+    named = [*variants, *candidates]
+    taken = [name for name in named if name in (BASELINES, *STAGES)]
     if taken:
         raise MonaiCaeError(f"variant {taken[0]!r} has the name of a stage: give it another name")
-    twice = [name for name in (NETWORK, *variants) if [NETWORK, *variants, *baselines].count(name) > 1]
+    twice = [name for name in (NETWORK, *named) if [NETWORK, *named, *baselines].count(name) > 1]
     if twice:
         raise MonaiCaeError(f"{twice[0]!r} names two methods: give the variant another name")
-    for name in variants:
+    for name in named:
         if not str(name).replace("_", "").replace("-", "").isalnum():
             raise MonaiCaeError(f"variant {name!r} names a folder: use letters, digits, - and _ only")
 
 
-def _run_part(plan: Plan, part: Part, done: dict[str, Any], progress: Overall) -> dict[str, Any]:
+def _run_part(plan: Plan, part: Part, done: dict[str, Any], target: Target, progress: Overall) -> dict[str, Any]:
     """The network, the variants and the baselines on one split; each is a step that is recorded when it is done."""
     name = part.folder.replace("_", " ").replace("/", ", ")
     say(f"{name} (seed {part.seed})")
     by_method: dict[str, dict[str, Any]] = {}
     for step in plan.steps(part):
+        if step.chosen_from:
+            say(f"  {'chosen':<20}{readable(plan.chosen(part))}")
         if step.name in done:
             say(f"  {readable(step.name):<20}done before")
         else:
             progress.start(f"{name}, {readable(step.name)}")
             started = time.perf_counter()
-            results = {stage: evaluate(plan, step, stage, given)[0] for stage, given in step.stages.items()}
+            results = (
+                score_inner(plan, step, target)
+                if step.inner
+                else {stage: evaluate(plan, step, stage, given)[0] for stage, given in step.stages.items()}
+            )
             seconds = time.perf_counter() - started
             done[step.name] = {"settings": step.compared, "results": results, "seconds": seconds}
             write_json(plan.record_of(part), done)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD, mean_of_scans
@@ -14,6 +15,7 @@ from monai_cae.files import replacing
 
 if TYPE_CHECKING:  # whoever compares finished runs needs no PyTorch
     from monai_cae.targets import Target
+    from monai_cae.training.results.samples import Places
 
 NETWORK = "network"
 _ABOUT = ("cdr", "age", "sex")
@@ -82,6 +84,30 @@ def pool_samples(
     with replacing(output / "samples.csv") as temporary:
         record.to_csv(temporary, index=False)
     return record
+
+
+def pool_places(results: Sequence[Mapping[str, Any]], samples: pd.DataFrame, output: Path) -> Places | None:
+    """Where the samples of the first method whose samples vote lie, over the mean of all parts' test images.
+
+    Args:
+        results, output: see `pool`.
+        samples: see `pool_samples`.
+
+    Returns:
+        None where no samples vote, or theirs are no patches of a volume.
+    """
+    from monai_cae.training.results.samples import PLACES, Places
+
+    if samples.empty:
+        return None
+    folder = _place(samples["method"].iloc[0])
+    paths = [output / part["folder"] / folder / PLACES for part in results]
+    if not all(path.is_file() for path in paths):  # none, or parts that an older version has finished
+        return None
+    found = [Places.read(path) for path in paths]
+    tested = samples.groupby(["repeat", "fold"])["subject"].nunique()
+    weights = [tested.loc[(part["repeat"], part["fold"])] for part in results]
+    return Places(np.average([one.volume for one in found], axis=0, weights=weights), found[0].boxes)
 
 
 def read_sets(folder: Path, hash_ids: bool) -> dict[str, list[dict[str, Any]]]:

@@ -20,7 +20,16 @@ from monai_cae.experiment.earlier import TABLES
 from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
-from monai_cae.experiment.wording import MOST_SAMPLES, columns, markdown, p_value, readable, telling, with_interval
+from monai_cae.experiment.wording import (
+    MOST_SAMPLES,
+    columns,
+    markdown,
+    p_value,
+    readable,
+    rounding,
+    telling,
+    with_interval,
+)
 from monai_cae.files import write_text
 from monai_cae.templates import render
 from monai_cae.terminal import duration, say, width
@@ -48,7 +57,7 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
     for label, value in _reconstruction(summary).items():
         print(f"  {label:<19}{value}")
     print("", *_fitting(results, width() or 1000), "", sep="\n")
-    for text in (_explained(results), *(f"! {caveat}" for caveat in results.caveats)):
+    for text in (_explained(results), *_chosen(summary, results), *(f"! {caveat}" for caveat in results.caveats)):
         say(f"  {text}")
     lines = [
         "",
@@ -67,6 +76,20 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         DISCLAIMER,
     ]
     print("\n".join(lines), flush=True)
+
+
+def _chosen(summary: Mapping[str, Any], results: Results) -> list[str]:
+    """In a line each, how often each candidate was chosen, and by how much the best in hindsight looks better."""
+    if not (worth := summary.get("selection")):
+        return []
+    often = sorted(worth["candidates"].items(), key=lambda item: -item[1]["chosen"])
+    metric = results.target.score_names[worth["metric"]]
+    taken = ", ".join(f"{readable(name)} in {one['chosen']}" for name, one in often if one["chosen"])
+    best, score = readable(worth["afterwards"]), f"{metric} {worth['non_nested']:.3f}"
+    return [
+        f"chosen within the training subjects: {taken} of {worth['parts']} splits",
+        f"not nested: {best}, the best on the test sets, has {score}; chosen without them {worth['nested']:.3f}",
+    ]
 
 
 def _fitting(results: Results, width: int) -> list[str]:
@@ -99,6 +122,8 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
     for score in results.target.headline:  # MLflow draws what has one name before the slash side by side
         means = results.scores.xs(score, level="score")["mean"]
         metrics |= {f"{score}/{method}": float(means[method]) for method in results.methods}
+    worth = summary.get("selection", {})
+    metrics |= {f"selection/{name}": worth[name] for name in ("nested", "non_nested", "gain", "optimism") if worth}
     # short names, which MLflow's columns begin with
     metrics |= {score: metrics[f"{score}/{NETWORK}"] for score in results.target.headline}
     metrics["psnr"] = summary["metrics"]["test_psnr"]["mean"]
@@ -140,8 +165,7 @@ def results_page(summary: Mapping[str, Any], results: Results) -> str:
         told=telling(target),
         p_value=p_value,
         permutations=PERMUTATIONS,
-        number=lambda value: format(value, ".3f" if target.binary else ".3g") if math.isfinite(value) else "-",
-        signed=lambda value: "-" if math.isnan(value) else format(value, "+.3f" if target.binary else "+.3g"),
+        **rounding(target),
     )
 
 

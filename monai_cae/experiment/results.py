@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from monai_cae.evaluation import mean_and_sd
 from monai_cae.evaluation.caveats import dead_classifier, out_of_reach, worse_than_mean_image
 from monai_cae.evaluation.numbers import compare_numbers
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
+from monai_cae.evaluation.reconstruction_baselines import AUTOENCODER
 from monai_cae.evaluation.subgroups import subgroup_table
 from monai_cae.evaluation.summary import compare
-from monai_cae.experiment.record import NETWORK
+from monai_cae.experiment.plan import STAGES
+from monai_cae.experiment.record import NETWORK, pool_places
 from monai_cae.experiment.wording import readable
 from monai_cae.files import replacing
 from monai_cae.targets import Target
-from monai_cae.training.results.samples import sample_scores, scores_of
+from monai_cae.training.results.samples import Places, sample_scores, scores_of
 
 ENOUGH_REPEATS = 5  # the paper's; an SD of four is off by a third, one time in three
 
@@ -37,11 +40,12 @@ class Results:
         comparisons: index (against, score), columns of `monai_cae.evaluation.summary.compare`: the network
             against each.
         subgroups: the network's, see `monai_cae.evaluation.subgroups`.
-        reconstruction: autoencoder and trivial codecs, means over the parts.
+        reconstruction: autoencoder, those of variants, and trivial codecs, means over the parts.
         sample_scores: index (method, sample, score): what each sample of an image scores by itself, where they vote;
             see `monai_cae.training.results.samples.sample_scores`.
+        places: see `record.pool_places`.
         training_subjects: mean number over the parts.
-        shares: variant -> share of the training subjects whose labels it learned from, where that is all it changes.
+        shares: of the learning curves, see `Plan.shares`.
         caveats: what a reader has to know before a number is quoted.
         summary: all of it as plain data, for summary.json.
     """
@@ -53,8 +57,9 @@ class Results:
     subgroups: pd.DataFrame
     reconstruction: pd.DataFrame
     sample_scores: pd.DataFrame
+    places: Places | None
     training_subjects: float
-    shares: Mapping[str, float]
+    shares: Mapping[str, Mapping[str, float]]
     caveats: list[str]
     summary: dict[str, Any]
 
@@ -122,6 +127,7 @@ def compute(
         training_subjects=n_train,
         shares=shares,
         caveats=caveats,
+        places=pool_places(results, samples, output),
         summary=_summary(tables, results, caveats),
     )
 
@@ -142,9 +148,24 @@ def subgroups_of(ours: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def _reconstruction(results: Sequence[Mapping[str, Any]], output: Path) -> pd.DataFrame:
-    tables = [pd.read_csv(output / part["folder"] / "reconstruction.csv") for part in results]
+    """The network's autoencoder, those of variants with one of their own for images of as many pixels, and codecs."""
+    tables = [_reconstructed(part, output) for part in results]
     together = pd.concat(tables, ignore_index=True)
     return together.groupby("reconstruction", sort=False).mean()
+
+
+def _reconstructed(part: Mapping[str, Any], output: Path) -> pd.DataFrame:
+    folder = output / part["folder"]
+    table = pd.read_csv(folder / "reconstruction.csv")
+    ours, codecs = (table[(table["reconstruction"] == AUTOENCODER) == wanted] for wanted in (True, False))
+    for variant in part["variants"]:
+        if STAGES[0] in part["steps"][variant]["results"]:
+            other = pd.read_csv(folder / "variants" / variant / "reconstruction.csv").iloc[:1]
+            pixels = [float((one["code_size"] / one["per_pixel"]).iloc[0]) for one in (ours, other)]
+            if math.isclose(*pixels, rel_tol=1e-3):  # both are rounded
+                name = f"{AUTOENCODER}, {readable(variant)}"
+                ours = pd.concat([ours, other.assign(reconstruction=name)], ignore_index=True)
+    return pd.concat([ours, codecs], ignore_index=True)
 
 
 def _caveats(
@@ -159,7 +180,7 @@ def _caveats(
         *_of_sets(results, record["repeat"].nunique(), seen_before),
         *(_of_classifier(record, scores) if target.binary else ()),
         *(_of_number(record, target) if target.number else ()),
-        *worse_than_mean_image(*reconstruction.loc[["autoencoder", "mean image"], "psnr"]),
+        *worse_than_mean_image(*reconstruction.loc[[AUTOENCODER, "mean image"], "psnr"]),
         *(_of_others(record) if target.binary else ()),
     ]
 

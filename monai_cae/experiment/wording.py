@@ -40,6 +40,15 @@ def number_with_interval(row: Mapping[str, Any]) -> str:
     return f"{row['mean']:.3g}{ends}"
 
 
+def rounding(target: Target) -> dict[str, Callable[[float], str]]:
+    """`number` and `signed`, which write a score of this target and a difference of two, for the templates."""
+    form = ".3f" if target.binary else ".3g"
+    return {
+        "number": lambda value: format(value, form) if is_number(value) else "-",
+        "signed": lambda value: format(value, f"+{form}") if is_number(value) else "-",
+    }
+
+
 def telling(target: Target) -> Callable[[Mapping[str, Any]], str]:
     """The function that writes a score of this target as text."""
     if target.binary:

@@ -115,7 +115,7 @@ def _ours(path: str | Path) -> Mapping[str, Any]:
 
 
 def on_device(network: Network, device: str | torch.device) -> Network:
-    """Move the network to a device, with convolution weights in channels-last order, those of volumes on CUDA only.
+    """Move the network to a device, with convolution weights in channels-last order.
 
     Raises:
         MonaiCaeError: it has no encoder.
@@ -125,9 +125,9 @@ def on_device(network: Network, device: str | torch.device) -> Network:
             f"{type(network).__name__} has no encoder: give it a module of that name that makes the code"
         )
     sizes = {weight.ndim for weight in network.parameters()}  # a format is for weights of its number of dimensions
-    order = torch.channels_last if 5 not in sizes else torch.preserve_format
-    if torch.device(device).type == "cuda" and 5 in sizes and 4 not in sizes:
-        order = torch.channels_last_3d
+    order = torch.channels_last if 5 not in sizes else torch.channels_last_3d
+    if {4, 5} <= sizes:
+        order = torch.preserve_format
     network.to(device, memory_format=order)  # type: ignore[call-overload]
     return network
 

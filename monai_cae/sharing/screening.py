@@ -20,7 +20,7 @@ import yaml
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 from monai_cae.networks import __all__ as _networks
-from monai_cae.sharing.bundle import CHECKPOINTS, DEFINITIONS, EXECUTED, printable, read_json
+from monai_cae.sharing.bundle import CHECKPOINTS, DEFINITIONS, EXECUTED, STRANGERS, printable, read_json
 from monai_cae.sharing.card import EXPERIMENT_CARD
 from monai_cae.sharing.executed import ABSENT, at, changes, is_own
 
@@ -44,7 +44,7 @@ _WORDS = {("target", "column"), ("target", "name")}  # of a table, compared with
 _NEEDED = ("$@extraction.sizes(@image_size)", "$@target.binary")  # by dense layers, and by losses of the label
 _FILES = {
     "LICENSE", "SHA256SUMS", "large_files.yml", "docs/README.md", "docs/data_license.txt", EXPERIMENT_CARD.as_posix(),
-    *(path.as_posix() for path in CHECKPOINTS.values()),
+    *(path.as_posix() for path in (*CHECKPOINTS.values(), STRANGERS)),
 }  # fmt: skip
 _SPECIAL = ("$", "@", "%")
 _MONAIS = {"_target_", "_mode_", "_requires_", "_disabled_", "_meta_"}

@@ -41,6 +41,7 @@ from monai_cae.training.models.baselines import (
 from monai_cae.training.models.calibration import Calibration
 from monai_cae.training.models.features import DarkPixels, EncoderCodes, Histograms, Pixels, TableColumns
 from monai_cae.training.models.linear_probe import LinearProbe, check_linear_probe
+from monai_cae.training.models.strangers import Strangers
 from monai_cae.training.results import figures
 from monai_cae.training.results.caveats import checkpoint_caveats
 from monai_cae.training.results.figures import Outcome
@@ -52,6 +53,7 @@ from monai_cae.training.stages.earlier import refuse_predictions
 from monai_cae.training.stages.learning import learning_steps
 from monai_cae.training.stages.run import run_stage
 from monai_cae.training.stages.runtime import use_machine
+from monai_cae.training.stages.transfer import Transfer, dense_parameters, sources
 from monai_cae.training.stages.workflow import bundle_root, prepare, unevaluated
 
 __all__ = [
@@ -89,9 +91,11 @@ __all__ = [
     "Resuming",
     "SampleTable",
     "StopWhenWorse",
+    "Strangers",
     "TableColumns",
     "TrackedRun",
     "TrainingStep",
+    "Transfer",
     "UnitNormScaler",
     "batch_for",
     "become_replica",
@@ -101,6 +105,7 @@ __all__ = [
     "checkpoint_caveats",
     "compare_codecs",
     "default_tracking_uri",
+    "dense_parameters",
     "figures",
     "fitting_items",
     "is_first",
@@ -119,6 +124,7 @@ __all__ = [
     "report_test",
     "run_stage",
     "seen_by",
+    "sources",
     "unevaluated",
     "use_machine",
     "with_pretrained",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import stat
 import struct
 import subprocess
 import sys
@@ -333,6 +334,7 @@ def test_the_worst_files_within_a_limited_address_space(tmp_path):
 def test_what_is_no_file_is_refused_at_once(tmp_path, refused):
     os.mkfifo(tmp_path / "pipe.nii")
     os.mkfifo(tmp_path / "pipe.nii.gz")
+    os.mknod(tmp_path / "socket.nii", stat.S_IFSOCK | 0o600)
     (tmp_path / "folder.nii").mkdir()
     (tmp_path / "zero.nii").symlink_to("/dev/zero")
     (tmp_path / "loop.nii").symlink_to(tmp_path / "loop.nii")
@@ -349,6 +351,8 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, refused):
     assert [scan.label for scan in result.suspicious] == ["not readable"] * len(names)
     with refused(r"pipe\.nii is a folder, a pipe or a device: give an image file"):
         read_only(tmp_path / "pipe.nii", "axial")
+    with refused(r"socket\.nii is a folder, a pipe or a device: give an image file"):  # it can't be opened either
+        read_only(tmp_path / "socket.nii", "axial")
     with refused(r"a\x00b\.nii can't be read"):
         read_only("a\0b.nii", "axial")
 

@@ -11,10 +11,11 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import psnr
 from monai_cae.evaluation.reconstruction_baselines import (
     Reconstruction,
-    half_size,
+    jpeg,
     mean_image,
     principal_components,
     reconstruction_table,
+    shrunk,
     trivial_codecs,
 )
 from monai_cae.evaluation.similarity import ssim
@@ -106,7 +107,7 @@ def test_principal_components_know_their_training_images():
 def test_half_size_keeps_blocks_and_ramps():
     blocks = np.kron(GENERATOR.random((2, 3, 3)), np.ones((1, 2, 2)))
     ramp = np.broadcast_to(np.arange(8.0) / 10, (1, 8, 8))
-    outputs, code_size = half_size(ramp)
+    outputs, code_size = shrunk(ramp, 2)
     assert code_size == 16
     assert outputs[:, :, 1:-1] == pytest.approx(ramp[:, :, 1:-1])
     # beyond the middle of the last block its mean goes on
@@ -114,13 +115,29 @@ def test_half_size_keeps_blocks_and_ramps():
     # a pixel lies a quarter of a block from its own middle
     first, second, below, across = blocks[0, 0, 0], blocks[0, 0, 2], blocks[0, 2, 0], blocks[0, 2, 2]
     expected = (9 * first + 3 * second + 3 * below + across) / 16
-    assert half_size(blocks).images[0, 1, 1] == pytest.approx(expected)
+    assert shrunk(blocks, 2).images[0, 1, 1] == pytest.approx(expected)
+
+
+def test_quarter_size_is_the_mean_of_16_pixels():
+    outputs, code_size = shrunk(GENERATOR.random((1, 4, 4)) + np.zeros((1, 4, 4)), 4)
+    assert code_size == 1 and outputs == pytest.approx(np.full((1, 4, 4), outputs[0, 0, 0]))
+    image = GENERATOR.random((1, 8, 4))
+    assert shrunk(image, 4).images[0, 0] == pytest.approx(np.full(4, image[0, :4].mean()))
+
+
+def test_jpeg_counts_the_bytes_of_its_files():
+    flat = np.full((2, 16, 16), 0.5)
+    outputs, code_size = jpeg(np.concatenate([flat, IMAGES[:1, :16, :16]]), 95)
+    assert outputs[:2] == pytest.approx(flat, abs=1 / 255)  # a grey level that 8 bits hold
+    sizes = [jpeg(images, 95).code_size for images in (flat, IMAGES[:1, :16, :16])]
+    assert sizes[0] < sizes[1]
+    assert code_size == round((2 * sizes[0] + sizes[1]) / 3)
 
 
 @pytest.mark.parametrize(("shape", "code_size"), [((2, 7, 8), 16), ((2, 7, 5, 3), 24)])
 def test_half_size_of_odd_sides_and_volumes(shape, code_size):
     images = GENERATOR.random(shape)
-    outputs, size = half_size(images)
+    outputs, size = shrunk(images, 2)
     assert outputs.shape == shape
     assert size == code_size
     # an image and its enlarged half are on the same grid
@@ -132,9 +149,11 @@ def test_reconstruction_table():
     train = np.clip(IMAGES.mean(axis=0) + 0.1 * GENERATOR.normal(size=(9, 24, 20)), 0, 1)
     codecs = {"network": Reconstruction(BLURRED, 960), **trivial_codecs(train, IMAGES, 5)}
     table = reconstruction_table(IMAGES, codecs)
-    assert table.index.tolist() == ["network", "mean image", "PCA-5", "half size"]
-    assert table["code_size"].tolist() == [960, 0, 5, 120]
-    assert table["per_pixel"].tolist() == pytest.approx([2, 0, 5 / 480, 0.25])
+    assert table.index.tolist()[:6] == ["network", "mean image", "PCA-5", "half size", "quarter size", "eighth size"]
+    assert table["code_size"].tolist()[:6] == [960, 0, 5, 120, 30, 9]
+    assert table["per_pixel"].tolist()[:4] == pytest.approx([2, 0, 5 / 480, 0.25])
+    assert table.index.tolist()[6:] == [f"JPEG, quality {quality}" for quality in (10, 30, 50, 75, 95)]
+    assert table["psnr"][6:].is_monotonic_increasing and table["code_size"][6:].is_monotonic_increasing
     assert table.loc["network", "psnr"] == pytest.approx(psnr(IMAGES, BLURRED).mean())
     assert table.loc["network", "psnr_sd"] == pytest.approx(psnr(IMAGES, BLURRED).std(ddof=1))
     assert table.loc["network", "ssim_brain"] == pytest.approx(ssim(IMAGES, BLURRED, 0.03).mean())
@@ -157,7 +176,7 @@ def test_a_perfect_reconstruction_has_no_finite_psnr():
         (lambda: principal_components(IMAGES, IMAGES, 0), "1 component .*, not 0"),
         (lambda: mean_image(IMAGES, IMAGES[:, 1:]), r"same sizes, not \(3, 24, 20\) and \(3, 23, 20\)"),
         (lambda: mean_image(IMAGES[:0], IMAGES), "not .0, 24, 20"),
-        (lambda: half_size(IMAGES[0]), r"not \(24, 20\)"),
+        (lambda: shrunk(IMAGES[0], 2), r"not \(24, 20\)"),
         (lambda: reconstruction_table(IMAGES, {}), "at least one way"),
     ],
 )

@@ -87,7 +87,7 @@ def test_page_tables_and_figures_are_on_disk_and_in_mlflow(run, tracking_uri):
     tables = {f"{name}.csv" for name in ("predictions", "scores", "comparisons", "subgroups", "reconstruction")}
     assert tables | {"results.md", "summary.json", "figures"} <= logged
     figures = {Path(item.path).stem for item in client.list_artifacts(parent.info.run_id, "figures")}
-    assert figures == {"roc", "calibration", "methods", "auc_by_cdr", "repeats", "learning_curve"}
+    assert figures == {"roc", "calibration", "methods", "auc_by_cdr", "repeats", "learning_curve", "code_sizes"}
     page = (run / "results.md").read_text()
     described = parent.data.tags["mlflow.note.content"]
     assert (

@@ -88,7 +88,7 @@ FOREIGN = {
     "script": ({"scripts/__init__.py": b"import os; os.mkdir('executed')"}, "scripts/__init__.py: a file that no pack"),
     "library": ({"torch.py": b""}, "torch.py: a file that no package has"),
     "config": ({"configs/extra.json": b"{}"}, "configs/extra.json: a file that no package has"),
-    "overlay": ({"configs/with_best.yaml": b"a: $1"}, "with_best.yaml: is not the file that monai-cae ships"),
+    "overlay": ({"configs/with_selection.yaml": b"a: $1"}, "with_selection.yaml: is not the file that monai-cae ships"),
     "yaml bomb": ({"large_files.yml": b"large_files: &a [*a, *a]"}, "large_files.yml: is not a list of weights"),
     "download": (
         {"large_files.yml": b"large_files:\n- {path: ../x, url: 'https://x.org', hash_val: a, hash_type: sha256}"},
@@ -164,11 +164,15 @@ def test_everything_that_is_shipped_passes(tmp_path):
 AUTOENCODERS = [f"with_{name}.yaml" for name in ("masked", "k_sparse", "winner_take_all", "z_layer", "variational")]
 
 
-@pytest.mark.parametrize("overlay", ["with_best.yaml", "with_networks.yaml", *AUTOENCODERS])
+@pytest.mark.parametrize("overlay", ["with_selection.yaml", "with_networks.yaml", *AUTOENCODERS])
 def test_settings_of_the_overlays_pass(tmp_path, overlay):
     """As a variant or `stages` puts them into train.json and evaluate.json."""
     content = yaml.safe_load((CONFIGS / overlay).read_text())
-    given = {**content.get("+variants", {}), "stages": content.get("+stages", content.get("stages", {}))}
+    given = {
+        **content.get("+variants", {}),
+        **content.get("select", {}).get("candidates", {}),
+        "stages": content.get("+stages", content.get("stages", {})),
+    }
     (tmp_path / "configs").mkdir()
     count = 0
     for settings in given.values():

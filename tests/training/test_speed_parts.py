@@ -237,12 +237,36 @@ def test_another_compile_is_refused(value, message):
             part(compile=value)
 
 
-def test_weights_of_volumes_are_in_channels_last_order_on_cuda_only(monkeypatch):
+def test_weights_are_in_channels_last_order(monkeypatch):
     asked = []
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, device, memory_format: asked.append(memory_format))
     for dims, device in ((2, "cpu"), (2, "cuda"), (3, "cpu"), (3, "cuda:1")):
         on_device(torch.nn.Sequential(OrderedDict(encoder=ConvEncoder(dims, channels=[2]))), device)
-    assert asked == [torch.channels_last, torch.channels_last, torch.preserve_format, torch.channels_last_3d]
+    assert asked == [torch.channels_last] * 2 + [torch.channels_last_3d] * 2
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_images_are_computed_in_channels_last_order(dims):
+    """A grey image is in either order at once, so the network's first output is looked at."""
+    network = on_device(torch.nn.Sequential(OrderedDict(encoder=ConvEncoder(dims, channels=[3, 4]))), "cpu")
+    found = []
+    network.encoder.blocks[0].register_forward_hook(lambda module, given, output: found.append(output))
+    PrecisionInferer("float32")(torch.rand(2, 1, *[8] * dims), network)
+    order = torch.channels_last if dims == 2 else torch.channels_last_3d
+    assert found[0].is_contiguous(memory_format=order) and not found[0].is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("sides", "channels", "half"), [((12, 16, 12), [2, 2, 2], True), ((8, 16, 16), [2, 2, 2], False)]
+)
+def test_volumes_with_flat_codes_are_computed_in_float32(monkeypatch, sides, channels, half):
+    """Of 2 places along an axis, PyTorch 2.13's bfloat16 gradients of 3 x 3 x 3 kernels are wrong on some CPUs."""
+    network = torch.nn.Sequential(OrderedDict(encoder=ConvEncoder(3, channels=channels)))
+    kinds = []
+    network.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
+    for precision in ("bfloat16", "float32"):
+        PrecisionInferer(precision)(torch.rand(2, 1, *sides), network)
+    assert kinds == [torch.bfloat16 if half else torch.float32, torch.float32]
 
 
 @pytest.mark.usefixtures("usual_machine")

@@ -140,11 +140,12 @@ def read_part(extraction: Extraction, name: str) -> tuple[np.ndarray, np.ndarray
 
 
 def _read_plane(volume: Volume, view: View, axis: int, positions: Sequence[int]) -> np.ndarray:
-    first, last = min(positions), max(positions)
+    first, last = positions[0], positions[-1]
     step = positions[1] - first if len(positions) > 1 else 1
     if step > 0 and positions == [*range(first, last + 1, step)]:
         return view.turned(read_kept(volume, *view.stored(axis, first, last + 1), step))
     if volume.packed:  # inflated once for all of them
+        first, last = min(positions), max(positions)
         span = view.turned(read_kept(volume, *view.stored(axis, first, last + 1)))
         return span.take([one - first for one in positions], axis)
     parts = [view.turned(read_kept(volume, *view.stored(axis, one, one + 1))) for one in positions]

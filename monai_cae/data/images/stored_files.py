@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
-from io import FileIO
 
 from monai_cae.errors import MonaiCaeError
 
 _NOT_BROUGHT = "is {what} whose content is not on this machine: get it with {how}"
-# A pipe that has taken a file's place since it was looked at is not waited for.
-READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # waits for no pipe, takes over no terminal
 
 
-def is_packed(path: str, named_so: bool) -> bool:
-    """Whether a file is a gzip stream, whatever its name says."""
-    try:
-        with FileIO(path) as file:
-            return file.read(2) == b"\x1f\x8b"
-    except OSError:
-        return named_so  # reading the header says what is wrong
+def pointer(start: bytes) -> str:
+    """What to do about a file that stands for one that git-annex (DataLad) or Git LFS has not brought yet.
 
-
-def pointer(path: str) -> str:
-    """What to do about a file that stands for one that git-annex (DataLad) or Git LFS has not brought yet."""
-    try:
-        with FileIO(path) as file:
-            start = file.read(64) or b""
-    except OSError:
-        return ""
+    Args:
+        start: how the file begins.
+    """
     if start.startswith(b"/annex/objects/"):
         return _NOT_BROUGHT.format(what="a git-annex pointer", how="datalad get, or git annex get")
-    return _NOT_BROUGHT.format(what="a Git LFS pointer", how="git lfs pull") if b"git-lfs" in start else ""
+    return _NOT_BROUGHT.format(what="a Git LFS pointer", how="git lfs pull") if b"git-lfs" in start[:64] else ""
 
 
 def _dangling(path: str) -> str:
@@ -58,6 +46,28 @@ def size_of(path: str, asked: str) -> int:
         raise MonaiCaeError(f"no image at {path}: check --dataset_dir") from error
     except (OSError, ValueError) as error:  # no permission, a loop of links, a NUL in the name
         raise MonaiCaeError(f"{asked} can't be read ({first_line(error)}): check the file") from error
+    return _regular(found, path)
+
+
+def beginning(path: str, asked: str, count: int) -> tuple[bytes, int]:
+    """The first bytes of a regular file, and how many it has in all; otherwise see `size_of`.
+
+    It is opened before it is looked at, as the system finds a path more slowly than what is open: of nothing else
+    is anything read.
+    """
+    try:
+        descriptor = os.open(path, READING)
+        try:
+            size = _regular(os.fstat(descriptor), path)
+            return os.read(descriptor, count), size
+        finally:
+            os.close(descriptor)
+    except (OSError, ValueError) as error:
+        size_of(path, asked)  # where it can say more
+        raise MonaiCaeError(f"{asked} can't be read ({first_line(error)}): check the file") from error
+
+
+def _regular(found: os.stat_result, path: str) -> int:
     if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device has no end
         raise MonaiCaeError(f"{path} is a folder, a pipe or a device: give an image file")
     return found.st_size

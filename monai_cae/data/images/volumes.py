@@ -7,7 +7,6 @@ distinct header once: fields that it never looks at are blanked first, so that t
 from __future__ import annotations
 
 import gzip
-import itertools
 import math
 import os
 import zlib
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from monai_cae.data.images.inflating import InflatedFile
 from monai_cae.data.images.planes import View, closest_view
-from monai_cae.data.images.stored_files import READING, first_line, is_packed, pointer, size_of
+from monai_cae.data.images.stored_files import READING, beginning, first_line, pointer, size_of
 from monai_cae.errors import MonaiCaeError
 
 # What a file can make this read. A volume of 1024 x 1024 x 1024 passes, as 7 T and whole-body scans may have. The
@@ -40,6 +39,7 @@ MAX_MAT_BYTES = 64 << 10  # SPM's two 4 x 4 matrices take 400
 _SNIFFED = 352  # an Analyze or NIfTI-1 header and the four bytes that announce extensions
 _NIFTI2 = 544  # the same of NIfTI-2
 _MAGIC = slice(344, 348)
+_GZIP = b"\x1f\x8b"
 _DISPLAY = ("cal_max", "cal_min")
 _TEXTS = ("data_type", "db_name", "extents", "session_error", "regular", "descrip", "aux_file")
 _DEFLATE_RATIO = 1032  # what a byte can inflate to at most: 258 bytes for two bits
@@ -103,17 +103,17 @@ def find_volume(name: str) -> Volume:
             numbers; more than the limits; a file too short for what its header says.
     """
     root, suffix = name[:-4], name[-4:].lower()
-    packed, pair = suffix == "i.gz", suffix in (".img", ".hdr")
+    pair = suffix in (".img", ".hdr")
     if not (pair or suffix == ".nii" or name[-7:].lower() == ".nii.gz"):
         raise MonaiCaeError(f"{name} is not a .nii, .nii.gz or .hdr/.img image")
     header, voxels = name, name
     if pair:
         header, voxels = (f"{root}.HDR", f"{root}.IMG") if name[-4:].isupper() else (f"{root}.hdr", f"{root}.img")
-    size = size_of(header, name)
-    packed = packed if pair else is_packed(header, packed)
-    found = _layout(header, root, pair, packed, size)
+    start, size = beginning(header, name, _NIFTI2)
+    packed = not pair and start[:2] == _GZIP  # whatever its name says
+    found = _layout(header, root, pair, packed, size, start)
     if isinstance(found, str):
-        raise MonaiCaeError(f"{header if pair else name} {pointer(header) or found}")
+        raise MonaiCaeError(f"{header if pair else name} {pointer(start) or found}")
     if pair:
         size = size_of(voxels, name)
     if packed and size * _DEFLATE_RATIO < found.end:
@@ -138,9 +138,9 @@ def read_slices(volume: Volume, axis: int, start: int, stop: int, step: int = 1)
     """
     layout = volume.layout
     pixels, wanted = math.prod(layout.shape) // layout.shape[axis], range(start, stop, step)
-    for number, most in ((pixels, MAX_SLICE_PIXELS), (pixels * len(wanted), MAX_PART_VOXELS)):
-        if number > most:
-            raise MonaiCaeError(f"{volume.voxels} has slices of {pixels} pixels: at most {most} are read at once")
+    if pixels > MAX_SLICE_PIXELS or pixels * len(wanted) > MAX_PART_VOXELS:
+        most = MAX_SLICE_PIXELS if pixels > MAX_SLICE_PIXELS else MAX_PART_VOXELS
+        raise MonaiCaeError(f"{volume.voxels} has slices of {pixels} pixels: at most {most} are read at once")
     with _opened(volume) as read_at:
         return _scaled(_read(read_at, layout, axis, wanted), layout)
 
@@ -191,12 +191,13 @@ def three_sizes(shape: Sequence[int]) -> tuple[int, int, int] | None:
 def _read(read_at: _ReadAt, layout: Layout, axis: int, wanted: range) -> NDArray[Any]:
     """As the file has it, z slowest and x fastest: an axial slice is one run, a coronal one a row of every axial."""
     x, y, z = layout.shape
-    runs = enumerate(wanted) if wanted.step > 1 else [(slice(None), wanted.start)]  # neighbours are read at once
+    runs = [*enumerate(wanted)] if wanted.step > 1 else [(slice(None), wanted.start)]  # neighbours are read at once
     if axis:
         blocks, size, run = (z, y, x) if axis == 1 else (1, z, y * x)
         array = np.empty((blocks, len(wanted), run), layout.dtype)
-        for k, (place, one) in itertools.product(range(blocks), runs):
-            _fill(read_at, layout, (k * size + one) * run, array[k, place])
+        for k in range(blocks):
+            for place, one in runs:
+                _fill(read_at, layout, (k * size + one) * run, array[k, place])
         return array if axis == 1 else array.reshape(-1, y, x)
     # One voxel of every row: a disk gives whole pages anyway, and thousands of reads take longer.
     array, axial = np.empty((z, y, len(wanted)), layout.dtype), np.empty((y, x), layout.dtype)
@@ -219,10 +220,12 @@ def _scaled(array: NDArray[Any], layout: Layout) -> NDArray[Any]:
         return np.asarray(proxy)
 
 
-def _layout(header: str, root: str, pair: bool, packed: bool, size: int) -> Layout | str:
+def _layout(header: str, root: str, pair: bool, packed: bool, size: int, first: bytes) -> Layout | str:
     """What the header says, or what is wrong with it."""
     try:
-        first = _first_bytes(header, packed)
+        if packed:
+            with gzip.GzipFile(header) as file:
+                first = file.read(_NIFTI2)
         nifti2 = first[4:8] in (b"ni2\0", b"n+2\0")
         length = _NIFTI2 if nifti2 else _SNIFFED
         if nifti2 or first[_MAGIC] in (b"ni1\0", b"n+1\0"):
@@ -236,17 +239,6 @@ def _layout(header: str, root: str, pair: bool, packed: bool, size: int) -> Layo
         return _analyze(first, root) if pair else _no_image("it has no NIfTI header")
     except (OSError, EOFError, zlib.error, ValueError) as error:
         return _no_image(first_line(error))
-
-
-def _first_bytes(header: str, packed: bool) -> bytes:
-    if packed:
-        with gzip.GzipFile(header) as file:
-            return file.read(_NIFTI2)
-    descriptor = os.open(header, READING)
-    try:
-        return os.read(descriptor, _NIFTI2)
-    finally:
-        os.close(descriptor)
 
 
 def _nifti(first: bytes, nifti2: bool, pair: bool) -> Layout | str:
@@ -266,7 +258,7 @@ def _analyze(first: bytes, root: str) -> Layout | str:
         return _no_image(f"its header has {len(first)} of {_MAGIC.stop} bytes")
     fields = int.from_bytes(first[: _MAGIC.stop], "little") & _ANALYZE_KEPT
     # SPM2 scales by the extremes of voxels and of display, where both are given.
-    fields = fields if fields & _CALIBRATION else fields & ~_EXTREMES
+    fields = fields if fields & _CALIBRATION else fields & _NO_EXTREMES
     return _parse(fields, Spm2AnalyzeImage, _mat(f"{root}.mat") if os.access(f"{root}.mat", os.F_OK) else b"")
 
 
@@ -372,5 +364,6 @@ _ANALYZE_DATES = ("generated", "scannum", "patient_id", "exp_date", "exp_time", 
 _ANALYZE_KEPT = _ALL & ~_bits(Spm2AnalyzeImage, (*_TEXTS, *_ANALYZE_DATES, "start_field", "field_skip", "omax", "omin"))
 _CALIBRATION = _bits(Spm2AnalyzeImage, _DISPLAY)
 _EXTREMES = _bits(Spm2AnalyzeImage, ("glmax", "glmin"))
+_NO_EXTREMES = _ALL & ~_EXTREMES
 # FreeSurfer keeps the length of a long vector in glmin: nibabel refuses such a header without it, and then sees all.
 _NIFTI_KEPT = _ALL & ~(_bits(Nifti1Pair, (*_TEXTS, *_DISPLAY, "dim_info", "intent_name")) | _EXTREMES)

@@ -17,6 +17,8 @@ from monai_cae.networks.reconstruction import each_tensor
 PRECISIONS = ("auto", "bfloat16", "float32")
 COMPILE = ("auto", "graph", "inductor", "off")
 FORMER = {"true": "inductor", "false": "off"}
+_FEWEST = 3  # places along an axis of a code, so that no kernel of 3 x 3 x 3 is larger than what it sees
+_MOST_DOWNSAMPLING = 32  # of a network that does not say: as ResNet and DenseNet
 
 
 class PrecisionInferer(SimpleInferer):
@@ -24,7 +26,8 @@ class PrecisionInferer(SimpleInferer):
 
     An inferer is the one place that trainer and evaluator share for the forward pass. `SupervisedTrainer(amp=True)` is
     wired to float16 on CUDA, and its `compile=True` renames the weights in checkpoints; here the network stays as it
-    is.
+    is. On a CPU, volumes whose code may have fewer than three places along an axis are computed in float32 whatever is
+    asked for: PyTorch 2.13's bfloat16 gradients of kernels that are larger than their image are wrong there.
 
     Args:
         precision: "bfloat16", "float32", or "auto": bfloat16 where the device computes in it, else float32.
@@ -57,9 +60,10 @@ class PrecisionInferer(SimpleInferer):
         device = inputs.device
         if inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        elif inputs.ndim == 5 and device.type == "cuda":
+        elif inputs.ndim == 5:
             inputs = inputs.contiguous(memory_format=torch.channels_last_3d)
         half = self.precision == "bfloat16" or (self.precision == "auto" and has_fast_bfloat16(device))
+        half = half and not (device.type == "cpu" and inputs.ndim == 5 and _places(network, inputs) < _FEWEST)
         if isinstance(network, nn.Module) and self.compile == "inductor":
             network = self._compile(network)
         context = torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
@@ -71,6 +75,14 @@ class PrecisionInferer(SimpleInferer):
         if network not in self._compiled:
             self._compiled[network] = torch.compile(network, dynamic=False)
         return self._compiled[network]
+
+
+def _places(network: Callable[..., Any], images: torch.Tensor) -> int:
+    """How many places along its shortest axis the code of these volumes has, at least."""
+    part = getattr(network, "encoder", network)
+    while isinstance(inner := getattr(part, "network", None), nn.Module):
+        part = inner
+    return min(images.shape[2:]) // int(getattr(part, "downsampling", _MOST_DOWNSAMPLING))
 
 
 def check_compile(value: Any) -> None:

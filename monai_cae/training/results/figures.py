@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,28 +16,20 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from monai_cae.evaluation import figures, image_figures
+from monai_cae.evaluation.image_figures import Pictures
 from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.pooled import mean_of_scans
 from monai_cae.evaluation.sample_figures import sample_bars, vote_map
 from monai_cae.evaluation.style import save_figure
+from monai_cae.files import replacing
 from monai_cae.networks import reconstruction_of
 from monai_cae.targets import Target
 from monai_cae.tracking import TrackedRun
-from monai_cae.training.results.samples import sample_scores
+from monai_cae.training.results.samples import Places, sample_scores
 
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
 MOST_VALUES = 2**26  # of images that are compared in memory, 256 MiB: 2,166 slices of 176 x 176, 83 volumes at 2 mm
 Infer = Callable[[torch.Tensor, nn.Module], Any]
-
-
-class Pictures(Protocol):
-    """Makes pictures to draw, 2D, as `monai_cae.data.Extraction` does."""
-
-    def picture(self, image: np.ndarray) -> np.ndarray:
-        """Of an image, shape `(channels, H, W)` or `(channels, X, Y, Z)`."""
-
-    def flat(self, channel: np.ndarray) -> np.ndarray:
-        """Of one channel of it, or of what a layer makes of it."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +47,7 @@ class Outcome:
         training: the training set; None in evaluate.
         predictions: in evaluate, a row per item of `dataset`: `subject`, `label`, and what the target predicts.
         samples: in evaluate, where the samples of images vote, a row for each sample, see `SampleTable`.
+        places: in evaluate, where samples that vote lie, if that is known.
         target: in evaluate, what is predicted.
         threshold: probabilities of this or more are predicted as AD.
         history: metric -> [(epoch, value), ...], in pretrain and train.
@@ -70,6 +63,7 @@ class Outcome:
     training: Dataset | None = None
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
     samples: pd.DataFrame = field(default_factory=pd.DataFrame)
+    places: Places | None = None
     target: Target | None = None
     threshold: float = 0.5
     history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
@@ -91,7 +85,8 @@ class Outcome:
         return first_images(self.dataset, self.network, most)
 
 
-Draw = Callable[[Outcome], Figure | None]
+Drawn: TypeAlias = Figure | pd.DataFrame
+Draw = Callable[[Outcome], Drawn | Mapping[str, Drawn] | None]
 
 
 def draw(wanted: Mapping[str, Draw | None], outcome: Outcome, run: TrackedRun, output_dir: str) -> None:
@@ -100,22 +95,32 @@ def draw(wanted: Mapping[str, Draw | None], outcome: Outcome, run: TrackedRun, o
     A figure that fails is named in one line, and the others are drawn; the stage keeps its results.
 
     Args:
-        wanted: name -> function that returns the figure, or None if there is nothing to show; null for none.
+        wanted: name -> function that returns the figure, a table, which becomes a .csv in its place, or several of them
+            by the end of their names; None if there is nothing to show; null for none.
         outcome: of the stage.
         run: open.
         output_dir: the stage's.
     """
     for name, function in wanted.items():
-        path = Path(output_dir, "figures", f"{outcome.stage}_{name}.png")
         try:
-            figure = function(outcome) if function is not None else None
-            if figure is not None:
-                save_figure(figure, path)
+            made = function(outcome) if function is not None else None
+            several = made if isinstance(made, Mapping) else {"": made}
+            stem = Path(output_dir, "figures", f"{outcome.stage}_{name}")
+            drawn = {f"{stem}_{end}" if end else str(stem): one for end, one in several.items() if one is not None}
+            files = [_write(one, path) for path, one in drawn.items()]
         except Exception as error:  # whatever a user's figure raises
             tell_undrawn(name, error)
         else:
-            if figure is not None:
+            for path in files:
                 run.log_file(path, "figures")
+
+
+def _write(drawn: Drawn, stem: str) -> Path:
+    if not isinstance(drawn, pd.DataFrame):
+        return save_figure(drawn, f"{stem}.png")
+    with replacing(f"{stem}.csv") as temporary:
+        drawn.to_csv(temporary, index=False, float_format="%.4g")
+    return Path(f"{stem}.csv")
 
 
 def tell_undrawn(name: str, error: Exception) -> None:
@@ -170,33 +175,44 @@ def samples(outcome: Outcome) -> Figure | None:
     label = "first" if classes else "mean"
     by_subject = outcome.predictions.groupby("subject").agg({"label": label, target.column: "mean"})
     told = {"note": outcome.note, "about": f"{len(by_subject)} test subjects"}
-    boxes = getattr(outcome.extraction, "sample_boxes", None)  # of patches, see `monai_cae.data.PatchesExtraction`
-    if target.binary and boxes is not None:
-        volume = outcome.extraction.assembled(_mean_image(outcome))  # type: ignore[attr-defined]  # as boxes are
-        return vote_map(volume, boxes, scores.xs("accuracy", level="score")["mean"], "accuracy", **told)
     labels, predicted = by_subject.to_numpy(dtype=float).T
-    return sample_figure(scores, target.scores(labels, predicted, outcome.threshold), target, **told)
+    return sample_figure(scores, target.scores(labels, predicted, outcome.threshold), target, outcome.places, **told)
 
 
 def sample_figure(
-    scores: pd.DataFrame, together: Mapping[str, float], target: Target, note: str = "", about: str = ""
+    scores: pd.DataFrame,
+    together: Mapping[str, float],
+    target: Target,
+    places: Places | None,
+    note: str = "",
+    about: str = "",
 ) -> Figure:
-    """`sample_bars` of accuracy or, of a target that is not binary, of its first score.
+    """`sample_bars` of accuracy or, of a target that is not binary, of its first score; `vote_map` of accuracy where
+    the samples' places are known.
 
     Args:
         scores: see `sample_scores`.
         together: scores of the subjects' predictions.
         target: what is predicted.
+        places: of the samples, in the order of the scores.
         note, about: footer and title.
     """
+    if target.binary and places is not None:
+        accuracies = scores.xs("accuracy", level="score")["mean"]
+        return vote_map(places.volume, places.boxes, accuracies, "accuracy", note, about)
     name = "accuracy" if target.binary else target.headline[0]
     return sample_bars(scores.xs(name, level="score"), target.score_names[name], together[name], note, about)
 
 
-def _mean_image(outcome: Outcome) -> np.ndarray:
-    count = _size(outcome.dataset)
-    total = sum(torch.as_tensor(outcome.dataset[index]["image"]).double() for index in range(count))
-    return np.asarray(total / count)
+def places_in(extraction: Pictures, dataset: Dataset) -> Places | None:
+    """Where the samples of images lie, if these are patches (`monai_cae.data.PatchesExtraction`), over the mean of a
+    dataset's images."""
+    boxes = getattr(extraction, "sample_boxes", None)
+    if boxes is None:
+        return None
+    count = _size(dataset)
+    total = sum(torch.as_tensor(dataset[index]["image"]).double() for index in range(count))
+    return Places(extraction.assembled(np.asarray(total / count)), boxes)  # type: ignore[attr-defined]  # as boxes are
 
 
 def _size(dataset: Dataset) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from ignite.engine import Engine, Events
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -23,8 +24,34 @@ from monai_cae.networks.head import VotingHead
 from monai_cae.targets import Target
 from monai_cae.training.results.predictions import SAMPLES, PredictionTable
 
+PLACES = "sample_places.npz"
 _ALONE = ("accuracy", "auc")  # of a sample, where the target is binary
 _OF_THE_SCAN = ("subject", "file")  # the columns of the table of predictions that tell whose sample it is
+
+
+class Places(NamedTuple):
+    """Where samples of a volume lie in it: what a map of their scores is drawn over.
+
+    Attributes:
+        volume: the mean of the images, shape `(X, Y, Z)`.
+        boxes: of each sample.
+    """
+
+    volume: NDArray[np.float32]
+    boxes: Sequence[tuple[slice, slice, slice]]
+
+    def write(self, path: Path) -> None:
+        """Args: path: a NumPy archive, which is made or replaced."""
+        ends = np.array([[(side.start, side.stop) for side in box] for box in self.boxes])
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, volume=self.volume.astype(np.float32), boxes=ends)
+
+    @classmethod
+    def read(cls, path: Path) -> Places:
+        """Args: path: as written by `write`."""
+        with np.load(path, allow_pickle=False) as found:
+            boxes = [[slice(int(start), int(stop)) for start, stop in box] for box in found["boxes"]]
+            return cls(found["volume"], [(x, y, z) for x, y, z in boxes])
 
 
 class SampleTable:
@@ -107,8 +134,11 @@ class SampleTable:
         if not self._rows:
             self.path.unlink(missing_ok=True)
             return
+        frame = self.frame()
+        if self.table.withhold:
+            frame.loc[np.repeat(self.table.marked, len(self.samples)), self.table.target.column] = np.nan
         with replacing(self.path) as temporary:
-            written(self.frame()).to_csv(temporary, index=False, float_format="%.6f")
+            written(frame).to_csv(temporary, index=False, float_format="%.6f")
 
     def _remove(self) -> None:
         self._votes = None
