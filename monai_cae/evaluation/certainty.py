@@ -59,7 +59,7 @@ def conformal_sets(record: pd.DataFrame, error_rates: tuple[float, ...] = ERROR_
 
 
 def _p_values(record: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
-    """Of each subject of a test set, how ordinary it would be as AD and as HC: the share of that class's other subjects,
+    """Of each subject of a test set, how ordinary it would be as AD and as HC: the share of that class's subjects,
     itself included, whose probability of the class is as low or lower."""
     others = record[(record["repeat"] != part["repeat"].iloc[0]) | (record["fold"] != part["fold"].iloc[0])]
     known = others.groupby("subject").agg({"label": "first", "probability": "mean"})
