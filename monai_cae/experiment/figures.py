@@ -34,9 +34,9 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
 
     Returns:
         Figure by the name of its file. Always `code_sizes`; of a binary target `roc`, `calibration`, `methods` and
-        `selective`, and `auc_by_cdr`, `learning_curve`, `samples` and `repeats` where there are grades, shares of the training subjects,
-        samples that vote or several repeats. Of others those that the target has of a test set, of all repeats
-        together.
+        `selective`, and `auc_by_cdr`, `learning_curve`, `samples` and `repeats` where there are grades, shares of the
+        training subjects, samples that vote or several repeats. Of others those that the target has of a test set, of
+        all repeats together.
     """
     note = SYNTHETIC_NOTE if summary["synthetic"] else ""
     note = f"LEAKY. {note}".strip() if summary["leaks"] else note
