@@ -151,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.epilog = f"{text} follow, such as --image_size 512 --device cuda:1: see `monai-cae settings`."
 
+    status = command("status", runs.status, "how far an experiment is: done, running, left, and about how long")
+    status.add_argument("output_dir", type=Path, help="of the experiment")
+
     predict = command("predict", runs.predict, "probabilities for scans, from a package or a run")
     text = "an unpacked package, a run's output folder, or a checkpoint of the default network"
     predict.add_argument("model", type=Path, help=text)

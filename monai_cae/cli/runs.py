@@ -224,6 +224,12 @@ def compare(options: argparse.Namespace) -> None:
     print(DISCLAIMER)
 
 
+def status(options: argparse.Namespace) -> None:
+    from monai_cae.experiment.status import read_status, status_lines
+
+    print("\n".join(status_lines(read_status(options.output_dir))))
+
+
 def sync(options: argparse.Namespace) -> None:
     from monai_cae.tracking import sync
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import BRAIN_THRESHOLD, image_figures
+from monai_cae.evaluation.image_figures import Pictures
 from monai_cae.files import sha256_of
 from monai_cae.networks import load_weights, on_device, reconstruction_of
 from monai_cae.training.engines.inferers import PrecisionInferer
@@ -130,13 +131,6 @@ class Shown:
     made: np.ndarray
 
 
-class Pictured(Protocol):
-    """Makes pictures to draw, as `monai_cae.data.Extraction` does."""
-
-    def picture(self, image: np.ndarray) -> np.ndarray:
-        """Of an image, shape `(channels, H, W)` or `(channels, X, Y, Z)`."""
-
-
 class Strangers:
     """Dictionary transform behind a prediction: how unlike the training's the image is that it was made from.
 
@@ -159,7 +153,7 @@ class Strangers:
         self,
         autoencoder: nn.Module,
         checkpoint: str,
-        extraction: Pictured,
+        extraction: Pictures,
         limit: float = 95,
         device: str | torch.device = "cpu",
     ) -> None:

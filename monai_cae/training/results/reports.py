@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.caveats import many_strangers, worse_than_mean_image
+from monai_cae.evaluation.image_figures import Pictures
 from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.reconstruction_baselines import (
     AUTOENCODER,
@@ -30,7 +31,7 @@ from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.engines.handlers import BestCheckpoint
 from monai_cae.training.models.strangers import write_reference
-from monai_cae.training.results.figures import Draw, Infer, Outcome, Pictures, draw, first_images, in_one, places_in
+from monai_cae.training.results.figures import Draw, Infer, Outcome, draw, first_images, in_one, places_in
 from monai_cae.training.results.latent import latent_statistics
 from monai_cae.training.results.predictions import PredictionTable
 from monai_cae.training.results.samples import PLACES, SampleTable

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from monai_cae.errors import MonaiCaeError
 
-_OF_ANY = ("results_{}.json", "config_{}.json", "models/resume_{}.pt", "figures/{}_*.png")
+_OF_ANY = ("results_{}.json", "config_{}.json", "models/resume_{}.pt", "figures/{}_*.png", "figures/{}_*.csv")
 _WEIGHTS = {"pretrain": "models/autoencoder.pt", "train": "models/model.pt"}
 _OF = {
     "pretrain": ("models/autoencoder_strangers.pt",),
@@ -16,6 +16,7 @@ _OF = {
         "predictions.csv",
         "samples.csv",
         "sample_places.npz",
+        "pictures.npz",
         "predictions_validation.csv",
         "reconstruction.csv",
     ),
