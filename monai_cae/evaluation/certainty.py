@@ -97,7 +97,7 @@ def selective_accuracy(record: pd.DataFrame, seed: int = 0, resamples: int = 200
     ones = np.ones(len(names))
     curve = np.mean([_accuracies(right, places, ones)[0] for right, places in repeats], axis=0)
     aurc = float(np.mean([_accuracies(right, places, ones)[1] for right, places in repeats]))
-    drawn = [np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names)) for _ in range(resamples)]
+    drawn = rng.multinomial(len(names), ones / len(names), size=resamples).astype(np.float64)
     resampled = [
         np.mean([_accuracies(right, places, counts)[0] for right, places in repeats], axis=0) for counts in drawn
     ]
