@@ -10,11 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from monai_cae.evaluation import figures, result_figures
+from monai_cae.evaluation.certainty import selective_figure
 from monai_cae.evaluation.curves import roc_band
 from monai_cae.evaluation.numbers import COMPARED_NUMBER
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD, Pooled, pooled
 from monai_cae.evaluation.scores import HEADLINE, LABELS
-from monai_cae.evaluation.style import capital
+from monai_cae.evaluation.style import LINE_COLOURS, capital
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import readable
@@ -33,10 +34,10 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
         results: the tables.
 
     Returns:
-        Figure by the name of its file. Always `code_sizes`; of a binary target `roc`, `calibration` and `methods`, and
-        `auc_by_cdr`, `learning_curve`, `samples` and `repeats` where there are grades, shares of the training subjects,
-        samples that vote or several repeats. Of others those that the target has of a test set, of all repeats
-        together.
+        Figure by the name of its file. Always `code_sizes`; of a binary target `roc`, `calibration`, `methods` and
+        `selective`, and `auc_by_cdr`, `learning_curve`, `samples` and `repeats` where there are grades, shares of the
+        training subjects, samples that vote or several repeats. Of others those that the target has of a test set, of
+        all repeats together.
     """
     note = SYNTHETIC_NOTE if summary["synthetic"] else ""
     note = f"LEAKY. {note}".strip() if summary["leaks"] else note
@@ -72,6 +73,10 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
         "methods": result_figures.forest_plot(summaries, reference=paper, reference_name=_OF_THE_PAPER, **told),
         **coded,
     }
+    if not results.selective.empty:
+        first = results.methods[: len(LINE_COLOURS)]
+        curves = {readable(method): rows for method, rows in results.selective.groupby("method") if method in first}
+        drawn["selective"] = selective_figure({readable(name): curves[readable(name)] for name in first}, **told)
     groups = results.subgroups
     if not groups.empty and ((groups["by"] == "cdr") & (groups["score"] == "auc")).any():
         drawn["auc_by_cdr"] = result_figures.auc_by_grade(groups, **network)
