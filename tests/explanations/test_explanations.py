@@ -219,7 +219,7 @@ def test_other_extractions_networks_and_cohorts(trained, kind):
         images, extraction = cohort(4, (1, 12, 12, 12), (slice(3, 6),) * 3), VolumeExtraction(4.0, 12)
         network = EncoderClassifier(encoder=ConvEncoder(3, channels=(2, 4)), spatial_size=(12, 12, 12), hidden=(4,))
     elif kind == "patches":
-        extraction = PatchesExtraction(size=24, patch=11, step=6)
+        extraction = PatchesExtraction(size=24, patch=11, step=13)
         images = cohort(3, (extraction.samples, 11, 11, 11), (slice(3, 6),) * 3)
         encoder = each_sample(ConvEncoder(3, channels=(2, 4)), extraction.samples)
         network = EncoderClassifier(encoder=encoder, spatial_size=(11, 11, 11), hidden=(4,), votes="mean")
