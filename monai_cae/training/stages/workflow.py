@@ -23,7 +23,6 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from monai_cae.data import PAPER_SLICE
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 from monai_cae.networks.norms import NORMS
@@ -48,6 +47,7 @@ _POSITIVE_INTEGERS = ("batch_size", "accumulate", "max_epochs", "patience", "val
 _GROUPS = ("cohort", "split")
 _STAGES = ("pretrain", "train", "evaluate", "baselines")
 _PATHS = ("dataset_dir", "output_dir")
+_PLANE = "axial"  # in the configs, whether their extraction reads it or not
 _POSITIVE_NUMBERS = ("learning_rate",)
 _TRUE_OR_FALSE = (
     "activation_checkpointing", "allow_leaks", "allow_other_frame", "allow_outside", "hash_ids", "augment", "calibrate",
@@ -199,10 +199,10 @@ def check_settings(config: dict[str, Any]) -> None:
 
 def _check_plane(config: Mapping[str, Any], read: Collection[str]) -> None:
     """Refuse a plane in a training whose extraction has none: it would see other images than were meant."""
-    extraction, plane = config.get("extraction"), config.get("plane", PAPER_SLICE.plane)
+    extraction, plane = config.get("extraction"), config.get("plane", _PLANE)
     if not isinstance(extraction, Mapping) or not {"train", "models"} & config.keys():
         return
-    if "plane" not in read and plane != PAPER_SLICE.plane:
+    if "plane" not in read and plane != _PLANE:
         kind = str(extraction.get("_target_")).rpartition(".")[2]
         raise MonaiCaeError(f"--plane {plane} has no effect: {kind} does not read it; leave it out")
 
