@@ -151,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.epilog = f"{text} follow, such as --image_size 512 --device cuda:1: see `monai-cae settings`."
 
+    status = command("status", runs.status, "how far an experiment is: done, running, left, and about how long")
+    status.add_argument("output_dir", type=Path, help="of the experiment")
+
     predict = command("predict", runs.predict, "probabilities for scans, from a package or a run")
     text = "an unpacked package, a run's output folder, or a checkpoint of the default network"
     predict.add_argument("model", type=Path, help=text)
@@ -187,6 +190,16 @@ def _parser() -> argparse.ArgumentParser:
     latent.set_defaults(settings=[])
     latent.epilog = "Settings can follow, such as --cohort#table FILE or --places 2: see `monai-cae settings`."
     add_flags(latent, "trust")
+
+    text = "how unlike those that an autoencoder has learned from the scans of a cohort are, over time or sites"
+    drift = command("drift", runs.drift, text)
+    text = "an unpacked package, a run's output folder, or an autoencoder.pt with what it has seen beside it"
+    drift.add_argument("model", type=Path, help=text)
+    drift.add_argument("cohort", type=Path, help=LAYOUTS)
+    drift.add_argument("out", type=Path, nargs="?", default=Path("drift"), help="for tables and page (default: drift)")
+    drift.set_defaults(settings=[])
+    drift.epilog = "Settings can follow, such as --by COLUMN (sites, dates or numbers) or --unlike_limit 99."
+    add_flags(drift, "trust")
 
     settings = command("settings", runs.settings, "what a setting means, its default, and which config reads it")
     settings.add_argument("name", nargs="?", default="", help="of the setting (default: all)")

@@ -48,7 +48,9 @@ def predict(options: argparse.Namespace) -> int:
     from monai_cae.sharing.settings import inference_settings, kind_of
 
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
-    config, settings = bundle_folder() / "configs" / "inference.json", _places(checkpoint=options.model)
+    autoencoder = options.model.with_name(CHECKPOINTS["autoencoder"].name)
+    config = bundle_folder() / "configs" / "inference.json"
+    settings = _places(checkpoint=options.model, pretrained=autoencoder)
     checkpoint, kind = options.model, kind_of(options.model)
     if kind == "package":
         check_package(options.model, trust=options.trust)
@@ -93,11 +95,20 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def latent(options: argparse.Namespace) -> None:
+    _with_autoencoder(options, "latent.yaml")
+
+
+def drift(options: argparse.Namespace) -> None:
+    _with_autoencoder(options, "drift.yaml")
+
+
+def _with_autoencoder(options: argparse.Namespace, overlay: str) -> None:
+    """evaluate.json with an overlay that looks at a cohort with an autoencoder alone."""
     from monai_cae.sharing.settings import autoencoder_settings
 
     given = as_settings(options.settings, ("config_file", "pretrained", "dataset_dir", "output_dir"))
     found = autoencoder_settings(options.model, trust=options.trust)
-    files = [str(bundle_folder() / "configs" / name) for name in ("evaluate.json", "latent.yaml")]
+    files = [str(bundle_folder() / "configs" / name) for name in ("evaluate.json", overlay)]
     places = _places(dataset_dir=options.cohort, output_dir=options.out)
     _bundle("run", "--config_file", str(files), *_options(found), *places, *given)
 
@@ -222,6 +233,12 @@ def compare(options: argparse.Namespace) -> None:
         for path in write_comparison(comparison, options.out):
             print(f"written: {path}")
     print(DISCLAIMER)
+
+
+def status(options: argparse.Namespace) -> None:
+    from monai_cae.experiment.status import read_status, status_lines
+
+    print("\n".join(status_lines(read_status(options.output_dir))))
 
 
 def sync(options: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from monai_cae import DISCLAIMER, __version__
 from monai_cae.data import Extraction, recorded_rules
@@ -106,9 +106,9 @@ class Facts:
         return f"{len(people)} test subjects{self.of_classes(people)}"
 
     def of_classes(self, labels: Iterable[float]) -> str:
-        """Of these labels how many are AD and HC, in brackets; "" for numbers."""
+        """Of these labels how many are AD and HC, in brackets; "" for other targets."""
         counts = Counter(labels)
-        return "" if self.number else f" ({counts[1]} AD, {counts[0]} HC)"
+        return f" ({counts[1]} AD, {counts[0]} HC)" if self.results.target.binary else ""
 
     def score(self, name: str) -> str:
         """The network's, with its interval."""
@@ -154,9 +154,11 @@ class Facts:
     @property
     def start(self) -> str:
         """What the classifier's weights were before its training."""
+        if str(self.setting("transfer", "train") or "none").lower() != "none":
+            return "encoder and hidden layers from a classifier of another task"
         if str(self.setting("pretrained", "train")).lower() not in ("none", ""):
             return "encoder from the autoencoder, the rest random"
-        weights = self.encoder.get("weights")
+        weights = self.encoder.get("weights") or self.encoder.get("weights_file")
         return f"encoder from {Path(weights).name}, the rest random" if weights else "random"
 
     @property
@@ -226,25 +228,8 @@ def experiment_card(summary: Mapping[str, Any], results: Results, output: Path) 
         MonaiCaeError: a file of the first part is missing or broken.
     """
     facts = Facts(summary, results, output / summary["results"][0]["folder"])
-    positive, negative = facts.rules
-    others = len(results.methods) - 1
-    known: dict[str, Any] = {
-        "facts": facts,
-        "summary": summary,
-        "recorded": {"layout": "", "kind": "", **facts.recorded},
-        "left_out": facts.recorded.get("left_out"),
-        "positive": positive,
-        "negative": negative,
-    }
-    looked = [f"SD over {facts.scheme}"] * (summary["parts"] > 1) + ["subgroups"] * (not results.subgroups.empty)
-    looked += [f"{others} other methods"] * (others > 0)
-    seen_before = any(caveat.startswith("TEST SETS SEEN BEFORE") for caveat in results.caveats)
-    labels = results.target.score_names
-    claim = (
-        render("claim.md", **known, labels=labels, others=others, looked=looked, seen_before=seen_before)
-        .strip()
-        .splitlines()
-    )
+    known, labels = _known(facts), results.target.score_names
+    claim = claim_of(facts)
     return render(
         "experiment_card.md",
         **known,
@@ -260,14 +245,45 @@ def experiment_card(summary: Mapping[str, Any], results: Results, output: Path) 
         subgroups=results.subgroups.to_dict("records"),
         comparisons=list(results.comparisons.iterrows()),
         caveats=results.caveats,
-        claim=[line.split(" :: ", 1) for line in claim],
-        still_open=sum(" :: open:" in line for line in claim),
+        claim=claim,
+        still_open=sum(answer.startswith("open:") for _, answer in claim),
         is_number=is_number,
         with_interval=with_interval,
         difference_told=difference_with_interval if results.target.binary else number_difference,
         readable=readable,
         p_value=p_value,
     )
+
+
+def claim_of(facts: Facts) -> list[tuple[str, str]]:
+    """The CLAIM 2024 checklist: what each item asks for, and the answer, which begins with "open:" where the run does
+    not know it.
+
+    Args:
+        facts: of the experiment.
+    """
+    summary, results = facts.summary, facts.results
+    others = len(results.methods) - 1
+    looked = [f"SD over {facts.scheme}"] * (summary["parts"] > 1) + ["subgroups"] * (not results.subgroups.empty)
+    looked += [f"{others} other methods"] * (others > 0)
+    seen_before = any(caveat.startswith("TEST SETS SEEN BEFORE") for caveat in results.caveats)
+    told = {"labels": results.target.score_names, "others": others, "looked": looked, "seen_before": seen_before}
+    lines = render("claim.md", **_known(facts), **told).strip().splitlines()
+    items = [line.partition(" :: ") for line in lines]
+    return [(asks, answer) for asks, _, answer in items]
+
+
+def _known(facts: Facts) -> dict[str, Any]:
+    """What card and checklist both tell from."""
+    positive, negative = facts.rules
+    return {
+        "facts": facts,
+        "summary": facts.summary,
+        "recorded": {"layout": "", "kind": "", **facts.recorded},
+        "left_out": facts.recorded.get("left_out"),
+        "positive": positive,
+        "negative": negative,
+    }
 
 
 def write_card(path: Path, card: str) -> Path:
@@ -310,8 +326,42 @@ def _is_simple(value: Any) -> bool:
     return not isinstance(value, dict) and not str(value).startswith(("$", "@"))
 
 
-def flow(facts: Facts) -> str:
-    """Who was found, left out and why, and put into which set: CONSORT's diagram in letters."""
+class Flow(NamedTuple):
+    """Who was found, left out and why, and put into which set.
+
+    Attributes:
+        found: scans; None where the datalist does not say.
+        layout: how they lay on disk.
+        left_out: scans by reason.
+        unusable: scans of the datalist that can't be used.
+        part: who takes part, in words.
+        sets: of the first part: how many subjects, and of which classes.
+        tested: how many in all parts, and how these were made.
+    """
+
+    found: int | None
+    layout: str
+    left_out: Mapping[str, int]
+    unusable: int
+    part: str
+    sets: Mapping[str, tuple[int, str]]
+    tested: str
+
+    def __str__(self) -> str:
+        """CONSORT's diagram in letters."""
+        lines = ["found: not recorded by the datalist; nor what was left out"]
+        if self.found is not None:
+            lines = [f"{self.found} found ({self.layout})", " |", f" +--> {sum(self.left_out.values())} left out"]
+            lines += [f" |      {count:>5} {why}" for why, count in self.left_out.items()]
+        if self.unusable:
+            lines += [" |", f" +--> {self.unusable} scans of the datalist left out, as they can't be used"]
+        lines += [" v", self.part, " |"]
+        lines += [f" +--> {name:<10} {count:>5} subjects{of}" for name, (count, of) in self.sets.items()]
+        return "\n".join([*lines, " v", f"{self.tested}; the sets above are of the first"])
+
+
+def flow(facts: Facts) -> Flow:
+    """From the datalist and the audit of the first part."""
     listed = [item for name in SETS for item in facts.datalist[name]]
     since = {(scan["subject"], scan["image"]) for scan in facts.audit["bad_scans"] if scan.get("set")}
     sets = {
@@ -319,19 +369,15 @@ def flow(facts: Facts) -> str:
         for name in SETS
     }
     items = [item for members in sets.values() for item in members]
-    left_out, layout = facts.recorded.get("left_out"), facts.recorded.get("layout") or "layout not recorded"
-    if left_out is None:
-        lines = ["found: not recorded by the datalist; nor what was left out"]
-    else:
-        lines = [f"{len(listed) + sum(left_out.values())} found ({layout})", " |"]
-        lines += [f" +--> {sum(left_out.values())} left out", *(f" |      {n:>5} {why}" for why, n in left_out.items())]
-    if since:
-        lines += [" |", f" +--> {len(since)} scans of the datalist left out, as they can't be used"]
+    left_out = facts.recorded.get("left_out")
     people = {item["subject"]: item["label"] for item in items}
-    part = f"{len(items)} scans of {len(people)} subjects take part{facts.of_classes(people.values())}"
-    lines += [" v", part, " |"]
-    for name in SETS:
-        one = {item["subject"]: item["label"] for item in sets[name]}
-        lines.append(f" +--> {name:<10} {len(one):>5} subjects{facts.of_classes(one.values())}")
-    tested = facts.tested.replace("test subjects", "subjects tested")
-    return "\n".join([*lines, " v", f"{tested} in {facts.scheme}; the sets above are of the first"])
+    by_set = {name: {item["subject"]: item["label"] for item in members} for name, members in sets.items()}
+    return Flow(
+        None if left_out is None else len(listed) + sum(left_out.values()),
+        facts.recorded.get("layout") or "layout not recorded",
+        left_out or {},
+        len(since),
+        f"{len(items)} scans of {len(people)} subjects take part{facts.of_classes(people.values())}",
+        {name: (len(one), facts.of_classes(one.values())) for name, one in by_set.items()},
+        f"{facts.tested.replace('test subjects', 'subjects tested')} in {facts.scheme}",
+    )

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from monai_cae import DISCLAIMER
+from monai_cae import DISCLAIMER, __version__
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.intervals import RESAMPLES
-from monai_cae.evaluation.numbers import NUMBER_HEADLINE, NUMBER_LABELS, compare_numbers, summarise_numbers
+from monai_cae.evaluation.numbers import (
+    COMPARED_NUMBER,
+    NUMBER_HEADLINE,
+    NUMBER_LABELS,
+    compare_numbers,
+    summarise_numbers,
+)
 from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.summary import COMPARED, compare, summarise
 from monai_cae.experiment.load_runs import SPLITS, Predictions
@@ -26,6 +33,10 @@ from monai_cae.experiment.wording import (
     with_interval,
 )
 from monai_cae.files import replacing, write_text
+from monai_cae.templates import render
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ADVICE = "choose another --out"
 
@@ -151,7 +162,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write comparison.md, comparison.csv and comparison.png.
+    """Write comparison.html, comparison.md, comparison.csv and comparison.png.
 
     Args:
         comparison: from `compare_predictions`.
@@ -165,19 +176,60 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     from monai_cae.evaluation.result_figures import forest_plot
     from monai_cae.evaluation.style import save_figure
 
-    paths = [folder / f"comparison.{suffix}" for suffix in ("md", "csv", "png")]
+    paths = [folder / f"comparison.{suffix}" for suffix in ("md", "csv", "png", "html")]
     write_text(paths[0], _page(comparison), _ADVICE)
     with replacing(paths[1], _ADVICE) as temporary:
         _flat(comparison).to_csv(temporary, index=False, float_format="%.6g")
     about = f"Compared on {comparison.subjects}"
-    if comparison.number:
-        summaries = {one.name: comparison.scores.loc[one.name] for one in comparison.compared}
-        figure = forest_plot(summaries, ("mae", "r2"), comparison.said, about=about, bounded=False)
-    else:
+    summaries = {one.name: comparison.scores.loc[one.name] for one in comparison.compared}
+    shown = ("mae", "r2") if comparison.number else COMPARED
+    forest = forest_plot(summaries, shown, comparison.said, about=about, bounded=not comparison.number)
+    drawn = [forest]
+    if not comparison.number:
         bands = {one.name: roc_band(one.table, np.random.default_rng(0)) for one in comparison.compared}
-        figure = comparison_figure(bands, comparison.scores, comparison.differences, comparison.said, about)
-    save_figure(figure, paths[2])
+        both = comparison_figure(bands, comparison.scores, comparison.differences, comparison.said, about)
+        drawn = [both, forest]
+    save_figure(drawn[0], paths[2])
+    write_text(paths[3], _html(comparison, drawn), _ADVICE)
     return paths
+
+
+def _html(comparison: Comparison, figures: Sequence[Figure]) -> str:
+    from monai_cae.evaluation.embedding import embedded  # what is only printed needs no figures
+
+    return render(
+        "comparison.html",
+        names=[one.name for one in comparison.compared],
+        verdict=_verdict(comparison),
+        said=comparison.said,
+        subjects=comparison.subjects,
+        scores=markdown(_score_rows(comparison)),
+        differences=markdown(_difference_rows(comparison)),
+        remarks="\n".join(f"- {line}" for line in _remarks(comparison)),
+        figures=[embedded(figure) for figure in figures],
+        disclaimer=DISCLAIMER,
+        version=__version__,
+    )
+
+
+def _verdict(comparison: Comparison) -> dict[str, Any]:
+    """Whether the first is better than each other, by the interval of the difference of AUC or mean error."""
+    first = comparison.compared[0].name
+    score, sign = (COMPARED_NUMBER, -1) if comparison.number else ("auc", 1)
+    words, further = [], []
+    for other in comparison.compared[1:]:
+        row = comparison.differences.loc[(other.name, score)]
+        low, high = sorted((sign * row["low"], sign * row["high"]))
+        words.append("better" if low > 0 else "worse" if high < 0 else "")
+        told = (number_difference if comparison.number else difference_with_interval)(row)
+        further.append(f"Against {other.name}: {comparison.shown[score]} {told}, p {p_value(row['p_paired'])}.")
+    found = set(words)
+    said = f"{first} is {words[0]}" if len(found) == 1 and words[0] else "No difference is shown"
+    if len(found) > 1:
+        counts = [f"{word} than {words.count(word)}" for word in ("better", "worse") if word in found]
+        said = f"{first} is {' and '.join(counts)} of {len(words)}"
+    leaky = any(one.leaks for one in comparison.compared)
+    return {"state": "bad" if leaky else "good" if found == {"better"} else "open", "said": said, "further": further}
 
 
 def _page(comparison: Comparison) -> str:

@@ -13,10 +13,11 @@ from monai_cae.training.stages.earlier import files_of, refuse
 
 TABLES = (
     "predictions", "samples", "scores", "sample_scores", "comparisons", "subgroups", "reconstruction", "selection",
+    "errors",
 )  # fmt: skip
 FIGURES = ("roc", "calibration", "methods", "auc_by_cdr", "learning_curve", "repeats", "own_test", "samples")
 _TOLD = (
-    "summary.json", "results.md", "model_card.md", *(f"{name}.csv" for name in TABLES),
+    "summary.json", "results.md", "report.html", "model_card.md", *(f"{name}.csv" for name in TABLES),
     *(f"figures/{name}.png" for name in FIGURES),
 )  # fmt: skip
 _SHARED = ("datalist.json", "audit.json", "audit.html", ".lock")  # of a part's stages; without results they are none

@@ -23,6 +23,7 @@ from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.earlier import told_in
 from monai_cae.experiment.figures import drawings
+from monai_cae.experiment.page import PAGE, external_html
 from monai_cae.experiment.record import NETWORK, pool, pool_places, pool_samples
 from monai_cae.experiment.results import Results, samples_scored, subgroups_of
 from monai_cae.experiment.wording import MOST_SAMPLES, columns, markdown, readable, telling, with_interval
@@ -72,7 +73,7 @@ def report_external(
     synthetic: bool,
     **others: Any,
 ) -> dict[str, Any]:
-    """`report_test`, and what an experiment makes of its test sets: tables, figures and results.md.
+    """`report_test`, and what an experiment makes of its test sets: tables, figures, results.md and report.html.
 
     Args:
         run, table, output_dir, synthetic, **others: see `report_test`; the table was written as predictions_scans.csv.
@@ -120,13 +121,15 @@ def report_external(
     _write(output, results, summary)
     page = external_page(results, own, summary, [*notes, *audit["notes"]])
     write_text(output / "results.md", page)
-    for name, figure in _drawings(results, own, summary).items():
+    drawn = _drawings(results, own, summary)
+    for name, figure in drawn.items():
         save_figure(figure, output / "figures" / f"{name}.png")
+    write_text(output / PAGE, external_html(page, summary, results, output, drawn))
     for path in told_in(output):
         run.log_file(path, "figures" if path.suffix == ".png" else "")
     known = {f"test_{name}_{end}": float(row[end]) for name, row in scores.iterrows() for end in ("low", "high")}
     run.log_metrics({name: value for name, value in known.items() if math.isfinite(value)})
-    print("\n".join(["", *columns(_beside(results, own, target.headline)), "", f"  page  {output / 'results.md'}"]))
+    print("\n".join(["", *columns(_beside(results, own, target.headline)), "", f"  page  {output / PAGE}"]))
     return {**tested, "caveats": caveats}
 
 

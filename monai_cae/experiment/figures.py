@@ -21,6 +21,7 @@ from monai_cae.experiment.wording import readable
 from monai_cae.training.results.figures import SYNTHETIC_NOTE, sample_figure, tell_undrawn
 
 _PAPER = {"accuracy": 0.7466, "f1": 0.66}
+_INTERVAL = ("mean", "low", "high")
 _OF_THE_PAPER = "paper, other subjects"
 
 
@@ -74,10 +75,9 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
     groups = results.subgroups
     if not groups.empty and ((groups["by"] == "cdr") & (groups["score"] == "auc")).any():
         drawn["auc_by_cdr"] = result_figures.auc_by_grade(groups, **network)
-    curve = _learning_curve(results, "auc")
-    if len(curve) > 1:
+    if curves := _learning_curves(results, "auc"):
         drawn["learning_curve"] = result_figures.learning_curve(
-            {"Network": curve}, "auc", reference=0.5, reference_name="chance", **told
+            curves, "auc", reference=0.5, reference_name="chance", **told
         )
     if not results.sample_scores.empty:
         drawn["samples"] = _samples(results, **told)
@@ -99,9 +99,8 @@ def _of_number(results: Results, note: str, about: str) -> dict[str, Figure]:
     told: dict[str, Any] = {"note": note, "about": about}
     summaries = {readable(method): results.scores.loc[method] for method in results.methods}
     drawn = {"methods": result_figures.forest_plot(summaries, (COMPARED_NUMBER, "r2"), bounded=False, **told)}
-    curve = _learning_curve(results, COMPARED_NUMBER)
-    if len(curve) > 1:
-        drawn["learning_curve"] = result_figures.learning_curve({"Network": curve}, COMPARED_NUMBER, **told)
+    if curves := _learning_curves(results, COMPARED_NUMBER):
+        drawn["learning_curve"] = result_figures.learning_curve(curves, COMPARED_NUMBER, **told)
     return drawn
 
 
@@ -113,11 +112,13 @@ def _repeats(record: Pooled, paper: Mapping[str, float], told: Mapping[str, str]
     return figures.repeats(values, reference=reference, reference_name=_OF_THE_PAPER, **told)
 
 
-def _learning_curve(results: Results, score: str) -> pd.DataFrame:
-    """The network's score and that of its variants on fewer training subjects, by their number."""
-    shares = {NETWORK: 1.0, **results.shares}
-    rows = [
-        {"subjects": share * results.training_subjects, **results.scores.loc[(method, score)][["mean", "low", "high"]]}
-        for method, share in shares.items()
-    ]
-    return pd.DataFrame(rows)
+def _learning_curves(results: Results, score: str) -> dict[str, pd.DataFrame]:
+    """Of the network and of variants, the score and that on fewer training subjects, by their number."""
+    curves = {}
+    for whole, shares in results.shares.items():
+        rows = [
+            {"subjects": share * results.training_subjects, **results.scores.loc[(method, score)][[*_INTERVAL]]}
+            for method, share in {whole: 1.0, **shares}.items()
+        ]
+        curves[capital(readable(whole))] = pd.DataFrame(rows)
+    return curves

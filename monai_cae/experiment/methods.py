@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_cae.experiment.plan import BASELINES, CLASSIFIER, Plan, read_json
+from monai_cae.experiment.plan import BASELINES, CLASSIFIER, Part, Plan, one_by_one, read_json
 from monai_cae.experiment.record import NETWORK
 
 _LONGEST = 400  # of the settings of one method
+_ANYWHERE = {  # where it ran, and what the experiment decides
+    "dataset_dir", "output_dir", "datalist", "overwrite", "run_name", "tracked_run#tags", "experiment_name",
+    "tracking_uri", "parent_run_id", "split#fold", "pretrained",
+}  # fmt: skip
 _STAGES = {CLASSIFIER: "train, evaluate"}  # the settings under this name are for both
 
 
@@ -28,6 +34,36 @@ def descriptions(plan: Plan) -> dict[str, str]:
         **{name: f"the network with {_settings(changed)}" for name, changed in plan.variants.items()},
         **{name: models.get(name, {}).get("_desc_", "a model of baselines.json") for name in plan.baselines},
     }
+
+
+def changed_settings(plan: Plan, part: Part) -> list[dict[str, Any]]:
+    """Settings of the network that are not those of the shipped configs.
+
+    Args:
+        plan: of the experiment.
+        part: whose seed is told.
+
+    Returns:
+        Plain data: `name`, `value`, `default`, and the `stages` that have it.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for step in plan.steps(part):
+        for stage, settings in step.stages.items() if step.method == NETWORK else ():
+            shipped = read_json(Path(plan.configs, f"{stage}.json"))
+            known = {**shipped, **one_by_one(shipped)}
+            for name, value in one_by_one(settings).items():
+                default = known.get(name)
+                if name not in _ANYWHERE and value != default:
+                    told = {"name": name, "value": _value(value), "default": "" if default is None else _value(default)}
+                    found.setdefault((name, told["value"]), {**told, "stages": []})["stages"].append(stage)
+    return list(found.values())
+
+
+def command() -> str:
+    """What this process was started as, to be typed again."""
+    program, *given = sys.argv
+    module = "bundle" in Path(program).parts or program == "monai.bundle"
+    return shlex.join([*(["python", "-m", "monai.bundle"] if module else [program]), *given])
 
 
 def _settings(by_stage: Mapping[str, Mapping[str, Any]]) -> str:

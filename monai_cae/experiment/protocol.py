@@ -12,13 +12,15 @@ from monai_cae.data.splits.datalists import SETS, write_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import evaluate
 from monai_cae.experiment.earlier import left_in, refuse_earlier, told_in
-from monai_cae.experiment.methods import descriptions
+from monai_cae.experiment.methods import changed_settings, command, descriptions
+from monai_cae.experiment.page import PAGE
 from monai_cae.experiment.plan import BASELINES, CLASSIFIER, STAGES, Part, Plan, one_by_one, parts_of, read_json
 from monai_cae.experiment.record import NETWORK, pool, pool_samples, read_sets
 from monai_cae.experiment.report import log_results, print_results
 from monai_cae.experiment.results import compute
 from monai_cae.experiment.selecting import report_selection, score_inner, selection_of
 from monai_cae.experiment.sets import check_parts, given_datalists
+from monai_cae.experiment.status import STATE
 from monai_cae.experiment.wording import readable
 from monai_cae.files import only_writer
 from monai_cae.targets import Target
@@ -102,6 +104,7 @@ def run_experiment(
     where = {"tracking_uri": tracking_uri, "experiment_name": experiment_name, "parent_run_id": "pending"}
     methods = {**candidates, **variants}
     plan = Plan(configs, output, shared, stages, methods, baselines, where, given, selection)
+    plan.refuse_labelled_choice()
     with only_writer(output), Ending():
         refuse_earlier(output, resume, overwrite)
         if resume:
@@ -109,7 +112,7 @@ def run_experiment(
             finished = _finished(plan, parts)
             if finished:
                 print(f"the experiment is finished in {output}: nothing is left to do\n")
-                print(f"  page               {output / 'results.md'}\n  summary            {output / 'summary.json'}")
+                print(f"  page               {output / PAGE}\n  summary            {output / 'summary.json'}")
                 return finished
         return _run_parts(plan, parts, target, seed, resume, overwrite)
 
@@ -124,7 +127,7 @@ def _refuse_other_settings(plan: Plan, parts: Sequence[Part]) -> None:
 
 def _finished(plan: Plan, parts: Sequence[Part]) -> dict[str, Any]:
     """The summary of the experiment, where all of it has been done and nothing else; otherwise nothing."""
-    state, path = plan.output / "experiment.json", plan.output / "summary.json"
+    state, path = plan.output / STATE, plan.output / "summary.json"
     if not (state.is_file() and path.is_file() and read_json(state).get("finished")):
         return {}
     if not all(step.name in plan.finished(part) for part in parts for step in plan.steps(part)):
@@ -160,7 +163,11 @@ def _run_parts(
             remove(left_in(output), output)
         for path, content in datalists.items():
             write_content(path, content)
-        write_json(output / "experiment.json", {"run_id": tracked.run_id})
+        state = {
+            "run_id": tracked.run_id,
+            "steps": {part.folder: [step.name for step in plan.steps(part)] for part in parts},
+        }
+        write_json(output / STATE, state)
         plan = plan.under(tracked.run_id)
         if not tracked.resumed_run_id:
             tracked.log_params({"repeats": parts[-1].repeat, "seed": seed, **one_by_one(plan.shared)})
@@ -175,6 +182,7 @@ def _run_parts(
         repeats = parts[-1].repeat
         summary = {"repeats": repeats, "folds": len(parts) // repeats, **_summary_of(results)}
         summary["methods"] = descriptions(plan)
+        summary |= {"command": command(), "changed": changed_settings(plan, parts[0])}
         remove(told_in(output), output)  # of fewer repeats or other methods
         record, seen = pool(results, output, target), _seen_before(tracked, results)
         samples = pool_samples(results, output, target)
@@ -184,7 +192,7 @@ def _run_parts(
         summary |= {**computed.summary, "seconds": time.perf_counter() - started}
         write_json(output / "summary.json", summary)
         log_results(tracked, summary, computed, output)
-        write_json(output / "experiment.json", {"run_id": tracked.run_id, "finished": True})
+        write_json(output / STATE, {**state, "finished": True})
     print_results(summary, computed, tracked, output, first=parts[0].folder)
     return summary
 
@@ -296,7 +304,7 @@ def _outcome(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _run_id_in(output: Path) -> str:
-    path = output / "experiment.json"
+    path = output / STATE
     return str(read_json(path).get("run_id", "")) if path.is_file() else ""
 
 

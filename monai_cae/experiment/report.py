@@ -1,4 +1,4 @@
-"""The report of an experiment: on the terminal, as a Markdown page, in MLflow."""
+"""The report of an experiment: on the terminal, as pages, in MLflow."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.card import experiment_card, write_card
 from monai_cae.experiment.earlier import TABLES
 from monai_cae.experiment.figures import drawings
+from monai_cae.experiment.misjudged import write_errors
+from monai_cae.experiment.page import PAGE, experiment_page
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import (
@@ -57,12 +59,12 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
     for label, value in _reconstruction(summary).items():
         print(f"  {label:<19}{value}")
     print("", *_fitting(results, width() or 1000), "", sep="\n")
-    for text in (_explained(results), *_chosen(summary), *(f"! {caveat}" for caveat in results.caveats)):
+    for text in (_explained(results), *_chosen(summary, results), *(f"! {caveat}" for caveat in results.caveats)):
         say(f"  {text}")
     lines = [
         "",
         f"  time               {duration(summary['seconds'])}",
-        f"  page               {output / 'results.md'}",
+        f"  page               {output / PAGE}, {output / 'results.md'}",
         f"  figures            {output / 'figures'}, {parts}/figures",
         f"  checkpoints        {parts}/models",
         f"  every prediction   {output / 'predictions.csv'}",
@@ -78,16 +80,17 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
     print("\n".join(lines), flush=True)
 
 
-def _chosen(summary: Mapping[str, Any]) -> list[str]:
+def _chosen(summary: Mapping[str, Any], results: Results) -> list[str]:
     """In a line each, how often each candidate was chosen, and by how much the best in hindsight looks better."""
     if not (worth := summary.get("selection")):
         return []
     often = sorted(worth["candidates"].items(), key=lambda item: -item[1]["chosen"])
+    metric = results.target.score_names[worth["metric"]]
     taken = ", ".join(f"{readable(name)} in {one['chosen']}" for name, one in often if one["chosen"])
+    best, score = readable(worth["afterwards"]), f"{metric} {worth['non_nested']:.3f}"
     return [
         f"chosen within the training subjects: {taken} of {worth['parts']} splits",
-        f"not nested: {readable(worth['afterwards'])}, the best on the test sets, has {worth['metric']} "
-        f"{worth['non_nested']:.3f}; chosen without them {worth['nested']:.3f}",
+        f"not nested: {best}, the best on the test sets, has {score}; chosen without them {worth['nested']:.3f}",
     ]
 
 
@@ -104,10 +107,12 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         tracked: the experiment's run, open.
         summary: as in summary.json.
         results: the tables.
-        output: the experiment's folder; results.md, model_card.md and the folder `figures` are written there.
+        output: the experiment's folder; results.md, report.html, model_card.md, errors.csv and the folder `figures` are
+            written there.
     """
     page = results_page(summary, results)
     write_text(output / "results.md", page)
+    errors = write_errors(results, output)
     head = page[: page.index("## All scores")]  # MLflow cuts a description after 8,000 characters
     tracked.describe(
         f"{_spaced(head)}All scores: results.md.",
@@ -130,10 +135,13 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
     for path in (output / name for name in ("summary.json", "results.md", *(f"{table}.csv" for table in TABLES))):
         if path.is_file():
             tracked.log_file(path)
-    for name, figure in drawings(summary, results).items():
+    drawn = drawings(summary, results)
+    for name, figure in drawn.items():
         path = output / "figures" / f"{name}.png"
         save_figure(figure, path)
         tracked.log_file(path, "figures")
+    write_text(output / PAGE, experiment_page(summary, results, output, drawn, errors))
+    tracked.log_file(output / PAGE)
     if results.target.binary or results.target.number:
         tracked.log_file(write_card(output / "model_card.md", experiment_card(summary, results, output)))
 

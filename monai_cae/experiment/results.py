@@ -45,7 +45,7 @@ class Results:
             see `monai_cae.training.results.samples.sample_scores`.
         places: see `record.pool_places`.
         training_subjects: mean number over the parts.
-        shares: variant -> share of the training subjects whose labels it learned from, where that is all it changes.
+        shares: of the learning curves, see `Plan.shares`.
         caveats: what a reader has to know before a number is quoted.
         summary: all of it as plain data, for summary.json.
     """
@@ -59,7 +59,7 @@ class Results:
     sample_scores: pd.DataFrame
     places: Places | None
     training_subjects: float
-    shares: Mapping[str, float]
+    shares: Mapping[str, Mapping[str, float]]
     caveats: list[str]
     summary: dict[str, Any]
 

@@ -6,12 +6,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from monai_cae.templates.markdown import in_html
+
 
 def render(name: str, **facts: Any) -> str:
     """A template of this folder with the facts of a run; what they say is text and never a template.
 
     Args:
-        name: of the file; in .html all facts are escaped, and in Markdown `|cell` keeps one within its cell.
+        name: of the file; in .html all facts are escaped, and `|from_markdown` is `in_html`; in Markdown `|cell` keeps
+            one within its cell.
         facts: by the names that the template uses.
     """
     environment = Environment(
@@ -23,4 +26,5 @@ def render(name: str, **facts: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["cell"] = lambda value: str(value).replace("|", "/")
+    environment.filters["from_markdown"] = in_html
     return environment.get_template(name).render(facts)

@@ -1,8 +1,9 @@
-"""The experiment's model card: its numbers are the experiment's, it names nobody, and it invents no answer."""
+"""The experiment's card and page: their numbers are the experiment's, the card names nobody, nothing is invented."""
 
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from browser import WIDTHS, looked_at, needs_chromium
 from sklearn.metrics import roc_auc_score
 from tiny import write_discs
 
@@ -18,6 +20,7 @@ from monai_cae.cli import main
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.card import experiment_card, write_card
 from monai_cae.experiment.results import compute
+from monai_cae.files import only_writer
 from monai_cae.targets import Diagnosis
 
 OPTIONS = {"repeats": 2, "seed": 3, "max_epochs": 1, "experiment_name": "cards", "cohort#sessions": "first"}
@@ -254,3 +257,111 @@ def test_a_card_that_its_author_has_edited_stays(tmp_path, capsys):
     other = write_card(path, "# Card\n\nthird\n")
     assert path.read_text() == edited and other.name == "model_card.new.md" and "third" in other.read_text()
     assert "has been edited and is kept" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def page(run) -> str:
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+def text_of(page: str) -> str:
+    """What a reader sees, in one line."""
+    seen = re.sub(r"<(style|svg)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", seen)).split())
+
+
+def errors_of(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "errors.csv", dtype={"subject": str})
+
+
+def test_page_tells_the_scores_the_doubts_and_who_took_part(run, page, card):
+    summary, told = summary_of(run), text_of(page)
+    assert all(" ".join(caveat.split()[-6:]) in told for caveat in summary["caveats"])
+    assert told.index(shown(summary["scores"]["network"]["auc"])) < told.index("Before you quote a number")
+    for method, name in (("network", "network"), ("dark_pixels", "dark pixels")):
+        values = summary["scores"][method]
+        assert re.search(rf"{name} .*?{re.escape(shown(values['accuracy']))} {re.escape(shown(values['auc']))}", told)
+    assert "26 scans found OASIS-1 discs 4 left out" in told and "1 controls not chosen (oldest)" in told
+    assert all(f"{row[1]} {row[2]}" in told for row in claim(card)) and len(claim(card)) == 44
+    assert "network_def" not in text_of(page).partition("Settings that differ")[2].partition("SHA-256")[0]
+    changed = {one["name"]: (one["value"], one["default"]) for one in summary["changed"]}
+    assert (
+        changed["max_epochs"] == ("1", "400") and changed["image_size"] == ("16", "176") and "output_dir" not in changed
+    )
+    weights = json.loads((run / "repeat_2" / "results_evaluate.json").read_text())["weights"]
+    assert weights["checkpoint"] in told and weights["pretrained"] in told
+    paragraph = told.partition("A methods paragraph to paste")[2]
+    assert f"AUC {shown(summary['scores']['network']['auc'])}" in paragraph and "Yagis et al. [1]" in paragraph
+    assert "DeLong's test [" in paragraph and "OASIS-1 [2]" in paragraph and "synthetic" not in paragraph[:300]
+
+
+def test_page_stands_alone_and_shows_everybody_who_was_misjudged(run, page):
+    assert len(page) < 2_000_000 and "<script" not in page and "http-equiv" not in page
+    assert not re.findall(r"(?:src|href)=[\"'](?!data:|#)", page) and "url(" not in page.replace("url(#", "")
+    wrong = errors_of(run)
+    assert list(re.findall(r'<li class="person.*?<b>(.*?)</b>', page, re.DOTALL)) == list(wrong["subject"])
+    assert page.count('alt="scan of ') == len(wrong)  # each with its picture
+
+
+def test_errors_are_the_wrong_answers_of_the_network(run):
+    record = pd.read_csv(run / "predictions.csv", dtype={"subject": str})
+    record["wrong"] = (record["probability"] >= record["threshold"]) != (record["label"] == 1)
+    ours, other = (record[record["method"] == name] for name in ("network", "dark_pixels"))
+    expected = ours.groupby("subject")["wrong"].sum()
+    table = errors_of(run).set_index("subject")
+    assert table["wrong"].to_dict() == expected[expected > 0].to_dict() and len(table)
+    assert (table["tested"] == ours.groupby("subject").size().reindex(table.index)).all()
+    mean = ours.groupby("subject")["probability"].mean().reindex(table.index)
+    assert table["probability"].to_numpy() == pytest.approx(mean.to_numpy(), abs=1e-5)
+    both = other.groupby("subject")["wrong"].mean().gt(0.5).reindex(table.index).astype(int)
+    scratch = record[record["method"] == "scratch"].groupby("subject")["wrong"].mean().gt(0.5).reindex(table.index)
+    assert (table["others"] == both + scratch.astype(int)).all()
+    share = table["wrong"] / table["tested"]
+    assert share.is_monotonic_decreasing
+
+
+def test_page_and_errors_are_in_mlflow(run, tracking_uri):
+    from mlflow import MlflowClient
+
+    run_id = json.loads((run / "experiment.json").read_text())["run_id"]
+    assert {"report.html", "errors.csv"} <= {item.path for item in MlflowClient(tracking_uri).list_artifacts(run_id)}
+
+
+@needs_chromium
+def test_page_fits_every_screen(run, tmp_path):
+    seen, said = looked_at(run / "report.html", tmp_path)
+    assert [one["width"] for one in seen] == list(WIDTHS) and not said
+    for one in seen:
+        assert one["images"] > 0 and one["broken"] == 0 and one["wide"] == [] and one["scrolled"] <= one["width"]
+
+
+def test_status_tells_what_is_done_runs_and_is_left(run, copy, capsys):
+    assert main(["status", str(run)]) == 0
+    printed = capsys.readouterr().out
+    assert "finished" in printed and "8 of 8 steps" in printed and str(run / "report.html") in printed
+    path = copy / "repeat_2" / "steps.json"
+    steps = json.loads(path.read_text())
+    seconds = {"pretrain": 10, "network": 20, "scratch": 30, "baselines": 40}
+    (copy / "repeat_1" / "steps.json").write_text(
+        json.dumps({name: {**step, "seconds": seconds[name]} for name, step in steps.items()})
+    )
+    path.write_text(json.dumps({"pretrain": {**steps["pretrain"], "seconds": 20}}))
+    state = json.loads((copy / "experiment.json").read_text())
+    del state["finished"]
+    (copy / "experiment.json").write_text(json.dumps(state))
+    assert main(["status", str(copy)]) == 0
+    printed = capsys.readouterr().out
+    assert "not running" in printed and "5 of 8 steps in 2 min" in printed and "--resume true" in printed
+    assert "3 steps; to the end about 90 s" in printed and "network -, scratch -, baselines -" in printed
+    with only_writer(copy):
+        assert main(["status", str(copy)]) == 0
+    printed = capsys.readouterr().out
+    assert "running   repeat 2, network, for" in printed and "left      2 steps" in printed
+
+
+def test_status_of_no_experiment_is_one_line(tmp_path, capsys):
+    assert main(["status", str(tmp_path)]) == 1
+    assert f"error: no experiment in {tmp_path}" in capsys.readouterr().err
+    (tmp_path / "results_pretrain.json").write_text("{}")
+    assert main(["status", str(tmp_path)]) == 1
+    assert "stages that were run alone: pretrain done" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
 from tiny import CONFIGS, mistake
@@ -224,19 +225,25 @@ def test_a_method_added_later_is_all_that_runs(run, copy, run_bundle, discs, cap
     assert "scratch" in set(record(copy)["method"])
 
 
-def test_the_shipped_recipe_and_its_overlays(run_bundle, discs, tmp_path, capsys):
-    overlays = ["with_best.yaml", "with_paper.yaml", "with_baselines.yaml", "with_learning_curve.yaml"]
+def test_the_shipped_candidates_and_further_overlays(run_bundle, discs, tmp_path, capsys):
+    overlays = ["with_selection.yaml", "with_paper.yaml", "with_baselines.yaml", "with_learning_curve.yaml"]
     shorter = {f"variants#papers_classifier#train#{name}": 1 for name in ("max_epochs", "patience")}
-    run_bundle(["experiment.yaml", *overlays], discs, tmp_path / "out", repeats=1, max_epochs=1, **shorter)
+    shipped = yaml.safe_load((CONFIGS / "with_selection.yaml").read_text())["select"]
+    few = {name: shipped["candidates"][name] for name in ("table_only", "code_places_table", "image_only")}
+    select = {**shipped, "candidates": few, "inner_folds": 2}
+    out = tmp_path / "out"
+    run_bundle(["experiment.yaml", *overlays], discs, out, repeats=1, max_epochs=1, select=select, **shorter)
     assert "experiment finished" in capsys.readouterr().out
-    recipe = ["network", "image_only", "without_code", "without_histogram"]
     others = ["papers_classifier", "random_weights", "permuted_labels", "quarter", "half", "three_quarters"]
-    methods = list(record(tmp_path / "out")["method"].unique())
-    assert methods[:10] == recipe + others
+    methods = list(record(out)["method"].unique())
+    assert methods[:10] == ["network", *few, *others]
     assert len(methods) == 10 + 11
-    config = json.loads((tmp_path / "out" / "repeat_1" / "config_evaluate.json").read_text())
-    assert config["network_def"]["pooling"] == 1 and config["network_def"]["hidden"] == []
-    results = json.loads((tmp_path / "out" / "repeat_1" / "results_train.json").read_text())
+    table = pd.read_csv(out / "selection.csv")
+    chosen = few[table["candidate"][table["chosen"] == 1].item()]["classifier"]
+    config = json.loads((out / "repeat_1" / "config_evaluate.json").read_text())
+    assert config["network_def"]["pooling"] == chosen.get("network_def#pooling", 1)
+    assert config["network_def"]["hidden"] == []
+    results = json.loads((out / "repeat_1" / "results_train.json").read_text())
     assert "fitted_loss" in results and results["epochs"] == 1  # a regression has no epochs to count
 
 

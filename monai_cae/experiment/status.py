@@ -1,0 +1,149 @@
+"""How far an experiment is: what its folder records as done, what runs, what is left, and for how long."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from monai_cae.errors import MonaiCaeError
+from monai_cae.terminal import duration
+
+STATE = "experiment.json"
+_STAGES = ("pretrain", "train", "evaluate", "baselines")
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where an experiment is.
+
+    Attributes:
+        output: its folder.
+        state: it may run, have ended before its end, or be finished.
+        done: part -> step -> seconds that it took, in the order of the work.
+        left: part and step of those that are not recorded as done; the first of them runs, if any does.
+        planned: whether the folder records what is left; older versions did not.
+        since: seconds that the running step has taken so far.
+    """
+
+    output: Path
+    state: Literal["finished", "running", "stopped"]
+    done: Mapping[str, Mapping[str, float]]
+    left: Sequence[tuple[str, str]]
+    planned: bool
+    since: float
+
+    @property
+    def seconds(self) -> float:
+        """That the steps took which are done."""
+        return sum(sum(steps.values()) for steps in self.done.values())
+
+    @property
+    def estimate(self) -> float | None:
+        """Seconds to the end: a step takes as long as its like in other parts did, or as the others on average; None
+        where no step is done."""
+        took: dict[str, list[float]] = {}
+        for steps in self.done.values():
+            for name, seconds in steps.items():
+                took.setdefault(name, []).append(seconds)
+        if not took:
+            return None
+        known = {name: mean(times) for name, times in took.items()}
+        usual = mean(known.values())
+        first, *others = (known.get(name, usual) for _, name in self.left) if self.left else (0.0,)
+        return max(0.0, first - self.since) + sum(others)
+
+
+def read_status(output: Path) -> Status:
+    """Look at an experiment's folder; nothing is changed in it, and whoever works there is not disturbed.
+
+    Raises:
+        MonaiCaeError: no experiment has been started there, or its record is broken.
+    """
+    if not (output / STATE).is_file():
+        alone = [stage for stage in _STAGES if (output / f"results_{stage}.json").is_file()]
+        if alone:
+            raise MonaiCaeError(f"{output} has no experiment but stages that were run alone: {', '.join(alone)} done")
+        raise MonaiCaeError(f"no experiment in {output}: give the output folder of `monai-cae run`")
+    told = _read(output / STATE)
+    steps = {str(part): [str(name) for name in names] for part, names in (told.get("steps") or {}).items()}
+    folders = list(steps) or sorted(
+        path.parent.relative_to(output).as_posix() for path in output.glob("repeat_*/**/steps.json")
+    )
+    done, latest = {}, 0.0
+    for folder in folders:
+        path = output / folder / "steps.json"
+        recorded = _read(path) if path.is_file() else {}
+        done[folder] = {name: float(step.get("seconds", 0)) for name, step in recorded.items()}
+        latest = max(latest, path.stat().st_mtime if path.is_file() else 0.0)
+    left = [(part, name) for part, names in steps.items() for name in names if name not in done[part]]
+    state: Literal["finished", "running", "stopped"] = "running" if _locked(output) else "stopped"
+    if told.get("finished") and not left and state != "running":
+        state = "finished"
+    began = max(latest, (output / STATE).stat().st_mtime)
+    return Status(output, state, done, left, bool(steps), time.time() - began if state == "running" else 0.0)
+
+
+def status_lines(status: Status) -> list[str]:
+    """What is printed on the terminal."""
+    count = sum(map(len, status.done.values()))
+    words = {"finished": "finished", "running": "running", "stopped": "not running, and not finished"}
+    lines = [f"experiment in {status.output}: {words[status.state]}", ""]
+    of = f" of {count + len(status.left)}" if status.planned else ""
+    lines.append(f"  done      {count}{of} steps in {duration(status.seconds)}")
+    left = list(status.left)
+    if left and status.state == "running":
+        lines.append(f"  running   {_named(*left.pop(0))}, for {duration(status.since)}")
+    if status.left:
+        estimate = "" if status.estimate is None else f"; to the end about {duration(status.estimate)}"
+        lines.append(f"  left      {len(left)} step{'s' * (len(left) != 1)}{estimate}")
+    elif not status.planned and status.state != "finished":
+        lines.append("  left      not recorded: an older version of monai-cae has begun it")
+    lines.append("")
+    for part, steps in status.done.items():
+        told = [f"{name.replace('_', ' ')} {duration(seconds)}" for name, seconds in steps.items()]
+        told += [f"{name.replace('_', ' ')} -" for which, name in status.left if which == part]
+        lines.append(f"  {_part(part):<16}{', '.join(told) or '-'}")
+    if status.state == "finished":
+        lines += ["", f"  page      {status.output / 'report.html'}"]
+    elif status.state == "stopped":
+        lines += ["", "  the same command with --resume true goes on with what is left"]
+    return lines
+
+
+def _named(part: str, step: str) -> str:
+    return f"{_part(part)}, {step.replace('_', ' ')}"
+
+
+def _part(folder: str) -> str:
+    return folder.replace("_", " ").replace("/", ", ")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MonaiCaeError(f"{path} is not readable ({error}): it may be written just now; try again") from error
+    if not isinstance(content, dict):
+        raise MonaiCaeError(f"{path} is not what an experiment writes")
+    return content
+
+
+def _locked(output: Path) -> bool:
+    """Whether a process writes there: whoever does holds the lock."""
+    path = output / ".lock"
+    if not path.is_file():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # a folder that may only be read, or a file system without locks
+        return False
