@@ -151,7 +151,18 @@ def _bundle(*arguments: str, quiet: bool = False) -> None:
         if "query key: " not in str(error):
             raise
         name = str(error.args[0]).removeprefix("query key: ")
+        for option, *parts in (part.removeprefix("--").partition("=")[0].split("#") for part in arguments):
+            least = {"stages": 1, "variants": 2}.get(option, len(parts))  # what comes before is the names of these
+            if name in parts[least:-1]:
+                raise MonaiCaeError(_in_a_file(option, parts, parts.index(name, least))) from error
         raise MonaiCaeError(f"no config has the setting {name}: see `monai-cae settings`") from error
+
+
+def _in_a_file(option: str, parts: Sequence[str], at: int) -> str:
+    """How to set a member of a stage's item, which no option reaches where the experiment has no such item yet."""
+    line = f'"+{"#".join([option, *parts[:at]])}": {{"{"#".join(parts[at:])}": VALUE}}'
+    where = "a file such as mine.yaml, and give it to --with behind the other overlays"
+    return f"no option reaches --{'#'.join([option, *parts])}: write {line} into {where}"
 
 
 def settings(options: argparse.Namespace) -> None:

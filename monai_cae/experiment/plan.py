@@ -284,8 +284,11 @@ class Plan:
         if inner and self.select:
             split |= {"kind": "kfold", "folds": self.select.inner_folds, "fold": inner}
         method = BASELINES if stage == BASELINES else variant or NETWORK
+        shared = {name: value for name, value in self.shared.items() if name in known}
+        if "extraction" in own and "@plane" not in str(own["extraction"]):  # the plane is that of the others
+            shared["plane"] = known["plane"]
         return {
-            **{name: value for name, value in self.shared.items() if name in known},
+            **shared,
             **_of_stage(self.stages, stage),
             **elsewhere,
             **own,

@@ -23,6 +23,7 @@ _LEVELS = 4
 _STEPS = 6
 _ORDERS = 4
 _CELLS = 6  # along each axis of a slice; of a volume 4
+_RELATED = 0.4  # correlation of permuted labels with the labels, at most
 _NOISE = 0.01  # of an image's range
 _COMPARED = 20_000  # places of a map
 MAPS = _LEVELS + 3  # of each scan: permuted labels, and twice with noise
@@ -137,7 +138,8 @@ def randomised(network: nn.Module, seed: int) -> Iterator[nn.Module]:
 
 def relabelled(score: Score, images: torch.Tensor, labels: NDArray[np.float64], seed: int) -> nn.Module | None:
     """A copy of a network whose last linear layer is fitted, by ridge regression, to permuted labels: of a hundred
-    permutations the one that has least to do with the labels. None where there is no such layer or one label alone."""
+    permutations the one that has least to do with the labels. None where there is no such layer, one label alone, or so
+    few images that each permutation has to do with the labels."""
     network = _copy(score.network)
     linear = [one for one in network.modules() if isinstance(one, nn.Linear) and one.out_features == 1]
     if not linear or len(set(labels.tolist())) < 2:
@@ -151,8 +153,10 @@ def relabelled(score: Score, images: torch.Tensor, labels: NDArray[np.float64], 
     rows = torch.cat(seen).float().reshape(-1, linear[-1].in_features).cpu().numpy()  # of each sample that votes
     rng = np.random.default_rng(seed)
     draws = [rng.permutation(labels) for _ in range(100)]
-    unrelated = min(draws, key=lambda draw: abs(np.corrcoef(draw, labels)[0, 1]))
-    permuted = np.repeat(unrelated, len(rows) // len(labels))
+    related = [abs(np.corrcoef(draw, labels)[0, 1]) for draw in draws]
+    if min(related) > _RELATED:
+        return None
+    permuted = np.repeat(draws[int(np.argmin(related))], len(rows) // len(labels))
     centre, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-8
     weights = Ridge(alpha=1.0).fit((rows - centre) / scale, permuted).coef_ / scale
     with torch.no_grad():

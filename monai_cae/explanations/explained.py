@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -137,8 +138,8 @@ class Explained:
     def _some(self, outcome: Outcome, rng: np.random.Generator) -> pd.DataFrame:
         """Rows to explain, by label and not by prediction: all, or as many of each class as can be."""
         rows = outcome.predictions.reset_index(drop=True)
-        if rows.empty:
-            raise MonaiCaeError("there are no test scans to explain")
+        if len(rows) < 2:
+            raise MonaiCaeError(f"a map compares a scan with the mean of the test scans, and there are {len(rows)}")
         most = max(1, min(self.scans, _MOST_VALUES // image_of(outcome.dataset, 0).numel()))
         if len(rows) <= most:
             return rows
@@ -150,7 +151,7 @@ class Explained:
     def _method(self, extraction: Any, one: Subject, scans: int, tested: int) -> tuple[Method, str]:
         """The method, and what it is called on a figure."""
         if callable(self.method):
-            return self.method, getattr(self.method, "__name__", type(self.method).__name__)
+            return partial(_own, self.method), getattr(self.method, "__name__", type(self.method).__name__)
         if self.method != "occlusion":
             return METHODS[self.method], self.method.replace("_", " ")
         grid = getattr(extraction, "grid", None)
@@ -160,6 +161,14 @@ class Explained:
         sides = method.sides([part.stop - part.start for part in one.box], one.samples)
         size = " x ".join(f"{side * spacing:g}" for side in sides)
         return method, f"occlusion of {size} {'pixels' if grid is None else 'mm'}"
+
+
+def _own(method: Method, subject: Subject, seed: int) -> torch.Tensor:
+    found, shape = method(subject, seed), (subject.samples, *subject.image.shape[2:])
+    if not isinstance(found, torch.Tensor) or found.shape != shape:
+        given = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise MonaiCaeError(f"the method of explanations must give a tensor of shape {shape}, not {given}")
+    return found.detach().float().cpu()
 
 
 def image_of(dataset: Any, index: int) -> torch.Tensor:

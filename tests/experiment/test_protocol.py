@@ -17,7 +17,7 @@ from tiny import CONFIGS, mistake
 
 from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.methods import descriptions
-from monai_cae.experiment.plan import Plan
+from monai_cae.experiment.plan import Part, Plan
 from monai_cae.experiment.record import pool
 from monai_cae.experiment.results import compute
 from monai_cae.targets import Diagnosis
@@ -120,6 +120,19 @@ def test_page_says_what_the_methods_and_the_abbreviations_are(run):
         f"**{short}**" in legend for short in ("AD", "HC", "CDR", "F1", "MCC", "AUC", "Brier", "ECE", "PSNR", "SSIM")
     )
     assert max(len(line.split("|")) for line in page.splitlines()) <= 12 + 3  # a column per score, not per method
+
+
+def test_a_variant_of_volumes_is_not_given_the_plane_of_the_slices(tmp_path):
+    shared = {"plane": "coronal", "slice_index": 12, "split": {}, "dataset_dir": "data"}
+    seen = {"volume": "VolumeExtraction", "slab": "SlabExtraction"}
+    extractions: dict = {name: {"_target_": f"monai_cae.data.{kind}"} for name, kind in seen.items()}
+    extractions["slab"]["plane"] = "@plane"
+    stages = ("pretrain", "classifier")
+    variants = {name: {stage: {"extraction": one} for stage in stages} for name, one in extractions.items()}
+    planes: dict[str, set[str]] = {}
+    for step in Plan(str(CONFIGS), tmp_path, shared, {}, variants, [], {}).steps(Part("repeat_1", 1, 0)):
+        planes.setdefault(step.method, set()).update(given["plane"] for given in step.stages.values())
+    assert planes == {"network": {"coronal"}, "volume": {"axial"}, "slab": {"coronal"}}
 
 
 def test_a_part_of_a_network_is_told_by_its_class(tmp_path):

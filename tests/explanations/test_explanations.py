@@ -210,7 +210,7 @@ def test_what_fails_is_marked(trained):
     assert "FAILED" in set(made["tests"]["result"]) and "FAILED weights" in made["groups"].get_suptitle()
 
 
-@pytest.mark.parametrize("kind", ["volume", "patches", "planes", "number", "one subject", "one class", "script"])
+@pytest.mark.parametrize("kind", ["volume", "patches", "planes", "number", "one class", "script"])
 def test_other_extractions_networks_and_cohorts(trained, kind):
     torch.manual_seed(0)
     flat = {"spatial_size": (SIDE, SIDE), "hidden": (4,)}
@@ -229,8 +229,6 @@ def test_other_extractions_networks_and_cohorts(trained, kind):
     elif kind == "number":
         rows = pd.DataFrame({"subject": list("aabcde"), "label": [0.7, 0.71, 0.8, 0.6, 0.9, 0.75], "nwbv": 0.7})
         changed = {"target": BrainVolume(0.7, 0.1), "predictions": rows}
-    elif kind == "one subject":
-        images = images[:1]
     elif kind == "one class":
         images = images[::2]
     else:
@@ -241,9 +239,11 @@ def test_other_extractions_networks_and_cohorts(trained, kind):
     for method in ("occlusion", "gradient", *(("grad_cam",) if kind != "script" else ())):
         made = Explained(method, passes=400)(outcome)
         titles = [axis.get_title() for axis in made["groups"].axes]
-        assert any(" less " in title for title in titles) == (kind not in ("one subject", "one class"))
+        assert any(" less " in title for title in titles) == (kind != "one class")
         results = dict(zip(made["tests"]["test"], made["tests"]["result"], strict=True))
-        assert (results["labels"] == "not tested") == (kind in ("one subject", "one class", "script"))
+        assert (results["labels"] == "not tested") == (
+            kind in ("one class", "script", "patches")  # no labels to permute, no layer to fit, three scans
+        )
 
 
 class Detached(nn.Module):
@@ -265,6 +265,13 @@ class Detached(nn.Module):
         ("occlusion", nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 2)), "and the network gives \\(1, 2\\)"),
     ],
 )
+def test_one_scan_and_a_wrong_map_are_refused(trained):
+    with pytest.raises(MonaiCaeError, match="with the mean of the test scans, and there are 1"):
+        Explained()(outcome_of(trained, cohort(1), SliceExtraction()))
+    with pytest.raises(MonaiCaeError, match=r"must give a tensor of shape \(1, 24, 24\), not \(24, 24\)"):
+        Explained(lambda subject, seed: subject.image[0, 0])(outcome_of(trained, cohort(2), SliceExtraction()))
+
+
 def test_what_can_not_be_explained_is_said_in_one_line(trained, method, network, message):
     outcome = outcome_of(trained, cohort(4), SliceExtraction())
     outcome.network = outcome.network if network is None else network
