@@ -9,7 +9,14 @@ from typing import Any, Literal, NamedTuple
 from monai_cae.evaluation.numbers import COMPARED_NUMBER
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
-from monai_cae.experiment.wording import difference_with_interval, number_difference, p_value, readable, telling
+from monai_cae.experiment.wording import (
+    difference_with_interval,
+    number_difference,
+    p_value,
+    readable,
+    telling,
+    tested_by,
+)
 
 _SCORE = {True: "auc", False: "r2"}  # of patients and controls, of a number
 
@@ -96,5 +103,5 @@ def _against_simpler(results: Results, simpler: list[str]) -> tuple[str, list[st
     of_best = telling(target)(results.scores.loc[(best, score)])
     return rival, [
         f"Against {readable(best)}, {among} ({target.score_names[score]} {of_best}): difference {told}, "
-        f"p {p_value(tested)}."
+        f"p {p_value(tested_by(row))}."
     ]
