@@ -10,6 +10,7 @@ from monai_cae.evaluation.numbers import COMPARED_NUMBER
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import (
+    better_or_worse,
     difference_with_interval,
     number_difference,
     p_value,
