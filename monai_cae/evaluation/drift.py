@@ -56,9 +56,9 @@ def drift(scans: pd.DataFrame, limit: float) -> Drift:
             f"the column has {scans['by'].nunique()} different texts, {MOST_GROUPS} are the most: name a column of "
             "sites, numbers or dates"
         )
-    known = scans.assign(when=when if when is not None else 0.0)
-    keys = ["subject", "when"] if when is not None else ["subject", "by"]
-    people = known.groupby(keys, dropna=False, sort=False).agg({"unlike": "mean", "by": "first"}).reset_index()
+    known = scans.assign(when=when if when is not None else 0.0, text=scans["by"])
+    people = known.groupby(["subject", "when", "text"], dropna=False, sort=False)
+    people = people.agg({"unlike": "mean", "by": "first"}).reset_index()
     if when is not None:
         people["by"] = _parts(people)
     parts = {name: rows["unlike"].to_numpy() for name, rows in people.groupby("by", sort=when is None)}

@@ -88,13 +88,16 @@ def test_page_tables_and_figures_are_on_disk_and_in_mlflow(run, tracking_uri):
     tables = {f"{name}.csv" for name in ("predictions", "scores", "comparisons", "subgroups", "reconstruction")}
     assert tables | {"results.md", "summary.json", "figures"} <= logged
     figures = {Path(item.path).stem for item in client.list_artifacts(parent.info.run_id, "figures")}
-    assert figures == {"roc", "calibration", "methods", "auc_by_cdr", "repeats", "learning_curve", "code_sizes"}
+    sure = {"selective", "calibration"}
+    assert figures == {"roc", "methods", "auc_by_cdr", "repeats", "learning_curve", "code_sizes", *sure}
+    assert {"certainty.csv", "selective.csv"} <= logged
     page = (run / "results.md").read_text()
     described = parent.data.tags["mlflow.note.content"]
     assert (
         "| dark pixels&ensp; |" in described
         and described.replace("&ensp;", "").partition("## All")[0][:500] == page[:500]
     )
+    assert "| network | " in page.partition("## How sure")[2] and "| 10 % | " in page
     assert "FEW REPEATS" in page and "half size" in page and "CDR 0.5" in page
     scores = json.loads((run / "summary.json").read_text())["scores"]
     assert parent.data.metrics["test_auc_mean"] == pytest.approx(scores["network"]["auc"]["mean"])

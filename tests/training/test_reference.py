@@ -60,6 +60,12 @@ def test_what_is_not_finite_or_constant_is_unlike():
     assert percentiles[0] < 95 and (percentiles[1:] > 99).all() and which[2] != "reconstruction"
 
 
+def test_scans_that_do_not_differ_are_no_reference():
+    known, codes, errors = (torch.tensor(part) for part in cohort(9, 20))
+    with pytest.raises(MonaiCaeError, match="the validation scans are all alike"):
+        Reference.fitted("abc", [1, 8, 8], known, torch.full_like(errors, 0.01), codes[:1].repeat(len(codes), 1))
+
+
 def test_a_broken_file_is_refused(tmp_path):
     known, codes, errors = (torch.tensor(part) for part in cohort(9, 20))
     reference = Reference.fitted("abc", [1, 8, 8], known, errors, codes)

@@ -19,6 +19,7 @@ FEWEST = 5  # scans to learn from, and as many to compare with
 NEIGHBOURS = 5
 MEASURES = ("reconstruction", "code", "neighbours")
 _SMALLEST = 1e-12  # before a logarithm: a black image is reconstructed without an error
+_ALIKE = 1e-6  # spread of a logarithm
 _ADVICE = "run pretrain.json again, or get the package from its source again"
 
 
@@ -70,6 +71,9 @@ class Reference:
             autoencoder, image: see the attributes.
             known: pooled codes of the training scans, shape `(n, d)`.
             errors, codes: of the validation scans, shapes `(m,)` and `(m, d)`.
+
+        Raises:
+            MonaiCaeError: the validation scans do not differ.
         """
         known = known.double()
         spread = known.std(dim=0)
@@ -85,7 +89,9 @@ class Reference:
             torch.zeros(3, dtype=torch.double), torch.ones(3, dtype=torch.double), torch.tensor([0.0, 1.0]),
         )  # fmt: skip
         logs = made.logarithms(errors, codes)
-        usual, spread = logs.mean(dim=0), logs.std(dim=0).clamp(min=1e-6)
+        usual, spread = logs.mean(dim=0), logs.std(dim=0)
+        if float(spread.min()) < _ALIKE:
+            raise MonaiCaeError("the validation scans are all alike, which says nothing of others")
         largest = ((logs - usual) / spread).amax(dim=1)
         return cls(**made._parts() | {
             "usual": usual, "spread": spread, "largest": torch.stack([largest.mean(), largest.std().clamp(min=1e-6)]),
