@@ -13,6 +13,8 @@ import pytest
 import torch
 from tiny import CONFIGS, TINY, UNTRAINED, write_discs
 
+from monai_cae.evaluation import style
+
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 if (worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))) and hasattr(os, "sched_setaffinity"):
@@ -35,6 +37,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="no CUDA GPU here: `make gpu` runs it where there is one"))
     for item in items:
         item.user_properties += [("fault", list(mark.args)) for mark in item.iter_markers("fault")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_figures() -> Iterator[None]:
+    """Nobody looks at the thousands of figures of a test run, and pixels take half of their time."""
+    fine, style.save_figure.__defaults__ = style.save_figure.__defaults__, (50,)
+    yield
+    style.save_figure.__defaults__ = fine
 
 
 @pytest.fixture(scope="session")

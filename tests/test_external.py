@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -157,6 +158,12 @@ def test_the_page_tells_of_both_tests(evaluated, model):
     assert f"{own['test_auc']:.3f}" in row and len(row.split("|")) == 5
     assert f"| {own['test_psnr']:.2f} dB |" in page
     assert "by their names, and with the 16 images of the training by their pixels. audit.html" in page
+    told = (output / "report.html").read_text()
+    scores = json.loads((output / "summary.json").read_text())["scores"]["auc"]
+    assert f"AUC {scores['mean']:.3f} [{scores['low']:.3f}, {scores['high']:.3f}]" in told.partition("<main")[0]
+    wrong = [row["subject"] for row in rows_of(output / "errors.csv")]
+    assert re.findall(r'<li class="person.*?<b>(.*?)</b>', told, re.DOTALL) == wrong
+    assert told.count('alt="scan of ') == len(wrong) and "<script" not in told
     assert "patients (8): CDR 0.5 (8)" in page and "mean image" not in page and "| half size |" in page
     audit = json.loads((output / "audit.json").read_text())
     assert {name: one["n"] for name, one in audit["sets"].items()} == {"training": 0, "validation": 0, "test": 22}

@@ -215,6 +215,7 @@ def check(options: argparse.Namespace) -> int:
     from monai_cae.data import check_cohort, find_images, is_synthetic, read_scans
     from monai_cae.data.cohort.pseudonyms import pseudonym
     from monai_cae.evaluation import contact_sheets
+    from monai_cae.evaluation.check_page import check_page
     from monai_cae.evaluation.style import save_figure
 
     seen = extraction(options)
@@ -247,11 +248,12 @@ def check(options: argparse.Namespace) -> int:
     ]
     footer = "Synthetic data, not real MRI" if synthetic else ""
     pages = contact_sheets.contact_sheet(tiles, footer, seen.pictured)
-    for number, page in enumerate(pages, start=1):
-        save_figure(page, options.out / f"slices_{number}.png")
-    write_text(options.out / "check.json", json.dumps(result.to_dict(), indent=2) + "\n")
+    sheets = [save_figure(page, options.out / f"slices_{number}.png") for number, page in enumerate(pages, start=1)]
+    told = result.to_dict()
+    write_text(options.out / "check.json", json.dumps(told, indent=2) + "\n")
+    write_text(options.out / "check.html", check_page(told, sheets, seen.pictured, synthetic))
     kind = "synthetic scans, not real MRI" if synthetic else "scans"
-    print(f"{len(result.scans)} {kind}: {len(result.suspicious)} suspicious; see {options.out}/slices_*.png")
+    print(f"{len(result.scans)} {kind}: {len(result.suspicious)} suspicious; see {options.out}/check.html")
     for scan in result.suspicious:
         for problem in scan.problems:
             say(f"  {scan.name}: {problem}")

@@ -35,11 +35,13 @@ class Embedded(NamedTuple):
         title: what is shown.
         about: on whom, and other lines of its title.
         markup: `<svg>` or `<img>`.
+        broad: it is much wider than high.
     """
 
     title: str
     about: str
     markup: Markup
+    broad: bool = False
 
 
 def embedded(figure: Figure) -> Embedded:
@@ -67,7 +69,8 @@ def embedded(figure: Figure) -> Embedded:
     head = f'<svg role="img" aria-label="{html.escape(title)}" style="max-width: {1.35 * float(width):.0f}px"'
     drawing = re.sub(r"^[^>]*>", f' viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg"'
                      ' xmlns:xlink="http://www.w3.org/1999/xlink">', drawing, count=1)  # fmt: skip
-    return Embedded(title, about.replace("\n", " "), Markup(head + drawing))
+    broad = float(width) > 1.5 * float(height)
+    return Embedded(title, about.replace("\n", " "), Markup(head + drawing), broad)
 
 
 def _variable(found: re.Match[str]) -> str:

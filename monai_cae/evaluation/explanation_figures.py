@@ -90,7 +90,7 @@ def _draw(axis: Axes, tile: Mapped, reach: float, failed: str) -> Any:
     low, high = float(tile.image.min()), float(tile.image.max())
     axis.imshow(tile.image.T, cmap="gray", vmin=low, vmax=high if high > low else low + 1, **shown)
     strength = np.clip(np.abs(tile.found.T) / reach, 0, 1)
-    colours = axis.imshow(tile.found.T, cmap="RdBu_r", vmin=-reach, vmax=reach, alpha=0.85 * np.sqrt(strength), **shown)
+    colours = axis.imshow(tile.found.T, cmap="RdBu_r", vmin=-reach, vmax=reach, alpha=0.85 * strength, **shown)
     if tile.sure is not None and tile.sure.any() and not tile.sure.all():
         axis.contour(tile.sure.T.astype(float), levels=[0.5], colors="#FFD400", linewidths=1.0)
     axis.set_title(tile.title, fontsize=7.5, color=INK, linespacing=1.1)

@@ -24,6 +24,7 @@ from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.summary import COMPARED, compare, summarise
 from monai_cae.experiment.load_runs import SPLITS, Predictions
 from monai_cae.experiment.wording import (
+    better_or_worse,
     columns,
     difference_with_interval,
     markdown,
@@ -187,7 +188,8 @@ def write_comparison(comparison: Comparison, folder: Path) -> list[Path]:
     drawn = [forest]
     if not comparison.number:
         bands = {one.name: roc_band(one.table, np.random.default_rng(0)) for one in comparison.compared}
-        both = comparison_figure(bands, comparison.scores, comparison.differences, comparison.said, about)
+        titled = f"ROC curves and differences\n{about}"
+        both = comparison_figure(bands, comparison.scores, comparison.differences, comparison.said, titled)
         drawn = [both, forest]
     save_figure(drawn[0], paths[2])
     write_text(paths[3], _html(comparison, drawn), _ADVICE)
@@ -213,14 +215,13 @@ def _html(comparison: Comparison, figures: Sequence[Figure]) -> str:
 
 
 def _verdict(comparison: Comparison) -> dict[str, Any]:
-    """Whether the first is better than each other, by the interval of the difference of AUC or mean error."""
+    """Whether the first is better than each other, by AUC or mean error."""
     first = comparison.compared[0].name
     score, sign = (COMPARED_NUMBER, -1) if comparison.number else ("auc", 1)
     words, further = [], []
     for other in comparison.compared[1:]:
         row = comparison.differences.loc[(other.name, score)]
-        low, high = sorted((sign * row["low"], sign * row["high"]))
-        words.append("better" if low > 0 else "worse" if high < 0 else "")
+        words.append(better_or_worse(row, sign))
         told = (number_difference if comparison.number else difference_with_interval)(row)
         further.append(f"Against {other.name}: {comparison.shown[score]} {told}, p {p_value(row['p_paired'])}.")
     found = set(words)

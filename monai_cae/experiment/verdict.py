@@ -9,7 +9,15 @@ from typing import Any, Literal, NamedTuple
 from monai_cae.evaluation.numbers import COMPARED_NUMBER
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
-from monai_cae.experiment.wording import difference_with_interval, number_difference, p_value, readable, telling
+from monai_cae.experiment.wording import (
+    better_or_worse,
+    difference_with_interval,
+    number_difference,
+    p_value,
+    readable,
+    telling,
+    tested_by,
+)
 
 _SCORE = {True: "auc", False: "r2"}  # of patients and controls, of a number
 
@@ -83,18 +91,11 @@ def _against_simpler(results: Results, simpler: list[str]) -> tuple[str, list[st
     best = max(known, key=lambda name: means[name] if math.isfinite(means[name]) else -math.inf)
     row = results.comparisons.loc[(best, score)]
     told = (difference_with_interval if target.binary else number_difference)(row)
-    low, high = sorted((sign * row["low"], sign * row["high"]))
-    rival = (
-        ""
-        if low > 0
-        else f"worse than {readable(best)}"
-        if high < 0
-        else f"not shown to be better than {readable(best)}"
-    )
-    tested = row["p_corrected_t"] if math.isfinite(row["p_corrected_t"]) else row["p_paired"]
+    found = better_or_worse(row, sign)
+    rival = "" if found == "better" else f"{found or 'not shown to be better'} than {readable(best)}"
     among = f"the best of {len(known)} simpler methods" if len(known) > 1 else "the simpler method"
     of_best = telling(target)(results.scores.loc[(best, score)])
     return rival, [
         f"Against {readable(best)}, {among} ({target.score_names[score]} {of_best}): difference {told}, "
-        f"p {p_value(tested)}."
+        f"p {p_value(tested_by(row))}."
     ]

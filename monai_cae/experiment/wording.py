@@ -77,6 +77,24 @@ def number_difference(row: Mapping[str, Any]) -> str:
     return f"{row['difference']:+.3g}{ends}"
 
 
+def tested_by(row: Mapping[str, Any]) -> float:
+    """The p value of a comparison: of the corrected t test where there is one, otherwise of the paired test."""
+    return float(row["p_corrected_t"] if is_number(row.get("p_corrected_t")) else row["p_paired"])
+
+
+def better_or_worse(row: Mapping[str, Any], sign: int) -> str:
+    """ "better" or "worse" where the difference's interval leaves out 0 and its p value is below 0.05, otherwise "".
+
+    Args:
+        row: of the comparisons.
+        sign: 1 for scores that are better when higher, -1 for errors.
+    """
+    low, high = sorted((sign * row["low"], sign * row["high"]))
+    if not tested_by(row) < 0.05:
+        return ""
+    return "better" if low > 0 else "worse" if high < 0 else ""
+
+
 def p_value(value: float | None) -> str:
     """Three decimals, and "-" where there is none."""
     if value is None or not math.isfinite(value):

@@ -220,9 +220,10 @@ def _group_tiles(
         tiles.append(Mapped(mean, less.reshape(mean.shape), title, None if sure is None else sure.reshape(mean.shape)))
         told = "too few subjects to test the difference"
         if sure is not None:
-            share = f"{sure.mean():.0%} of the places" if sure.any() else "nowhere"
+            share = f"{100 * sure.mean():.2g}% of them" if sure.any() else "nowhere"
             told = f"outlined where the difference has p < {LEVEL:g}, corrected for all places by permutation: {share}"
     for name, chosen in cases.groups(people).items():
         if chosen.any():
-            tiles.append(Mapped(mean, maps[chosen].mean(axis=0), f"{name}\n{chosen.sum()} subjects"))
+            whom = "1 subject" if chosen.sum() == 1 else f"{chosen.sum()} subjects"
+            tiles.append(Mapped(mean, maps[chosen].mean(axis=0), f"{name}\n{whom}"))
     return tiles, told

@@ -18,8 +18,6 @@ from monai_cae.networks.dense import as_code, code_sizes
 from monai_cae.networks.head import Head
 from monai_cae.networks.joint import require_classes
 
-_SMALLEST = 1e-8  # of an error: its logarithm is to be finite
-
 
 class PairedEncoder(nn.Module):
     """The codes of two autoencoders, or the logarithms of their mean squared errors, of each sample by itself.
@@ -61,19 +59,20 @@ class PairedEncoder(nn.Module):
             the two logarithms, `(N, 2 * samples, 1, 1[, 1])`.
         """
         if self.errors:
-            both = [error.clamp(min=_SMALLEST).log() for error in self.squares(image, *self.reconstructed(image))]
-            return as_code(torch.stack(both, dim=2).flatten(1), image.ndim)
-        codes = [self.controls.encoder(image), self.patients.encoder(image)]  # type: ignore[operator]  # modules
+            controls, patients = self.reconstructed(image)
+            both = torch.stack([self.squares(image, controls), self.squares(image, patients)], dim=2)
+            return as_code(both.clamp(min=1e-8).log().flatten(1), image.ndim)  # no logarithm of 0
+        codes = [self.controls.encoder(image), self.patients.encoder(image)]  # type: ignore[operator]
         return torch.cat([code.unflatten(1, [self.samples, -1]) for code in codes], dim=2).flatten(1, 2)
 
     def reconstructed(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Both reconstructions, the controls' first."""
         return self.controls(image), self.patients(image)
 
-    def squares(self, image: torch.Tensor, *reconstructions: torch.Tensor) -> list[torch.Tensor]:
-        """Mean squared error of each sample in each reconstruction, of shape `(N, samples)`, in float32."""
-        errors = ((made.float() - image.float()).square() for made in reconstructions)
-        return [error.unflatten(1, [self.samples, -1]).flatten(2).mean(dim=2) for error in errors]
+    def squares(self, image: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
+        """Mean squared error of each sample, of shape `(N, samples)`, in float32."""
+        error = (reconstruction.float() - image.float()).square()
+        return error.unflatten(1, [self.samples, -1]).flatten(2).mean(dim=2)
 
 
 class Pair(NamedTuple):
@@ -102,13 +101,14 @@ class PairedAutoencoder(nn.Module):
         Returns:
             In training `Pair`; in evaluation the reconstruction, of the image's shape.
         """
-        both = self.encoder.reconstructed(image)
+        controls, patients = self.encoder.reconstructed(image)
         if self.training:
-            return Pair(*both)
-        of_controls, of_patients = self.encoder.squares(image, *both)
-        split = [made.unflatten(1, [self.encoder.samples, -1]) for made in both]
-        by_patients = (of_patients < of_controls).reshape([*of_patients.shape] + [1] * (split[0].ndim - 2))
-        return torch.where(by_patients, split[1], split[0]).flatten(1, 2)
+            return Pair(controls, patients)
+        better = self.encoder.squares(image, patients) < self.encoder.squares(image, controls)
+        split = [made.unflatten(1, [self.encoder.samples, -1]) for made in (controls, patients)]
+        while better.ndim < split[0].ndim:
+            better = better.unsqueeze(-1)
+        return torch.where(better, split[1], split[0]).flatten(1, 2)
 
     def reconstruction_of(self, output: Any) -> Any:
         """The image in what `forward` returns; in training the controls'."""

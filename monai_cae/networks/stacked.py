@@ -83,8 +83,12 @@ class StackedAutoencoder(ConvAutoencoder):
         Returns:
             In training `Stacked`; in evaluation the reconstruction, of the image's shape.
         """
-        if not self.training:
-            return self.decoder(self.encoder(image))
+        if not torch.jit.is_scripting():  # noqa: SIM102  # by itself: TorchScript then leaves out what it can't compile
+            if self.training:
+                return self._learned(image)
+        return self.decoder(self.encoder(image))
+
+    def _learned(self, image: torch.Tensor) -> Any:
         encoder: Any = _of_one_sample(self.encoder)
         if isinstance(self.encoder, EachSample):
             image = image.unflatten(1, [self.encoder.samples, -1]).flatten(0, 1)

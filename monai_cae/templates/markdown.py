@@ -9,7 +9,7 @@ from itertools import groupby
 from markupsafe import Markup
 
 _RULE = re.compile(r"\|(?:-+\|)+")
-_NUMBERS = re.compile(r"[-+<]?[\d.,]+(?: ?%| dB)?(?: \[.*\])?|-|undefined")
+_NUMBERS = re.compile(r"[-+<]?[\d.,]+(?: ?%| dB)?(?: \[.*\]| to [-+]?[\d.]+)?|-|- to -|undefined")
 
 
 def in_html(text: str) -> Markup:

@@ -71,6 +71,10 @@ def test_scores_and_tests_are_what_other_libraries_say(two, tmp_path, capsys):
     page = (tmp_path / "out" / "comparison.md").read_text()
     assert f"{rows.loc['accuracy', 'difference']:+.3f}" in page and page.startswith("# good against weak")
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 10_000
+    told = (tmp_path / "out" / "comparison.html").read_text()
+    low = rows.loc["auc", "low"]
+    assert ("No difference is shown" if low <= 0 else " is better") in told and told.count("<svg") == 2
+    assert f"{rows.loc['auc', 'difference']:+.3f} [{low:+.3f}, " in told and "<script" not in told
 
 
 def delong_by_pairs(ours: np.ndarray, other: np.ndarray) -> float:

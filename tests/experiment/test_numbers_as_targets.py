@@ -161,7 +161,8 @@ def test_pages_and_figures_are_about_a_number(done):
         assert "mean absolute error" in text and "AUC" not in text and "HC" not in text and "AD)" not in text
     assert "p, 9,999 permutations" in page and "Wilcoxon" in page and "| pixel kernel ridge |" in page
     drawn = {path.name for path in (done / "figures").iterdir()}
-    assert drawn == {"methods.png", "learning_curve.png", "target_scatter.png", "target_bland_altman.png"}
+    curves = {"learning_curve.png", "code_sizes.png"}
+    assert drawn == {"methods.png", "target_scatter.png", "target_bland_altman.png", *curves}
     tested = {path.name for path in (done / "repeat_1" / "fold_1" / "figures").glob("evaluate_*")}
     explained = {"evaluate_explanations.png", "evaluate_explanations_groups.png", "evaluate_explanations_tests.csv"}
     assert tested == {"evaluate_scatter.png", "evaluate_bland_altman.png", "evaluate_decoder.png", *explained}

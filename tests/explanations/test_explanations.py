@@ -219,7 +219,7 @@ def test_other_extractions_networks_and_cohorts(trained, kind):
         images, extraction = cohort(4, (1, 12, 12, 12), (slice(3, 6),) * 3), VolumeExtraction(4.0, 12)
         network = EncoderClassifier(encoder=ConvEncoder(3, channels=(2, 4)), spatial_size=(12, 12, 12), hidden=(4,))
     elif kind == "patches":
-        extraction = PatchesExtraction(size=24, patch=11, step=6)
+        extraction = PatchesExtraction(size=24, patch=11, step=13)
         images = cohort(3, (extraction.samples, 11, 11, 11), (slice(3, 6),) * 3)
         encoder = each_sample(ConvEncoder(3, channels=(2, 4)), extraction.samples)
         network = EncoderClassifier(encoder=encoder, spatial_size=(11, 11, 11), hidden=(4,), votes="mean")
@@ -246,6 +246,13 @@ def test_other_extractions_networks_and_cohorts(trained, kind):
         )
 
 
+def test_one_scan_and_a_wrong_map_are_refused(trained):
+    with pytest.raises(MonaiCaeError, match="with the mean of the test scans, and there are 1"):
+        Explained()(outcome_of(trained, cohort(1), SliceExtraction()))
+    with pytest.raises(MonaiCaeError, match=r"must give a tensor of shape \(1, 24, 24\), not \(24, 24\)"):
+        Explained(lambda subject, seed: subject.image[0, 0])(outcome_of(trained, cohort(2), SliceExtraction()))
+
+
 class Detached(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -265,13 +272,6 @@ class Detached(nn.Module):
         ("occlusion", nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, 2)), "and the network gives \\(1, 2\\)"),
     ],
 )
-def test_one_scan_and_a_wrong_map_are_refused(trained):
-    with pytest.raises(MonaiCaeError, match="with the mean of the test scans, and there are 1"):
-        Explained()(outcome_of(trained, cohort(1), SliceExtraction()))
-    with pytest.raises(MonaiCaeError, match=r"must give a tensor of shape \(1, 24, 24\), not \(24, 24\)"):
-        Explained(lambda subject, seed: subject.image[0, 0])(outcome_of(trained, cohort(2), SliceExtraction()))
-
-
 def test_what_can_not_be_explained_is_said_in_one_line(trained, method, network, message):
     outcome = outcome_of(trained, cohort(4), SliceExtraction())
     outcome.network = outcome.network if network is None else network

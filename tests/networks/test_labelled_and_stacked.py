@@ -157,6 +157,19 @@ def test_layers_learn_one_after_another(size, samples):
     assert network.eval()(image).shape == image.shape
 
 
+@BOTH
+def test_they_can_be_scripted(size, samples):
+    image, pairs = torch.rand(2, samples, *size), []
+    for errors in (False, True):
+        both = [ConvAutoencoder(**parts(size, samples)) for _ in range(2)]
+        pairs.append(PairedEncoder(controls=both[0], patients=both[1], spatial_size=size, errors=errors))
+    networks = [kind(**parts(size, samples)) for kind in (JointAutoencoder, StackedAutoencoder)]
+    networks += [PairedAutoencoder(encoder=pairs[0]), ErrorClassifier(encoder=pairs[1], spatial_size=size)]
+    for network in networks:
+        scripted = torch.jit.script(network.eval())
+        torch.testing.assert_close(scripted(image), network(image), rtol=1e-5, atol=1e-5)
+
+
 def test_what_is_impossible_is_one_line():
     classes = "learns from patients and controls, and the target is something else"
     assert classes in mistake(JointLoss, False) and classes in mistake(PairedLoss, False)

@@ -47,7 +47,7 @@ _POSITIVE_INTEGERS = ("batch_size", "accumulate", "max_epochs", "patience", "val
 _GROUPS = ("cohort", "split")
 _STAGES = ("pretrain", "train", "evaluate", "baselines")
 _PATHS = ("dataset_dir", "output_dir")
-_PLANE = "axial"  # the default, which says nothing
+_PLANE = "axial"  # in the configs, whether their extraction reads it or not
 _POSITIVE_NUMBERS = ("learning_rate",)
 _TRUE_OR_FALSE = (
     "activation_checkpointing", "allow_leaks", "allow_other_frame", "allow_outside", "hash_ids", "augment", "calibrate",
