@@ -25,9 +25,9 @@ def conformal_sets(record: pd.DataFrame, error_rates: tuple[float, ...] = ERROR_
 
     A class is in the set if its probability is not among the lowest of the subjects who have that class (label-
     conditional conformal prediction: Vovk 2012, PMLR 25:475). A test set's subjects are compared with those of the
-    other test sets of the experiment, each with the mean probability that networks gave which had not seen it (cross-
-    conformal: Vovk 2015, Ann Math Artif Intell 74:9). So no validation subject is needed, by which epochs were chosen
-    or a probe was fitted.
+    other test sets of the experiment, by what networks predicted that had not seen them (cross-conformal: Vovk 2015,
+    Ann Math Artif Intell 74:9); of several predictions of a subject each counts as a part of one. So no validation
+    subject is needed, by which epochs were chosen or a probe was fitted.
 
     Args:
         record: as in `monai_cae.evaluation.pooled`, of one method.
@@ -38,6 +38,7 @@ def conformal_sets(record: pd.DataFrame, error_rates: tuple[float, ...] = ERROR_
         % interval `low` to `high` over subjects; `coverage_AD` and `coverage_HC`; `one`, the share of sets of one
         class, and their `accuracy`; `both` and `none`. Empty where there is one test set alone.
     """
+    record = record.reset_index(drop=True)
     parts = [rows for _, rows in record.groupby(["repeat", "fold"])]
     if len(parts) < 2:
         return pd.DataFrame()
@@ -62,14 +63,14 @@ def _p_values(record: pd.DataFrame, part: pd.DataFrame) -> pd.DataFrame:
     """Of each subject of a test set, how ordinary it would be as AD and as HC: the share of that class's subjects,
     itself included, whose probability of the class is as low or lower."""
     others = record[(record["repeat"] != part["repeat"].iloc[0]) | (record["fold"] != part["fold"].iloc[0])]
-    known = others.groupby("subject").agg({"label": "first", "probability": "mean"})
+    weight = 1 / others.groupby("subject")["subject"].transform("size")  # of one prediction of several
     found = part[["subject", "label"]].copy()
     for name, label in (("AD", 1), ("HC", 0)):
-        usual = known.loc[known["label"] == label, "probability"]
+        usual = others[others["label"] == label]
         sign = 1 if label else -1
-        other = part["subject"].to_numpy()[:, None] != usual.index.to_numpy()[None]
-        lower = sign * usual.to_numpy()[None] <= sign * part["probability"].to_numpy()[:, None]
-        found[name] = (1 + (lower & other).sum(axis=1)) / (1 + other.sum(axis=1))
+        other = (part["subject"].to_numpy()[:, None] != usual["subject"].to_numpy()) * weight[usual.index].to_numpy()
+        lower = sign * usual["probability"].to_numpy() <= sign * part["probability"].to_numpy()[:, None]
+        found[name] = (1 + (lower * other).sum(axis=1)) / (1 + other.sum(axis=1))
     return found
 
 

@@ -42,6 +42,18 @@ def test_coverage_is_what_was_asked_for_whatever_the_probabilities_mean():
     assert found.loc[0.2, "one"] > found.loc[0.05, "one"]
 
 
+def test_repeats_are_compared_as_single_predictions():
+    """The mean of a subject's predictions varies less than each: sets by means would leave out too many."""
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 2, 200)
+    several = [
+        record(labels, 1 / (1 + np.exp(-2 * (labels - 0.5 + rng.normal(0, 1, 200)))), rng.integers(1, 6, 200).tolist())
+        for _ in range(3)
+    ]
+    rows = pd.concat([one.assign(repeat=number) for number, one in enumerate(several)], ignore_index=True)
+    assert conformal_sets(rows, (0.2,))["coverage"][0] == pytest.approx(0.8, abs=0.03)
+
+
 def test_the_surest_first():
     """Right, right, wrong, right: accuracies 1, 1, 2/3, 3/4 and errors 0, 0, 1/3, 1/4."""
     one = record([1, 0, 1, 1], [0.99, 0.05, 0.2, 0.6], [1] * 4).assign(threshold=0.5)
