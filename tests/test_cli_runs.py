@@ -108,7 +108,7 @@ def test_settings_in_both_spellings_reach_the_bundle_with_their_values_as_they_a
     [
         (
             ["--with", "bestt"],
-            "no overlay bestt: give --with a file or one of the bundle's overlays: baselines, denoising,",
+            "no overlay bestt: give --with a file or one of the bundle's overlays: baselines, code_sizes,",
         ),
         (["--with", "broken.yaml"], "broken.yaml is not a YAML or JSON config: "),
         (["--with", "text.yaml"], "text.yaml is not a YAML or JSON config: "),
