@@ -138,7 +138,7 @@ def external_html(
     )
 
 
-def _part(name: str, **known: Any) -> str:
+def _part(name: str, /, **known: Any) -> str:
     """A part that the Markdown pages have too."""
     return render(f"part_{name}.md", **known)
 
