@@ -15,7 +15,15 @@ from pathlib import Path
 from report import RESULTS, Row, print_table
 
 HERE = Path(__file__).parent
-NOT_BENCHMARKS = {"__main__.py", "bare.py", "bounds.py", "distortions.py", "report.py", "workload.py"}
+NOT_BENCHMARKS = {
+    "__main__.py",
+    "bare.py",
+    "bounds.py",
+    "distortions.py",
+    "localisation.py",
+    "report.py",
+    "workload.py",
+}
 
 
 def main() -> int:

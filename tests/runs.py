@@ -21,11 +21,12 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def run_to_predictions(
-    run_bundle: Callable[..., None], discs: Path, folder: Path, overlay: str, **settings: Any
+    run_bundle: Callable[..., None], discs: Path, folder: Path, overlay: str | list[str], **settings: Any
 ) -> tuple[Path, list[dict[str, str]]]:
-    """An experiment of one repeat with an overlay, packaged and unpacked as `folder`/cae: the repeat's folder, and what
+    """An experiment of one repeat with overlays, packaged and unpacked as `folder`/cae: the repeat's folder, and what
     the package predicts of the scans of disc1."""
-    run_bundle(["experiment.yaml", overlay], discs, folder / "out", repeats=1, **settings)
+    overlays = [overlay] if isinstance(overlay, str) else overlay
+    run_bundle(["experiment.yaml", *overlays], discs, folder / "out", repeats=1, **settings)
     made, package = folder / "out" / "repeat_1", folder / "cae.zip"
     assert main(["package", str(package), "--output-dir", str(made)]) == 0
     assert main(["bundle", str(folder / "cae"), "--from", str(package)]) == 0  # nothing but what is shipped

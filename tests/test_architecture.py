@@ -29,8 +29,9 @@ ALLOWED = {
     "tracking": BASE,
     "prepare": BASE | {"data", "templates"},
     "targets": BASE | {"data", "evaluation"},
+    "explanations": BASE | {"networks", "evaluation"},
     "training": BASE | {"networks", "evaluation", "tracking", "folders", "targets"},
-    "experiment": BASE | {"training", "targets", "evaluation", "data", "tracking", "templates"},
+    "experiment": BASE | {"training", "networks", "targets", "evaluation", "data", "tracking", "templates"},
     "sharing": BASE | {"folders", "networks", "training", "evaluation", "data", "templates"},
     "cli": BASE
     | {"data", "tracking", "evaluation", "networks", "experiment", "sharing", "folders", "prepare", "training"},

@@ -68,7 +68,11 @@ def test_every_config_is_run_by_a_test():
         "with_learning_curve.yaml",
         "with_code_sizes.yaml",
         "with_networks.yaml",  # by tests/test_networks_overlay.py
-        "with_denoising.yaml",  # by tests/test_autoencoder_overlays.py, as the next five
+        "with_denoising.yaml",  # by tests/test_autoencoder_overlays.py, as the next nine
+        "with_joint.yaml",
+        "with_inception.yaml",
+        "with_pairs.yaml",
+        "with_stacked.yaml",
         "with_masked.yaml",
         "with_k_sparse.yaml",
         "with_winner_take_all.yaml",
@@ -81,7 +85,10 @@ def test_every_config_is_run_by_a_test():
         "with_planes.yaml",
         "with_patches.yaml",
         "with_number.yaml",  # by tests/experiment/test_numbers_as_targets.py
+        "drift.yaml",  # by tests/test_strangers.py
         "latent.yaml",  # by tests/test_latent.py
+        "with_transfer.yaml",  # by tests/test_transfer.py, as the next
+        "with_foreign_encoder.yaml",
     }
     made_from = CONFIGS / "src"  # compared in tests/test_configs.py
     found = {p.name for p in CONFIGS.rglob("*") if p.suffix in (".json", ".yaml") and p.parent != made_from}
@@ -211,12 +218,16 @@ def test_runs_hold_what_reproduces_them(experiment):
     assert config["seed"] == 8 and config["image_size"] == 16
 
 
+EXPLAINED = {"evaluate_explanations.png", "evaluate_explanations_groups.png", "evaluate_explanations_tests.csv"}
+EXPLAINED |= {"evaluate_decoder.png"}
+
+
 @pytest.mark.parametrize(
     ("stage", "figures"),
     [
         ("pretrain", {"pretrain_reconstructions.png", "pretrain_feature_maps.png", "pretrain_training_curves.png"}),
         ("train", {"train_training_curves.png"}),
-        ("evaluate", {"evaluate_roc.png", "evaluate_confusion_matrix.png"}),
+        ("evaluate", {"evaluate_roc.png", "evaluate_confusion_matrix.png", *EXPLAINED}),
     ],
 )
 def test_figures_are_in_mlflow_and_on_disk(experiment, stage, figures):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 
 import pytest
+from monai.bundle import ConfigParser
 from tiny import CONFIGS, TINY, mistake, write_bundle
 
 from monai_cae.cli import main
@@ -137,6 +138,14 @@ def test_settings_before_the_places_take_none_for_a_value(settings, capsys):
 def test_a_setting_below_one_that_is_not_there_is_one_line(refused, tmp_path):
     said = refused("run", tmp_path, tmp_path / "out", "--stages#trian#max_epochs", "3")
     assert said == "no config has the setting trian: see `monai-cae settings`"
+    deep = ["--with", "masked", "--stages#pretrain#network-def#patch", "8"]
+    told = refused("run", tmp_path, tmp_path / "out", *deep)
+    assert told.startswith("no option reaches --stages#pretrain#network_def#patch: write ")
+    (tmp_path / "mine.yaml").write_text(told.partition("write ")[2].partition(" into")[0].replace("VALUE", "8"))
+    config = ConfigParser()
+    config.read_config([CONFIGS / "experiment.yaml", CONFIGS / "with_masked.yaml", tmp_path / "mine.yaml"])
+    pretrain = config.get()["stages"]["pretrain"]
+    assert pretrain["network_def#patch"] == 8 and pretrain["network_def#hidden"] == 0.5  # the overlay's own stays
     assert not (tmp_path / "out").exists()
 
 

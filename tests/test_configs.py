@@ -32,7 +32,7 @@ def is_setting(name: str, config: dict[str, Any]) -> bool:
 def test_every_plain_value_at_the_top_has_a_remark(name: str) -> None:
     config = yaml.safe_load(MADE[name])
     plain = {key for key, value in config.items() if not isinstance(value, (dict, list)) and not key.startswith("_")}
-    items = {"bundle_root", "prepare_batch", "network", "autoencoder", "loss", "training", "run"}
+    items = {"bundle_root", "prepare_batch", "network", "autoencoder", "started", "loss", "training", "run"}
     assert {key for key in plain - items if not is_setting(key, config)} == set()
 
 
@@ -48,8 +48,10 @@ def test_the_experiment_hands_on_the_settings_that_stages_share() -> None:
     assert shared == {name: _handed_on(name, name in parts) for name in shared}
     assert {"dataset_dir", "cohort", "axes", "channels", "threads", "augment", "max_epochs", "device"} <= {*shared}
     assert {*shared} & {"seed", "output_dir", "checkpoint", "learning_rate"} == set()
-    # the stages make a torch.device of the one, and the other is the classifier's
-    defaults = {name: experiment[name] for name in shared if name not in ("device", "votes")}
+    # the stages make a torch.device of the one, and pretraining has not got the others
+    others = {"votes": "train.json", "transfer": "train.json", "unlike_limit": "evaluate.json"}
+    defaults = {name: experiment[name] for name in shared if name not in ("device", *others)}
     assert pretrain["target"].pop("_desc_")
     assert defaults == {name: pretrain[name] for name in defaults}
-    assert experiment["votes"] == yaml.safe_load(MADE["train.json"])["votes"] and "votes" not in pretrain
+    assert not pretrain.keys() & others
+    assert all(experiment[name] == yaml.safe_load(MADE[file])[name] for name, file in others.items())

@@ -256,12 +256,16 @@ def test_two_slices_as_channels(through, run_bundle, discs, tmp_path):
 def test_a_figure_of_ones_own_and_one_with_a_mistake(through, tracking_uri, capfd):
     made, predicted = through("with_code_map.yaml")
     drawn = {path.name for path in (made / "figures").glob("evaluate_*.png")}
-    assert drawn == {"evaluate_roc.png", "evaluate_code_map.png"}
+    explained = {"evaluate_explanations.png", "evaluate_explanations_groups.png"}
+    assert drawn == {"evaluate_roc.png", "evaluate_code_map.png", *explained}
     line = "the figure broken could not be drawn (KeyError: 'no such column\\nin the table')"
     assert capfd.readouterr().err.count(line) == 1
     results = json.loads((made / "results_evaluate.json").read_text())
     client = MlflowClient(tracking_uri)
-    assert {Path(one.path).name for one in client.list_artifacts(results["run_id"], "figures")} == drawn
+    assert {Path(one.path).name for one in client.list_artifacts(results["run_id"], "figures")} == {
+        *drawn,
+        "evaluate_explanations_tests.csv",
+    }
     assert client.get_run(results["run_id"]).info.status == "FINISHED"
     assert len(predicted) == 12
 

@@ -191,10 +191,14 @@ def test_an_autoencoder_of_another_image_is_refused(slab, whole, run_bundle, dis
         ("with_slab.yaml", {"extraction#slices": 4}, "slices of a slab must be an odd number, such as 5, not 4"),
         ("with_slab.yaml", {"slice_index": 19}, "slice 21 of axial slices 17 to 21 is outside"),
         ("with_slab.yaml", {"image_size": [8, 8, 8]}, "or a list of 2 for a slab, not [8, 8, 8]"),
+        (
+            "with_volume.yaml",
+            {"plane": "coronal", **VOLUME},
+            "--plane coronal has no effect: VolumeExtraction does not read",
+        ),
         ("with_volume.yaml", {"image_size": "many"}, "or a list of 3 for a volume, not 'many'"),
         ("with_volume.yaml", {"image_size": [8, 12]}, "or a list of 3 for a volume, not [8, 12]"),
         ("with_volume.yaml", {"image_size": [8, 10, 9], "channels": [4, 8]}, "must be divisible by 2"),
-        ("with_volume.yaml", {"augment": True, **VOLUME}, "augmentation changes slices, not images of 3 dimensions"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(overlay, settings, message, run_bundle, discs, tmp_path):

@@ -191,6 +191,16 @@ def _parser() -> argparse.ArgumentParser:
     latent.epilog = "Settings can follow, such as --cohort#table FILE or --places 2: see `monai-cae settings`."
     add_flags(latent, "trust")
 
+    text = "how unlike those that an autoencoder has learned from the scans of a cohort are, over time or sites"
+    drift = command("drift", runs.drift, text)
+    text = "an unpacked package, a run's output folder, or an autoencoder.pt with what it has seen beside it"
+    drift.add_argument("model", type=Path, help=text)
+    drift.add_argument("cohort", type=Path, help=LAYOUTS)
+    drift.add_argument("out", type=Path, nargs="?", default=Path("drift"), help="for tables and page (default: drift)")
+    drift.set_defaults(settings=[])
+    drift.epilog = "Settings can follow, such as --by COLUMN (sites, dates or numbers) or --unlike_limit 99."
+    add_flags(drift, "trust")
+
     settings = command("settings", runs.settings, "what a setting means, its default, and which config reads it")
     settings.add_argument("name", nargs="?", default="", help="of the setting (default: all)")
 

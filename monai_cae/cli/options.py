@@ -90,6 +90,7 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
             "as_scanned",
             "subjects with scans of both labels: as_scanned takes each scan for what it was, leave_out leaves them out",
         ),
+        unseen_by=("", "folder of a finished run, or its datalist: whom it was trained on takes no part"),
     )
     add_flags(parser, "allow-unmatched")
 

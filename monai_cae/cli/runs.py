@@ -48,7 +48,9 @@ def predict(options: argparse.Namespace) -> int:
     from monai_cae.sharing.settings import inference_settings, kind_of
 
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
-    config, settings = bundle_folder() / "configs" / "inference.json", _places(checkpoint=options.model)
+    autoencoder = options.model.with_name(CHECKPOINTS["autoencoder"].name)
+    config = bundle_folder() / "configs" / "inference.json"
+    settings = _places(checkpoint=options.model, pretrained=autoencoder)
     checkpoint, kind = options.model, kind_of(options.model)
     if kind == "package":
         check_package(options.model, trust=options.trust)
@@ -93,11 +95,20 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def latent(options: argparse.Namespace) -> None:
+    _with_autoencoder(options, "latent.yaml")
+
+
+def drift(options: argparse.Namespace) -> None:
+    _with_autoencoder(options, "drift.yaml")
+
+
+def _with_autoencoder(options: argparse.Namespace, overlay: str) -> None:
+    """evaluate.json with an overlay that looks at a cohort with an autoencoder alone."""
     from monai_cae.sharing.settings import autoencoder_settings
 
     given = as_settings(options.settings, ("config_file", "pretrained", "dataset_dir", "output_dir"))
     found = autoencoder_settings(options.model, trust=options.trust)
-    files = [str(bundle_folder() / "configs" / name) for name in ("evaluate.json", "latent.yaml")]
+    files = [str(bundle_folder() / "configs" / name) for name in ("evaluate.json", overlay)]
     places = _places(dataset_dir=options.cohort, output_dir=options.out)
     _bundle("run", "--config_file", str(files), *_options(found), *places, *given)
 
@@ -140,7 +151,18 @@ def _bundle(*arguments: str, quiet: bool = False) -> None:
         if "query key: " not in str(error):
             raise
         name = str(error.args[0]).removeprefix("query key: ")
+        for option, *parts in (part.removeprefix("--").partition("=")[0].split("#") for part in arguments):
+            least = {"stages": 1, "variants": 2}.get(option, len(parts))  # what comes before is the names of these
+            if name in parts[least:-1]:
+                raise MonaiCaeError(_in_a_file(option, parts, parts.index(name, least))) from error
         raise MonaiCaeError(f"no config has the setting {name}: see `monai-cae settings`") from error
+
+
+def _in_a_file(option: str, parts: Sequence[str], at: int) -> str:
+    """How to set a member of a stage's item, which no option reaches where the experiment has no such item yet."""
+    line = f'"+{"#".join([option, *parts[:at]])}": {{"{"#".join(parts[at:])}": VALUE}}'
+    where = "a file such as mine.yaml, and give it to --with behind the other overlays"
+    return f"no option reaches --{'#'.join([option, *parts])}: write {line} into {where}"
 
 
 def settings(options: argparse.Namespace) -> None:

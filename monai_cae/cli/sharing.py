@@ -67,6 +67,8 @@ def package(options: argparse.Namespace) -> None:
     made = package_run(options.output_dir, options.package, data=options.data, weights_url=options.weights_url)
     print(f"{made.path}: {made.size / 1e6:.1f} MB, of a run on {made.run.kind}\nsha256: {made.sha256}")
     print("contains weights, configs, metadata, model card, hashes; no image, no subject ID")
+    if made.run.strangers:
+        print("to tell strangers: up to 4,096 numbers of the code of each training image")
     print("".join(f"  ! {caveat}\n" for caveat in made.run.caveats), end="")
     if made.doubts:
         print(f"unpacking it needs --trust: {len(made.doubts)} of its settings are not monai-cae's own:")

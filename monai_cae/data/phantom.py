@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,7 +120,7 @@ class SyntheticBrain:
 
 
 def synthetic_brains(
-    subjects: int, seed: int, volumes: bool = False, lesions: bool = False
+    subjects: int, seed: int, volumes: bool = False, lesions: bool = False, only: Container[str] | None = None
 ) -> Iterator[SyntheticBrain]:
     """Draw the brains that `write_phantom` writes, one after the other; it has the arguments and the errors.
 
@@ -128,10 +128,13 @@ def synthetic_brains(
         subjects, seed, volumes: as `write_phantom` has them.
         lesions: whether each comes with what CDR has changed: the difference from the same brain, drawn with the
             atrophy that it would have with CDR 0, before noise. Takes as long again.
+        only: IDs of those to draw; None draws all.
     """
     people = draw_people(subjects, seed, volumes)
     anatomy = _load_anatomy(volumes)
     for person in people:
+        if only is not None and person.row["ID"] not in only:
+            continue
         image = _render(anatomy, person.atrophy, person.generator, person.unaffected if lesions else None)
         measured = (image.ventricle_ml, person.atrophy, image.hippocampus_ml, image.lesion)
         yield SyntheticBrain(person.row, image.volume, anatomy.inside, *measured)

@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy import stats
 
 from monai_cae.evaluation.metrics import checked_scores, predicted_classes
 
+STRANGERS_P = 0.01
 SAME = 1e-6  # probabilities are written with six decimals
 SLOPES = (0.1, 10.0)  # of calibration; beyond them a predicted 0.99 means less than 0.62, or 0.55 more than 0.88
 
@@ -66,4 +68,24 @@ def worse_than_mean_image(psnr: float, of_mean_image: float) -> list[str]:
     return [
         f"WORSE THAN THE MEAN IMAGE: reconstructions have {psnr:.2f} dB, and the mean of the training images in their "
         f"place has {of_mean_image:.2f} dB."
+    ]
+
+
+def many_strangers(scans: int, marked: int, limit: float, validation: int) -> list[str]:
+    """Detect a test set that is unlike the training's.
+
+    Args:
+        scans, marked: tested, and of these above the limit.
+        limit: percentile of the validation scans.
+        validation: how many of these there were.
+
+    Returns:
+        A sentence if so many would be marked of ordinary scans once in a hundred times at most.
+    """
+    share = 1 - limit / 100
+    if stats.binom.sf(marked - 1, scans, share) > STRANGERS_P:
+        return []
+    return [
+        f"UNLIKE THE TRAINING'S: {marked} of {scans} test scans are above percentile {limit:g} of the {validation} "
+        f"validation scans, of ordinary scans about {share * scans:.0f} would be; their predictions mean nothing."
     ]

@@ -6,7 +6,7 @@ Images are stored as (left-right, posterior-anterior) and shown with anterior up
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +20,16 @@ from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.style import BODY, HEADING, INK, MUTED, SMALL, empty_figure
 
 MAX_COLUMNS = 8
+
+
+class Pictures(Protocol):
+    """Makes pictures to draw, 2D, as `monai_cae.data.Extraction` does."""
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """Of an image, shape `(channels, H, W)` or `(channels, X, Y, Z)`."""
+
+    def flat(self, channel: np.ndarray) -> np.ndarray:
+        """Of one channel of it, or of what a layer makes of it."""
 
 
 def columns_of(shape: Sequence[int]) -> int:

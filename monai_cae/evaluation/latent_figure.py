@@ -14,13 +14,18 @@ Image = NDArray[np.float64]
 _HEADS = ("\N{MINUS SIGN}1 SD", "mean code", "+1 SD", "difference of the two")
 
 
-def influence_maps(decoded: Mapping[str, Sequence[Image]], note: str = "", about: str = "") -> Figure:
+def influence_maps(
+    decoded: Mapping[str, Sequence[Image]],
+    note: str = "",
+    about: str = "",
+    title: str = "What single components of the code do",
+) -> Figure:
     """Show a row for each component.
 
     Args:
         decoded: what the component is called -> images of shape `(H, W)` of the mean code less one SD of it, the mean
             code, and the mean code plus one SD.
-        note, about: footer and title.
+        note, about, title: footer, the title's later lines, its first.
 
     Returns:
         The three images, and the third less the first in colours of its own: red where more of it makes the image
@@ -28,7 +33,7 @@ def influence_maps(decoded: Mapping[str, Sequence[Image]], note: str = "", about
     """
     width, height = next(iter(decoded.values()))[0].shape
     row = min(max(2.1 * height / width, 0.9), 3.0)  # inches: images of several planes are wide
-    figure = empty_figure(9.2, 0.8 + row * len(decoded), note, f"What single components of the code do\n{about}")
+    figure = empty_figure(9.2, 0.8 + row * len(decoded), note, f"{title}\n{about}")
     axes = figure.subplots(len(decoded), 4, squeeze=False)
     for line, (name, (below, mean, above)) in zip(axes, decoded.items(), strict=True):
         for axis, image in zip(line, (below, mean, above), strict=False):

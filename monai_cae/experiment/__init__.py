@@ -2,7 +2,7 @@
 
 `protocol` runs, `record` pools the predictions, `results` computes, `report` tells; `load_runs` reads what runs have
 predicted, and `compare` compares them. `external` tells how a finished network does on another cohort, `latent` what
-its code has to do with a cohort's table.
+its code has to do with a cohort's table, `drift` how unlike the training's its scans are.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from monai_cae.experiment.drift import report_drift as report_drift
     from monai_cae.experiment.external import report_external as report_external
     from monai_cae.experiment.latent import items_of as items_of
     from monai_cae.experiment.latent import report_latent as report_latent
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "items_of": "latent",
+    "report_drift": "drift",
     "report_external": "external",
     "report_latent": "latent",
     "run_experiment": "protocol",
 }
-__all__ = ["items_of", "report_external", "report_latent", "run_experiment"]
+__all__ = ["items_of", "report_drift", "report_external", "report_latent", "run_experiment"]
 
 
 def __getattr__(name: str) -> Any:

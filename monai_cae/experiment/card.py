@@ -154,9 +154,11 @@ class Facts:
     @property
     def start(self) -> str:
         """What the classifier's weights were before its training."""
+        if str(self.setting("transfer", "train") or "none").lower() != "none":
+            return "encoder and hidden layers from a classifier of another task"
         if str(self.setting("pretrained", "train")).lower() not in ("none", ""):
             return "encoder from the autoencoder, the rest random"
-        weights = self.encoder.get("weights")
+        weights = self.encoder.get("weights") or self.encoder.get("weights_file")
         return f"encoder from {Path(weights).name}, the rest random" if weights else "random"
 
     @property

@@ -16,7 +16,7 @@ from monai_cae.training.stages.workflow import executed_config, find_mistake
 
 # Per stage: items that are evaluated, and what is set so that none of them reads an image or needs a trained network.
 _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
-    "pretrain": (["@resuming", "@train#inferer", "@train#optimizer", "@figures"], {}),
+    "pretrain": (["@resuming", "@loss", "@train#inferer", "@train#optimizer", "@figures"], {}),
     "train": (
         [
             "@resuming",
@@ -43,7 +43,12 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
             "@prediction_table",
             "$monai_cae.evaluation.similarity.require_windows(@extraction.sizes(@image_size))",
         ],
-        {"dataset#share": 0, "validation#dataset#share": 0},
+        {
+            "network": "$@network_def",
+            "autoencoder": "$@autoencoder_def",  # a figure may look into them
+            "dataset#share": 0,
+            "validation#dataset#share": 0,
+        },
     ),
     BASELINES: (
         ["$monai_cae.training.check_models(@models, @only, @sets.training + @sets.validation, @target)"],
@@ -78,9 +83,9 @@ def check_steps(plan: Plan, part: Part, datalist: Path) -> None:
 
 def _check(plan: Plan, step: Step, stage: str, settings: Mapping[str, Any]) -> None:
     items, changed = _CHECKED[stage]
-    given = str(settings.get("pretrained", "none"))
-    # a checkpoint from elsewhere: it must fit
-    if given != "none" and not Path(given).resolve().is_relative_to(plan.output):
+    if str(settings.get("transfer", "none")) != "none":  # it must fit
+        changed = {name: value for name, value in changed.items() if name != "network"}
+    elif plan.elsewhere(str(settings.get("pretrained", "none"))):
         changed = {name: value for name, value in changed.items() if name != "network"}
         items = [*items, "$monai_cae.networks.load_weights(@autoencoder_def, @pretrained)"]
     evaluate(plan, step, stage, {**settings, **changed, "_checked": items}, "_checked")

@@ -13,9 +13,19 @@ from monai_cae.training.stages.earlier import files_of, refuse
 
 TABLES = (
     "predictions", "samples", "scores", "sample_scores", "comparisons", "subgroups", "reconstruction", "selection",
-    "errors",
+    "certainty", "selective", "errors",
 )  # fmt: skip
-FIGURES = ("roc", "calibration", "methods", "auc_by_cdr", "learning_curve", "repeats", "own_test", "samples")
+FIGURES = (
+    "roc",
+    "calibration",
+    "methods",
+    "auc_by_cdr",
+    "learning_curve",
+    "repeats",
+    "own_test",
+    "samples",
+    "selective",
+)
 _TOLD = (
     "summary.json", "results.md", "report.html", "model_card.md", *(f"{name}.csv" for name in TABLES),
     *(f"figures/{name}.png" for name in FIGURES),

@@ -25,7 +25,7 @@ from monai_cae.experiment.earlier import told_in
 from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.page import PAGE, external_html
 from monai_cae.experiment.record import NETWORK, pool, pool_places, pool_samples
-from monai_cae.experiment.results import Results, samples_scored, subgroups_of
+from monai_cae.experiment.results import Results, certainty_of, samples_scored, subgroups_of
 from monai_cae.experiment.wording import MOST_SAMPLES, columns, markdown, readable, telling, with_interval
 from monai_cae.files import replacing, sha256_of, write_text
 from monai_cae.targets import Target
@@ -112,6 +112,7 @@ def report_external(
         sample_scores=samples_scored(samples, target, seed),
         places=pool_places([part], samples, output),
         shares={},
+        selective=certainty_of({NETWORK: ours}, seed)["selective"] if target.binary else pd.DataFrame(),
         caveats=[*data_caveats({"synthetic": synthetic, "leaks": facts["leaks"]}), *caveats],
         summary={},
     )
@@ -257,10 +258,11 @@ def _summary(
 
 def _write(output: Path, results: Results, summary: Mapping[str, Any]) -> None:
     tables = {"scores": results.scores, "subgroups": results.subgroups, "sample_scores": results.sample_scores}
+    tables["selective"] = results.selective
     for name, frame in tables.items():
         if not frame.empty:
             with replacing(output / f"{name}.csv") as temporary:
-                frame.to_csv(temporary, float_format="%.5g", index=name != "subgroups")
+                frame.to_csv(temporary, float_format="%.5g", index=name not in ("subgroups", "selective"))
     write_json(output / "summary.json", summary)
 
 

@@ -10,17 +10,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from monai_cae.evaluation import figures, result_figures
+from monai_cae.evaluation.certainty import selective_figure
 from monai_cae.evaluation.curves import roc_band
 from monai_cae.evaluation.numbers import COMPARED_NUMBER
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD, Pooled, pooled
 from monai_cae.evaluation.scores import HEADLINE, LABELS
-from monai_cae.evaluation.style import capital
+from monai_cae.evaluation.style import LINE_COLOURS, capital
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import readable
 from monai_cae.training.results.figures import SYNTHETIC_NOTE, sample_figure, tell_undrawn
 
 _PAPER = {"accuracy": 0.7466, "f1": 0.66}
+_INTERVAL = ("mean", "low", "high")
 _OF_THE_PAPER = "paper, other subjects"
 
 
@@ -32,10 +34,10 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
         results: the tables.
 
     Returns:
-        Figure by the name of its file. Always `code_sizes`; of a binary target `roc`, `calibration` and `methods`, and
-        `auc_by_cdr`, `learning_curve`, `samples` and `repeats` where there are grades, shares of the training subjects,
-        samples that vote or several repeats. Of others those that the target has of a test set, of all repeats
-        together.
+        Figure by the name of its file. Always `code_sizes`; of a binary target `roc`, `calibration`, `methods` and
+        `selective`, and `auc_by_cdr`, `learning_curve`, `samples` and `repeats` where there are grades, shares of the
+        training subjects, samples that vote or several repeats. Of others those that the target has of a test set, of
+        all repeats together.
     """
     note = SYNTHETIC_NOTE if summary["synthetic"] else ""
     note = f"LEAKY. {note}".strip() if summary["leaks"] else note
@@ -71,13 +73,16 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
         "methods": result_figures.forest_plot(summaries, reference=paper, reference_name=_OF_THE_PAPER, **told),
         **coded,
     }
+    if not results.selective.empty:
+        first = results.methods[: len(LINE_COLOURS)]
+        curves = {readable(method): rows for method, rows in results.selective.groupby("method") if method in first}
+        drawn["selective"] = selective_figure({readable(name): curves[readable(name)] for name in first}, **told)
     groups = results.subgroups
     if not groups.empty and ((groups["by"] == "cdr") & (groups["score"] == "auc")).any():
         drawn["auc_by_cdr"] = result_figures.auc_by_grade(groups, **network)
-    curve = _learning_curve(results, "auc")
-    if len(curve) > 1:
+    if curves := _learning_curves(results, "auc"):
         drawn["learning_curve"] = result_figures.learning_curve(
-            {"Network": curve}, "auc", reference=0.5, reference_name="chance", **told
+            curves, "auc", reference=0.5, reference_name="chance", **told
         )
     if not results.sample_scores.empty:
         drawn["samples"] = _samples(results, **told)
@@ -99,9 +104,8 @@ def _of_number(results: Results, note: str, about: str) -> dict[str, Figure]:
     told: dict[str, Any] = {"note": note, "about": about}
     summaries = {readable(method): results.scores.loc[method] for method in results.methods}
     drawn = {"methods": result_figures.forest_plot(summaries, (COMPARED_NUMBER, "r2"), bounded=False, **told)}
-    curve = _learning_curve(results, COMPARED_NUMBER)
-    if len(curve) > 1:
-        drawn["learning_curve"] = result_figures.learning_curve({"Network": curve}, COMPARED_NUMBER, **told)
+    if curves := _learning_curves(results, COMPARED_NUMBER):
+        drawn["learning_curve"] = result_figures.learning_curve(curves, COMPARED_NUMBER, **told)
     return drawn
 
 
@@ -113,11 +117,13 @@ def _repeats(record: Pooled, paper: Mapping[str, float], told: Mapping[str, str]
     return figures.repeats(values, reference=reference, reference_name=_OF_THE_PAPER, **told)
 
 
-def _learning_curve(results: Results, score: str) -> pd.DataFrame:
-    """The network's score and that of its variants on fewer training subjects, by their number."""
-    shares = {NETWORK: 1.0, **results.shares}
-    rows = [
-        {"subjects": share * results.training_subjects, **results.scores.loc[(method, score)][["mean", "low", "high"]]}
-        for method, share in shares.items()
-    ]
-    return pd.DataFrame(rows)
+def _learning_curves(results: Results, score: str) -> dict[str, pd.DataFrame]:
+    """Of the network and of variants, the score and that on fewer training subjects, by their number."""
+    curves = {}
+    for whole, shares in results.shares.items():
+        rows = [
+            {"subjects": share * results.training_subjects, **results.scores.loc[(method, score)][[*_INTERVAL]]}
+            for method, share in {whole: 1.0, **shares}.items()
+        ]
+        curves[capital(readable(whole))] = pd.DataFrame(rows)
+    return curves

@@ -20,6 +20,7 @@ from monai_cae.data.cohort.numbers import number_columns
 from monai_cae.data.cohort.tasks import read_codes
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.correlations import FEWEST, FOLDS, correlations, regressors
+from monai_cae.evaluation.image_figures import Pictures
 from monai_cae.evaluation.latent_figure import influence_maps
 from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.wording import p_value
@@ -28,7 +29,7 @@ from monai_cae.templates import render
 from monai_cae.terminal import progress_bar, say
 from monai_cae.tracking import cohort_name
 from monai_cae.training import Reconstructed
-from monai_cae.training.results.figures import SYNTHETIC_NOTE, Pictures, tell_undrawn
+from monai_cae.training.results.figures import SYNTHETIC_NOTE, tell_undrawn
 from monai_cae.training.stages.run import data_kind
 
 DRAWN = 6  # components

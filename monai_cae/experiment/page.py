@@ -102,7 +102,7 @@ def experiment_page(
         part=partial(
             _part, results=results, summary=summary, target=target, LABELS=target.score_names, readable=readable,
             p_value=p_value, with_interval=with_interval, told=telling(target), most_samples=MOST_SAMPLES,
-            **rounding(target),
+            **rounding(target),  # type: ignore[arg-type]  # mypy takes them for `name`
         ),
         **rounding(target),
     )  # fmt: skip

@@ -18,7 +18,9 @@ STAGES = ("pretrain", "train", "evaluate")
 CLASSIFIER = "classifier"  # settings of both stages that build it
 BASELINES = "baselines"
 SELECT = "select"
+_LABELS = {"permute_labels", "training_share"}  # of train, and of a pretraining that learns labels
 _NOT_COMPARED = (*MAY_DIFFER, "output_dir", "datalist", "pretrained", "tracked_run#tags")
+_NOT_EXPLAINED = {"figures#explanations": None, "figures#decoder": None}  # costs as much as some variants
 Settings = dict[str, Any]
 # What another step has told of the same autoencoder and test set, its reconstructions, takes most of an evaluation.
 _NOT_AGAIN: Settings = {
@@ -150,15 +152,25 @@ class Plan:
         return cohort_name(self.shared["dataset_dir"])
 
     @property
-    def shares(self) -> dict[str, float]:
-        """The variants that learn from fewer labelled subjects and are otherwise the network: the learning curve; none
-        where each part's network is another."""
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Method -> the variants that learn from fewer labelled subjects and are otherwise it: the learning curves;
+        none where each part's network is another."""
         if self.select:
             return {}
-        only = {name: changed["train"] for name, changed in self.variants.items() if list(changed) == ["train"]}
-        return {
-            name: changed["training_share"] for name, changed in only.items() if list(changed) == ["training_share"]
-        }
+        known = {NETWORK: {}, **{name: _some(changed) for name, changed in self.variants.items()}}
+        found: dict[str, dict[str, float]] = {}
+        for name, changed in self.variants.items():
+            train = dict(changed.get(STAGES[1], {}))
+            share = train.pop("training_share", None)
+            whole = [method for method, settings in known.items() if settings == _some({**changed, STAGES[1]: train})]
+            if share is not None and whole:
+                found.setdefault(whole[0], {})[name] = share
+        return found
+
+    def elsewhere(self, pretrained: str) -> list[Path]:
+        """A checkpoint that is not this experiment's own; none for "none"."""
+        path = Path(pretrained)
+        return [] if pretrained == "none" or path.resolve().is_relative_to(self.output) else [path]
 
     def steps(self, part: Part) -> Iterator[Step]:
         """The network, the variants and the baselines on one split, in the order in which they run.
@@ -184,7 +196,7 @@ class Plan:
             among = asdict(self.select) if self.select and not variant else {}
             yield Step(method, method, stages, chosen_from=among)
         if self.baselines:
-            settings = {**self._settings(part, BASELINES), "only": list(self.baselines)}
+            settings = {**self._settings(part, BASELINES), **self._autoencoder, "only": list(self.baselines)}
             yield Step(BASELINES, BASELINES, {BASELINES: settings})
 
     def _pretraining(self, part: Part, variant: str) -> Iterator[Step]:
@@ -194,8 +206,8 @@ class Plan:
 
     def _home(self, variant: str) -> str:
         """Whose autoencoder a variant has: that of the first with its settings for pretrain; "" for the network's."""
-        own = self.variants[variant].get(STAGES[0]) if variant else None
-        same = (name for name, changed in self.variants.items() if changed.get(STAGES[0]) == own)
+        own = self._changed(variant).get(STAGES[0]) if variant else None
+        same = (name for name in self.variants if self._changed(name).get(STAGES[0]) == own)
         return "" if own is None else next(same)
 
     def chosen(self, part: Part) -> str:
@@ -215,6 +227,32 @@ class Plan:
         """The file that says who is in which set."""
         return self.output / part.folder / "datalist.json"
 
+    @property
+    def _autoencoder(self) -> Settings:
+        """Of the baselines on its code: what pretraining calls its network."""
+        own = ((name.partition("#"), value) for name, value in self.stages.get(STAGES[0], {}).items())
+        return {f"autoencoder_def{mark}{rest}": value for (item, mark, rest), value in own if item == "network_def"}
+
+    def _changed(self, variant: str) -> Mapping[str, Mapping[str, Any]]:
+        """A variant's settings; one with other labels is pretrained by itself where pretraining learns them."""
+        changed = self.variants[variant]
+        learned = self.stages.get(STAGES[0], {}).keys() & _LABELS
+        labels = {name: value for name, value in changed.get("train", {}).items() if name in learned}
+        return {**changed, STAGES[0]: {**labels, **changed.get(STAGES[0], {})}} if labels else changed
+
+    def refuse_labelled_choice(self) -> None:
+        """Refuse candidates of autoencoders that learn labels: those of an inner fold's test subjects would be known.
+
+        Raises:
+            MonaiCaeError: one does.
+        """
+        for given in (self.stages, *(self.select.candidates.values() if self.select else ())):
+            if self.select and given.get(STAGES[0], {}).keys() & _LABELS:
+                raise MonaiCaeError(
+                    "select needs autoencoders that learn without labels, as its inner folds share them: leave out "
+                    "select, or the overlay whose autoencoder learns labels, such as with_joint.yaml"
+                )
+
     def inner_datalist_of(self, part: Part, inner: int) -> Path:
         """The file that says who is in which set of an inner fold."""
         return self._folder(part, inner) / "datalist.json"
@@ -228,7 +266,7 @@ class Plan:
         shares datalist and, unless it changes the pretraining, autoencoder. In an inner fold a variant has the
         part's autoencoders, which learn from no label."""
         like = variant or (self.chosen(part) if stage in STAGES[1:] else "")
-        changed = self.variants[like] if like else {}
+        changed = self._changed(like) if like else {}
         known = json.loads(Path(self.configs, f"{stage}.json").read_text(encoding="utf-8"))
         folder = self._folder(part, inner)
         place = folder / "variants" / variant if variant else folder
@@ -240,12 +278,17 @@ class Plan:
             elsewhere["pretrained"] = str(learned / "models" / "autoencoder.pt")
             if stage == STAGES[2] and variant and "pretrained" not in own:
                 elsewhere |= _NOT_AGAIN
+        if stage == STAGES[2] and (variant or inner):
+            elsewhere |= _NOT_EXPLAINED
         split = {**self.shared["split"], "fold": part.fold}
         if inner and self.select:
             split |= {"kind": "kfold", "folds": self.select.inner_folds, "fold": inner}
         method = BASELINES if stage == BASELINES else variant or NETWORK
+        shared = {name: value for name, value in self.shared.items() if name in known}
+        if "extraction" in own and "@plane" not in str(own["extraction"]):  # the plane is that of the others
+            shared["plane"] = known["plane"]
         return {
-            **{name: value for name, value in self.shared.items() if name in known},
+            **shared,
             **_of_stage(self.stages, stage),
             **elsewhere,
             **own,
@@ -306,6 +349,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise MonaiCaeError(f"{path} is not what an experiment writes: delete it to do its part again")
     return content
+
+
+def _some(changed: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {stage: settings for stage, settings in changed.items() if settings}
 
 
 def _of_stage(settings: Mapping[str, Mapping[str, Any]], stage: str) -> Settings:

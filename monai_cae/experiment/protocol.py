@@ -104,6 +104,7 @@ def run_experiment(
     where = {"tracking_uri": tracking_uri, "experiment_name": experiment_name, "parent_run_id": "pending"}
     methods = {**candidates, **variants}
     plan = Plan(configs, output, shared, stages, methods, baselines, where, given, selection)
+    plan.refuse_labelled_choice()
     with only_writer(output), Ending():
         refuse_earlier(output, resume, overwrite)
         if resume:

@@ -59,7 +59,7 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
     for label, value in _reconstruction(summary).items():
         print(f"  {label:<19}{value}")
     print("", *_fitting(results, width() or 1000), "", sep="\n")
-    for text in (_explained(results), *_chosen(summary), *(f"! {caveat}" for caveat in results.caveats)):
+    for text in (_explained(results), *_chosen(summary, results), *(f"! {caveat}" for caveat in results.caveats)):
         say(f"  {text}")
     lines = [
         "",
@@ -80,16 +80,17 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
     print("\n".join(lines), flush=True)
 
 
-def _chosen(summary: Mapping[str, Any]) -> list[str]:
+def _chosen(summary: Mapping[str, Any], results: Results) -> list[str]:
     """In a line each, how often each candidate was chosen, and by how much the best in hindsight looks better."""
     if not (worth := summary.get("selection")):
         return []
     often = sorted(worth["candidates"].items(), key=lambda item: -item[1]["chosen"])
+    metric = results.target.score_names[worth["metric"]]
     taken = ", ".join(f"{readable(name)} in {one['chosen']}" for name, one in often if one["chosen"])
+    best, score = readable(worth["afterwards"]), f"{metric} {worth['non_nested']:.3f}"
     return [
         f"chosen within the training subjects: {taken} of {worth['parts']} splits",
-        f"not nested: {readable(worth['afterwards'])}, the best on the test sets, has {worth['metric']} "
-        f"{worth['non_nested']:.3f}; chosen without them {worth['nested']:.3f}",
+        f"not nested: {best}, the best on the test sets, has {score}; chosen without them {worth['nested']:.3f}",
     ]
 
 

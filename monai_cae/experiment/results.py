@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 
 from monai_cae.evaluation import mean_and_sd
 from monai_cae.evaluation.caveats import dead_classifier, out_of_reach, worse_than_mean_image
+from monai_cae.evaluation.certainty import conformal_sets, selective_accuracy
 from monai_cae.evaluation.numbers import compare_numbers
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.evaluation.reconstruction_baselines import AUTOENCODER
@@ -26,6 +27,7 @@ from monai_cae.files import replacing
 from monai_cae.targets import Target
 from monai_cae.training.results.samples import Places, sample_scores, scores_of
 
+_WITHOUT_INDEX = ("subgroups", "certainty", "selective")
 ENOUGH_REPEATS = 5  # the paper's; an SD of four is off by a third, one time in three
 
 
@@ -45,9 +47,12 @@ class Results:
             see `monai_cae.training.results.samples.sample_scores`.
         places: see `record.pool_places`.
         training_subjects: mean number over the parts.
-        shares: variant -> share of the training subjects whose labels it learned from, where that is all it changes.
+        shares: of the learning curves, see `Plan.shares`.
         caveats: what a reader has to know before a number is quoted.
         summary: all of it as plain data, for summary.json.
+        certainty: of a binary target, a row per method and error rate of its conformal sets, see
+            `monai_cae.evaluation.certainty`; empty for one test set.
+        selective: of a binary target, a row per method and share of subjects that are answered.
     """
 
     target: Target
@@ -59,9 +64,11 @@ class Results:
     sample_scores: pd.DataFrame
     places: Places | None
     training_subjects: float
-    shares: Mapping[str, float]
+    shares: Mapping[str, Mapping[str, float]]
     caveats: list[str]
     summary: dict[str, Any]
+    certainty: pd.DataFrame = field(default_factory=pd.DataFrame)
+    selective: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def methods(self) -> list[str]:
@@ -113,11 +120,12 @@ def compute(
         "subgroups": subgroups_of(ours, seed) if target.binary else pd.DataFrame(),
         "reconstruction": _reconstruction(results, output),
         "sample_scores": samples_scored(samples, target, seed),
+        **(certainty_of(by_method, seed) if target.binary else {}),
     }
     for name, table in tables.items():
         if not table.empty:
             with replacing(output / f"{name}.csv") as temporary:
-                table.to_csv(temporary, float_format="%.5g", index=name != "subgroups")
+                table.to_csv(temporary, float_format="%.5g", index=name not in _WITHOUT_INDEX)
     caveats = _caveats(record, results, tables["scores"], tables["reconstruction"], seen_before, target)
     shares = results[0]["shares"]
     return Results(
@@ -138,6 +146,14 @@ def samples_scored(samples: pd.DataFrame, target: Target, seed: int) -> pd.DataF
         return samples
     scored = {method: sample_scores(rows, target, seed) for method, rows in samples.groupby("method", sort=False)}
     return pd.concat(scored, names=["method"])
+
+
+def certainty_of(by_method: Mapping[str, pd.DataFrame], seed: int) -> dict[str, pd.DataFrame]:
+    """`Results.certainty` and `Results.selective`."""
+    sets = [conformal_sets(rows).assign(method=method) for method, rows in by_method.items()]
+    curves = [selective_accuracy(rows, seed).assign(method=method) for method, rows in by_method.items()]
+    found = {"certainty": pd.concat(sets, ignore_index=True), "selective": pd.concat(curves, ignore_index=True)}
+    return {name: table[["method", *table.columns.drop("method")]] for name, table in found.items()}
 
 
 def subgroups_of(ours: pd.DataFrame, seed: int) -> pd.DataFrame:
@@ -271,6 +287,7 @@ def _summary(
         "comparisons": _nested(tables["comparisons"]),
         "subgroups": tables["subgroups"].to_dict("records"),
         "reconstruction": tables["reconstruction"].to_dict("index"),
+        **{name: tables[name].to_dict("records") for name in ("certainty", "selective") if name in tables},
     }
 
 

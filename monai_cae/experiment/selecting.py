@@ -20,6 +20,7 @@ from monai_cae.experiment.plan import STAGES, Plan, Selection, Step
 from monai_cae.experiment.record import NETWORK
 from monai_cae.files import replacing
 from monai_cae.targets import Target
+from monai_cae.training.engines.image_cache import remove_cache
 from monai_cae.training.stages.earlier import files_of, remove
 
 MOST = 12  # candidates; the best of more is mostly the luckiest
@@ -132,6 +133,7 @@ def score_inner(plan: Plan, step: Step, target: Target) -> dict[str, dict[str, A
     *_, table = evaluate(plan, step, STAGES[2], given, "_scored")
     tested = np.array(table.column("label")), np.array(table.column(target.column)), table.threshold
     remove(files_of(STAGES[1], place), place)
+    remove_cache(place)
     return {STAGES[2]: {f"test_{name}": value for name, value in target.scores(*tested).items()}}
 
 

@@ -14,9 +14,11 @@ from monai_cae.data.images.scan_quality import from_record, skipped_lines
 from monai_cae.data.splits.datalists import SETS, read_content, write_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import check_steps, evaluate
-from monai_cae.experiment.plan import STAGES, Part, Plan
+from monai_cae.experiment.plan import STAGES, Part, Plan, Settings
 from monai_cae.experiment.selecting import inner_datalists
+from monai_cae.networks import trained_on
 from monai_cae.targets import Target
+from monai_cae.training.stages.transfer import Transfer, sources
 
 _FOLD = re.compile(r"fold_(\d+)")
 
@@ -79,7 +81,8 @@ def check_parts(plan: Plan, parts: Sequence[Part], overwrite: bool, target: Targ
             place, given = plan.datalist_of(part), plan.given[part.fold - 1] if plan.given else None
             read = given or (absent if overwrite else place)
             step = next(plan.steps(part))
-            settings = {**step.stages[STAGES[0]], "datalist": str(read), "_checked": ["@sets", "@audit"]}
+            settings = {**step.stages[STAGES[0]], **_of_sources(plan, part), "datalist": str(read)}
+            settings |= {"_checked": ["@sets", "@audit"]}
             with nullcontext() if part is parts[0] else redirect_stdout(StringIO()):  # of one cohort the same notes
                 sets, audit = evaluate(plan, step, STAGES[0], settings, "_checked")
             content = _copied(given, place, overwrite) if given else sets.unwritten
@@ -91,6 +94,16 @@ def check_parts(plan: Plan, parts: Sequence[Part], overwrite: bool, target: Targ
                 write_content(first, content or read_content(place))
         check_steps(plan, parts[0], first)
     return unwritten
+
+
+def _of_sources(plan: Plan, part: Part) -> Settings:
+    """What the audit of a part has to know of the networks from elsewhere that any of its steps starts from."""
+    elsewhere: set[Path] = set()
+    for train in (step.stages[STAGES[1]] for step in plan.steps(part) if STAGES[1] in step.stages):
+        elsewhere |= {*plan.elsewhere(str(train.get("pretrained", "none")))}
+        elsewhere |= {*Transfer(str(train.get("transfer", "none"))).checkpoints}
+    seen = sorted({subject for path in elsewhere for subject in trained_on(path)})
+    return {"audit#pretrained_on": seen, "audit#checkpoints": sources(*sorted(elsewhere))} if elsewhere else {}
 
 
 def _copied(given: Path, place: Path, overwrite: bool) -> dict[str, Any]:

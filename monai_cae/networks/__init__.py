@@ -4,14 +4,18 @@ from monai_cae.networks.autoencoder import ConvAutoencoder, ConvDecoder, ConvEnc
 from monai_cae.networks.classifier import EncoderClassifier
 from monai_cae.networks.dense import DenseDecoder, DenseEncoder
 from monai_cae.networks.densenet import DenseNetEncoder
+from monai_cae.networks.foreign import ForeignEncoder
 from monai_cae.networks.hiding import DenoisingAutoencoder, MaskedAutoencoder
 from monai_cae.networks.histogram import IntensityHistogram
 from monai_cae.networks.imagenet import ResNet50Encoder, VGG16Encoder
+from monai_cae.networks.joint import JointAutoencoder
+from monai_cae.networks.pairs import ErrorClassifier, PairedAutoencoder, PairedEncoder
 from monai_cae.networks.recomputation import recomputing
 from monai_cae.networks.reconstruction import reconstruction_of
 from monai_cae.networks.resnet import ResNetEncoder
 from monai_cae.networks.samples import EachSample, each_sample
 from monai_cae.networks.sparse import SparseEncoder
+from monai_cae.networks.stacked import StackedAutoencoder
 from monai_cae.networks.variational import GaussianEncoder, VariationalAutoencoder
 from monai_cae.networks.weights import (
     load_weights,
@@ -33,12 +37,18 @@ __all__ = [
     "DenseNetEncoder",
     "EachSample",
     "EncoderClassifier",
+    "ErrorClassifier",
+    "ForeignEncoder",
     "GaussianEncoder",
     "IntensityHistogram",
+    "JointAutoencoder",
     "MaskedAutoencoder",
+    "PairedAutoencoder",
+    "PairedEncoder",
     "ResNet50Encoder",
     "ResNetEncoder",
     "SparseEncoder",
+    "StackedAutoencoder",
     "VGG16Encoder",
     "VariationalAutoencoder",
     "each_sample",

@@ -16,6 +16,7 @@ from monai.networks.layers.factories import Conv
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.networks.inception import InceptionBlock
 from monai_cae.networks.norms import norm_layer
 from monai_cae.networks.pooling import MaxPool
 from monai_cae.networks.recomputation import recomputed
@@ -62,6 +63,7 @@ class ConvEncoder(nn.Module):
         in_channels: channels of the image.
         channels: filters of each block.
         norm: "batch", as in the paper, or "instance"; see `norm_layer`.
+        inception: each block is an `InceptionBlock`.
 
     Attributes:
         downsampling: factor by which every spatial size shrinks, `2 ** (len(channels) - 1)`.
@@ -69,7 +71,8 @@ class ConvEncoder(nn.Module):
         recompute: see `recomputing`.
 
     Raises:
-        MonaiCaeError: channels is not a list of whole numbers above 0, or an unknown norm.
+        MonaiCaeError: channels is not a list of whole numbers above 0, or not what `InceptionBlock` takes; or an
+            unknown norm.
     """
 
     def __init__(
@@ -78,11 +81,10 @@ class ConvEncoder(nn.Module):
         in_channels: int = 1,
         channels: Sequence[int] = DEFAULT_CHANNELS,
         norm: str = "batch",
+        inception: bool = False,
     ) -> None:
         super().__init__()
-        check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
-        widths = [in_channels, *channels]
-        self.blocks = nn.ModuleList(_block(spatial_dims, i, o, norm) for i, o in pairwise(widths))
+        self.blocks = _blocks(spatial_dims, in_channels, channels, channels, norm, inception)
         self.pool = MaxPool(spatial_dims)
         self.recompute = False
         self.downsampling = 2 ** (len(channels) - 1)
@@ -114,13 +116,14 @@ class ConvDecoder(nn.Module):
         spatial_dims: 2 for slices, 3 for volumes.
         out_channels: channels of the image.
         channels: the encoder's filters, in the encoder's order.
-        norm: as for the encoder.
+        norm, inception: as for the encoder.
 
     Attributes:
         recompute: see `recomputing`.
 
     Raises:
-        MonaiCaeError: channels is not a list of whole numbers above 0, or an unknown norm.
+        MonaiCaeError: channels is not a list of whole numbers above 0, or not what `InceptionBlock` takes; or an
+            unknown norm.
     """
 
     def __init__(
@@ -129,11 +132,10 @@ class ConvDecoder(nn.Module):
         out_channels: int = 1,
         channels: Sequence[int] = DEFAULT_CHANNELS,
         norm: str = "batch",
+        inception: bool = False,
     ) -> None:
         super().__init__()
-        check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
-        widths = [channels[-1], *reversed(channels)]
-        self.blocks = nn.ModuleList(_block(spatial_dims, i, o, norm) for i, o in pairwise(widths))
+        self.blocks = _blocks(spatial_dims, None, channels, channels[::-1], norm, inception)
         self.recompute = False
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
         self.output = nn.Sequential(
@@ -180,7 +182,17 @@ def _segments(blocks: nn.ModuleList, between: nn.Module) -> list[list[nn.Module]
     return [[between, block] if index else [block] for index, block in enumerate(blocks)]
 
 
-def _block(spatial_dims: int, in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
+def _blocks(
+    spatial_dims: int, first: int | None, channels: Sequence[int], widths: Sequence[int], norm: str, inception: bool
+) -> nn.ModuleList:
+    """One for each width, from `first` channels or, without it, from those of the first width."""
+    check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
+    make = InceptionBlock if inception else _block
+    given = [widths[0] if first is None else first, *widths]
+    return nn.ModuleList(make(spatial_dims, i, o, norm) for i, o in pairwise(given))
+
+
+def _block(spatial_dims: int, in_channels: int, out_channels: int, norm: str) -> nn.Module:
     conv = Conv[Conv.CONV, spatial_dims]
     return nn.Sequential(
         conv(in_channels, out_channels, 3, padding=1),

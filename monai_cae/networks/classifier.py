@@ -36,8 +36,8 @@ class EncoderClassifier(nn.Module):
             sample; 0 for none.
         covariates: names of numbers about the subject, such as age, that add to the logit, each with its own weight.
         number: the output is a number in its own units, see `Head`, not a logit.
-        votes: "mean" or "attention" for a `VotingHead`, which takes each of the encoder's samples by itself; "none" for
-            dense layers that see all samples at once.
+        votes: "mean", "majority" or "attention" for a `VotingHead`, which takes each of the encoder's samples by
+            itself; "none" for dense layers that see all samples at once.
         probabilities: whether votes are of a probability, or of a number.
 
     Raises:
@@ -57,7 +57,7 @@ class EncoderClassifier(nn.Module):
         histogram: int = 0,
         covariates: Collection[str] = (),
         number: bool = False,
-        votes: Literal["none", "mean", "attention"] = "none",
+        votes: Literal["none", "mean", "majority", "attention"] = "none",
         probabilities: bool = True,
     ) -> None:
         super().__init__()

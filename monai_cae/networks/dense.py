@@ -41,7 +41,7 @@ class DenseEncoder(nn.Module):
         super().__init__()
         channels, factor = int(network.out_channels), int(network.downsampling)  # type: ignore[arg-type]
         self.samples = int(getattr(network, "samples", 1))
-        features = math.prod([channels // self.samples, *_code_sizes(spatial_size, factor)])
+        features = math.prod([channels // self.samples, *code_sizes(spatial_size, factor)])
         check_latent_size(latent_size, features)
         self.network = network
         self.dense = nn.Linear(features, latent_size)
@@ -89,7 +89,7 @@ class DenseDecoder(nn.Module):
         super().__init__()
         check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
         self.samples = samples
-        self.shape = [channels[-1], *_code_sizes(spatial_size, 2 ** (len(channels) - 1))]
+        self.shape = [channels[-1], *code_sizes(spatial_size, 2 ** (len(channels) - 1))]
         check_latent_size(latent_size, math.prod(self.shape))
         self.dense = nn.Linear(latent_size, math.prod(self.shape))
         self.network = network
@@ -120,7 +120,8 @@ def check_latent_size(latent_size: int, features: int) -> None:
         )
 
 
-def _code_sizes(spatial_size: Sequence[int], downsampling: int) -> list[int]:
+def code_sizes(spatial_size: Sequence[int], downsampling: int) -> list[int]:
+    """Those of the code; MonaiCaeError where the encoder can't halve the image evenly."""
     if any(size % downsampling for size in spatial_size):
         raise MonaiCaeError(
             f"spatial_size must be divisible by {downsampling} (the encoder's pooling), not {tuple(spatial_size)}: "

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from monai_cae.errors import MonaiCaeError
 
-VOTES = ("none", "mean", "attention")
+VOTES = ("none", "mean", "majority", "attention")
 _FIRST = 3  # linear layer, ReLU, dropout
 
 
@@ -80,6 +80,9 @@ class VotingHead(Head):
     "mean": each sample has a logit, its vote, and learns with its subject's label. What is predicted is the mean of the
     votes' probabilities, as a logit; of a number, the mean of the votes.
 
+    "majority": as "mean", but a vote counts as 1 where its probability is at least a half, else as 0. Of n votes, k of
+    them 1, the prediction is (k + 1/2) / (n + 1), which is never 0 or 1, and 1/2 where they are even.
+
     "attention": one logit of the samples' features behind the first dense layer, weighted as in
     `monai.networks.nets.MILModel` (mode "att") and by Ilse et al. 2018 (arXiv:1802.04712).
 
@@ -88,7 +91,7 @@ class VotingHead(Head):
     Args:
         features: of a sample.
         samples: of an image.
-        votes: "mean" or "attention".
+        votes: "mean", "majority" or "attention".
         hidden: widths of the dense layers.
         dropout: probability after the first of them.
         covariates: how many numbers add to the logit.
@@ -96,14 +99,14 @@ class VotingHead(Head):
         probabilities: the votes are logits of a probability, whose mean counts; else they are numbers.
 
     Raises:
-        MonaiCaeError: one sample, or attention without a dense layer to look at.
+        MonaiCaeError: one sample, attention without a dense layer to look at, or a majority of numbers.
     """
 
     def __init__(
         self,
         features: int,
         samples: int,
-        votes: Literal["mean", "attention"],
+        votes: Literal["mean", "majority", "attention"],
         hidden: Sequence[int],
         dropout: float = 0.0,
         covariates: int = 0,
@@ -120,11 +123,14 @@ class VotingHead(Head):
                 "votes attention weighs what the first dense layer makes of the samples: give network_def#hidden a "
                 "layer, or set votes to mean"
             )
+        if votes == "majority" and not probabilities:
+            raise MonaiCaeError("votes majority is for two classes, and numbers are predicted: set votes to mean")
         layers = dense_layers(features, hidden, dropout)
         if votes == "attention":
             layers.insert(_FIRST, Attention(hidden[0]))
         super().__init__([nn.Unflatten(1, (samples, features)), *layers], covariates, number)
-        self.by_mean = votes == "mean"
+        self.by_mean = votes != "attention"
+        self.by_majority = votes == "majority"
         self.factor: torch.Tensor | None
         pooled = self.by_mean and probabilities
         self.register_buffer("factor", torch.ones(()) if pooled else None)  # what no scaling of the last layer can do
@@ -136,7 +142,7 @@ class VotingHead(Head):
             covariates: as for `Head`.
 
         Returns:
-            Logits, shape `(N, 1)`; in training by "mean" those of the samples, shape `(N, samples)`.
+            Logits, shape `(N, 1)`; in training those of the samples but by "attention", shape `(N, samples)`.
         """
         for layer in self:
             code = layer(code)
@@ -146,6 +152,9 @@ class VotingHead(Head):
         votes = votes.float()
         if self.factor is None:
             return votes.mean(dim=1, keepdim=True)
+        if self.by_majority:
+            ones = (votes >= 0).to(votes.dtype).sum(dim=1, keepdim=True) + 0.5
+            return (ones / (votes.shape[1] + 1 - ones)).log() * self.factor
         yes = torch.logsumexp(functional.logsigmoid(votes), dim=1, keepdim=True)
         no = torch.logsumexp(functional.logsigmoid(-votes), dim=1, keepdim=True)
         return (yes - no) * self.factor  # the logit of the mean, also where that is 0 or 1 in float32

@@ -21,8 +21,6 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.networks.autoencoder import ConvAutoencoder
 from monai_cae.networks.dense import DenseEncoder, as_code
 
-LOG_VARIANCES = (-15.0, 15.0)  # beyond them exp is of no use in any precision
-
 
 class GaussianEncoder(DenseEncoder):
     """`DenseEncoder` whose vector is the mean of a Gaussian; a second dense layer gives its variances.
@@ -44,7 +42,7 @@ class GaussianEncoder(DenseEncoder):
         """
         features = self.features(image)
         mean, log_variance = self.dense(features).flatten(1), self.log_variance(features).flatten(1)
-        return mean.float(), log_variance.float().clamp(*LOG_VARIANCES)
+        return mean.float(), log_variance.float().clamp(-15.0, 15.0)  # beyond, exp is of no use
 
 
 class Drawn(NamedTuple):

@@ -10,8 +10,10 @@ from typing import Any
 
 from monai_cae import __version__
 from monai_cae.errors import MonaiCaeError
+from monai_cae.training.models.strangers import reference_path
 
 CHECKPOINTS = {"classifier": Path("models", "model.pt"), "autoencoder": Path("models", "autoencoder.pt")}
+STRANGERS = reference_path(CHECKPOINTS["autoencoder"])  # beside it, where its training could be measured
 EXECUTED = ("inference.json", "metadata.json")  # what exporting a network hands to MONAI
 MOST_CONFIG_BYTES = 1 << 20
 DEFINITIONS = {"classifier": "network_def", "autoencoder": "autoencoder_def"}  # their names in inference.json

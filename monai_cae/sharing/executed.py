@@ -14,11 +14,11 @@ _Place = tuple[Any, ...]
 # Paths, names of servers and runs, the hardware, the leave to train on a leak or to replace results: not part of what
 # was trained.
 _OWN = {
-    "dataset_dir", "output_dir", "datalist", "predictions", "pretrained", "checkpoint", "tracking_uri",
+    "dataset_dir", "output_dir", "datalist", "predictions", "pretrained", "transfer", "checkpoint", "tracking_uri",
     "experiment_name", "run_name", "parent_run_id", "device", "threads", "num_workers", "allow_leaks",
     "allow_outside", "allow_other_frame", "overwrite", "resume", "save_every", "on_bad_scan",
 }  # fmt: skip
-_OWN_MEMBERS = {("cohort", "table"), ("tracked_run", "tags")}
+_OWN_MEMBERS = {("cohort", "table"), ("cohort", "unseen_by"), ("tracked_run", "tags")}
 ABSENT = object()
 _PATH = re.compile(r"(?:^|['\"\s(=,])(?:~|~?/\w|[A-Za-z]:[\\/])|\.\.[\\/]|://")
 
@@ -81,7 +81,8 @@ def is_own(place: _Place, value: Any) -> bool:
         place: the names that lead to it.
         value: what it is set to.
     """
-    return place[0] in _OWN or place[:2] in _OWN_MEMBERS or any(_PATH.search(text) for text in _texts(value))
+    own = place[0] in _OWN or place[:2] in _OWN_MEMBERS or place[-1] == "weights_file"  # which the checkpoint has too
+    return own or any(_PATH.search(text) for text in _texts(value))
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -15,7 +15,7 @@ import yaml
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing, sha256_of
 from monai_cae.folders import bundle_folder
-from monai_cae.sharing.bundle import CHECKPOINTS, open_bundle
+from monai_cae.sharing.bundle import CHECKPOINTS, STRANGERS, open_bundle
 from monai_cae.sharing.card import EXPERIMENT_CARD, data_source, experiment_card, model_card, run_metadata
 from monai_cae.sharing.executed import as_defaults, carried_over
 from monai_cae.sharing.runs import Run, read_run
@@ -47,7 +47,8 @@ def package_run(output_dir: str | Path, path: str | Path, *, data: str = "", wei
 
     In it are the weights that evaluate.json has tested, configs with the run's settings as defaults and no path of this
     machine, metadata.json and a model card with the run's numbers, the card of its experiment where it is part of one,
-    LICENSE, and SHA256SUMS. No image, no subject ID.
+    LICENSE, and SHA256SUMS. No image, no subject ID; but, so that strangers can be told, up to 4,096 numbers of each
+    training image's code.
     The same run gives the same bytes under the same name.
 
     Args:
@@ -82,6 +83,8 @@ def _fill(folder: Path, run: Run, data: str, weights_url: str) -> None:
         shutil.copyfile(ours / name, folder / name)
     for place, checkpoint in run.checkpoints.items():
         shutil.copyfile(checkpoint, folder / place)
+    if run.strangers:
+        shutil.copyfile(run.strangers, folder / STRANGERS)
     shipped = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (ours / "configs").glob("*.json")}
     metadata = shipped.pop("metadata")
     configs = _configs(run, shipped)

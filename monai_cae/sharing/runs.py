@@ -15,6 +15,8 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.files import sha256_of
 from monai_cae.sharing.bundle import CHECKPOINTS
 from monai_cae.sharing.executed import as_written
+from monai_cae.training.models.reference import Reference
+from monai_cae.training.models.strangers import reference_path
 from monai_cae.training.stages.run import data_kind
 
 SETTING = {"classifier": "checkpoint", "autoencoder": "pretrained"}  # of evaluate.json, by network
@@ -34,6 +36,7 @@ class Run:
         positive, negative: rules of patients and controls.
         oasis: every subject is of OASIS-1 by its name.
         checkpoints: place in a bundle -> the weights that were evaluated.
+        strangers: what tells strangers; None where it is not there, or about another autoencoder.
     """
 
     folder: Path
@@ -44,6 +47,7 @@ class Run:
     negative: str
     oasis: bool
     checkpoints: dict[Path, Path]
+    strangers: Path | None
 
     @property
     def synthetic(self) -> bool:
@@ -94,6 +98,7 @@ def read_run(output_dir: str | Path) -> Run:
     homes = {"pretrain": _pretrained_in(folder, split, results), "train": folder}
     found = {stage: _of_variant(home, split, Path(f"config_{stage}.json")) for stage, home in homes.items()}
     stages = {stage: file.parent for stage, file in found.items() if file.is_file()} | {"evaluate": folder}
+    checkpoints = _evaluated(folder, split, results)
     positive, negative = recorded_rules({**(datalist.get("made_from") or {}), **(datalist.get("recipe") or {})})
     return Run(
         folder=folder,
@@ -103,8 +108,14 @@ def read_run(output_dir: str | Path) -> Run:
         positive=positive or "label 1 of a given datalist",
         negative=negative or "label 0 of a given datalist",
         oasis=all(_OASIS_1.match(item["subject"]) for name in SETS for item in datalist[name]),
-        checkpoints=_evaluated(folder, split, results),
+        checkpoints=checkpoints,
+        strangers=_strangers(checkpoints[CHECKPOINTS["autoencoder"]]),
     )
+
+
+def _strangers(autoencoder: Path) -> Path | None:
+    path = reference_path(autoencoder)
+    return path if path.is_file() and Reference.load(path).autoencoder == sha256_of(autoencoder) else None
 
 
 def _read(folder: Path, name: str, stage: str, *keys: str) -> dict[str, Any]:

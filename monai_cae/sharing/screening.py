@@ -20,7 +20,7 @@ import yaml
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 from monai_cae.networks import __all__ as _networks
-from monai_cae.sharing.bundle import CHECKPOINTS, DEFINITIONS, EXECUTED, printable, read_json
+from monai_cae.sharing.bundle import CHECKPOINTS, DEFINITIONS, EXECUTED, STRANGERS, printable, read_json
 from monai_cae.sharing.card import EXPERIMENT_CARD
 from monai_cae.sharing.executed import ABSENT, at, changes, is_own
 
@@ -34,16 +34,17 @@ _NETWORKS = {f"monai_cae.networks.{name}" for name in _networks if name[0].isupp
 _KINDS = ("Slice", "Slab", "Slices", "Planes", "Volume", "Patches")
 _EXTRACTIONS = {f"monai_cae.data.{name}Extraction" for name in _KINDS}
 _TARGETS = {f"monai_cae.targets.{name}" for name in ("Diagnosis", "Number")}
-_LOSSES = {"monai_cae.networks.hiding.HiddenLoss", "monai_cae.networks.variational.VariationalLoss"}
+_LOSSES_OF = ("hiding.Hidden", "joint.Joint", "pairs.Paired", "stacked.Stacked", "variational.Variational")
+_LOSSES = {f"monai_cae.networks.{name}Loss" for name in _LOSSES_OF}
 _PARTS = {
     **dict.fromkeys(DEFINITIONS.values(), _NETWORKS),
     **{"extraction": _EXTRACTIONS, "target": _TARGETS, "loss": _LOSSES},
 }
 _WORDS = {("target", "column"), ("target", "name")}  # of a table, compared with its header
-_SIZES = "$@extraction.sizes(@image_size)"  # dense layers need them
+_NEEDED = ("$@extraction.sizes(@image_size)", "$@target.binary")  # by dense layers, and by losses of the label
 _FILES = {
     "LICENSE", "SHA256SUMS", "large_files.yml", "docs/README.md", "docs/data_license.txt", EXPERIMENT_CARD.as_posix(),
-    *(path.as_posix() for path in CHECKPOINTS.values()),
+    *(path.as_posix() for path in (*CHECKPOINTS.values(), STRANGERS)),
 }  # fmt: skip
 _SPECIAL = ("$", "@", "%")
 _MONAIS = {"_target_", "_mode_", "_requires_", "_disabled_", "_meta_"}
@@ -199,14 +200,14 @@ def _is_setting(place: _Place, value: Any, config: Mapping[str, Any], shipped: M
 
 
 def _is_of_part(place: _Place, value: str, shipped: Mapping[str, Any]) -> bool:
-    """A part of ours, or what it is made with: another item, what is shipped there, the image's sizes, or "" for no
-    file of weights."""
+    """A part of ours, or what it is made with: another item, what is shipped there, the image's sizes, whether there
+    are two classes, or "" for no file of weights."""
     if place[-1] == "_target_":
         return value in _PARTS[place[0]]
     if place in _WORDS:
         return not value.startswith(_SPECIAL) and len(value) <= _LONGEST and value.isprintable()
     shipped_there = (leaf for _, leaf in _leaves(shipped.get(place[0])))
-    return value in ("", _SIZES, *(f"@{name}" for name in shipped), *shipped_there)
+    return value in ("", *_NEEDED, *(f"@{name}" for name in shipped), *shipped_there)
 
 
 def _is_plain_key(key: Any) -> bool:

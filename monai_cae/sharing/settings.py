@@ -43,8 +43,9 @@ def inference_settings(output_dir: str | Path) -> dict[str, Any]:
     inference = _shipped("inference")
     wanted = carried_over(inference, run.configs["evaluate"], _shipped("evaluate"))
     wanted["threshold"] = run.results.get("threshold", wanted["threshold"])
-    checkpoint = run.folder / CHECKPOINTS["classifier"]
-    return {"checkpoint": str(checkpoint), **_as_options(wanted, inference, leave=("precision",))}
+    weights = {"checkpoint": str(run.folder / CHECKPOINTS["classifier"])}
+    weights["pretrained"] = str(run.checkpoints[CHECKPOINTS["autoencoder"]])
+    return {**weights, **_as_options(wanted, inference, leave=("precision",))}
 
 
 def evaluation_settings(model: str | Path, trust: bool = False) -> dict[str, Any]:

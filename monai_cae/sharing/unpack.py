@@ -14,9 +14,10 @@ from torch import nn
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import new_folder, sha256_of
 from monai_cae.sharing.archives import extract, is_safe
-from monai_cae.sharing.bundle import CHECKPOINTS, MOST_CONFIG_BYTES, Bundle, open_bundle
+from monai_cae.sharing.bundle import CHECKPOINTS, MOST_CONFIG_BYTES, STRANGERS, Bundle, open_bundle
 from monai_cae.sharing.definitions import load_network
 from monai_cae.sharing.screening import is_importable, require_screened, screen_files
+from monai_cae.training.models.reference import Reference
 
 SUMS = "SHA256SUMS"
 _SUM = re.compile(r"([0-9a-f]{64})  (.+)")
@@ -92,6 +93,8 @@ def check_files(folder: Path, exact: bool = False, trust: bool = False) -> Bundl
     bundle = replace(open_bundle(folder), doubts=doubts)
     for network in CHECKPOINTS:
         fitted_network(bundle, network)
+    if (folder / STRANGERS).is_file():
+        Reference.load(folder / STRANGERS)
     return bundle
 
 

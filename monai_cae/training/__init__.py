@@ -4,13 +4,14 @@ from monai_cae.tracking import TrackedRun, default_tracking_uri
 from monai_cae.training.engines.augmentation import BatchAugmentation
 from monai_cae.training.engines.batches import (
     Reconstructed,
+    batch_for,
     learned_loss,
     reconstruction_batch,
     seen_by,
     with_pretrained,
 )
 from monai_cae.training.engines.feature_cache import EncodedDataset
-from monai_cae.training.engines.freezing import EncoderFreezing
+from monai_cae.training.engines.freezing import EncoderFreezing, LayerwiseLearning
 from monai_cae.training.engines.handlers import BestCheckpoint, BestWriting, EpochProgress, EpochTracking, StopWhenWorse
 from monai_cae.training.engines.image_cache import ImageCache
 from monai_cae.training.engines.inferers import PrecisionInferer
@@ -40,6 +41,7 @@ from monai_cae.training.models.baselines import (
 from monai_cae.training.models.calibration import Calibration
 from monai_cae.training.models.features import DarkPixels, EncoderCodes, Histograms, Pixels, TableColumns
 from monai_cae.training.models.linear_probe import LinearProbe, check_linear_probe
+from monai_cae.training.models.strangers import Strangers
 from monai_cae.training.results import figures
 from monai_cae.training.results.caveats import checkpoint_caveats
 from monai_cae.training.results.figures import Outcome
@@ -52,6 +54,7 @@ from monai_cae.training.stages.earlier import refuse_predictions
 from monai_cae.training.stages.learning import learning_steps
 from monai_cae.training.stages.run import run_stage
 from monai_cae.training.stages.runtime import use_machine
+from monai_cae.training.stages.transfer import Transfer, dense_parameters, sources
 from monai_cae.training.stages.workflow import bundle_root, prepare, unevaluated
 
 __all__ = [
@@ -73,6 +76,7 @@ __all__ = [
     "ImageMetric",
     "InnerFolds",
     "KeptPictures",
+    "LayerwiseLearning",
     "LearningRateSchedule",
     "LinearProbe",
     "LossWatch",
@@ -89,10 +93,13 @@ __all__ = [
     "Resuming",
     "SampleTable",
     "StopWhenWorse",
+    "Strangers",
     "TableColumns",
     "TrackedRun",
     "TrainingStep",
+    "Transfer",
     "UnitNormScaler",
+    "batch_for",
     "become_replica",
     "bundle_root",
     "check_linear_probe",
@@ -100,6 +107,7 @@ __all__ = [
     "checkpoint_caveats",
     "compare_codecs",
     "default_tracking_uri",
+    "dense_parameters",
     "figures",
     "fitting_items",
     "is_first",
@@ -118,6 +126,7 @@ __all__ = [
     "report_test",
     "run_stage",
     "seen_by",
+    "sources",
     "unevaluated",
     "use_machine",
     "with_pretrained",

@@ -163,7 +163,8 @@ def test_pages_and_figures_are_about_a_number(done):
     drawn = {path.name for path in (done / "figures").iterdir()}
     assert drawn == {"methods.png", "learning_curve.png", "target_scatter.png", "target_bland_altman.png"}
     tested = {path.name for path in (done / "repeat_1" / "fold_1" / "figures").glob("evaluate_*")}
-    assert tested == {"evaluate_scatter.png", "evaluate_bland_altman.png"}
+    explained = {"evaluate_explanations.png", "evaluate_explanations_groups.png", "evaluate_explanations_tests.csv"}
+    assert tested == {"evaluate_scatter.png", "evaluate_bland_altman.png", "evaluate_decoder.png", *explained}
     assert "MMSE" in card and "Bland" in card
 
 

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
 from tiny import CONFIGS, mistake
 
 from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.methods import descriptions
-from monai_cae.experiment.plan import Plan
+from monai_cae.experiment.plan import Part, Plan
 from monai_cae.experiment.record import pool
 from monai_cae.experiment.results import compute
 from monai_cae.targets import Diagnosis
@@ -87,13 +88,16 @@ def test_page_tables_and_figures_are_on_disk_and_in_mlflow(run, tracking_uri):
     tables = {f"{name}.csv" for name in ("predictions", "scores", "comparisons", "subgroups", "reconstruction")}
     assert tables | {"results.md", "summary.json", "figures"} <= logged
     figures = {Path(item.path).stem for item in client.list_artifacts(parent.info.run_id, "figures")}
-    assert figures == {"roc", "calibration", "methods", "auc_by_cdr", "repeats", "learning_curve", "code_sizes"}
+    sure = {"selective", "calibration"}
+    assert figures == {"roc", "methods", "auc_by_cdr", "repeats", "learning_curve", "code_sizes", *sure}
+    assert {"certainty.csv", "selective.csv"} <= logged
     page = (run / "results.md").read_text()
     described = parent.data.tags["mlflow.note.content"]
     assert (
         "| dark pixels&ensp; |" in described
         and described.replace("&ensp;", "").partition("## All")[0][:500] == page[:500]
     )
+    assert "| network | " in page.partition("## How sure")[2] and "| 10 % | " in page
     assert "FEW REPEATS" in page and "half size" in page and "CDR 0.5" in page
     scores = json.loads((run / "summary.json").read_text())["scores"]
     assert parent.data.metrics["test_auc_mean"] == pytest.approx(scores["network"]["auc"]["mean"])
@@ -119,6 +123,19 @@ def test_page_says_what_the_methods_and_the_abbreviations_are(run):
         f"**{short}**" in legend for short in ("AD", "HC", "CDR", "F1", "MCC", "AUC", "Brier", "ECE", "PSNR", "SSIM")
     )
     assert max(len(line.split("|")) for line in page.splitlines()) <= 12 + 3  # a column per score, not per method
+
+
+def test_a_variant_of_volumes_is_not_given_the_plane_of_the_slices(tmp_path):
+    shared = {"plane": "coronal", "slice_index": 12, "split": {}, "dataset_dir": "data"}
+    seen = {"volume": "VolumeExtraction", "slab": "SlabExtraction"}
+    extractions: dict = {name: {"_target_": f"monai_cae.data.{kind}"} for name, kind in seen.items()}
+    extractions["slab"]["plane"] = "@plane"
+    stages = ("pretrain", "classifier")
+    variants = {name: {stage: {"extraction": one} for stage in stages} for name, one in extractions.items()}
+    planes: dict[str, set[str]] = {}
+    for step in Plan(str(CONFIGS), tmp_path, shared, {}, variants, [], {}).steps(Part("repeat_1", 1, 0)):
+        planes.setdefault(step.method, set()).update(given["plane"] for given in step.stages.values())
+    assert planes == {"network": {"coronal"}, "volume": {"axial"}, "slab": {"coronal"}}
 
 
 def test_a_part_of_a_network_is_told_by_its_class(tmp_path):
@@ -211,19 +228,25 @@ def test_a_method_added_later_is_all_that_runs(run, copy, run_bundle, discs, cap
     assert "scratch" in set(record(copy)["method"])
 
 
-def test_the_shipped_recipe_and_its_overlays(run_bundle, discs, tmp_path, capsys):
-    overlays = ["with_best.yaml", "with_paper.yaml", "with_baselines.yaml", "with_learning_curve.yaml"]
+def test_the_shipped_candidates_and_further_overlays(run_bundle, discs, tmp_path, capsys):
+    overlays = ["with_selection.yaml", "with_paper.yaml", "with_baselines.yaml", "with_learning_curve.yaml"]
     shorter = {f"variants#papers_classifier#train#{name}": 1 for name in ("max_epochs", "patience")}
-    run_bundle(["experiment.yaml", *overlays], discs, tmp_path / "out", repeats=1, max_epochs=1, **shorter)
+    shipped = yaml.safe_load((CONFIGS / "with_selection.yaml").read_text())["select"]
+    few = {name: shipped["candidates"][name] for name in ("table_only", "code_places_table", "image_only")}
+    select = {**shipped, "candidates": few, "inner_folds": 2}
+    out = tmp_path / "out"
+    run_bundle(["experiment.yaml", *overlays], discs, out, repeats=1, max_epochs=1, select=select, **shorter)
     assert "experiment finished" in capsys.readouterr().out
-    recipe = ["network", "image_only", "without_code", "without_histogram"]
     others = ["papers_classifier", "random_weights", "permuted_labels", "quarter", "half", "three_quarters"]
-    methods = list(record(tmp_path / "out")["method"].unique())
-    assert methods[:10] == recipe + others
+    methods = list(record(out)["method"].unique())
+    assert methods[:10] == ["network", *few, *others]
     assert len(methods) == 10 + 11
-    config = json.loads((tmp_path / "out" / "repeat_1" / "config_evaluate.json").read_text())
-    assert config["network_def"]["pooling"] == 1 and config["network_def"]["hidden"] == []
-    results = json.loads((tmp_path / "out" / "repeat_1" / "results_train.json").read_text())
+    table = pd.read_csv(out / "selection.csv")
+    chosen = few[table["candidate"][table["chosen"] == 1].item()]["classifier"]
+    config = json.loads((out / "repeat_1" / "config_evaluate.json").read_text())
+    assert config["network_def"]["pooling"] == chosen.get("network_def#pooling", 1)
+    assert config["network_def"]["hidden"] == []
+    results = json.loads((out / "repeat_1" / "results_train.json").read_text())
     assert "fitted_loss" in results and results["epochs"] == 1  # a regression has no epochs to count
 
 

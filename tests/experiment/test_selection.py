@@ -218,6 +218,10 @@ LATE = {
         {"candidates": {"a": {"train": {"learnn": "frozen"}}, "b": {}}},
         "candidate a, train: unknown setting --select#candidates#a#train#learnn",
     ),
+    "labels": (
+        {"candidates": {"a": {"pretrain": {"training_share": 1.0}}, "b": {}}},
+        "select needs autoencoders that learn without labels",
+    ),
     "few": (
         {"candidates": {"a": {}, "b": {}}, "inner_folds": 9},
         "select#inner_folds 9 in repeat_1/fold_1: too few subjects to split",

@@ -9,7 +9,7 @@ from scipy.special import expit, logit, softmax
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import ConvEncoder, EncoderClassifier, IntensityHistogram, each_sample
-from monai_cae.networks.head import VoteLoss
+from monai_cae.networks.head import VoteLoss, VotingHead
 
 SAMPLES = 3
 
@@ -83,6 +83,19 @@ def test_votes_that_are_sure_have_a_finite_mean():
             assert head(torch.zeros(1, head[1].in_features * SAMPLES)).item() == pytest.approx(sure, rel=1e-6)
 
 
+def test_the_majority_is_the_share_of_votes_of_a_half_or_more(batch):
+    network, (image, age) = classifier("majority"), batch
+    votes = behind(one_by_one(network, image), network.head[4], network.head[6])[..., 0] + 0.7 * age.numpy()
+    ones = (votes >= 0).sum(axis=1)
+    with torch.no_grad():
+        np.testing.assert_allclose(network(image, age).numpy()[:, 0], logit((ones + 0.5) / (SAMPLES + 1)), atol=1e-5)
+        head = VotingHead(1, SAMPLES, "majority", []).eval()
+        head[1].weight.fill_(1.0)
+        head[1].bias.zero_()
+        found = head(torch.tensor([[1.0, -1, -1], [9, 9, -99], [0, 0, 0]]))  # a mean would say otherwise of the second
+    np.testing.assert_allclose(found.numpy()[:, 0], logit(np.array([1.5, 2.5, 3.5]) / 4), atol=1e-6)
+
+
 def test_attention_is_the_softmax_of_a_small_network_on_the_first_dense_layer(batch):
     network, (image, age) = classifier("attention"), batch
     features = one_by_one(network, image)
@@ -111,7 +124,9 @@ def test_other_subjects_and_another_order_of_samples_change_nothing(batch, votes
         torch.testing.assert_close(network(image[:1], age[:1]), all_at_once[:1], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("votes", "probabilities"), [("mean", True), ("mean", False), ("attention", True)])
+@pytest.mark.parametrize(
+    ("votes", "probabilities"), [("mean", True), ("mean", False), ("majority", True), ("attention", True)]
+)
 def test_scaling_multiplies_the_pooled_logit_exactly(batch, votes, probabilities):
     network, (image, age) = classifier(votes, probabilities=probabilities), batch
     with torch.no_grad():
@@ -142,7 +157,7 @@ def test_in_training_every_vote_learns_with_its_subjects_label(batch):
     assert torch.equal(VoteLoss(loss)(pooled, label), loss(pooled, label))
 
 
-@pytest.mark.parametrize("votes", ["mean", "attention"])
+@pytest.mark.parametrize("votes", ["mean", "majority", "attention"])
 def test_it_can_be_scripted(batch, votes):
     network, (image, age) = classifier(votes), batch
     scripted = torch.jit.script(network)
@@ -156,9 +171,10 @@ def test_it_can_be_scripted(batch, votes):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"votes": "max"}, "votes must be one of none, mean, attention, not 'max'"),
-        ({"votes": None}, "votes must be one of none, mean, attention, not None"),
+        ({"votes": "max"}, "votes must be one of none, mean, majority, attention, not 'max'"),
+        ({"votes": None}, "votes must be one of none, mean, majority, attention, not None"),
         ({"votes": "mean", "encoder": ConvEncoder(channels=(3, 5))}, "these have one: set votes to none, or take"),
+        ({"votes": "majority", "probabilities": False}, "majority is for two classes, and numbers are predicted"),
         ({"votes": "attention", "hidden": []}, "give network_def#hidden a layer, or set votes to mean"),
     ],
 )

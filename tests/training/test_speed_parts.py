@@ -186,6 +186,36 @@ def test_rotation_is_a_rotation_on_an_image_that_is_not_square():
     assert len({int(np.argmin([np.abs(one - c).max() for c in candidates])) for one in turned}) > 3
 
 
+def test_volumes_turn_about_three_axes_and_are_mirrored_left_to_right():
+    """What is beside the middle keeps its distance from it."""
+    axes = [torch.linspace(-1, 1, size) for size in (20, 16, 24)]
+    x, y, z = torch.meshgrid(*axes, indexing="ij")
+    volume = torch.exp(-6 * ((x - 0.3) ** 2 + (y + 0.2) ** 2 + (0.6 * z - 0.1) ** 2)).repeat(6, 2, 1, 1, 1)
+    off = {"rotation": 0, "scale": 0, "translation": 0, "flip": False, "gamma": 0}
+    mirrored = BatchAugmentation(**{**off, "flip": True})({"image": volume})["image"]
+    kinds = [
+        torch.allclose(one, volume[0], atol=1e-5) + 2 * torch.allclose(one, volume[0].flip(1), atol=1e-5)
+        for one in mirrored
+    ]
+    assert set(kinds) == {0, 1}
+    turned = BatchAugmentation(**{**off, "rotation": 20})({"image": volume})["image"]
+    assert torch.equal(turned[:, 0], turned[:, 1])  # the samples of a head turn together
+    places = np.indices(volume.shape[2:]).reshape(3, -1) - np.array([[9.5], [7.5], [11.5]])
+
+    def middle(image):
+        weights = image.double().numpy().ravel()
+        return places @ weights / weights.sum()
+
+    before, lengths = middle(volume[0, 0]), []
+    for one in turned[:, 0]:
+        after = middle(one)
+        lengths.append(np.abs(after - before))
+        assert np.linalg.norm(after) == pytest.approx(np.linalg.norm(before), abs=0.15)  # voxels are cubes
+    assert (np.max(lengths, axis=0) > 0.2).all()  # along every axis
+    moved = BatchAugmentation(seed=2)({"image": volume})["image"]
+    assert moved.shape == volume.shape and moved.min() >= 0 and moved.max() <= 1
+
+
 def test_same_seed_same_augmentation_and_the_global_generator_stays():
     state = torch.random.get_rng_state()
     first, second = (BatchAugmentation(noise=0.1, seed=3)({"image": smooth_slices(4)})["image"] for _ in range(2))

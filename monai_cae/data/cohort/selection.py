@@ -11,13 +11,14 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from scipy import optimize
 
-from monai_cae.data.cohort.persons import natural
+from monai_cae.data.cohort.persons import natural, person
 from monai_cae.data.cohort.tasks import UNLABELLED, Task, make_task
 from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.scan_quality import LEFT_OUT, bad_scans
 from monai_cae.data.layouts import Asked, Found, read_scans
 from monai_cae.data.phantom import is_synthetic
 from monai_cae.data.scan import BadScan, Note, Scan
+from monai_cae.data.splits.datalists import SETS, checked_item, read_content
 from monai_cae.data.texts import shown
 from monai_cae.errors import MonaiCaeError
 
@@ -25,6 +26,7 @@ CONTROLS = ("oldest", "matched", "all")
 SESSIONS = ("first", "all")
 CONVERTERS = ("as_scanned", "leave_out")
 _RULES = ("task", "positive", "negative", "label_column", "controls", "converters")
+_SEEN = "trained on by the other network"
 _FURTHER = "further scans of a subject"
 _NAMED = 5
 _OTHER_SEX_YEARS = 1000.0  # costs more than any difference in age
@@ -125,6 +127,7 @@ class CohortSettings(Asked):
     Attributes:
         task, positive, negative, label_column: which scans are patients and which controls, see `make_task`.
         controls, sessions, converters: see `select_cohort`.
+        unseen_by: folder of a finished run, or its datalist; whom it was trained on takes no part.
     """
 
     task: str = "paper"
@@ -134,12 +137,30 @@ class CohortSettings(Asked):
     controls: str = "oldest"
     sessions: str = "first"
     converters: str = "as_scanned"
+    unseen_by: str = ""
 
     def of(self, scans: Sequence[Scan], target: Labels | None = None) -> Cohort:
         """Select the scans that take part; the target gets the settings of the classes that are not the defaults."""
         rules = {name: value for name in _RULES if (value := getattr(self, name)) != getattr(CohortSettings, name)}
         target = target or PatientsAndControls()
-        return target.select(scans, sessions=self.sessions, missing_codes=self.missing_codes, **rules)
+        unseen = self._unseen(scans)
+        cohort = target.select(unseen, sessions=self.sessions, missing_codes=self.missing_codes, **rules)
+        seen = {_SEEN: len(scans) - len(unseen)} if self.unseen_by else {}
+        return dataclasses.replace(cohort, left_out={**seen, **cohort.left_out})
+
+    def _unseen(self, scans: Sequence[Scan]) -> Sequence[Scan]:
+        if not self.unseen_by:
+            return scans
+        path = Path(str(self.unseen_by))
+        path = path / "datalist.json" if path.is_dir() else path
+        if not path.is_file():
+            raise MonaiCaeError(f"no datalist at {path}: give --unseen-by a finished run's folder, or its datalist")
+        content = read_content(path)
+        items = [(item, f"{path}: an item of {name}") for name in SETS[:2] for item in content.get(name) or []]
+        seen = {person(checked_item(*item)["subject"]) for item in items}
+        if not seen:
+            raise MonaiCaeError(f"{path} has nobody in training or validation: give --unseen-by a trained run")
+        return [scan for scan in scans if person(scan.subject) not in seen]
 
 
 def load_cohort(dataset_dir: str | Path, **settings: Any) -> Cohort:

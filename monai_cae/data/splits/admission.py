@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ def audit_training(
     extraction: Extraction,
     *,
     pretrained_on: Sequence[str] = (),
+    checkpoints: Sequence[str | Path] = (),
+    datalist: str = "",
     allow_leaks: bool = False,
     target: Labels | None = None,
 ) -> dict[str, Any]:
@@ -30,17 +33,26 @@ def audit_training(
     Args:
         sets: as read from the datalist.
         extraction, pretrained_on, target: see `audit_sets`.
+        checkpoints: what the run starts from; the test images are compared with those of their trainings, too.
+        datalist: of these sets, with which nothing is compared twice.
         allow_leaks: go on in spite of leaks.
 
     Raises:
         MonaiCaeError: a leak that is not allowed.
     """
-    audit = audit_datalist(sets, extraction, pretrained_on=pretrained_on, target=target)
+    seen, missing = images_of_training(checkpoints, extraction, hash_ids=sets.hashed, without=datalist)
+    audit = audit_datalist(sets, extraction, pretrained_on=pretrained_on, trained_on=seen, target=target)
+    if missing:
+        total = missing + len(seen)
+        told = f"{missing} of {total} images that earlier trainings have seen are not there: names alone tell"
+        audit = replace(audit, notes=[*audit.notes, told])
     if audit.leaks and not allow_leaks:
         more = f" (and {len(audit.leaks) - 1} more)" if len(audit.leaks) > 1 else ""
+        earlier = audit.leaks[0].check == PRETRAINING
+        advice = "leave its subjects out with --cohort#unseen_by RUN" if earlier else "correct the datalist"
         raise MonaiCaeError(
-            f"leak between the sets: {audit.leaks[0].message}{more}; `monai-cae audit DATALIST` shows all; correct the "
-            "datalist, or train anyway with --allow_leaks true: every result will say so"
+            f"leak between the sets: {audit.leaks[0].message}{more}; `monai-cae audit DATALIST` shows all; {advice}, "
+            "or train anyway with --allow_leaks true: every result will say so"
         )
     return audit.to_dict()
 
@@ -51,6 +63,7 @@ def audit_external(
     *,
     pretrained_on: Sequence[str] = (),
     checkpoints: Sequence[str | Path] = (),
+    datalist: str = "",
     training: Frame | None = None,
     allow_leaks: bool = False,
     target: Labels | None = None,
@@ -61,8 +74,8 @@ def audit_external(
     weights says.
 
     Args:
-        sets, extraction, pretrained_on, allow_leaks, target: see `audit_training`.
-        checkpoints: the weights of the network, in the folders that their runs have left.
+        sets, extraction, pretrained_on, datalist, allow_leaks, target: see `audit_training`.
+        checkpoints: the weights of the network and of what it started from, in the folders that their runs have left.
         training: where the weights say that the volumes of the training lie.
 
     Returns:
@@ -72,7 +85,7 @@ def audit_external(
     Raises:
         MonaiCaeError: it has seen some of them, or that can't be told because of pseudonyms, and it is not allowed.
     """
-    seen, missing = images_of_training(checkpoints, extraction, hash_ids=sets.hashed)
+    seen, missing = images_of_training(checkpoints, extraction, hash_ids=sets.hashed, without=datalist)
     audit = audit_datalist(sets, extraction, pretrained_on=pretrained_on, trained_on=seen, target=target)
     unsure = [finding for finding in audit.findings if finding.check == PRETRAINING and not finding.leak]
     if unsure and not allow_leaks:
@@ -106,17 +119,23 @@ def audit_external(
 
 
 def images_of_training(
-    checkpoints: Sequence[str | Path], extraction: Extraction, *, hash_ids: bool = False
+    checkpoints: Sequence[str | Path], extraction: Extraction, *, hash_ids: bool = False, without: str = ""
 ) -> tuple[list[Item], int]:
     """The items that a network was trained and chosen on, whose images are still there, and how many others there are.
 
     Args:
-        checkpoints: weights in the folders that their runs have left: RUN/datalist.json and RUN/models/FILE.
+        checkpoints: weights in the folders that their runs have left: RUN/datalist.json and RUN/models/FILE, or
+            RUN/variants/NAME/models/FILE.
         extraction: what can be read of the images.
         hash_ids: give their subjects pseudonyms.
+        without: a datalist that does not count.
     """
     known: dict[str, Item] = {}
-    for datalist in dict.fromkeys(Path(path).absolute().parents[1] / "datalist.json" for path in checkpoints):
+    runs = [Path(path).absolute().parent.parent for path in checkpoints]
+    runs += [run.parents[1] for run in runs if run.parent.name == "variants"]
+    for datalist in dict.fromkeys(run / "datalist.json" for run in runs):
+        if without and datalist.resolve() == Path(without).resolve():
+            continue
         try:
             content, root = read_content(datalist), recorded_folder(datalist)
             items = [checked_item(item, str(datalist)) for name in SETS[:2] for item in content.get(name) or []]

@@ -160,6 +160,12 @@ def _groups(members: Iterable[_Member], keys: Iterable[Hashable]) -> list[list[_
     return [group for group in groups.values() if len(group) > 1]
 
 
+def _tested(group: list[_Member]) -> list[_Member]:
+    """Without what a network has seen earlier, unless somebody is tested on it: others may be trained on again."""
+    names = _sets_of(group)
+    return group if "test" in names else [member for member in group if member.set != EARLIER]
+
+
 def _scans_of_one(everyone: list[_Member]) -> list[list[_Member]]:
     return _groups(everyone, map(attrgetter("person"), everyone))
 
@@ -179,7 +185,7 @@ def _check_subjects(report: Report, everyone: list[_Member], seen: list[_Member]
             found.append((True, f"{what} {group[0].subject} in {' and in '.join(names)}", group))
     people = {member.person: member for member in reversed([*everyone, *seen])}
     for persons in maybe_one_person({name: member.sex for name, member in reversed(people.items())}):
-        group = [member for member in (*everyone, *seen) if member.person in persons]
+        group = _tested([member for member in (*everyone, *seen) if member.person in persons])
         if len(names := _sets_of(group)) > 1:
             who = " and ".join(people[person].subject for person in persons[:3])
             alike.append((False, f"are {who} one subject? They are in {' and in '.join(names)}", group))
@@ -220,10 +226,10 @@ def _check_pretraining(report: Report, test: list[_Member], seen: set[str]) -> N
 
 def _check_files(report: Report, everyone: list[_Member], name_files: bool) -> None:
     found = list[Found]()
-    for group in _groups(everyone, (_file_identity(member.path) for member in everyone)):
+    for group in map(_tested, _groups(everyone, (_file_identity(member.path) for member in everyone))):
         names = _sets_of(group)
-        if names == [EARLIER] or (EARLIER in names and len({member.person for member in group}) == 1):
-            continue  # nobody of a set, or known by the name
+        if len(group) < 2 or (EARLIER in names and len({member.person for member in group}) == 1):
+            continue  # nobody else, or known by the name
         where = " and in ".join(names) if len(names) > 1 else f"{names[0]} {len(group)} times"
         message = f"the file of subject {group[0].subject} in {where}"
         found.append((len(names) > 1, message, [f"{m.set}: {m.path}" for m in group] if name_files else group))
@@ -271,35 +277,37 @@ def _check_pixels(
         compared=len(everyone) if wanted else None,
         unit=f"{kind}s",
     )
-    sizes = [len(part) for part in _parts(everyone).values()]
     report.add(
         f"Near-duplicate {kind}",
         f"{which} of two subjects in two sets: the same {kind} edited or mirrored, or {also}",
         _near_duplicates(everyone, digests, described, kind) if resolved else (),
         threshold=THRESHOLD,
-        compared=sum(a * b for a, b in combinations(sizes, 2)) if resolved else None,
+        compared=sum(len(a) * len(b) for (_, a), (_, b) in _pairs(everyone)) if resolved else None,
         unit=f"pairs of {kind}s",
     )
 
 
 def _same_pixels(everyone: list[_Member], digests: list[Hashable]) -> Iterator[Found]:
-    for group in _groups(everyone, digests):
+    for group in map(_tested, _groups(everyone, digests)):
         subjects = list({member.person: member.subject for member in group}.values())
         names = _sets_of(group)
-        if len(subjects) > 1 and names != [EARLIER]:
+        if len(subjects) > 1:
             others = f"{len(subjects) - 1} more" if len(subjects) > 2 else subjects[1]
             message = f"subjects {subjects[0]} and {others} have the same pixels, in {' and in '.join(names)}"
             yield len(names) > 1, message, group
 
 
-def _parts(everyone: list[_Member]) -> dict[str, _Array]:
-    return {name: np.array([n for n, m in enumerate(everyone) if m.set == name]) for name in _sets_of(everyone)}
+def _pairs(everyone: list[_Member]) -> list[tuple[tuple[str, _Array], tuple[str, _Array]]]:
+    """The sets that are compared with each other, with the numbers of their members."""
+    parts = {name: np.array([n for n, m in enumerate(everyone) if m.set == name]) for name in _sets_of(everyone)}
+    pairs = combinations(parts.items(), 2)
+    return [(a, b) for a, b in pairs if EARLIER not in (a[0], b[0]) or "test" in (a[0], b[0])]
 
 
 def _near_duplicates(
     everyone: list[_Member], digests: list[Hashable], described: list[tuple[_Array, _Array]], kind: str
 ) -> Iterator[Found]:
-    for (first, rows), (second, columns) in combinations(_parts(everyone).items(), 2):
+    for (first, rows), (second, columns) in _pairs(everyone):
         likes: dict[int, dict[int, float]] = defaultdict(dict)
         ours, theirs = np.stack([described[n][0] for n in rows]), np.stack([described[n][1] for n in columns])
         for row, column, correlation in near_duplicates(ours, theirs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +31,23 @@ def reconstruction_batch(
     """
     image = batchdata[CommonKeys.IMAGE].to(device=device, non_blocking=non_blocking, **kwargs)
     return image, image
+
+
+def labelled_batch(
+    batchdata: Mapping[str, torch.Tensor],
+    device: str | torch.device | None = None,
+    non_blocking: bool = False,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """As `reconstruction_batch`, but the target is the image and its label of shape `(N, 1)`."""
+    image, _ = reconstruction_batch(batchdata, device, non_blocking, **kwargs)
+    return image, (image, batchdata[CommonKeys.LABEL].to(device=device, non_blocking=non_blocking, **kwargs))
+
+
+def batch_for(loss: nn.Module) -> Callable[..., tuple[torch.Tensor, Any]]:
+    """The `prepare_batch` of an autoencoder's training: `labelled_batch` for a loss with `labelled`, else
+    `reconstruction_batch`."""
+    return labelled_batch if getattr(loss, "labelled", False) else reconstruction_batch
 
 
 class Reconstructed:

@@ -140,7 +140,7 @@ def check_linear_probe(learn: str, network: EncoderClassifier, penalty: Mapping[
 def _penalties(network: EncoderClassifier, penalty: Mapping[str, float]) -> NDArray[np.float64]:
     """One for each number that the last layer sees."""
     head = network.head
-    if len(head) != 2:
+    if len(head) != 2 or not isinstance(head[1], nn.Linear):
         raise MonaiCaeError("learn linear_probe takes a network without hidden layers: set network_def#hidden to []")
     given = penalty if isinstance(penalty, Mapping) else {}
     for name in PENALISED:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from monai_cae.evaluation import figures, image_figures
+from monai_cae.evaluation.image_figures import Pictures
 from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.pooled import mean_of_scans
 from monai_cae.evaluation.sample_figures import sample_bars, vote_map
 from monai_cae.evaluation.style import save_figure
+from monai_cae.files import replacing
 from monai_cae.networks import reconstruction_of
 from monai_cae.targets import Target
 from monai_cae.tracking import TrackedRun
@@ -28,16 +30,6 @@ from monai_cae.training.results.samples import Places, sample_scores
 SYNTHETIC_NOTE = "Synthetic data, not real MRI"
 MOST_VALUES = 2**26  # of images that are compared in memory, 256 MiB: 2,166 slices of 176 x 176, 83 volumes at 2 mm
 Infer = Callable[[torch.Tensor, nn.Module], Any]
-
-
-class Pictures(Protocol):
-    """Makes pictures to draw, 2D, as `monai_cae.data.Extraction` does."""
-
-    def picture(self, image: np.ndarray) -> np.ndarray:
-        """Of an image, shape `(channels, H, W)` or `(channels, X, Y, Z)`."""
-
-    def flat(self, channel: np.ndarray) -> np.ndarray:
-        """Of one channel of it, or of what a layer makes of it."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,8 @@ class Outcome:
         return first_images(self.dataset, self.network, most)
 
 
-Draw = Callable[[Outcome], Figure | None]
+Drawn: TypeAlias = Figure | pd.DataFrame
+Draw = Callable[[Outcome], Drawn | Mapping[str, Drawn] | None]
 
 
 def draw(wanted: Mapping[str, Draw | None], outcome: Outcome, run: TrackedRun, output_dir: str) -> None:
@@ -102,22 +95,32 @@ def draw(wanted: Mapping[str, Draw | None], outcome: Outcome, run: TrackedRun, o
     A figure that fails is named in one line, and the others are drawn; the stage keeps its results.
 
     Args:
-        wanted: name -> function that returns the figure, or None if there is nothing to show; null for none.
+        wanted: name -> function that returns the figure, a table, which becomes a .csv in its place, or several of them
+            by the end of their names; None if there is nothing to show; null for none.
         outcome: of the stage.
         run: open.
         output_dir: the stage's.
     """
     for name, function in wanted.items():
-        path = Path(output_dir, "figures", f"{outcome.stage}_{name}.png")
         try:
-            figure = function(outcome) if function is not None else None
-            if figure is not None:
-                save_figure(figure, path)
+            made = function(outcome) if function is not None else None
+            several = made if isinstance(made, Mapping) else {"": made}
+            stem = Path(output_dir, "figures", f"{outcome.stage}_{name}")
+            drawn = {f"{stem}_{end}" if end else str(stem): one for end, one in several.items() if one is not None}
+            files = [_write(one, path) for path, one in drawn.items()]
         except Exception as error:  # whatever a user's figure raises
             tell_undrawn(name, error)
         else:
-            if figure is not None:
+            for path in files:
                 run.log_file(path, "figures")
+
+
+def _write(drawn: Drawn, stem: str) -> Path:
+    if not isinstance(drawn, pd.DataFrame):
+        return save_figure(drawn, f"{stem}.png")
+    with replacing(f"{stem}.csv") as temporary:
+        drawn.to_csv(temporary, index=False, float_format="%.4g")
+    return Path(f"{stem}.csv")
 
 
 def tell_undrawn(name: str, error: Exception) -> None:

@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +20,15 @@ from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import CRITERIA, threshold_for
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
+from monai_cae.evaluation.style import save_figure
 from monai_cae.files import replacing
 from monai_cae.targets import Target
+from monai_cae.training.models.strangers import Strangers
 
 SAMPLES = "samples.csv"  # beside a table of predictions, where the samples of images vote
+STRANGERS = "strangers.png"  # those of them that are unlike the training's
+_NAMED = 3
+UNLIKE = ("unlike", "unlike_by", "stranger")  # columns, see `monai_cae.training.models.strangers`
 
 
 class PredictionTable:
@@ -40,6 +46,8 @@ class PredictionTable:
             `monai_cae.evaluation.threshold_for`.
         classes: add the columns `class`, AD or HC, and `threshold`, where the target has classes.
         validation: has the predictions on which a threshold is chosen; the validation set's, never the test set's.
+        strangers: has looked, as the evaluator's postprocessing, how unlike the training's each case is.
+        withhold: leave the columns of the target blank where a case is a stranger.
 
     Attributes:
         columns: what was collected, by name; a few dozen bytes per case.
@@ -47,7 +55,7 @@ class PredictionTable:
         seconds: from the start of the evaluator to its end, reading included.
 
     Raises:
-        MonaiCaeError: an invalid threshold, or one for a target without classes.
+        MonaiCaeError: an invalid threshold, or one for a target without classes, or nothing to withhold by.
     """
 
     def __init__(
@@ -58,6 +66,8 @@ class PredictionTable:
         threshold: float | Literal["youden", "accuracy", "f1"] = DEFAULT_THRESHOLD,
         validation: PredictionTable | None = None,
         classes: bool = False,
+        strangers: Strangers | None = None,
+        withhold: bool = False,
     ) -> None:
         if not (threshold in CRITERIA if isinstance(threshold, str) else 0 <= threshold <= 1):
             raise MonaiCaeError(f"threshold must be from 0 to 1, or one of {', '.join(CRITERIA)}, not {threshold!r}")
@@ -70,6 +80,8 @@ class PredictionTable:
         self.chosen_by = threshold if isinstance(threshold, str) else None
         self.validation = validation
         self.classes = classes
+        self.strangers = strangers
+        self.withhold = withhold
         self.columns: dict[str, list[Any]] = {}
         self.seconds = 0.0
         self._started = 0.0
@@ -83,6 +95,10 @@ class PredictionTable:
     def _start(self, engine: Engine) -> None:
         _check_place(self.path)
         self.columns.clear()
+        if self.strangers is not None:
+            self.strangers.shown.clear()
+        if self.withhold and (why := self.unknown):
+            raise MonaiCaeError(f"withhold needs to know which scans are unlike the training's, and this is {why}")
         if self.chosen_by is not None and self.validation is not None:
             known, scores = (np.array(self.validation.column(name)) for name in ("label", "probability"))
             self.threshold = threshold_for(known, scores, self.chosen_by)
@@ -95,6 +111,12 @@ class PredictionTable:
         predicted = torch.as_tensor(output["pred"]).detach().flatten().tolist()
         found = {key: _column(batch[key]) for key in self.keys if key in batch}
         found |= self.target.columns(predicted, self.threshold, self.classes)
+        if UNLIKE[0] in output:
+            found |= {
+                UNLIKE[0]: [round(float(value), 4) for value in output[UNLIKE[0]]],
+                UNLIKE[1]: list(output[UNLIKE[1]]),
+                UNLIKE[2]: ["yes" if one else "no" for one in output[UNLIKE[2]]],
+            }
         for name, values in found.items():
             self.columns.setdefault(name, []).extend(values)
 
@@ -102,10 +124,23 @@ class PredictionTable:
         """One column of what was collected."""
         return self.columns[name]
 
+    @property
+    def unknown(self) -> str:
+        """Why nothing is known of strangers; "" where it is."""
+        reference = "not known by this config" if self.strangers is None else self.strangers.reference
+        return reference if isinstance(reference, str) else ""
+
+    @property
+    def marked(self) -> list[bool]:
+        """Whether each case is a stranger; none is where that is not known."""
+        return [one == "yes" for one in self.columns.get(UNLIKE[2], ["no"] * len(self.columns[self.target.column]))]
+
     def _write(self, engine: Engine) -> None:
         self.seconds = time.perf_counter() - self._started
         name = self.target.column
         texts = {**self.columns, name: [f"{value:.6f}" for value in self.columns[name]]}
+        for withheld in self.target.columns([0.0], self.threshold, self.classes) if self.withhold else ():
+            texts[withheld] = ["" if gone else text for gone, text in zip(self.marked, texts[withheld], strict=True)]
         with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(texts)
@@ -173,17 +208,47 @@ def print_predictions(
     else:
         beside.unlink(missing_ok=True)
     scans = len(table.column(table.target.column))
+    kept = {name: values for name, values in table.columns.items() if name not in UNLIKE}
+    if table.withhold:
+        answered = [not one for one in table.marked]
+        kept = {name: list(compress(values, answered)) for name, values in kept.items()}
+    told = table.target.told(kept, table.threshold) if kept[table.target.column] else "all withheld"
     print(
         f"\n{scans} {'scan' if scans == 1 else 'scans'} in {table.seconds:.1f} s ({scans / table.seconds:.1f} per "
-        f"second): {table.target.told(table.columns, table.threshold)}"
+        f"second): {told}"
     )
-    print("".join(f"  ! {line}\n" for line in (*_seen(table), *caveats)), end="")
+    print("".join(f"  ! {line}\n" for line in (*_strangers(table), *_seen(table), *caveats)), end="")
     if left_out:
         print(f"  LEFT OUT     {len(left_out)} of {scans + len(left_out)} scans that can't be used: {beside}")
+    if table.strangers is not None and table.unknown:
+        print(f"  unlike the training's: {table.unknown}")
     print(f"  predictions  {table.path}")
+    if (pictures := _draw_strangers(table)) is not None:
+        print(f"  strangers    {pictures}")
     if (samples := table.path.with_name(SAMPLES)).is_file():
         print(f"  samples      {samples}")
     print(f"  {DISCLAIMER}", flush=True)
+
+
+def _strangers(table: PredictionTable) -> list[str]:
+    """How many scans are unlike the training's; where that is known, and so are few of ordinary ones."""
+    marked, strangers = sum(table.marked), table.strangers
+    if not marked or strangers is None or isinstance(strangers.reference, str):
+        return []
+    means = "are withheld" if table.withhold else "mean nothing"
+    farthest = ", ".join(f"{one.name} ({one.percentile:.1f})" for one in strangers.shown[:_NAMED])
+    return [
+        f"UNLIKE THE TRAINING'S: {marked} of {len(table.marked)} scans are above percentile {strangers.limit:g} of the "
+        f"{strangers.reference.validation} validation scans (column unlike), as {100 - strangers.limit:g} % of "
+        f"ordinary scans are; their predictions {means}: {farthest}{', ...' * (marked > _NAMED)}."
+    ]
+
+
+def _draw_strangers(table: PredictionTable) -> Path | None:
+    path = table.path.with_name(STRANGERS)
+    path.unlink(missing_ok=True)
+    figure = table.strangers.figure() if table.strangers is not None else None
+    return None if figure is None else save_figure(figure, path)
 
 
 def _seen(table: PredictionTable) -> list[str]:

@@ -15,7 +15,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation.caveats import worse_than_mean_image
+from monai_cae.evaluation.caveats import many_strangers, worse_than_mean_image
+from monai_cae.evaluation.image_figures import Pictures
 from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.reconstruction_baselines import (
     AUTOENCODER,
@@ -29,7 +30,8 @@ from monai_cae.files import replacing
 from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.engines.handlers import BestCheckpoint
-from monai_cae.training.results.figures import Draw, Infer, Outcome, Pictures, draw, first_images, in_one, places_in
+from monai_cae.training.models.strangers import write_reference
+from monai_cae.training.results.figures import Draw, Infer, Outcome, draw, first_images, in_one, places_in
 from monai_cae.training.results.latent import latent_statistics
 from monai_cae.training.results.predictions import PredictionTable
 from monai_cae.training.results.samples import PLACES, SampleTable
@@ -86,7 +88,8 @@ def report_classifier(
 def report_autoencoder(
     network: nn.Module, checkpoint: BestCheckpoint, dataset: Dataset, training: Dataset, **others: Any
 ) -> dict[str, Any]:
-    """`report_classifier` of the first stage, and a comparison with the mean of the first 2,000 training images.
+    """`report_classifier` of the first stage, a comparison with the mean of the first 2,000 training images, and the
+    reference that tells strangers.
 
     Returns:
         The best epoch's validation metrics, what `latent_statistics` says of the first 500 validation images, and
@@ -98,6 +101,7 @@ def report_autoencoder(
     trivial = float(psnr(unseen, mean_image(known, unseen).images).mean())
     latent, caveats = latent_statistics(network, first_images(dataset, network, 500), others["inferer"])
     others["run"].log_metrics(latent)
+    write_reference(network, checkpoint.path, training, dataset)
     return {**metrics, **latent, "caveats": worse_than_mean_image(checkpoint.best["val_psnr"], trivial) + caveats}
 
 
@@ -159,8 +163,9 @@ def report_test(
         synthetic: said in the figures.
 
     Returns:
-        The name of the `target`, the metrics, each named `test_*`, the `threshold` that classes were decided by, and
-        `caveats`: what has to be known before a metric is quoted, one sentence each.
+        The name of the `target`, the metrics, each named `test_*`, the `threshold` that classes were decided by, how
+        many `strangers` were marked where that is known, and `caveats`: what has to be known before a metric is
+        quoted, one sentence each.
 
     Raises:
         MonaiCaeError: the target names a score that it does not give.
@@ -192,11 +197,19 @@ def report_test(
     told = {"predictions": pd.DataFrame(table.columns), "samples": votes, "places": places, "target": target}
     told |= {"threshold": table.threshold, "synthetic": synthetic}
     own = {name: _of_test(function, *tested) for name, function in target.figures().items()}
+    strangers = table.strangers
+    own["strangers"] = lambda outcome: None if strangers is None else strangers.figure(outcome.note)
     draw({**own, **figures}, Outcome("evaluate", network.eval(), inferer, extraction, dataset, **told), run, output_dir)
     caveats = target.caveats(*tested)
+    unlike: dict[str, Any] = {}
+    if strangers is not None and not isinstance(strangers.reference, str):
+        unlike = {"scans": len(table.marked), "marked": sum(table.marked), "limit": strangers.limit}
+        unlike |= {"validation": strangers.reference.validation}
+        run.log_metrics({"test_strangers": unlike["marked"] / unlike["scans"]})
+        caveats += many_strangers(**unlike)
     if "mean image" in coded.index:
         caveats += worse_than_mean_image(*coded.loc[[AUTOENCODER, "mean image"], "psnr"])
-    return {"target": target.name, **metrics, "caveats": caveats}
+    return {"target": target.name, **metrics, "strangers": unlike, "caveats": caveats}
 
 
 def _of_test(function: Callable[..., Figure], *tested: Any) -> Draw:

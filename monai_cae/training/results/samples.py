@@ -134,8 +134,11 @@ class SampleTable:
         if not self._rows:
             self.path.unlink(missing_ok=True)
             return
+        frame = self.frame()
+        if self.table.withhold:
+            frame.loc[np.repeat(self.table.marked, len(self.samples)), self.table.target.column] = np.nan
         with replacing(self.path) as temporary:
-            written(self.frame()).to_csv(temporary, index=False, float_format="%.6f")
+            written(frame).to_csv(temporary, index=False, float_format="%.6f")
 
     def _remove(self) -> None:
         self._votes = None

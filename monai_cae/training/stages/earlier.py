@@ -8,9 +8,10 @@ from pathlib import Path
 
 from monai_cae.errors import MonaiCaeError
 
-_OF_ANY = ("results_{}.json", "config_{}.json", "models/resume_{}.pt", "figures/{}_*.png")
+_OF_ANY = ("results_{}.json", "config_{}.json", "models/resume_{}.pt", "figures/{}_*.png", "figures/{}_*.csv")
 _WEIGHTS = {"pretrain": "models/autoencoder.pt", "train": "models/model.pt"}
 _OF = {
+    "pretrain": ("models/autoencoder_strangers.pt",),
     "evaluate": (
         "predictions.csv",
         "samples.csv",
@@ -76,13 +77,14 @@ def refuse(found: Iterable[Path], folder: Path, what: str, resumable: bool) -> N
 def refuse_predictions(path: str, overwrite: bool) -> None:
     """
     Args:
-        path: of the table that inference writes; samples.csv and left_out.csv may come beside it.
+        path: of the table that inference writes; samples.csv, left_out.csv and strangers.png may come beside it.
         overwrite: it may be replaced.
 
     Raises:
         MonaiCaeError: one of them is there, and may not.
     """
-    for found in (Path(path), *(Path(path).with_name(name) for name in ("samples.csv", "left_out.csv"))):
+    beside = ("samples.csv", "left_out.csv", "strangers.png")
+    for found in (Path(path), *(Path(path).with_name(name) for name in beside)):
         if found.exists() and not overwrite:
             raise MonaiCaeError(
                 f"{found} already exists: --overwrite true replaces it, or choose another --output_dir or --predictions"

@@ -21,7 +21,7 @@ from monai_cae.training.stages.workflow import find_mistake
 
 _STEPS = 6  # more than are computed before a step is recorded as a CUDA graph, which keeps memory of its own
 # the values of weights and labels make no difference
-_SHARED = {"pretrained": "none", "train#target": "@target"}
+_SHARED = {"pretrained": "none", "transfer": "none", "train#target": "@target"}
 
 _Size = int | tuple[int, ...]
 

@@ -13,7 +13,7 @@ from monai_cae.training.engines.handlers import BestCheckpoint
 from monai_cae.training.models.calibration import Calibration
 from monai_cae.training.models.linear_probe import LinearProbe
 
-LEARN = ("two_stage", "frozen", "finetune", "linear_probe")
+LEARN = ("two_stage", "frozen", "last_layer", "finetune", "linear_probe")
 FORMER = {"both": "two_stage", "head": "frozen", "all": "finetune", "regression": "linear_probe"}
 
 
@@ -30,8 +30,8 @@ def learning_steps(
 
     Args:
         learn: "two_stage" for the paper's two stages, the second from the best weights of the first; "frozen" for the
-            first alone; "finetune" for the second alone, from whatever weights the network has; "linear_probe" for one
-            layer on the frozen encoder, without a trainer.
+            first alone; "last_layer" for that with the hidden layers fixed too; "finetune" for the second alone, from
+            whatever weights the network has; "linear_probe" for one layer on the frozen encoder, without a trainer.
         frozen: trainer of the dense layers.
         finetuning: trainer of the whole network.
         best: keeps the weights.
@@ -50,6 +50,7 @@ def learning_steps(
     steps: dict[str, list[Callable[[], Any]]] = {
         "two_stage": [frozen.run, best.restore, finetuning.run],
         "frozen": [frozen.run],
+        "last_layer": [frozen.run],  # of which `dense_parameters` gives it the last
         "finetune": [finetuning.run],
         "linear_probe": [linear_probe.run],
     }

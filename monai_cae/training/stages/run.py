@@ -23,6 +23,7 @@ from monai_cae.training.engines.parallel import is_first
 from monai_cae.training.stages.checkpointing import Resuming, refuse_other_config
 from monai_cae.training.stages.earlier import check_asked, files_of, outdated_by, refuse, remove
 from monai_cae.training.stages.signals import Ended, Ending
+from monai_cae.training.stages.transfer import weights_of
 from monai_cae.training.stages.workflow import bundle_root, executed_config, resolved_settings
 
 _SAID_APART = ("leaks", "scans_left_out")
@@ -229,7 +230,9 @@ def _finished(stage: str, output: Path, config: Mapping[str, Any], resuming: Res
 
 def _hashes() -> dict[str, str]:
     """SHA-256 of the weights that the running stage reads and writes, by the name of the setting."""
-    paths = {name: Path(resolved_settings().get(name, "")) for name in ("pretrained", "checkpoint")}
+    given = resolved_settings()
+    paths = {name: Path(given.get(name, "")) for name in ("pretrained", "checkpoint")}
+    paths["transfer"] = weights_of(given.get("transfer", "none"))
     return {name: sha256_of(path) for name, path in paths.items() if path.is_file()}
 
 

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +47,7 @@ _POSITIVE_INTEGERS = ("batch_size", "accumulate", "max_epochs", "patience", "val
 _GROUPS = ("cohort", "split")
 _STAGES = ("pretrain", "train", "evaluate", "baselines")
 _PATHS = ("dataset_dir", "output_dir")
+_PLANE = "axial"  # in the configs, whether their extraction reads it or not
 _POSITIVE_NUMBERS = ("learning_rate",)
 _TRUE_OR_FALSE = (
     "activation_checkpointing", "allow_leaks", "allow_other_frame", "allow_outside", "hash_ids", "augment", "calibrate",
@@ -181,6 +182,7 @@ def check_settings(config: dict[str, Any]) -> None:
         read.add("output_dir")  # it is read where the predictions go by default
     if "train" in config:
         read.add("max_epochs")  # in federated learning MonaiAlgo writes its local_epochs over the trainer's reference
+    _check_plane(config, read)
     read |= {name for name in config if name not in read and (name.startswith(("_", "+")) or _merged(name, config))}
     for name in sorted(config.keys() - read):
         raise MonaiCaeError(_unread(name, config, (set(settings(config)) & read) | set(_grouped_settings(config))))
@@ -193,6 +195,16 @@ def check_settings(config: dict[str, Any]) -> None:
     interval, epochs = config.get("val_interval"), config.get("max_epochs")
     if isinstance(interval, int) and isinstance(epochs, int) and interval > epochs:
         raise MonaiCaeError(f"val_interval {interval} is above max_epochs {epochs}: there would be no validation")
+
+
+def _check_plane(config: Mapping[str, Any], read: Collection[str]) -> None:
+    """Refuse a plane in a training whose extraction has none: it would see other images than were meant."""
+    extraction, plane = config.get("extraction"), config.get("plane", _PLANE)
+    if not isinstance(extraction, Mapping) or not {"train", "models"} & config.keys():
+        return
+    if "plane" not in read and plane != _PLANE:
+        kind = str(extraction.get("_target_")).rpartition(".")[2]
+        raise MonaiCaeError(f"--plane {plane} has no effect: {kind} does not read it; leave it out")
 
 
 @cache
