@@ -64,7 +64,7 @@ def embedded(figure: Figure) -> Embedded:
     width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)[0]
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r' id="[\w.]+_\d+"', "", drawing)  # of no use, and the same in every figure
-    drawing = re.sub(r"(font: [^;\"]*?px) '[^;\"]*", r"\1 var(--font)", drawing)
+    drawing = re.sub(r"(font-family: |font: [^;\"]*?px )[^;\"]*", r"\1var(--font)", drawing)
     drawing = re.sub(r"#[0-9a-f]{6}\b", _variable, drawing)
     head = f'<svg role="img" aria-label="{html.escape(title)}" style="max-width: {1.35 * float(width):.0f}px"'
     drawing = re.sub(r"^[^>]*>", f' viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg"'

@@ -30,6 +30,7 @@ PAGE = "report.html"
 MOST_SUBJECTS = 120  # misjudged ones with a picture, at some 4 kB each
 _MOST_PARTS = 30  # in the table of hashes
 _LATER = ("methods", "code_sizes")  # figures that are beside their tables, or in them
+_SCANS = ("predictions_scans.csv", "predictions.csv")  # of an evaluation, a row for each scan
 _OF_STAGES = {"pretrain": "Autoencoder", "train": "Classifier", "evaluate": "Test"}
 _TARGETS_OWN = ("evaluate_roc", "evaluate_confusion_matrix", "evaluate_scatter", "evaluate_bland_altman")
 
@@ -102,7 +103,7 @@ def experiment_page(
         part=partial(
             _part, results=results, summary=summary, target=target, LABELS=target.score_names, readable=readable,
             p_value=p_value, with_interval=with_interval, told=telling(target), most_samples=MOST_SAMPLES,
-            **rounding(target),  # type: ignore[arg-type]  # mypy takes them for `name`
+            **rounding(target),
         ),
         **rounding(target),
     )  # fmt: skip
@@ -138,7 +139,7 @@ def external_html(
     )
 
 
-def _part(name: str, **known: Any) -> str:
+def _part(name: str, /, **known: Any) -> str:
     """A part that the Markdown pages have too."""
     return render(f"part_{name}.md", **known)
 
@@ -193,6 +194,7 @@ def _cards(results: Results, output: Path, errors: pd.DataFrame) -> list[dict[st
     shown = errors.head(MOST_SUBJECTS)
     folders = {(part["repeat"], part["fold"]): output / part["folder"] for part in _of_record(results, output)}
     pictures: dict[tuple[int, int], dict[str, Any]] = {}
+    unlike: dict[tuple[int, int], dict[str, float]] = {}
     ranks = {
         name: shown[name].rank(method="first", na_option="bottom", ascending=name != "age").astype(int)
         for name in ("age", "cdr", "sex", "subject")
@@ -203,10 +205,26 @@ def _cards(results: Results, output: Path, errors: pd.DataFrame) -> list[dict[st
         where = (int(row["repeat"]), int(row["fold"]))
         if where not in pictures:
             pictures[where] = read_pictures(folders[where]) if where in folders else {}
+            unlike[where] = _unlike(folders[where]) if where in folders else {}
         pair = pictures[where].get(str(row["subject"]))
         order = {name: int(rank[place]) for name, rank in ranks.items()}
-        found.append({**row.to_dict(), "picture": _side_by_side(pair, row["subject"]), "order": order})
+        drawn = _side_by_side(pair, row["subject"])
+        far = unlike[where].get(str(row["subject"]))
+        found.append({**row.to_dict(), "picture": drawn, "order": order, "unlike": far})
     return found
+
+
+def _unlike(folder: Path) -> dict[str, float]:
+    """Subject -> percentile of how unlike the training's its scan is, of several the highest; none where no evaluation
+    has looked."""
+    path = next((one for name in _SCANS if (one := folder / name).is_file()), None)
+    if path is None:
+        return {}
+    table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=False)
+    if "unlike" not in table:
+        return {}
+    percentiles = pd.to_numeric(table["unlike"], errors="coerce").groupby(table["subject"]).max()
+    return {str(subject): float(value) for subject, value in percentiles.items()}
 
 
 def _of_record(results: Results, output: Path) -> Iterable[dict[str, Any]]:
