@@ -166,7 +166,8 @@ def test_a_package_predicts_by_its_own_config_and_a_checkpoint_by_the_bundles(st
     places = ["--dataset_dir", "./SCANS", "--predictions", "./OUT/predictions.csv"]
     ours = str(CONFIGS / "inference.json")
     assert started("predict", model, "SCANS", "OUT", "--image-size", 16) == [
-        "run", "--config_file", ours, "--checkpoint", str(model), *places, "--image_size", "16"
+        "run", "--config_file", ours, "--checkpoint", str(model),
+        "--pretrained", str(model.with_name("autoencoder.pt")), *places, "--image_size", "16",
     ]  # fmt: skip
 
 

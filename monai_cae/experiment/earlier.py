@@ -25,6 +25,7 @@ FIGURES = (
     "own_test",
     "samples",
     "selective",
+    "code_sizes",
 )
 _TOLD = (
     "summary.json", "results.md", "report.html", "model_card.md", *(f"{name}.csv" for name in TABLES),
