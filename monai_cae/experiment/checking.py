@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def evaluate(plan: Plan, step: Step, stage: str, settings: Mapping[str, Any], ru
     """
     path = Path(plan.configs, f"{stage}.json")
     try:
-        workflow = ConfigWorkflow(str(path), run_id=run_id, **settings)
+        workflow = ConfigWorkflow(str(path), run_id=run_id, **deepcopy(settings))  # MONAI changes lists in place
         workflow.initialize()
         outcome = workflow.run()
         workflow.finalize()

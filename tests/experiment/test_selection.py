@@ -146,6 +146,9 @@ def test_reconstructions_are_told_once(run):
     }
     assert ["test_psnr" in one for one in results.values()] == [True, False, True]
     assert all("test_auc" in one for one in results.values())
+    # as it was given: MONAI writes it otherwise, and another process compares it on resuming
+    recorded = json.loads((run / FOLDS[0] / "steps.json").read_text())["aged"]["settings"]["evaluate"]
+    assert recorded["run#0#steps"] == ["$@validation#evaluator.run", "$@evaluator.run"]
 
 
 def test_resuming_does_what_is_left_and_chooses_the_same(run, copy, run_bundle, discs, capsys):
