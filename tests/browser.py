@@ -17,8 +17,7 @@ needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
 WIDTHS = (400, 800, 1400)
 
 _LOOK = """<script>
-addEventListener("load", async () => {
-  for (const image of document.images) { image.loading = "eager"; try { await image.decode() } catch {} }
+addEventListener("load", () => {
   const wide = [...document.querySelectorAll("body *")].filter(one => !one.closest(".wide, .skip")
     && one.getBoundingClientRect().right > innerWidth + 1).map(one => one.tagName + "." + one.className);
   parent.postMessage({ width: innerWidth, scrolled: document.documentElement.scrollWidth, wide,
@@ -40,7 +39,10 @@ def looked_at(page: Path, folder: Path) -> tuple[list[dict[str, Any]], list[str]
         folder: for copies of it, empty.
     """
     copy, frames = folder / "page.html", folder / "frames.html"
-    copy.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{_LOOK}</body>"), encoding="utf-8")
+    text = page.read_text(encoding="utf-8").replace(
+        'loading="lazy"', ""
+    )  # all are loaded at its end
+    copy.write_text(text.replace("</body>", f"{_LOOK}</body>"), encoding="utf-8")
     shown = "".join(f'<iframe src="page.html" width="{width}" height="900"></iframe>' for width in WIDTHS)
     frames.write_text(_FRAMES % shown, encoding="utf-8")
     ended = subprocess.run(
