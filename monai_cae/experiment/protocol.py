@@ -258,11 +258,12 @@ def _run_part(plan: Plan, part: Part, done: dict[str, Any], target: Target, prog
     name = part.folder.replace("_", " ").replace("/", ", ")
     say(f"{name} (seed {part.seed})")
     by_method: dict[str, dict[str, Any]] = {}
+    column = max(20, *(len(readable(step.name)) + 2 for step in plan.steps(part)))
     for step in plan.steps(part):
         if step.chosen_from:
-            say(f"  {'chosen':<20}{readable(plan.chosen(part))}")
+            say(f"  {'chosen':<{column}}{readable(plan.chosen(part))}")
         if step.name in done:
-            say(f"  {readable(step.name):<20}done before")
+            say(f"  {readable(step.name):<{column}}done before")
         else:
             progress.start(f"{name}, {readable(step.name)}")
             started = time.perf_counter()
@@ -275,7 +276,7 @@ def _run_part(plan: Plan, part: Part, done: dict[str, Any], target: Target, prog
             done[step.name] = {"settings": step.compared, "results": results, "seconds": seconds}
             write_json(plan.record_of(part), done)
             progress.end()
-            say(f"  {readable(step.name):<20}{duration(seconds):<10}{_outcome(results)}".rstrip())
+            say(f"  {readable(step.name):<{column}}{duration(seconds):<10}{_outcome(results)}".rstrip())
         one = by_method.setdefault(step.method, {"results": {}, "seconds": 0.0})
         one["results"] |= done[step.name]["results"]
         one["seconds"] += done[step.name]["seconds"]
