@@ -39,9 +39,7 @@ def looked_at(page: Path, folder: Path) -> tuple[list[dict[str, Any]], list[str]
         folder: for copies of it, empty.
     """
     copy, frames = folder / "page.html", folder / "frames.html"
-    text = page.read_text(encoding="utf-8").replace(
-        'loading="lazy"', ""
-    )  # all are loaded at its end
+    text = page.read_text(encoding="utf-8").replace('loading="lazy"', "")  # all are loaded at its end
     copy.write_text(text.replace("</body>", f"{_LOOK}</body>"), encoding="utf-8")
     shown = "".join(f'<iframe src="page.html" width="{width}" height="900"></iframe>' for width in WIDTHS)
     frames.write_text(_FRAMES % shown, encoding="utf-8")
