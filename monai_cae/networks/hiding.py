@@ -87,10 +87,11 @@ class MaskedAutoencoder(ConvAutoencoder):
         Returns:
             In training `Hidden`; in evaluation the reconstruction of the whole image, of its shape.
         """
-        if not self.training:
-            return self.decoder(self.encoder(image))
-        hidden = self.draw(image)
-        return Hidden(self.decoder(self.encoder(image * (1 - hidden))), hidden)
+        if not torch.jit.is_scripting():  # noqa: SIM102  # by itself: TorchScript then leaves out what it can't compile
+            if self.training:
+                hidden = self.draw(image)
+                return Hidden(self.decoder(self.encoder(image * (1 - hidden))), hidden)
+        return self.decoder(self.encoder(image))
 
     def draw(self, image: torch.Tensor) -> torch.Tensor:
         """Patches to hide, as `Hidden.hidden`; other ones in every image."""

@@ -38,8 +38,6 @@ class SparseEncoder(nn.Module):
         MonaiCaeError: a number that is not possible; in `forward`, more than the code's places.
     """
 
-    steps_done: torch.Tensor
-
     def __init__(
         self,
         *,
@@ -69,6 +67,7 @@ class SparseEncoder(nn.Module):
         if not self.spatial:
             self._check(self.out_channels // self.samples)
         self.network = network
+        self.steps_done: torch.Tensor
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -83,16 +82,21 @@ class SparseEncoder(nn.Module):
         dim = 2 if self.spatial else 1
         # each sample's channels compete among themselves
         units = code.flatten(2) if self.spatial else code.unflatten(1, [self.samples, -1]).flatten(0, 1)
-        if self.spatial:
-            self._check(units.shape[2])
-        most = min(self.start, units.shape[dim]) if self.training else self.tested
-        winners, where = units.topk(most, dim=dim)  # the largest first
-        if self.training:
-            rank = torch.arange(most, device=code.device)
-            remain = (rank < self.now(most)).to(winners.dtype)
-            winners = winners * (remain if self.spatial else remain.reshape([-1] + [1] * (units.ndim - 2)))
-            self.steps_done.add_(1)
+        if not torch.jit.is_scripting():  # by itself: TorchScript then leaves out what it can't compile
+            if self.spatial:
+                self._check(units.shape[2])
+            if self.training:
+                return self._annealed(units, dim).reshape(code.shape)
+        winners, where = units.topk(self.tested, dim=dim)
         return torch.zeros_like(units).scatter(dim, where, winners).reshape(code.shape)
+
+    def _annealed(self, units: torch.Tensor, dim: int) -> torch.Tensor:
+        most = min(self.start, units.shape[dim])
+        winners, where = units.topk(most, dim=dim)  # the largest first
+        remain = (torch.arange(most, device=units.device) < self.now(most)).to(winners.dtype)
+        winners = winners * (remain if self.spatial else remain.reshape([-1] + [1] * (units.ndim - 2)))
+        self.steps_done.add_(1)
+        return torch.zeros_like(units).scatter(dim, where, winners)
 
     def now(self, most: int) -> torch.Tensor:
         """Numbers that remain in the next training step, from `most` to `keep`; a tensor, so that no GPU waits."""

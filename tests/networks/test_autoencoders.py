@@ -275,3 +275,28 @@ def test_what_only_the_image_shows_is_one_line():
     assert "patch 4 is as large as the image (2, 2)" in mistake(MaskedAutoencoder(**BOTH, patch=4), image)
     with pytest.raises(Exception, match="spatial_size must be divisible by 2"):
         parts((5, 4))
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_in_evaluation_they_can_be_scripted(samples):
+    def encoder() -> nn.Module:
+        return each_sample(ConvEncoder(2, 1, CHANNELS), samples)
+
+    def decoder() -> nn.Module:
+        return each_sample(ConvDecoder(2, 1, CHANNELS), samples)
+
+    k_sparse = SparseEncoder(network=encoder(), keep=2, steps=4)
+    winner = SparseEncoder(network=encoder(), keep=1, spatial=True, start=8, steps=4)
+    gaussian = GaussianEncoder(network=encoder(), spatial_size=(8, 8), latent_size=4)
+    back = DenseDecoder(network=decoder(), spatial_size=(8, 8), latent_size=4, channels=CHANNELS, samples=samples)
+    image = torch.rand(3, samples, 8, 8)
+    for network in (
+        DenoisingAutoencoder(encoder=encoder(), decoder=decoder()),
+        MaskedAutoencoder(encoder=encoder(), decoder=decoder(), patch=4),
+        ConvAutoencoder(encoder=k_sparse, decoder=decoder()),
+        ConvAutoencoder(encoder=winner, decoder=decoder()),
+        EncoderClassifier(encoder=k_sparse, spatial_size=(8, 8), hidden=[3]),
+        VariationalAutoencoder(encoder=gaussian, decoder=back),
+    ):
+        scripted = torch.jit.script(network.eval())
+        torch.testing.assert_close(scripted(image), network(image), rtol=1e-5, atol=1e-5)
