@@ -105,7 +105,8 @@ def experiment_page(
         most_samples=MOST_SAMPLES,
         part=partial(
             _part, NETWORK=NETWORK, results=results, summary=summary, target=target, LABELS=target.score_names,
-            readable=readable, p_value=p_value, with_interval=with_interval, told=telling(target), most_samples=MOST_SAMPLES,
+            readable=readable, p_value=p_value, with_interval=with_interval, told=telling(target),
+            most_samples=MOST_SAMPLES,
             **rounding(target),
         ),
         **rounding(target),
