@@ -416,3 +416,9 @@ def test_a_target_that_is_a_number_is_tested_too(run_bundle, discs, others, tmp_
     page, own = (output / "results.md").read_text(), json.loads((model / "results_evaluate.json").read_text())
     assert f"| mean absolute error | {error:.4g} | {own['test_mae']:.4g} |" in page
     assert "22 subjects; 8 in the network's own test set." in page and "AUC" not in page and "Prevalence" not in page
+
+
+def test_no_setting_is_needed(tmp_path, capsys):
+    """All else that is refused comes after the settings were read."""
+    assert main(["evaluate", str(tmp_path), str(tmp_path / "cohort"), str(tmp_path)]) == 1
+    assert "is the folder of the model" in capsys.readouterr().err

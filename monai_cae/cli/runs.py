@@ -13,6 +13,7 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -79,7 +80,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "output_dir"))
     words = {f"--threshold{between}{word}" for word in ("youden", "accuracy", "f1") for between in (" ", "=")}
-    if any(words & {part, " ".join(pair)} for part, *pair in zip(given, given, [*given[1:], ""], strict=True)):
+    if words & {*given, *map(" ".join, pairwise(given))}:
         raise MonaiCaeError(
             "the threshold is the network's own, or a number: no validation subjects are here to choose one"
         )

@@ -96,18 +96,16 @@ def selective_accuracy(record: pd.DataFrame, seed: int = 0, resamples: int = 200
     names = record["subject"].unique()
     repeats = [_sorted(rows, names) for _, rows in record.groupby("repeat")]
     ones = np.ones(len(names))
-    curve = np.mean([_accuracies(right, places, ones)[0] for right, places in repeats], axis=0)
-    aurc = float(np.mean([_accuracies(right, places, ones)[1] for right, places in repeats]))
+    curve = np.mean([_accuracies(*each, ones)[0] for each in repeats], axis=0)
+    aurc = float(np.mean([_accuracies(*each, ones)[1] for each in repeats]))
     drawn = rng.multinomial(len(names), ones / len(names), size=resamples).astype(np.float64)
-    resampled = [
-        np.mean([_accuracies(right, places, counts)[0] for right, places in repeats], axis=0) for counts in drawn
-    ]
+    resampled = [np.mean([_accuracies(*each, counts)[0] for each in repeats], axis=0) for counts in drawn]
     low, high = np.nanpercentile(resampled, [2.5, 97.5], axis=0)
     return pd.DataFrame({"share": _CURVE, "accuracy": curve, "low": low, "high": high, "aurc": aurc})
 
 
-def _sorted(rows: pd.DataFrame, names: NDArray[np.object_]) -> tuple[_Numbers, NDArray[np.int64]]:
-    """Whether each prediction is right, and whose it is, the surest first."""
+def _sorted(rows: pd.DataFrame, names: NDArray[np.object_]) -> tuple[_Numbers, NDArray[np.int64], NDArray[np.int64]]:
+    """Whether each prediction is right, whose it is, and which are equally sure, the surest first."""
     probability = rows["probability"].to_numpy()
     threshold = rows["threshold"].to_numpy() if "threshold" in rows else np.full(len(rows), DEFAULT_THRESHOLD)
     above = probability >= threshold
@@ -116,11 +114,17 @@ def _sorted(rows: pd.DataFrame, names: NDArray[np.object_]) -> tuple[_Numbers, N
     order = np.argsort(-sure, kind="stable")
     right = (above == (rows["label"].to_numpy() == 1)).astype(float)
     places = pd.Index(names).get_indexer(rows["subject"])
-    return right[order], np.asarray(places)[order]
+    equal = np.cumsum(np.diff(sure[order], prepend=sure[order[:1]]) < 0)
+    return right[order], np.asarray(places)[order], equal
 
 
-def _accuracies(right: _Numbers, places: NDArray[np.int64], counts: NDArray[np.float64]) -> tuple[_Numbers, float]:
+def _accuracies(
+    right: _Numbers, places: NDArray[np.int64], equal: NDArray[np.int64], counts: NDArray[np.float64]
+) -> tuple[_Numbers, float]:
+    """Among equally sure predictions no order is better than another: each is as right as all of them are."""
     weights = counts[places].astype(float)
+    size = np.bincount(equal, weights)
+    right = (np.bincount(equal, weights * right) / np.where(size > 0, size, 1))[equal]
     answered = np.cumsum(weights)
     if not answered[-1]:
         return np.full(len(_CURVE), math.nan), math.nan

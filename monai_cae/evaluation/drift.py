@@ -38,7 +38,7 @@ class Drift:
     time: bool
 
 
-def drift(scans: pd.DataFrame, limit: float) -> Drift:
+def drift(scans: pd.DataFrame, limit: float, as_sites: bool = False) -> Drift:
     """Compare groups of scans by their percentiles.
 
     Args:
@@ -46,11 +46,12 @@ def drift(scans: pd.DataFrame, limit: float) -> Drift:
             (2024-05-31) are time, which is cut into four parts of as many subjects. Several scans of a subject in one
             group count once, with their mean.
         limit: percentile above which a scan is marked, as `100 - limit` % of ordinary scans are.
+        as_sites: numbers and dates are groups like other texts, such as the codes of sites.
 
     Raises:
         MonaiCaeError: texts of more than 40 kinds.
     """
-    when = _time(scans["by"])
+    when = None if as_sites else _time(scans["by"])
     if when is None and scans["by"].nunique() > MOST_GROUPS:
         raise MonaiCaeError(
             f"the column has {scans['by'].nunique()} different texts, {MOST_GROUPS} are the most: name a column of "

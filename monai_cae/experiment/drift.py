@@ -35,6 +35,7 @@ def report_drift(
     cohort: Cohort,
     dataset: Dataset,
     by: str,
+    as_sites: bool,
     missing_codes: Any,
     trained_on: Sequence[str],
     dataset_dir: str,
@@ -49,6 +50,7 @@ def report_drift(
         cohort: its scans, with the rows of the table.
         dataset: their images, in the same order.
         by: a column of the table, see `monai_cae.evaluation.drift.drift`; "" for one group.
+        as_sites: each number of it is a group of its own, such as the code of a site.
         missing_codes: numbers of the table that mean "not given".
         trained_on: hashed IDs of the subjects that the autoencoder has seen.
         dataset_dir: names the cohort.
@@ -75,12 +77,14 @@ def report_drift(
     if by and not name:
         raise MonaiCaeError(f"the table has no column {by}: give --by one of {', '.join(columns) or 'none'}")
     texts = [scan.row.get(name, "").strip() if by else "all" for scan in scans]
+    if as_sites not in (True, False):
+        raise MonaiCaeError(f"as_sites must be true or false, not {as_sites!r}")
     table = pd.DataFrame({
         "subject": [scan.subject for scan in scans], "file": [str(scan.image) for scan in scans],
         "by": ["" if parse(text, read_codes(missing_codes)) is None else text for text in texts],
         **_looked(strangers, dataset, [scan.subject for scan in scans], batch_size),
     })  # fmt: skip
-    found = drift(table, strangers.limit)
+    found = drift(table, strangers.limit, as_sites)
     for path in (output / name for name in _FILES):
         path.unlink(missing_ok=True)
     for stem, frame in (("drift", table.rename(columns={"by": name or "group"})), ("drift_groups", found.groups)):
@@ -101,6 +105,7 @@ def report_drift(
         disclaimer=DISCLAIMER,
         cohort=cohort_name(dataset_dir),
         by=name,
+        time=found.time,
         limit=strangers.limit,
         validation=reference.validation,
         seen=seen if trained_on else None,
@@ -111,6 +116,8 @@ def report_drift(
     )
     write_text(output / "drift.md", page)
     print(f"\n{facts['marked']} of {facts['scans']} scans are unlike the training's, {data_kind(cohort.synthetic)}")
+    if found.time:
+        say(f"  {name} is read as time, or an amount; --as_sites true if its values are codes of sites")
     for row in found.groups.to_dict("records"):
         tested = f", corrected p {p_value(row['q'])}" if pd.notna(row["q"]) else ""
         say(f"  {row['group']:<24} {row['marked']} of {row['subjects']} subjects, median percentile {row['median']:.0f}"

@@ -30,6 +30,8 @@ PAGE = "report.html"
 MOST_SUBJECTS = 120  # misjudged ones with a picture, at some 4 kB each
 _MOST_PARTS = 30  # in the table of hashes
 _LATER = ("methods", "code_sizes")  # figures that are beside their tables, or in them
+_FARTHEST = 10  # scans that are named as unlike the training's
+_UNLIKE = ("unlike", "unlike_by", "stranger")
 _SCANS = ("predictions_scans.csv", "predictions.csv")  # of an evaluation, a row for each scan
 _OF_STAGES = {"pretrain": "Autoencoder", "train": "Classifier", "evaluate": "Test"}
 _TARGETS_OWN = ("evaluate_roc", "evaluate_confusion_matrix", "evaluate_scatter", "evaluate_bland_altman")
@@ -81,7 +83,8 @@ def experiment_page(
         curves=[one for name, one in drawn.items() if name not in _LATER],
         code_sizes=drawn["code_sizes"],
         cards=_cards(results, output, errors),
-        misjudged=len(errors),
+        misjudged=_count(errors),
+        strangers=_strangers(results, output),
         others_ran=len(results.methods) - 1,
         subgroups=_subgroups(results),
         stages=list(_of_stages(facts.folder)),
@@ -101,8 +104,9 @@ def experiment_page(
         is_number=is_number,
         most_samples=MOST_SAMPLES,
         part=partial(
-            _part, results=results, summary=summary, target=target, LABELS=target.score_names, readable=readable,
-            p_value=p_value, with_interval=with_interval, told=telling(target), most_samples=MOST_SAMPLES,
+            _part, NETWORK=NETWORK, results=results, summary=summary, target=target, LABELS=target.score_names,
+            readable=readable, p_value=p_value, with_interval=with_interval, told=telling(target),
+            most_samples=MOST_SAMPLES,
             **rounding(target),
         ),
         **rounding(target),
@@ -131,7 +135,8 @@ def external_html(
         body=sections,
         curves=[embedded(figure) for figure in figures.values()],
         cards=_cards(results, output, errors),
-        misjudged=len(errors),
+        misjudged=_count(errors),
+        strangers=_strangers(results, output),
         others_ran=0,
         is_number=is_number,
         disclaimer=DISCLAIMER,
@@ -217,14 +222,32 @@ def _cards(results: Results, output: Path, errors: pd.DataFrame) -> list[dict[st
 def _unlike(folder: Path) -> dict[str, float]:
     """Subject -> percentile of how unlike the training's its scan is, of several the highest; none where no evaluation
     has looked."""
-    path = next((one for name in _SCANS if (one := folder / name).is_file()), None)
-    if path is None:
-        return {}
-    table = pd.read_csv(path, dtype={"subject": str}, keep_default_na=False)
-    if "unlike" not in table:
-        return {}
-    percentiles = pd.to_numeric(table["unlike"], errors="coerce").groupby(table["subject"]).max()
+    percentiles = _looked(folder).groupby("subject")["unlike"].max()
     return {str(subject): float(value) for subject, value in percentiles.items()}
+
+
+def _looked(folder: Path) -> pd.DataFrame:
+    """`subject`, `unlike`, `unlike_by`, `stranger` of each scan that an evaluation has looked at; no row where none."""
+    path = next((one for name in _SCANS if (one := folder / name).is_file()), None)
+    table = pd.DataFrame() if path is None else pd.read_csv(path, dtype=str, keep_default_na=False)
+    if not {*_UNLIKE} <= {*table}:
+        return pd.DataFrame(columns=["subject", *_UNLIKE]).astype({"unlike": float})
+    return table[["subject", *_UNLIKE]].assign(unlike=pd.to_numeric(table["unlike"], errors="coerce")).dropna()
+
+
+def _strangers(results: Results, output: Path) -> dict[str, Any] | None:
+    """How many of the tested scans are marked as unlike the training's, and the farthest; None where none was looked
+    at."""
+    table = pd.concat([_looked(output / part["folder"]) for part in _of_record(results, output)])
+    if table.empty:
+        return None
+    farthest = table.sort_values("unlike", ascending=False, kind="stable").head(_FARTHEST).to_dict("records")
+    return {"scans": len(table), "marked": int((table["stranger"] == "yes").sum()), "farthest": farthest}
+
+
+def _count(errors: pd.DataFrame) -> int | None:
+    """How many were misjudged; None where the target has no such subjects."""
+    return len(errors) if len(errors.columns) else None
 
 
 def _of_record(results: Results, output: Path) -> Iterable[dict[str, Any]]:

@@ -72,15 +72,14 @@ def read_status(output: Path) -> Status:
             raise MonaiCaeError(f"{output} has no experiment but stages that were run alone: {', '.join(alone)} done")
         raise MonaiCaeError(f"no experiment in {output}: give the output folder of `monai-cae run`")
     told = _read(output / STATE)
-    steps = {str(part): [str(name) for name in names] for part, names in (told.get("steps") or {}).items()}
+    steps = _planned(told.get("steps") or {}, output / STATE)
     folders = list(steps) or sorted(
         path.parent.relative_to(output).as_posix() for path in output.glob("repeat_*/**/steps.json")
     )
     done, latest = {}, 0.0
     for folder in folders:
         path = output / folder / "steps.json"
-        recorded = _read(path) if path.is_file() else {}
-        done[folder] = {name: float(step.get("seconds", 0)) for name, step in recorded.items()}
+        done[folder] = _took(_read(path), path) if path.is_file() else {}
         latest = max(latest, path.stat().st_mtime if path.is_file() else 0.0)
     left = [(part, name) for part, names in steps.items() for name in names if name not in done[part]]
     state: Literal["finished", "running", "stopped"] = "running" if _locked(output) else "stopped"
@@ -107,14 +106,26 @@ def status_lines(status: Status) -> list[str]:
         lines.append("  left      not recorded: an older version of monai-cae has begun it")
     lines.append("")
     for part, steps in status.done.items():
-        told = [f"{name.replace('_', ' ')} {duration(seconds)}" for name, seconds in steps.items()]
-        told += [f"{name.replace('_', ' ')} -" for which, name in status.left if which == part]
-        lines.append(f"  {_part(part):<16}{', '.join(told) or '-'}")
+        missing = [name for which, name in status.left if which == part]
+        lines.append(f"  {_part(part):<16}  {', '.join(_told(steps, missing)) or '-'}")
     if status.state == "finished":
         lines += ["", f"  page      {status.output / 'report.html'}"]
     elif status.state == "stopped":
         lines += ["", "  the same command with --resume true goes on with what is left"]
     return lines
+
+
+def _told(done: Mapping[str, float], left: Sequence[str]) -> list[str]:
+    """Each step's time, "-" where it is left; steps of one inner fold together."""
+    steps: dict[str, list[float | None]] = {}
+    for name, seconds in [*done.items(), *((name, None) for name in left)]:
+        steps.setdefault(name.partition("/")[0], []).append(seconds)
+    told = []
+    for name, times in steps.items():
+        took = [seconds for seconds in times if seconds is not None]
+        of = f"{len(took)} of {len(times)} in " if len(times) > 1 and took else ""
+        told.append(f"{name.replace('_', ' ')} {of}{duration(sum(took)) if took else '-'}")
+    return told
 
 
 def _named(part: str, step: str) -> str:
@@ -123,6 +134,22 @@ def _named(part: str, step: str) -> str:
 
 def _part(folder: str) -> str:
     return folder.replace("_", " ").replace("/", ", ")
+
+
+def _planned(steps: Any, path: Path) -> dict[str, list[str]]:
+    if not isinstance(steps, dict) or not all(isinstance(names, list) for names in steps.values()):
+        raise MonaiCaeError(f"{path} is not what an experiment writes: steps")
+    return {str(part): [str(name) for name in names] for part, names in steps.items()}
+
+
+def _took(recorded: Mapping[str, Any], path: Path) -> dict[str, float]:
+    found = {}
+    for name, step in recorded.items():
+        seconds = step.get("seconds", 0) if isinstance(step, dict) else None
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise MonaiCaeError(f"{path} is not what an experiment writes: {name}")
+        found[name] = float(seconds)
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

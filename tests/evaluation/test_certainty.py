@@ -69,3 +69,10 @@ def test_sureness_is_measured_from_the_threshold():
     one = record([1, 1], [0.95, 0.3], [1, 1]).assign(threshold=0.9)
     curve = selective_accuracy(one, resamples=5).set_index("share")
     assert curve.loc[0.5, "accuracy"] == 0 and curve.loc[1.0, "accuracy"] == 0.5
+
+
+def test_of_equally_sure_predictions_none_comes_first():
+    """Two wrong ones that happen to be listed before two right ones."""
+    one = record([1, 1, 0, 0], [0.4] * 4, [1] * 4).assign(threshold=0.5)
+    curve = selective_accuracy(one, resamples=5)
+    assert curve["accuracy"].tolist() == pytest.approx([0.5] * len(curve)) and curve["aurc"][0] == pytest.approx(0.5)

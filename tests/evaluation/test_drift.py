@@ -26,6 +26,12 @@ def test_sites_are_compared_and_small_ones_are_not_tested():
     assert drift_figure(found, 95).axes
 
 
+def test_numbers_are_sites_if_that_is_said():
+    rows = scans(["1"] * 5 + ["2"] * 5, [10.0, 30.0, 50.0, 70.0, 96.0, 97.0, 98.0, 99.0, 99.5, 60.0])
+    found = drift(rows, 95, as_sites=True)
+    assert not found.time and list(found.groups["group"]) == ["1", "2"] and list(found.groups["marked"]) == [1, 4]
+
+
 def test_dates_and_numbers_are_time_and_scans_of_a_subject_count_once():
     days = [f"2024-0{month}-1{day}" for month in range(1, 9) for day in range(2)]
     unlike = [float(number) for number in range(16)]

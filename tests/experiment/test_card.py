@@ -388,6 +388,26 @@ def test_status_tells_what_is_done_runs_and_is_left(run, copy, capsys):
     assert "running   repeat 2, network, for" in printed and "left      2 steps" in printed
 
 
+def test_status_tells_parts_and_inner_folds_apart(tmp_path, capsys):
+    steps = ["pretrain", "inner_1/plain", "inner_1/with_age", "inner_2/plain", "inner_2/with_age", "network"]
+    (tmp_path / "experiment.json").write_text(json.dumps({"steps": {"repeat_1/fold_1": steps}}))
+    (tmp_path / "repeat_1" / "fold_1").mkdir(parents=True)
+    done = {name: {"seconds": 30} for name in steps[:3]}
+    (tmp_path / "repeat_1" / "fold_1" / "steps.json").write_text(json.dumps(done))
+    assert main(["status", str(tmp_path)]) == 0
+    line = next(one for one in capsys.readouterr().out.splitlines() if "fold 1" in one)
+    assert line.split("  ")[1:] == ["repeat 1, fold 1", "pretrain 30 s, inner 1 2 of 2 in 60 s, inner 2 -, network -"]
+
+
+@pytest.mark.parametrize("broken", [{"steps": ["a"]}, {"steps": {"repeat_1": 5}}, {"steps": {"repeat_1": ["a"]}}])
+def test_status_of_a_broken_record_is_one_line(tmp_path, capsys, broken):
+    (tmp_path / "experiment.json").write_text(json.dumps(broken))
+    (tmp_path / "repeat_1").mkdir()
+    (tmp_path / "repeat_1" / "steps.json").write_text(json.dumps({"a": 3}))
+    assert main(["status", str(tmp_path)]) == 1
+    assert "is not what an experiment writes" in capsys.readouterr().err
+
+
 def test_status_of_no_experiment_is_one_line(tmp_path, capsys):
     assert main(["status", str(tmp_path)]) == 1
     assert f"error: no experiment in {tmp_path}" in capsys.readouterr().err
