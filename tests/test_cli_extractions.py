@@ -109,7 +109,7 @@ def test_the_next_command_has_the_same_overlay_and_settings(discs, tmp_path, cap
     [
         (
             ["--with", "slap"],
-            "no overlay slap: give --with a file or one of the bundle's overlays: baselines, denoising, ",
+            "no overlay slap: give --with a file or one of the bundle's overlays: baselines, code_sizes, ",
         ),
         (["--with", "slab", "--extraction#slices", "4"], "slices of a slab must be an odd number, such as 5, not 4"),
         (["--with", "volume", "--image_size", "[8,8]"], "a list of 3 for a volume, not [8, 8]"),

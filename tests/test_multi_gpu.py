@@ -214,7 +214,7 @@ def test_a_process_that_fails_ends_the_other(cohort, tracking_uri, tmp_path):
     started = time.monotonic()
     done = torchrun(["-m", "monai.bundle", "run", "training", "--config_file", str(files), *options], tmp_path)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
-    assert time.monotonic() - started < 90
+    assert time.monotonic() - started < 600  # gloo alone would wait for 30 minutes
     assert not (tmp_path / "out" / "models").exists()
 
 

@@ -89,7 +89,7 @@ def test_a_target_that_is_a_number(through, run_bundle, discs, capsys):
     page = (whole / "results.md").read_text()
     assert f"| mean absolute error | {mae:.4g} ± {sd:.2g} |" in page and "AUC" not in page and "AD" not in page
     assert "mean absolute error" in told and f"network   {mae:.4g} ± {sd:.2g}" in told and "AUC" not in told
-    assert {path.name for path in (whole / "figures").iterdir()} == {"target_predicted.png"}
+    assert {path.name for path in (whole / "figures").iterdir()} == {"target_predicted.png", "code_sizes.png"}
     assert (made / "figures" / "evaluate_predicted.png").is_file() and not (whole / "model_card.md").exists()
     metadata = json.loads((whole.parent / "cae" / "configs" / "metadata.json").read_text())
     assert metadata["network_data_format"]["post_processed_outputs"]["pred"]["channel_def"] == {"0": "nWBV"}

@@ -40,6 +40,7 @@ from monai_cae.evaluation.summary import FEW, TOO_NARROW
 DASHES: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3))}
 INTERVAL = ("mean", "low", "high")
 LINE = ("slope", "intercept")
+LONGEST = 40  # name beside a line; a path is told by its end
 
 
 def reliability_diagram(predictions: pd.DataFrame, summary: pd.DataFrame, note: str = "", about: str = "") -> Figure:
@@ -264,7 +265,7 @@ def forest_plot(
         axis.grid(axis="x", color=FAINT, linewidth=0.8)
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0, labelsize=BODY["fontsize"])
-    axes[0].set_yticks(places, models)
+    axes[0].set_yticks(places, [name if len(name) <= LONGEST else f"...{name[3 - LONGEST :]}" for name in models])
     axes[0].set_ylim(len(models) - 0.4, -0.6)
     return figure
 

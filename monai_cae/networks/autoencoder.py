@@ -84,7 +84,8 @@ class ConvEncoder(nn.Module):
         inception: bool = False,
     ) -> None:
         super().__init__()
-        self.blocks = _blocks(spatial_dims, in_channels, channels, channels, norm, inception)
+        check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
+        self.blocks = _blocks(spatial_dims, in_channels, channels, norm, inception)
         self.pool = MaxPool(spatial_dims)
         self.recompute = False
         self.downsampling = 2 ** (len(channels) - 1)
@@ -135,7 +136,8 @@ class ConvDecoder(nn.Module):
         inception: bool = False,
     ) -> None:
         super().__init__()
-        self.blocks = _blocks(spatial_dims, None, channels, channels[::-1], norm, inception)
+        check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
+        self.blocks = _blocks(spatial_dims, channels[-1], channels[::-1], norm, inception)
         self.recompute = False
         self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
         self.output = nn.Sequential(
@@ -182,14 +184,10 @@ def _segments(blocks: nn.ModuleList, between: nn.Module) -> list[list[nn.Module]
     return [[between, block] if index else [block] for index, block in enumerate(blocks)]
 
 
-def _blocks(
-    spatial_dims: int, first: int | None, channels: Sequence[int], widths: Sequence[int], norm: str, inception: bool
-) -> nn.ModuleList:
-    """One for each width, from `first` channels or, without it, from those of the first width."""
-    check_widths("channels", channels, str(list(DEFAULT_CHANNELS)))
+def _blocks(spatial_dims: int, first: int, widths: Sequence[int], norm: str, inception: bool) -> nn.ModuleList:
+    """One for each width, from `first` channels."""
     make = InceptionBlock if inception else _block
-    given = [widths[0] if first is None else first, *widths]
-    return nn.ModuleList(make(spatial_dims, i, o, norm) for i, o in pairwise(given))
+    return nn.ModuleList(make(spatial_dims, i, o, norm) for i, o in pairwise([first, *widths]))
 
 
 def _block(spatial_dims: int, in_channels: int, out_channels: int, norm: str) -> nn.Module:

@@ -18,7 +18,11 @@ _OWN = {
     "experiment_name", "run_name", "parent_run_id", "device", "threads", "num_workers", "allow_leaks",
     "allow_outside", "allow_other_frame", "overwrite", "resume", "save_every", "on_bad_scan",
 }  # fmt: skip
-_OWN_MEMBERS = {("cohort", "table"), ("cohort", "unseen_by"), ("tracked_run", "tags")}
+# and what an experiment leaves out of the evaluation of a variant, as another method has told it
+_OWN_MEMBERS = {
+    ("cohort", "table"), ("cohort", "unseen_by"), ("tracked_run", "tags"), ("run", 0), ("report", "reconstruction"),
+    ("report", "codecs"), ("figures", "explanations"), ("figures", "decoder"),
+}  # fmt: skip
 ABSENT = object()
 _PATH = re.compile(r"(?:^|['\"\s(=,])(?:~|~?/\w|[A-Za-z]:[\\/])|\.\.[\\/]|://")
 

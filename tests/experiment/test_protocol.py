@@ -279,7 +279,7 @@ MISTAKES = {
 LATE = {  # each would be met only after a training
     "word": (
         {"train": {"learn": "body"}},
-        "train: learn must be one of two_stage, frozen, finetune, linear_probe",
+        "train: learn must be one of two_stage, frozen, last_layer, finetune, linear_probe",
     ),
     "true or false": ({"train": {"calibrate": "yes"}}, "train: calibrate must be true or false, not 'yes'"),
     "threshold": ({"evaluate": {"threshold": "youdin"}}, "evaluate: threshold must be from 0 to 1, or one of youden"),

@@ -49,7 +49,7 @@ def test_steps_by_word():
     for former, now in {"both": "two_stage", "head": "frozen", "all": "finetune", "regression": "linear_probe"}.items():
         with pytest.raises(MonaiCaeError, match=f"learn {former} is called {now} now: give --learn {now}"):
             steps(former)
-    with pytest.raises(MonaiCaeError, match="one of two_stage, frozen, finetune, linear_probe, not 'none'"):
+    with pytest.raises(MonaiCaeError, match="one of two_stage, frozen, last_layer, finetune, linear_probe, not 'none'"):
         steps("none")
 
 

@@ -34,7 +34,8 @@ def test_measures_and_percentiles(tmp_path, shape):
     def logs(errors: np.ndarray, codes: np.ndarray) -> np.ndarray:
         standard = (codes - centre) / scale
         near = np.sort(np.linalg.norm(standard[:, None] - (known - centre) / scale, axis=2), axis=1)[:, 4]
-        return np.log(np.stack([errors, np.sqrt(covariance.mahalanobis(standard)), near], axis=1))
+        measures = np.stack([errors, np.sqrt(covariance.mahalanobis(standard)), near], axis=1)
+        return np.log(np.maximum(measures, 1e-12))  # the centre has no distance from itself
 
     usual = logs(errors, codes)
     unlike_errors, unlike_codes = np.array([errors.mean(), 40 * errors.max()]), np.stack([centre, codes[0]])
