@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from monai_cae.data import Cohort, Scan
+from monai_cae.data import Cohort, Scan, hashed_subjects
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.data.splits.splitting import split_cohort
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import evaluate
-from monai_cae.experiment.plan import STAGES, Plan, Selection, Step
+from monai_cae.experiment.plan import STAGES, Part, Plan, Selection, Step
 from monai_cae.experiment.record import NETWORK
 from monai_cae.files import replacing
 from monai_cae.targets import Target
 from monai_cae.training.engines.image_cache import remove_cache
 from monai_cae.training.stages.earlier import files_of, remove
+from monai_cae.training.stages.transfer import Transfer
 
 MOST = 12  # candidates; the best of more is mostly the luckiest
 _DEFAULTS: Mapping[str, Any] = {"candidates": {}, "inner_folds": 3, "metric": ""}
@@ -69,7 +70,9 @@ def selection_of(given: Any, target: Target) -> Selection | None:
     return Selection(candidates, folds, metric, lower=metric in _LOWER)
 
 
-def inner_datalists(plan: Plan, part: Any, content: Mapping[str, Any], target: Target) -> dict[Path, Mapping[str, Any]]:
+def inner_datalists(
+    plan: Plan, part: Part, content: Mapping[str, Any], target: Target
+) -> dict[Path, Mapping[str, Any]]:
     """The datalists of a part's inner folds, whose test sets together are everybody outside the part's.
 
     Args:
@@ -82,11 +85,13 @@ def inner_datalists(plan: Plan, part: Any, content: Mapping[str, Any], target: T
         Contents by path.
 
     Raises:
-        MonaiCaeError: too few subjects for so many folds, or for both classes in each.
+        MonaiCaeError: too few subjects for so many folds, or for both classes in each; or a candidate starts from a
+            classifier that knows the labels of some.
     """
     if not plan.select:
         return {}
     rest = [item for name in SETS[:2] for item in content[name]]
+    _refuse_known(plan, part, rest)
     scans = [_scan(number, item, target) for number, item in enumerate(rest)]
     how = {name: plan.shared["split"][name] for name in ("val_fraction", "stratify") if name in plan.shared["split"]}
     how |= {"kind": "kfold", "folds": plan.select.inner_folds, "seed": part.seed}
@@ -99,6 +104,18 @@ def inner_datalists(plan: Plan, part: Any, content: Mapping[str, Any], target: T
         inner = {name: [rest[int(scan.file)] for scan in sets[name]] for name in SETS}
         found[plan.inner_datalist_of(part, fold)] = {**content, **inner}
     return found
+
+
+def _refuse_known(plan: Plan, part: Part, rest: Sequence[Mapping[str, Any]]) -> None:
+    trains = [step.stages[STAGES[1]] for step in plan.steps(part) if step.inner]
+    for model in sorted({str(train.get("transfer", "none")) for train in trains}):
+        seen = {*hashed_subjects(rest)} & {*Transfer(model).trained_on}
+        if seen:
+            raise MonaiCaeError(
+                f"{model}, which candidates of select start from, was trained on {len(seen)} of the subjects that the "
+                f"inner folds of {part.folder} score: leave them out with --cohort#unseen_by, or leave out select or "
+                "transfer"
+            )
 
 
 def _scan(number: int, item: Mapping[str, Any], target: Target) -> Scan:

@@ -67,15 +67,16 @@ class ForeignEncoder(nn.Module):
         dims = len(image_size)
         self.network = network
         self.channels = channels
-        self.size = [int(side) for side in ([size] * dims if isinstance(size, int) else size or image_size)]
+        sides = [*image_size] if size is None else [size] * dims if isinstance(size, int) else size
         self.by_image = by_image
         self.layer = layer
         self.mean: torch.Tensor
         self.std: torch.Tensor
         for name, given in (("mean", mean), ("std", std)):
             self.register_buffer(name, _by_channel(name, given, channels, dims), persistent=False)
-        if len(self.size) != dims or min(self.size) < 1:
+        if not isinstance(sides, Sequence) or len(sides) != dims or any(type(n) is not int or n < 1 for n in sides):
             raise MonaiCaeError(f"size must be {dims} sides, or one number for all, not {size!r}")
+        self.size = [*sides]
         if layer and layer not in dict(network.named_modules()):
             known = ", ".join(name for name, _ in network.named_children())
             raise MonaiCaeError(f"{type(network).__name__} has no layer {layer!r}: its parts are {known}")
@@ -183,10 +184,15 @@ def load_foreign(network: nn.Module, path: str, prefix: str = "") -> None:
         )
     if any(value.is_meta for value in ours.values()):  # an outline, without numbers
         return
+    if bad := [name for name, value in ours.items() if value.is_floating_point() != theirs[name].is_floating_point()]:
+        raise MonaiCaeError(f"{path} has whole or complex numbers in {_few(bad)}: name a file that is not quantised")
     try:
         network.load_state_dict({name: theirs[name] for name in ours}, strict=False)
     except RuntimeError as error:
         raise MonaiCaeError(f"{path} has no plain numbers in its tensors: name another file") from error
+    bad = [name for name, value in network.state_dict().items() if name in ours and not value.isfinite().all()]
+    if bad:
+        raise MonaiCaeError(f"{path} has numbers that are not finite in {_few(bad)}: name another file")
     line = f"{Path(path).name}: all {len(ours)} tensors of {type(network).__name__} found"
     line += f"; {len(unused)} more in the file are not used: {_few(unused)}" if unused else ""
     if line not in _told:
@@ -197,7 +203,7 @@ def load_foreign(network: nn.Module, path: str, prefix: str = "") -> None:
 def _tensors(path: Path) -> Mapping[str, torch.Tensor]:
     if not path.is_file():
         raise MonaiCaeError(f"no weights at {path}: check the path, or leave it empty for random weights")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_checkpoint(path)
+    content = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else read_checkpoint(path)
     if isinstance(content, Mapping) and not any(isinstance(value, torch.Tensor) for value in content.values()):
         inner = [value for value in content.values() if _is_state(value)]
         content = inner[0] if len(inner) == 1 else content

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
-from tiny import mistake
+from tiny import mistake, random_network
 
+from monai_cae.data import hash_subject
 from monai_cae.experiment.plan import Selection
 from monai_cae.experiment.selecting import selection_of
+from monai_cae.networks import save_weights
 from monai_cae.sharing.runs import read_run
 from monai_cae.targets import Diagnosis, Number
 
@@ -238,3 +240,14 @@ def test_mistakes_are_told_before_the_first_training(name, run_bundle, discs, tm
     options = {**OPTIONS, "select": {**OPTIONS["select"], **given}}
     assert message in mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", **options)
     assert not list((tmp_path / "out").rglob("*.json"))
+
+
+def test_a_classifier_that_knows_labels_of_inner_folds_is_no_start(run, run_bundle, discs, tmp_path):
+    datalist, weights = run / FOLDS[0] / "datalist.json", tmp_path / "theirs.pt"
+    known = sorted(sets_of(datalist.parent)["training"])[:2]  # of nobody's test set: no leak but for the choice
+    save_weights(random_network("classifier"), weights, trained_on=[hash_subject(name) for name in known])
+    candidates = {"image": {}, "started": {"train": {"transfer": str(weights)}}}
+    changed = {"datalist": str(datalist), "select": {**OPTIONS["select"], "candidates": candidates}}
+    options = {name: value for name, value in OPTIONS.items() if not name.startswith("split#")} | changed
+    said = mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", **options)
+    assert "was trained on 2 of the subjects that the inner folds of repeat_1 score" in said

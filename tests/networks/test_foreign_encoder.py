@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from test_foreign_weights import Executed, bomb
+from tiny import mistake
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
@@ -152,3 +154,22 @@ def test_wrong_arguments_are_told_in_one_line(name):
     with pytest.raises(MonaiCaeError) as error:
         ForeignEncoder(**{"network": Net(), "image_size": (4, 4), "channels": 3, **given})
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x * math.nan, "not finite in weight"),
+        (lambda x: x.to(torch.int8), "whole or complex numbers in weight"),
+        (lambda x: x.to(torch.complex64), "whole or complex numbers in weight"),
+    ],
+)
+def test_broken_and_quantised_numbers_are_refused(change, message, tmp_path):
+    network = torch.nn.Conv2d(1, 2, 3)
+    torch.save({**network.state_dict(), "weight": change(network.weight.detach())}, tmp_path / "theirs.pth")
+    assert message in mistake(ForeignEncoder, network, (4, 4), str(tmp_path / "theirs.pth"))
+
+
+@pytest.mark.parametrize("size", ["a", 2.5, [4, 0], [4.0, 4], 0])
+def test_sides_that_are_none(size):
+    assert "size must be 2 sides" in mistake(ForeignEncoder, torch.nn.Conv2d(1, 2, 3), (4, 4), size=size)
