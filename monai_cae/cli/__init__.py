@@ -181,25 +181,11 @@ def _parser() -> argparse.ArgumentParser:
 
     text = "what the code of a trained autoencoder has to do with the numbers in a cohort's table"
     latent = command("latent", runs.latent, text)
-    text = "an unpacked package, a run's output folder, or an autoencoder.pt"
-    latent.add_argument("model", type=Path, help=text)
-    latent.add_argument("cohort", type=Path, help=LAYOUTS)
-    latent.add_argument(
-        "out", type=Path, nargs="?", default=Path("latent"), help="for tables and page (default: latent)"
-    )
-    latent.set_defaults(settings=[])
-    latent.epilog = "Settings can follow, such as --cohort#table FILE or --places 2: see `monai-cae settings`."
-    add_flags(latent, "trust")
-
+    _add_autoencoder(latent, "latent", "an autoencoder.pt", "--cohort#table FILE or --places 2")
     text = "how unlike those that an autoencoder has learned from the scans of a cohort are, over time or sites"
     drift = command("drift", runs.drift, text)
-    text = "an unpacked package, a run's output folder, or an autoencoder.pt with what it has seen beside it"
-    drift.add_argument("model", type=Path, help=text)
-    drift.add_argument("cohort", type=Path, help=LAYOUTS)
-    drift.add_argument("out", type=Path, nargs="?", default=Path("drift"), help="for tables and page (default: drift)")
-    drift.set_defaults(settings=[])
-    drift.epilog = "Settings can follow, such as --by COLUMN (sites, dates or numbers) or --unlike_limit 99."
-    add_flags(drift, "trust")
+    text = "an autoencoder.pt with what it has seen beside it"
+    _add_autoencoder(drift, "drift", text, "--by COLUMN (sites, dates or numbers) or --unlike_limit 99")
 
     settings = command("settings", runs.settings, "what a setting means, its default, and which config reads it")
     settings.add_argument("name", nargs="?", default="", help="of the setting (default: all)")
@@ -247,3 +233,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_flags(package, "trust")
     return parser
+
+
+def _add_autoencoder(parser: argparse.ArgumentParser, out: str, model: str, settings: str) -> None:
+    """The arguments of a command that looks at a cohort with an autoencoder."""
+    parser.add_argument("model", type=Path, help=f"an unpacked package, a run's output folder, or {model}")
+    parser.add_argument("cohort", type=Path, help=LAYOUTS)
+    text = f"for tables and page (default: {out})"
+    parser.add_argument("out", type=Path, nargs="?", default=Path(out), help=text)
+    parser.set_defaults(settings=[])
+    parser.epilog = f"Settings can follow, such as {settings}: see `monai-cae settings`."
+    add_flags(parser, "trust")

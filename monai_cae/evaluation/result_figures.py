@@ -40,7 +40,7 @@ from monai_cae.evaluation.summary import FEW, TOO_NARROW
 DASHES: dict[str, Any] = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3))}
 INTERVAL = ("mean", "low", "high")
 LINE = ("slope", "intercept")
-LONGEST = 40  # name beside a line; a path is told by its end
+LONGEST = 40  # characters of a name beside a line; of a longer path only the end is shown
 
 
 def reliability_diagram(predictions: pd.DataFrame, summary: pd.DataFrame, note: str = "", about: str = "") -> Figure:

@@ -23,13 +23,10 @@ from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import (
     difference_with_interval,
+    for_templates,
     is_number,
     number_difference,
-    p_value,
-    readable,
-    rounding,
     telling,
-    with_interval,
 )
 from monai_cae.files import write_text
 from monai_cae.templates import render
@@ -228,18 +225,13 @@ def experiment_card(summary: Mapping[str, Any], results: Results, output: Path) 
         MonaiCaeError: a file of the first part is missing or broken.
     """
     facts = Facts(summary, results, output / summary["results"][0]["folder"])
-    known, labels = _known(facts), results.target.score_names
-    claim = claim_of(facts)
+    known, claim = _known(facts), claim_of(facts)
     return render(
         "experiment_card.md",
         **known,
         disclaimer=DISCLAIMER,
         flow=flow(facts),
-        labels=labels,
-        LABELS=labels,
         calibration=CALIBRATION,
-        **rounding(results.target),
-        told=telling(results.target),
         scores=results.scores,
         NETWORK=NETWORK,
         subgroups=results.subgroups.to_dict("records"),
@@ -248,10 +240,8 @@ def experiment_card(summary: Mapping[str, Any], results: Results, output: Path) 
         claim=claim,
         still_open=sum(answer.startswith("open:") for _, answer in claim),
         is_number=is_number,
-        with_interval=with_interval,
         difference_told=difference_with_interval if results.target.binary else number_difference,
-        readable=readable,
-        p_value=p_value,
+        **for_templates(results.target),
     )
 
 

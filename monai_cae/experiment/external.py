@@ -19,14 +19,13 @@ from monai_cae.data.splits.datalists import read_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import result_figures
 from monai_cae.evaluation.reconstruction_baselines import AUTOENCODER
-from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.earlier import told_in
 from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.page import PAGE, external_html
 from monai_cae.experiment.record import NETWORK, pool, pool_places, pool_samples
 from monai_cae.experiment.results import Results, certainty_of, samples_scored, subgroups_of
-from monai_cae.experiment.wording import MOST_SAMPLES, columns, markdown, readable, telling, with_interval
+from monai_cae.experiment.wording import columns, for_templates, markdown, telling
 from monai_cae.files import replacing, sha256_of, write_text
 from monai_cae.targets import Target
 from monai_cae.templates import render
@@ -299,11 +298,7 @@ def external_page(results: Results, own: Own, summary: Mapping[str, Any], notes:
         ),
         compared=_compared(**summary["images_of_training"]),
         notes=notes,
-        LABELS=LABELS,
-        most_samples=MOST_SAMPLES,
-        readable=readable,
-        told=telling(results.target),
-        with_interval=with_interval,
+        **for_templates(results.target),
     )
 
 

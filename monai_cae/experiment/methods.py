@@ -41,7 +41,7 @@ def changed_settings(plan: Plan, part: Part) -> list[dict[str, Any]]:
 
     Args:
         plan: of the experiment.
-        part: whose seed is told.
+        part: one of its parts; the settings of the others differ in seed and fold alone.
 
     Returns:
         Plain data: `name`, `value`, `default`, and the `stages` that have it.

@@ -21,7 +21,7 @@ from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.references import numbered
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.verdict import verdict
-from monai_cae.experiment.wording import MOST_SAMPLES, is_number, p_value, readable, rounding, telling, with_interval
+from monai_cae.experiment.wording import for_templates, is_number
 from monai_cae.files import sha256_of
 from monai_cae.templates import render
 from monai_cae.training.results.pictures import read_pictures
@@ -95,22 +95,11 @@ def experiment_page(
         references=references,
         claim=claim,
         open_items=sum(answer.startswith("open:") for _, answer in claim),
-        LABELS=target.score_names,
         NETWORK=NETWORK,
-        readable=readable,
-        p_value=p_value,
-        with_interval=with_interval,
-        told=telling(target),
         is_number=is_number,
-        most_samples=MOST_SAMPLES,
-        part=partial(
-            _part, NETWORK=NETWORK, results=results, summary=summary, target=target, LABELS=target.score_names,
-            readable=readable, p_value=p_value, with_interval=with_interval, told=telling(target),
-            most_samples=MOST_SAMPLES,
-            **rounding(target),
-        ),
-        **rounding(target),
-    )  # fmt: skip
+        part=partial(_part, NETWORK=NETWORK, results=results, summary=summary, target=target, **for_templates(target)),
+        **for_templates(target),
+    )
 
 
 def external_html(

@@ -22,16 +22,7 @@ from monai_cae.experiment.misjudged import write_errors
 from monai_cae.experiment.page import PAGE, experiment_page
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
-from monai_cae.experiment.wording import (
-    MOST_SAMPLES,
-    columns,
-    markdown,
-    p_value,
-    readable,
-    rounding,
-    telling,
-    with_interval,
-)
+from monai_cae.experiment.wording import columns, for_templates, markdown, p_value, readable, telling
 from monai_cae.files import write_text
 from monai_cae.templates import render
 from monai_cae.terminal import duration, say, width
@@ -164,15 +155,9 @@ def results_page(summary: Mapping[str, Any], results: Results) -> str:
         target=target,
         headline=markdown(_headline_rows(results)),
         explained=_explained(results),
-        LABELS=target.score_names,
         NETWORK=NETWORK,
-        most_samples=MOST_SAMPLES,
-        readable=readable,
-        with_interval=with_interval,
-        told=telling(target),
-        p_value=p_value,
         permutations=PERMUTATIONS,
-        **rounding(target),
+        **for_templates(target),
     )
 
 

@@ -40,10 +40,17 @@ def number_with_interval(row: Mapping[str, Any]) -> str:
     return f"{row['mean']:.3g}{ends}"
 
 
-def rounding(target: Target) -> dict[str, Callable[[float], str]]:
-    """`number` and `signed`, which write a score of this target and a difference of two, for the templates."""
+def for_templates(target: Target) -> dict[str, Any]:
+    """What the templates of results write names and numbers with: `number` and `signed` are for a score of this target
+    and for a difference of two."""
     form = ".3f" if target.binary else ".3g"
     return {
+        "LABELS": target.score_names,
+        "most_samples": MOST_SAMPLES,
+        "readable": readable,
+        "with_interval": with_interval,
+        "told": telling(target),
+        "p_value": p_value,
         "number": lambda value: format(value, form) if is_number(value) else "-",
         "signed": lambda value: format(value, f"+{form}") if is_number(value) else "-",
     }

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks.autoencoder import ConvAutoencoder
+from monai_cae.networks.widths import check_weight
 
 
 class DenoisingAutoencoder(ConvAutoencoder):
@@ -127,8 +128,7 @@ class HiddenLoss(nn.Module):
 
     def __init__(self, visible: float = 0.1) -> None:
         super().__init__()
-        if not _is_number(visible) or not 0 <= visible < float("inf"):
-            raise MonaiCaeError(f"visible must be a weight from 0, such as 0.1, not {visible!r}")
+        check_weight("visible", visible, 0.1)
         self.visible = visible
 
     def forward(self, output: Hidden, image: torch.Tensor) -> torch.Tensor:

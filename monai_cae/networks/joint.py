@@ -15,6 +15,7 @@ from torch.nn import functional
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks.autoencoder import ConvAutoencoder
 from monai_cae.networks.head import VoteLoss
+from monai_cae.networks.widths import check_weight
 
 
 class Joint(NamedTuple):
@@ -82,8 +83,7 @@ class JointLoss(nn.Module):
     def __init__(self, binary: bool, weight: float = 0.01) -> None:
         super().__init__()
         require_classes(binary)
-        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
-            raise MonaiCaeError(f"weight must be a number from 0, such as 0.01, not {weight!r}")
+        check_weight("weight", weight, 0.01)
         self.of_votes = VoteLoss(nn.BCEWithLogitsLoss())
         self.weight = weight
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks.autoencoder import ConvAutoencoder
 from monai_cae.networks.dense import DenseEncoder, as_code
+from monai_cae.networks.widths import check_weight
 
 
 class GaussianEncoder(DenseEncoder):
@@ -110,9 +111,8 @@ class VariationalLoss(nn.Module):
 
     def __init__(self, beta: float = 0.01, free_bits: float = 0.1) -> None:
         super().__init__()
-        for name, value in (("beta", beta), ("free_bits", free_bits)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-                raise MonaiCaeError(f"{name} must be a number from 0, not {value!r}")
+        check_weight("beta", beta, 0.01)
+        check_weight("free_bits", free_bits, 0.1)
         self.beta = beta
         self.free_nats = free_bits * math.log(2)
 

@@ -251,7 +251,7 @@ BOTH = {"encoder": Given(1), "decoder": nn.Identity()}
         (DenoisingAutoencoder, {**BOTH, "noise": 0}, "noise must be a standard deviation above 0"),
         (MaskedAutoencoder, {**BOTH, "patch": 0}, "patch must be a whole number of pixels above 0"),
         (MaskedAutoencoder, {**BOTH, "hidden": 1}, "hidden must be a share between 0 and 1"),
-        (HiddenLoss, {"visible": -1}, "visible must be a weight from 0"),
+        (HiddenLoss, {"visible": -1}, "visible must be a number from 0"),
         (SparseEncoder, {**WHOLE, "keep": 9}, "keep is 9, and the code has 8 channels: make it smaller"),
         (SparseEncoder, {**WHOLE, "keep": 6, "wider": 1.5}, "wider times keep is 9, and the code has 8 channels"),
         (SparseEncoder, {**WHOLE, "keep": 0}, "keep must be a whole number from 1"),

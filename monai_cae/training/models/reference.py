@@ -29,7 +29,7 @@ class Reference:
 
     `reconstruction` is the mean squared error in the brain; `code` the Mahalanobis distance of the pooled code from the
     training's, with the covariance shrunk as by Ledoit and Wolf (2004, J Multivar Anal 88:365); `neighbours` the
-    distance of the standardised code from the fifth nearest of the training's. Each is told in standard deviations of
+    distance of the standardised code from the fifth nearest of the training's. Each is given in standard deviations of
     its logarithm over the validation scans, and the largest of the three decides.
 
     Attributes:
