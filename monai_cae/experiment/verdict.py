@@ -94,8 +94,9 @@ def _against_simpler(results: Results, simpler: list[str]) -> tuple[str, list[st
     found = better_or_worse(row, sign)
     rival = "" if found == "better" else f"{found or 'not shown to be better'} than {readable(best)}"
     among = f"the best of {len(known)} simpler methods" if len(known) > 1 else "the simpler method"
+    which = "" if target.binary else " (above 0, the network's errors are larger)"
     of_best = telling(target)(results.scores.loc[(best, score)])
     return rival, [
-        f"Against {readable(best)}, {among} ({target.score_names[score]} {of_best}): difference {told}, "
+        f"Against {readable(best)}, {among} ({target.score_names[score]} {of_best}): difference {told}{which}, "
         f"p {p_value(tested_by(row))}."
     ]
