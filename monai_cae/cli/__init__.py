@@ -136,11 +136,18 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", runs.run, "the experiment: pretrain, train and evaluate on several splits, and compare")
     run.add_argument("data", type=Path, help=LAYOUTS)
     run.add_argument("out", type=Path, help="folder for all output")
-    run.add_argument(
-        "--with", dest="overlays", default="", metavar="NAMES", help="overlays, such as selection,baselines"
-    )
-    run.set_defaults(settings=[])
+    _add_overlays(run)
     run.epilog = "Settings of the config can follow, such as --repeats 2 --cohort#task ad: see `monai-cae settings`."
+
+    text = "the experiment with settings from a search: in every split Optuna's best by inner folds, tested once"
+    search = command("search", runs.search, text)
+    search.add_argument("data", type=Path, help=LAYOUTS)
+    search.add_argument("out", type=Path, help="folder for all output")
+    text = "YAML: which settings, and from which values (default: what --with has; without both, --with search)"
+    search.add_argument("--space", type=Path, metavar="FILE", help=text)
+    search.add_argument("--trials", type=int, metavar="N", help="in each split (default: the overlay's)")
+    _add_overlays(search)
+    search.epilog = "Settings can follow, such as --select#inner_folds 5 --select#pruner hyperband --split#kind kfold."
 
     text = "the largest batch and the largest image that fit into the memory, found without training"
     fit = command("fit", fitting.fit, text)
@@ -233,6 +240,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_flags(package, "trust")
     return parser
+
+
+def _add_overlays(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--with", dest="overlays", default="", metavar="NAMES", help="overlays, such as selection,baselines"
+    )
+    parser.set_defaults(settings=[])
 
 
 def _add_autoencoder(parser: argparse.ArgumentParser, out: str, model: str, settings: str) -> None:

@@ -35,6 +35,15 @@ _FITS = (
 _STAGES = ("pretrain", "train", "evaluate", "baselines", "inference")
 
 
+def search(options: argparse.Namespace) -> None:
+    if options.trials is not None:
+        options.settings = [f"--select#trials={options.trials}", *options.settings]
+    if options.space is not None:
+        options.settings = [f"--select#space={options.space.absolute()}", *options.settings]
+    options.overlays = options.overlays or "search" * (options.space is None)
+    run(options)
+
+
 def run(options: argparse.Namespace) -> None:
     files = [bundle_folder() / "configs" / "experiment.yaml", *overlay_files(options.overlays)]
     given = _with_target(as_settings(options.settings, ("config_file", "dataset_dir", "output_dir")))

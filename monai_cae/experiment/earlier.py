@@ -13,7 +13,7 @@ from monai_cae.training.stages.earlier import files_of, refuse
 
 TABLES = (
     "predictions", "samples", "scores", "sample_scores", "comparisons", "subgroups", "reconstruction", "selection",
-    "certainty", "selective", "errors",
+    "certainty", "selective", "errors", "search",
 )  # fmt: skip
 FIGURES = (
     "roc",
@@ -26,12 +26,14 @@ FIGURES = (
     "samples",
     "selective",
     "code_sizes",
+    "search",
 )
 _TOLD = (
     "summary.json", "results.md", "report.html", "model_card.md", *(f"{name}.csv" for name in TABLES),
     *(f"figures/{name}.png" for name in FIGURES),
 )  # fmt: skip
 _SHARED = ("datalist.json", "audit.json", "audit.html", ".lock")  # of a part's stages; without results they are none
+JOURNAL = "search.journal"  # the trials of a part
 _PART = re.compile(r"(repeat_\d+)(/fold_\d+)?(/inner_\d+)?(/variants/[\w-]+)?")
 
 
@@ -45,7 +47,7 @@ def left_in(output: Path) -> list[Path]:
     """All files of an earlier experiment but MLflow's."""
     found = [*told_in(output), output / "experiment.json"]
     for folder in _parts(output):
-        found += [folder / name for name in ("steps.json", *_SHARED)]
+        found += [folder / name for name in ("steps.json", JOURNAL, *_SHARED)]
         found += [path for stage in (*STAGES, BASELINES) for path in files_of(stage, folder)]
     return [path for path in found if path.is_file()]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from monai_cae.experiment.plan import BASELINES, CLASSIFIER, STAGES, Part, Plan,
 from monai_cae.experiment.record import NETWORK, pool, pool_samples, read_sets
 from monai_cae.experiment.report import log_results, print_results
 from monai_cae.experiment.results import compute
-from monai_cae.experiment.selecting import report_selection, score_inner, selection_of
+from monai_cae.experiment.searching import inner_results, report_search
+from monai_cae.experiment.selecting import report_selection, selection_of
 from monai_cae.experiment.sets import check_parts, given_datalists
+from monai_cae.experiment.space import told
 from monai_cae.experiment.status import STATE
 from monai_cae.experiment.wording import readable
 from monai_cae.files import only_writer
@@ -187,7 +190,10 @@ def _run_parts(
         record, seen = pool(results, output, target), _seen_before(tracked, results)
         samples = pool_samples(results, output, target)
         computed = compute(record, samples, results, output, target=target, seed=seed, seen_before=seen)
-        if plan.select:
+        if plan.select and plan.select.space:
+            summary["selection"], trials = report_search(plan, parts, results, computed.scores)
+            computed = replace(computed, trials=trials)
+        elif plan.select:
             summary["selection"] = report_selection(plan.select, results, computed.scores, output)
         summary |= {**computed.summary, "seconds": time.perf_counter() - started}
         write_json(output / "summary.json", summary)
@@ -201,7 +207,8 @@ def _beginning(plan: Plan, parts: Sequence[Part]) -> str:
     steps = [readable(step.name) for step in plan.steps(parts[0]) if not step.inner]
     splits = "1 split" if len(parts) == 1 else f"{len(parts)} splits"
     if plan.select:
-        steps.append(f"{len(plan.select.candidates)} candidates in {plan.select.inner_folds} inner folds")
+        tried = f"{plan.select.trials} trials" if plan.select.space else f"{len(plan.select.candidates)} candidates"
+        steps.append(f"{tried} in {plan.select.inner_folds} inner folds")
     return f"experiment: {splits} x {len(steps)} steps ({', '.join(steps)}) into {plan.output}"
 
 
@@ -261,14 +268,14 @@ def _run_part(plan: Plan, part: Part, done: dict[str, Any], target: Target, prog
     column = max(20, *(len(readable(step.name)) + 2 for step in plan.steps(part)))
     for step in plan.steps(part):
         if step.chosen_from:
-            say(f"  {'chosen':<{column}}{readable(plan.chosen(part))}")
+            say(f"  {'chosen':<{column}}{readable(plan.chosen(part)) or told(plan.searched(part)['params'])}")
         if step.name in done:
             say(f"  {readable(step.name):<{column}}done before")
         else:
             progress.start(f"{name}, {readable(step.name)}")
             started = time.perf_counter()
             results = (
-                score_inner(plan, step, target)
+                inner_results(plan, part, step, target)
                 if step.inner
                 else {stage: evaluate(plan, step, stage, given)[0] for stage, given in step.stages.items()}
             )

@@ -53,6 +53,7 @@ class Results:
         certainty: of a binary target, a row per method and error rate of its conformal sets, see
             `monai_cae.evaluation.certainty`; empty for one test set.
         selective: of a binary target, a row per method and share of subjects that are answered.
+        trials: of a search, see `monai_cae.experiment.searching.trials_of`.
     """
 
     target: Target
@@ -69,6 +70,7 @@ class Results:
     summary: dict[str, Any]
     certainty: pd.DataFrame = field(default_factory=pd.DataFrame)
     selective: pd.DataFrame = field(default_factory=pd.DataFrame)
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def methods(self) -> list[str]:
