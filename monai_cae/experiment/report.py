@@ -78,7 +78,7 @@ def _chosen(summary: Mapping[str, Any], results: Results) -> list[str]:
     if "parameters" in worth:
         score = f"{results.target.score_names[worth['metric']]} {worth['nested']:.3f}"
         return [
-            f"chosen within the training subjects, by {worth['tried']} trials in each of {worth['parts']} splits: "
+            f"chosen within the training subjects, by {worth['tried']} trials in each split: "
             f"{score} on the test sets; the inner scores look better by {worth['optimism']:+.3f}"
         ]
     often = sorted(worth["candidates"].items(), key=lambda item: -item[1]["chosen"])
@@ -124,9 +124,8 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         means = results.scores.xs(score, level="score")["mean"]
         metrics |= {f"{score}/{method}": float(means[method]) for method in results.methods}
     worth = summary.get("selection", {})
-    metrics |= {
-        f"selection/{name}": worth[name] for name in ("nested", "non_nested", "gain", "optimism") if name in worth
-    }
+    told = ("nested", "non_nested", "gain", "optimism")
+    metrics |= {f"selection/{name}": worth[name] for name in told if name in worth}
     # short names, which MLflow's columns begin with
     metrics |= {score: metrics[f"{score}/{NETWORK}"] for score in results.target.headline}
     metrics["psnr"] = summary["metrics"]["test_psnr"]["mean"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import time
@@ -154,8 +155,9 @@ def watch(evaluator: Any, trainer: Any, metric: str) -> None:
 
 @contextmanager
 def _watched(trial: Any) -> Iterator[None]:
-    """What a pruned training raises comes out of MONAI's wrapping."""
+    """What a pruned training raises comes out of MONAI's wrapping, and is nothing to log."""
     token = _current.set(trial)
+    logging.disable(logging.ERROR if trial is not None else logging.NOTSET)
     try:
         yield
     except RuntimeError as error:
@@ -166,6 +168,7 @@ def _watched(trial: Any) -> Iterator[None]:
             raise
         raise cause from error
     finally:
+        logging.disable(logging.NOTSET)
         _current.reset(token)
 
 
@@ -189,7 +192,11 @@ def trials_of(plan: Plan, parts: Sequence[Part]) -> pd.DataFrame:
                 {"repeat": part.repeat, "fold": part.fold, "trial": told["number"], "state": _STATES[trial.state.name]}
                 | {one.name: trial.params.get(one.name) for one in selection.space.parameters}
                 | {f"inner_{fold}": inner.get(f"inner_{fold}") for fold in range(1, selection.inner_folds + 1)}
-                | {"mean": trial.value, "seconds": told.get("seconds"), "error": told.get("error", "")}
+                | {
+                    "mean": trial.value if trial.state.name == "COMPLETE" else None,
+                    "seconds": told.get("seconds"),
+                    "error": told.get("error", ""),
+                }
             )
     return pd.DataFrame(rows)
 

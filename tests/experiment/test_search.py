@@ -59,7 +59,7 @@ def test_the_best_trial_by_inner_folds_is_the_network(run):
     assert sum(worth["importance"].values()) == pytest.approx(1)
     page = (run / "report.html").read_text()
     assert f"trial {best['trial']}: covariates {best['classifier#covariates']}" in page
-    assert not [path for path in (run / "repeat_1").glob("inner_*/variants/*")]
+    assert not list((run / "repeat_1").glob("inner_*/variants/*"))
 
 
 def test_inner_folds_have_nobody_of_the_test_set(run):
@@ -156,7 +156,7 @@ def test_a_space_that_cant_be(space, message):
         ({"space": SPACE}, "select#trials must be a whole number, 1 or more, not 0"),
         ({"trials": 5}, "select#trials draws from select#space"),
         (
-            {"space": SPACE, "trials": 2, "pruner": "median_pruner"},
+            {"space": SPACE, "trials": 2, "pruner": "mean"},
             "select#pruner must be one of median, hyperband, none",
         ),
         ({"space": SPACE, "trials": 2, "candidates": {"a": {}, "b": {}}}, "select has candidates and a space"),
