@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.experiment.plan import BASELINES, STAGES
+from monai_cae.experiment.plan import BASELINES, SEARCH, STAGES
 from monai_cae.training.stages.earlier import files_of, refuse
 
 TABLES = (
@@ -33,7 +33,7 @@ _TOLD = (
     *(f"figures/{name}.png" for name in FIGURES),
 )  # fmt: skip
 _SHARED = ("datalist.json", "audit.json", "audit.html", ".lock")  # of a part's stages; without results they are none
-JOURNAL = "search.journal"  # the trials of a part
+JOURNAL = "trials.journal"  # of a search, in its folder
 _PART = re.compile(r"(repeat_\d+)(/fold_\d+)?(/inner_\d+)?(/variants/[\w-]+)?")
 
 
@@ -47,7 +47,7 @@ def left_in(output: Path) -> list[Path]:
     """All files of an earlier experiment but MLflow's."""
     found = [*told_in(output), output / "experiment.json"]
     for folder in _parts(output):
-        found += [folder / name for name in ("steps.json", JOURNAL, *_SHARED)]
+        found += [folder / name for name in ("steps.json", f"{SEARCH}/{JOURNAL}", *_SHARED)]
         found += [path for stage in (*STAGES, BASELINES) for path in files_of(stage, folder)]
     return [path for path in found if path.is_file()]
 

@@ -199,7 +199,10 @@ class Plan:
                 stages = {stage: self._settings(part, stage, variant, inner) for stage in STAGES[1:]}
                 yield Step(name, name, stages, inner=True)
         if self.select and self.select.space:
-            yield Step(SEARCH, SEARCH, {SEARCH: asdict(self.select)}, inner=True)
+            place = self._folder(part)
+            given = {"device": self.shared["device"], "pretrained": str(place / "models" / "autoencoder.pt")}
+            given |= {"output_dir": str(place / SEARCH), "part": asdict(part), **asdict(self.select)}
+            yield Step(SEARCH, SEARCH, {SEARCH: given}, inner=True)
         for variant in ("", *self.variants):
             if variant not in candidates:
                 # the longest, so a step of its own: another classifier can be tried on the same autoencoder

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,39 +30,28 @@ _STATES = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 _current: ContextVar[Any] = ContextVar("trial")  # the one that an epoch's score belongs to
 
 
-def inner_results(plan: Plan, part: Part, step: Step, target: Target) -> dict[str, dict[str, Any]]:
-    """What an inner step leaves: a candidate's scores in an inner fold, or what a search has found.
-
-    Args:
-        plan: of the experiment.
-        part: the step's.
-        step: an inner one.
-        target: what is predicted.
-    """
-    return {SEARCH: search(plan, part, target)} if step.name == SEARCH else score_inner(plan, step, target)
-
-
-def search(plan: Plan, part: Part, target: Target) -> dict[str, Any]:
+def search(plan: Plan, step: Step, target: Target) -> dict[str, dict[str, Any]]:
     """Do the trials of a part that are left, each in all inner folds unless it is pruned before.
 
-    The study is a journal file in the part's folder, which several processes may share. A trial that was interrupted
+    The study is a journal file in the step's folder, which several processes may share. A trial that was interrupted
     does not count. Every trial is drawn with a seed of its own, so a search that was interrupted ends like
     one that was not.
 
     Args:
         plan: with `select.space`.
-        part: one of its parts.
+        step: a part's search.
         target: what is predicted.
 
     Returns:
-        What steps.json keeps: the number of the best `trial`, its values in the study (`params`) and as settings
-        (`changed`), and its mean score in the inner folds (`inner`).
+        What steps.json keeps, by "search": the number of the best `trial`, its values in the study (`params`) and as
+        settings (`changed`), and its mean score in the inner folds (`inner`).
 
     Raises:
         MonaiCaeError: Optuna is not installed, or no trial has a score.
     """
-    optuna, selection = _optuna(), plan.select
+    optuna, selection, given = _optuna(), plan.select, step.stages[SEARCH]
     assert selection is not None and selection.space is not None
+    plan, part = replace(plan, shared={**plan.shared, "device": given["device"]}), Part(**given["part"])
     study = _study(plan.output / part.folder, selection)
     for stale in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
         study.tell(stale.number, state=optuna.trial.TrialState.FAIL)
@@ -78,7 +68,8 @@ def search(plan: Plan, part: Part, target: Target) -> dict[str, Any]:
         raise MonaiCaeError(f"no trial of the search in {part.folder} has a score: {reasons[-1] if reasons else ''}")
     best = (min if selection.lower else max)(finished, key=lambda trial: trial.value)
     changed = selection.space.changed(best.params)
-    return {"trial": best.user_attrs["number"], "params": best.params, "changed": changed, "inner": best.value}
+    found = {"trial": best.user_attrs["number"], "params": best.params, "changed": changed, "inner": best.value}
+    return {SEARCH: found}
 
 
 def _try(plan: Plan, part: Part, target: Target, study: Any, number: int) -> None:
@@ -274,7 +265,9 @@ def _study(folder: Path, selection: Selection) -> Any:
     optuna = _optuna()
     from optuna.storages.journal import JournalFileBackend
 
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    path = folder / SEARCH / JOURNAL
+    path.parent.mkdir(parents=True, exist_ok=True)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
     direction = "minimize" if selection.lower else "maximize"
     pruners = {
         "median": optuna.pruners.MedianPruner,

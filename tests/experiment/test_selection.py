@@ -194,7 +194,7 @@ def test_of_equal_means_the_first_wins_and_no_score_is_the_worst():
 
 MISTAKES = {
     "setting": ({"inner_fold": 3}, "unknown setting --select#inner_fold: did you mean --select#inner_folds?"),
-    "type": ("auc", "select must be candidates, inner_folds and metric, not 'auc'"),
+    "type": ("auc", "select must be settings such as candidates and inner_folds, not 'auc'"),
     "one": ({"candidates": {"a": {}}}, "select#candidates must be 2 to 12 recipes, not 1"),
     "many": ({"candidates": {f"c{n}": {} for n in range(13)}}, "select#candidates must be 2 to 12 recipes, not 13"),
     "list": ({"candidates": ["a", "b"]}, "select#candidates must be settings by name and stage"),
