@@ -28,10 +28,10 @@ def keys(options: argparse.Namespace) -> None:
     cert, key = (quote(str(folder / f"{name}.pem")) for name in ("cert", "key"))
     files = f"--tls-ca-file {cert} --tls-cert {cert} --tls-key {key}"
     print(f"keys in {folder}, for a year: whoever can read key.pem can run anything on the workers and here\n")
-    dask, own = program("dask"), "DASK_DISTRIBUTED__WORKER__DAEMON=False"  # a task may have processes of its own
+    dask = program("dask")
+    usual = "--nthreads 1 --memory-limit 0 --no-dashboard"
     print(f"  scheduler   {dask} scheduler --protocol tls --port 8786 --no-dashboard {files}")
-    print(
-        f"  workers     DASK_DISTRIBUTED__WORKER__DAEMON=False {dask} worker tls://HOST:8786 --nthreads 1 --memory-limit 0 --no-dashboard {files}"
-    )
+    print("  workers     export DASK_DISTRIBUTED__WORKER__DAEMON=False")
+    print(f"              {dask} worker tls://HOST:8786 {usual} {files}")
     print(f"  here        export {KEYS}={quote(str(folder))}")
     print("              monai-cae run DATA OUT --cluster tls://HOST:8786")

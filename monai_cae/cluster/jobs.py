@@ -136,7 +136,6 @@ def submit(jobs: Jobs) -> tuple[Any, Any]:
             processes=1,
             memory=jobs.memory,
             walltime=jobs.walltime,
-            interface=jobs.interface or None,
             job_name="monai-cae",
             python=sys.executable,
             job_script_prologue=[*threads, *dask, *jobs.prologue],
