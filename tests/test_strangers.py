@@ -15,6 +15,7 @@ from runs import rows_of
 from tiny import SHAPE, mistake, volume, write_pair
 
 from monai_cae.cli import main
+from monai_cae.evaluation.latent_figure import latent_map
 from monai_cae.training.models.reference import Reference
 
 SPLIT = {"split#val_fraction": 0.5}  # 8 training and 8 validation subjects
@@ -61,6 +62,21 @@ def test_every_test_subject_has_a_percentile(run):
     told = json.loads((run / "results_evaluate.json").read_text())["strangers"]
     marked = sum(row["stranger"] == "yes" for row in rows)
     assert told == {"scans": 8, "marked": marked, "limit": 95, "validation": 8}
+
+
+def test_test_scans_are_drawn_on_the_map_of_the_trainings_code(run):
+    assert (run / "figures" / "evaluate_latent_map.png").is_file()
+    reference = Reference.load(run / "models" / "autoencoder_strangers.pt")
+    known = reference.places(reference.codes)
+    _, singular, _ = np.linalg.svd(reference.codes.numpy(), full_matrices=False)
+    assert known.shape == (8, 2) and np.linalg.norm(known, axis=0) == pytest.approx(singular[:2], rel=1e-4)
+    labels, unlike = np.arange(8) % 2, np.arange(8) == 5
+    figure = latent_map(known, known, (0.5, 0.25), labels, 1 - labels, unlike, classes=True, about="8 test scans")
+    said = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert said == ["training (8)", "HC (4)", "AD (4)", "misclassified (8)", "unlike the training's (1)"]
+    assert figure.axes[0].get_ylabel() == "component 2 (25 % of the variance)"
+    number = latent_map(known, known, (0.5, 0.25), labels / 3, labels / 2, ~unlike & False, classes=False)
+    assert any("largest errors" in text.get_text() for text in number.axes[0].get_legend().get_texts())
 
 
 def test_a_run_and_its_package_tell_a_stranger_alike(run, package, discs, scans, tmp_path, capsys):

@@ -18,6 +18,7 @@ from monai_cae.evaluation.certainty import conformal_sets, selective_accuracy
 from monai_cae.evaluation.numbers import compare_numbers
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.evaluation.reconstruction_baselines import AUTOENCODER
+from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.subgroups import subgroup_table
 from monai_cae.evaluation.summary import compare
 from monai_cae.experiment.plan import STAGES
@@ -236,7 +237,7 @@ def _of_classifier(record: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
     for score in ("accuracy", "auc"):
         row = scores.loc[(NETWORK, score)]
         if row["note"]:
-            found.append(f"{score}: {row['note']}.")
+            found.append(f"About the {LABELS[score]}: {row['note']}.")
     found += _dead(record[record["method"] == NETWORK])
     return found + out_of_reach(scores.loc[(NETWORK, "calibration_slope"), "mean"])
 

@@ -10,11 +10,14 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import monai.bundle
+import numpy as np
 import pandas as pd
 import pytest
 from browser import WIDTHS, looked_at, needs_chromium
+from deploy import Deploy
 from sklearn.metrics import roc_auc_score
-from tiny import write_discs
+from tiny import volume, write_discs
 
 from monai_cae.cli import main
 from monai_cae.errors import MonaiCaeError
@@ -59,6 +62,58 @@ def run(run_bundle, cohort, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def card(run) -> str:
     return (run / "model_card.md").read_text(encoding="utf-8")
+
+
+def test_the_networks_of_all_repeats_are_packaged_as_one(run, cohort, tmp_path, capsys):
+    """It predicts their mean and says how far they differ, and claims no score of its own."""
+    package, bundle, scans = tmp_path / "cae.zip", tmp_path / "cae", cohort / "disc1"
+    assert main(["package", str(package), "--output-dir", str(run), "--ensemble"]) == 0
+    assert "2 times the weights and the time" in capsys.readouterr().out
+    assert main(["bundle", str(bundle), "--from", str(package)]) == 0  # nothing but what is shipped
+    singles = []
+    for number in (1, 2):
+        assert main(["predict", str(run / f"repeat_{number}"), str(scans), str(tmp_path / str(number))]) == 0
+        singles.append(pd.read_csv(tmp_path / str(number) / "predictions.csv")["probability"])
+    to = {"dataset_dir": str(scans), "output_dir": str(tmp_path / "both"), "device": "cpu"}
+    monai.bundle.run(run_id="run", config_file=str(bundle / "configs" / "inference.json"), **to)
+    found = pd.read_csv(tmp_path / "both" / "predictions.csv")
+    each = pd.concat(singles, axis=1)
+    assert found["probability"].to_numpy() == pytest.approx(each.mean(axis=1).to_numpy(), abs=2e-6)
+    assert found["probability_lowest"].to_numpy() == pytest.approx(each.min(axis=1).to_numpy(), abs=2e-6)
+    assert found["probability_highest"].to_numpy() == pytest.approx(each.max(axis=1).to_numpy(), abs=2e-6)
+    assert not np.allclose(found["probability_lowest"], found["probability_highest"])
+    trained = {
+        item["subject"]
+        for n in (1, 2)
+        for item in json.loads((run / f"repeat_{n}" / "datalist.json").read_text())["training"]
+    }
+    assert all(row.seen_in_training == "yes" for row in found.itertuples() if row.subject in trained)
+    told = (bundle / "docs" / "README.md").read_text()
+    assert "## Scores of the single networks, not of the ensemble" in told and "NOT TESTED" in told
+    results = [json.loads((run / f"repeat_{n}" / "results_evaluate.json").read_text()) for n in (1, 2)]
+    mean = sum(one["test_auc"] for one in results) / 2
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert metadata["eval_metrics"]["test_auc_of_single_networks"] == pytest.approx(mean)
+    assert "test_auc" not in metadata["eval_metrics"] and f"| auc | {mean:.4g} |" in told
+    assert Deploy(bundle)(volume(0, 0))["probabilities"].shape == (1, 1)
+
+
+@pytest.mark.parametrize("changed", ["one part", "another network", "no experiment"])
+def test_what_is_no_ensemble_is_refused(copy, tmp_path, capsys, changed):
+    summary = copy / "summary.json"
+    message = "holds no finished experiment"
+    if changed == "one part":
+        content = json.loads(summary.read_text())
+        summary.write_text(json.dumps(content | {"results": content["results"][:1]}))
+        message = "has one network alone: package repeat_1 without --ensemble"
+    elif changed == "another network":
+        path = copy / "repeat_2" / "config_evaluate.json"
+        path.write_text(path.read_text().replace('"dropout": 0.2', '"dropout": 0.3'))
+        message = "the networks of repeat_1 and repeat_2 differ in network_def"
+    else:
+        summary.unlink()
+    assert main(["package", str(tmp_path / "cae.zip"), "--output-dir", str(copy), "--ensemble"]) == 1
+    assert message in capsys.readouterr().err and not (tmp_path / "cae.zip").exists()
 
 
 @pytest.fixture
@@ -318,7 +373,7 @@ def test_page_stands_alone_and_shows_everybody_who_was_misjudged(doubtful):
     assert not re.findall(r"(?:src|href)=[\"'](?!data:|#)", page) and "url(" not in page.replace("url(#", "")
     wrong = pd.read_csv(folder / "errors.csv", dtype={"subject": str})["subject"].tolist()
     assert wrong and re.findall(r'<li class="person.*?<b>(.*?)</b>', page, re.DOTALL) == wrong
-    assert page.count('alt="scan of ') == len(wrong)  # each with its picture
+    assert page.count(', its reconstruction, its map"') == len(wrong)  # each with its pictures
 
 
 def test_errors_are_the_wrong_answers_of_the_network(doubtful):
