@@ -149,7 +149,7 @@ def test_too_few_scans_are_told(run_bundle, discs, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["autoencoder.pt"]
 
 
-def test_drift_tells_by_a_column_who_is_unlike_the_training(package, discs, tmp_path, capsys):
+def test_drift_tells_by_a_column_who_is_unlike_the_training(package, discs, tmp_path, capsys, in_browser):
     """A cohort of which one ward's scanner makes stripes."""
     cohort = Path(shutil.copytree(discs, tmp_path / "cohort"))
     table = pd.read_csv(cohort / "oasis_cross-sectional.csv", encoding="utf-8-sig", keep_default_na=False)
@@ -166,6 +166,10 @@ def test_drift_tells_by_a_column_who_is_unlike_the_training(package, discs, tmp_
     assert int(groups["east"]["marked"]) == 12 and int(groups["north"]["marked"]) <= 3
     assert [row["ward"] for row in scans].count("east") == 12 == int(groups["east"]["subjects"])
     assert float(groups["east"]["p"]) == pytest.approx(0.05**12, rel=1e-3)
+    in_browser(out / "drift.html")
+    told = (out / "drift.html").read_text()
+    assert "<th scope=row>east</th><td class=number>12</td>" in told and told.count("<img ") == 2
+    assert "<script" not in told and "![" not in told
     page = (out / "drift.md").read_text()
     assert "| east | 12 |" in page and "Kruskal and Wallis" in page and "16 scans are of subjects" in page
     assert {path.name for path in (out / "figures").iterdir()} == {"drift.png", "strangers.png"}

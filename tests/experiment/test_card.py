@@ -14,7 +14,6 @@ import monai.bundle
 import numpy as np
 import pandas as pd
 import pytest
-from browser import WIDTHS, looked_at, needs_chromium
 from deploy import Deploy
 from sklearn.metrics import roc_auc_score
 from tiny import volume, write_discs
@@ -366,8 +365,10 @@ def test_page_tells_the_scores_the_doubts_and_who_took_part(run, page, card):
     assert "DeLong's test [" in paragraph and "OASIS-1 [2]" in paragraph and "synthetic" not in paragraph[:300]
 
 
-def test_page_stands_alone_and_shows_everybody_who_was_misjudged(doubtful):
+def test_page_stands_alone_and_shows_everybody_who_was_misjudged(doubtful, in_browser):
     folder, _ = doubtful
+    in_browser(folder / "report.html")
+    in_browser(folder / "repeat_1" / "audit.html")
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert len(page) < 2_000_000 and "<script" not in page and "http-equiv" not in page
     assert not re.findall(r"(?:src|href)=[\"'](?!data:|#)", page) and "url(" not in page.replace("url(#", "")
@@ -409,14 +410,6 @@ def test_page_and_errors_are_in_mlflow(run, tracking_uri):
 
     run_id = json.loads((run / "experiment.json").read_text())["run_id"]
     assert {"report.html", "errors.csv"} <= {item.path for item in MlflowClient(tracking_uri).list_artifacts(run_id)}
-
-
-@needs_chromium
-def test_page_fits_every_screen(doubtful, tmp_path):
-    seen, said = looked_at(doubtful[0] / "report.html", tmp_path)
-    assert [one["width"] for one in seen] == list(WIDTHS) and not said
-    for one in seen:
-        assert one["images"] > 5 and one["broken"] == 0 and one["wide"] == [] and one["scrolled"] <= one["width"]
 
 
 def test_status_tells_what_is_done_runs_and_is_left(run, copy, capsys):
