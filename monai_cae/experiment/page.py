@@ -30,6 +30,7 @@ PAGE = "report.html"
 MOST_SUBJECTS = 120  # misjudged ones with a picture, at some 4 kB each
 _MOST_PARTS = 30  # in the table of hashes
 _LATER = ("methods", "code_sizes")  # figures that are beside their tables, or in them
+_BLANK = 64  # of 255, where there is no map
 _FARTHEST = 10  # scans that are named as unlike the training's
 _UNLIKE = ("unlike", "unlike_by", "stranger")
 _RISING = ("cdr", "sex", "subject")  # what cards are sorted by from the lowest
@@ -195,18 +196,21 @@ def _cards(results: Results, output: Path, errors: pd.DataFrame) -> list[dict[st
         unlike = _unlike(folder) if folder else {}
         for place, row in rows.iterrows():
             name = str(row["subject"])
-            drawn = _side_by_side(pictures.get(name), maps.get(name), name)
+            drawn = _side_by_side(pictures.get(name), maps.get(name), name, bool(maps))
             told = {"picture": drawn, "mapped": name in maps, "failed": failed, "unlike": unlike.get(name)}
             found.append({"place": place, **row.to_dict(), **told})
-    cards = pd.DataFrame(found).sort_values("place", ignore_index=True)
-    cards["unlike"] = pd.to_numeric(cards["unlike"])
+    found.sort(key=lambda card: card["place"])
+    table = pd.DataFrame([{name: card[name] for name in card if name != "picture"} for card in found])
+    table["unlike"] = pd.to_numeric(table["unlike"])
     ranks = {
-        name: cards[name].rank(method="first", na_option="bottom", ascending=name in _RISING).astype(int)
+        name: table[name].rank(method="first", na_option="bottom", ascending=name in _RISING).astype(int)
         for name in (results.target.column, "age", "cdr", "sex", "unlike", "subject")
-        if cards[name].notna().any()
+        if table[name].notna().any()
     }
-    orders = [{name: int(rank[number]) for name, rank in ranks.items()} for number in range(len(cards))]
-    return [{**card, "order": order} for card, order in zip(cards.to_dict("records"), orders, strict=True)]
+    return [
+        {**card, "order": {name: int(rank[number]) for name, rank in ranks.items()}}
+        for number, card in enumerate(found)
+    ]
 
 
 def _unlike(folder: Path) -> dict[str, float]:
@@ -248,12 +252,14 @@ def _of_record(results: Results, output: Path) -> Iterable[dict[str, Any]]:
         yield {"repeat": repeat, "fold": fold, "folder": folder if (output / folder).is_dir() else ""}
 
 
-def _side_by_side(pair: Any, explanation: Any, subject: str) -> Markup | None:
-    """Scan, reconstruction and explanation, wide ones one below the other."""
+def _side_by_side(pair: Any, explanation: Any, subject: str, mapped: bool) -> Markup | None:
+    """Scan, reconstruction and, if others are `mapped`, explanation or a blank; wide ones one below the other."""
     shown = [np.stack([one] * 3, axis=-1) for one in (pair if pair is not None else ())]
     shown += [] if explanation is None else [explanation]
     if not shown:
         return None
+    if mapped and explanation is None:
+        shown.append(np.full_like(shown[0], _BLANK))
     height, width, _ = shown[0].shape
     together = np.concatenate(shown, axis=0 if width > 1.5 * height else 1)
     further = ["its reconstruction"] * (pair is not None) + ["its map"] * (explanation is not None)

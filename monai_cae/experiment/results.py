@@ -21,6 +21,7 @@ from monai_cae.evaluation.reconstruction_baselines import AUTOENCODER
 from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.subgroups import subgroup_table
 from monai_cae.evaluation.summary import compare
+from monai_cae.experiment.explained import explanation_tests
 from monai_cae.experiment.plan import STAGES
 from monai_cae.experiment.record import NETWORK, pool_places
 from monai_cae.experiment.wording import readable
@@ -28,7 +29,7 @@ from monai_cae.files import replacing
 from monai_cae.targets import Target
 from monai_cae.training.results.samples import Places, sample_scores, scores_of
 
-_WITHOUT_INDEX = ("subgroups", "certainty", "selective")
+_WITHOUT_INDEX = ("subgroups", "certainty", "selective", "explanations")
 ENOUGH_REPEATS = 5  # the paper's; an SD of four is off by a third, one time in three
 
 
@@ -54,6 +55,7 @@ class Results:
         certainty: of a binary target, a row per method and error rate of its conformal sets, see
             `monai_cae.evaluation.certainty`; empty for one test set.
         selective: of a binary target, a row per method and share of subjects that are answered.
+        explanations: see `monai_cae.experiment.explained.explanation_tests`.
     """
 
     target: Target
@@ -70,6 +72,7 @@ class Results:
     summary: dict[str, Any]
     certainty: pd.DataFrame = field(default_factory=pd.DataFrame)
     selective: pd.DataFrame = field(default_factory=pd.DataFrame)
+    explanations: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def methods(self) -> list[str]:
@@ -121,6 +124,7 @@ def compute(
         "subgroups": subgroups_of(ours, seed) if target.binary else pd.DataFrame(),
         "reconstruction": _reconstruction(results, output),
         "sample_scores": samples_scored(samples, target, seed),
+        "explanations": explanation_tests([output / part["folder"] for part in results]),
         **(certainty_of(by_method, seed) if target.binary else {}),
     }
     for name, table in tables.items():

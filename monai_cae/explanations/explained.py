@@ -95,8 +95,9 @@ class Explained:
     def __call__(self, outcome: Outcome) -> dict[str, Figure | pd.DataFrame | dict[str, NDArray[Any]]]:
         """
         Returns:
-            "": scans with their maps; "groups": maps of groups; "tests": a row for each test, see `check`; "maps": a
-            small picture of each explained scan, see `monai_cae.training.results.pictures.read_maps`.
+            "": scans with their maps; "groups": maps of groups; "tests": a row for each test, see `check`; "maps":
+            small pictures of the explained scans and the map of the groups' difference, which
+            `monai_cae.training.results.pictures` reads.
 
         Raises:
             MonaiCaeError: the method can't explain this network; the message says why.
@@ -118,6 +119,8 @@ class Explained:
         groups = explanation_grid({"": tiles}, about=f"Mean maps of groups of subjects\n{whom}\n{tested}", **told)
         subjects = cases.rows["subject"].astype(str).to_numpy(dtype=str)
         small = {"subjects": subjects, "pictures": map_thumbnails(images, found), "failed": np.array(failed)}
+        if tiles[0].title.startswith(cases.compared):
+            small["difference"] = tiles[0].found.astype(np.float32)
         return {"": grid, "groups": groups, "tests": _table(made), "maps": small}
 
     def maps(self, outcome: Outcome) -> Maps:
@@ -236,11 +239,10 @@ def _group_tiles(
     """The difference between the groups, and the mean of each of four; and how the first was tested."""
     drawn = people["drawn"].to_numpy(dtype=bool)
     upper = people["upper"].to_numpy(dtype=bool)[drawn]
-    high, low = cases.names
     tiles, told = [], "one group alone, so no difference"
     if 0 < upper.sum() < len(upper):
         less, sure = difference(maps[drawn].reshape(len(upper), -1), upper, rng)
-        title = f"{high} less {low}\n{upper.sum()} and {(~upper).sum()} subjects"
+        title = f"{cases.compared}\n{upper.sum()} and {(~upper).sum()} subjects"
         tiles.append(Mapped(mean, less.reshape(mean.shape), title, None if sure is None else sure.reshape(mean.shape)))
         told = "too few subjects to test the difference"
         if sure is not None:

@@ -63,6 +63,7 @@ class Cases:
 
     Attributes:
         names: of the upper group and the lower: patients and controls, or above and below the median label.
+        compared: what is said of the difference of the two.
         ends: what a negative and a positive map mean.
         far_off: what is said of a scan that was predicted badly.
     """
@@ -75,6 +76,7 @@ class Cases:
         self.predicted = predicted.to_numpy()
         self.names = ("AD", "HC") if self.binary else ("above the median", "below it")
         self.ends = tuple(f"towards {name}" for name in (("HC", "AD") if self.binary else ("less", "more")))
+        self.compared = " less ".join(self.names)
         self.far_off = "misclassified" if self.binary else "farthest off"
 
     @property

@@ -21,6 +21,7 @@ from tiny import volume, write_discs
 from monai_cae.cli import main
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.card import experiment_card, write_card
+from monai_cae.experiment.explained import explanation_tests
 from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.misjudged import write_errors
 from monai_cae.experiment.page import experiment_page
@@ -462,3 +463,25 @@ def test_status_of_no_experiment_is_one_line(tmp_path, capsys):
     (tmp_path / "results_pretrain.json").write_text("{}")
     assert main(["status", str(tmp_path)]) == 1
     assert "stages that were run alone: pretrain done" in capsys.readouterr().err
+
+
+def test_tests_of_maps_are_told_over_the_parts_and_parts_compared(run, tmp_path):
+    table = pd.read_csv(run / "explanations.csv").set_index("test")
+    parts = [pd.read_csv(run / f"repeat_{n}" / "figures" / "evaluate_explanations_tests.csv") for n in (1, 2)]
+    deletion = [one.set_index("test").loc["deletion"] for one in parts]
+    assert table.loc["deletion", "value"] == pytest.approx(sum(one["value"] for one in deletion) / 2, abs=1e-3)
+    passed = sum(one["result"] == "passed" for one in deletion)
+    assert table.loc["deletion", ["parts", "passed"]].tolist() == [2, passed]
+    assert f"| {passed} of 2 | random orders that it beats |" in (run / "results.md").read_text()
+    maps = (
+        np.array([[1.0, 2, 0], [3, -1, 0]]),
+        np.array([[2.0, 4, 0], [9, -5, 0]]),
+        np.array([[-1.0, -2, 0], [-3, 1, 0]]),
+    )
+    folders = [tmp_path / str(number) for number in range(3)]
+    for folder, found in zip(folders, maps, strict=True):
+        shutil.copytree(run / "repeat_1" / "figures", folder / "figures")
+        np.savez(folder / "figures" / "evaluate_explanations_maps.npz", difference=found)
+    row = explanation_tests(folders).set_index("test").loc["parts"]
+    assert row[["value", "low", "high", "parts"]].tolist() == pytest.approx([-1 / 3, -1, 1, 3])
+    assert explanation_tests([tmp_path]).empty

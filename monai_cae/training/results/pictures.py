@@ -82,6 +82,16 @@ def read_maps(folder: Path) -> tuple[dict[str, NDArray[np.uint8]], str]:
     return _by_subject(found), str(found.get("failed", ""))
 
 
+def read_difference(folder: Path) -> NDArray[np.float32] | None:
+    """The mean map of the upper group less that of the lower as a picture, shape `(H, W)`; None where there is none.
+
+    Args:
+        folder: that the evaluation was written to.
+    """
+    found = _arrays(folder / MAPS).get("difference")
+    return None if found is None or found.ndim != 2 else found.astype(np.float32)
+
+
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as found:
