@@ -11,6 +11,8 @@ from torch import nn
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks.classifier import EncoderClassifier
 
+MOST_MEMBERS = 100
+
 
 class Ensemble(nn.Module):
     """The mean of several `EncoderClassifier`s of one kind, each with weights of its own, such as those of a
@@ -19,7 +21,7 @@ class Ensemble(nn.Module):
     It takes as many times one network's memory and time as it has members.
 
     Args:
-        members: how many, 2 or more.
+        members: how many, from 2 to 100.
         of_each: what `EncoderClassifier` takes.
 
     Attributes:
@@ -27,13 +29,13 @@ class Ensemble(nn.Module):
         together: makes the mean of their votes; a hook on it sees these.
 
     Raises:
-        MonaiCaeError: fewer than two members, or what `EncoderClassifier` refuses.
+        MonaiCaeError: another number of members, or what `EncoderClassifier` refuses.
     """
 
     def __init__(self, *, members: int, **of_each: Any) -> None:
         super().__init__()
-        if isinstance(members, bool) or not isinstance(members, int) or members < 2:
-            raise MonaiCaeError(f"members of an ensemble must be a whole number, 2 or more, not {members!r}")
+        if isinstance(members, bool) or not isinstance(members, int) or not 2 <= members <= MOST_MEMBERS:
+            raise MonaiCaeError(f"members must be a whole number from 2 to {MOST_MEMBERS}, not {members!r}")
         first = EncoderClassifier(**of_each)
         self.members = nn.ModuleList([first, *(copy.deepcopy(first) for _ in range(members - 1))])
         self.together = Together(number=bool(of_each.get("number", False)))
