@@ -11,6 +11,7 @@ from typing import Any
 import monai.bundle
 import pytest
 import torch
+from browser import CHROMIUM, problems
 from tiny import CONFIGS, TINY, UNTRAINED, write_discs
 
 from monai_cae.evaluation import style
@@ -45,6 +46,16 @@ def coarse_figures() -> Iterator[None]:
     fine, style.save_figure.__defaults__ = style.save_figure.__defaults__, (50,)
     yield
     style.save_figure.__defaults__ = fine
+
+
+@pytest.fixture(scope="session")
+def in_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], None]]:
+    """Takes the pages of runs that tests have made anyway, and looks at all of them together when the tests are done,
+    as Chromium takes seconds to start."""
+    pages: dict[str, str] = {}
+    yield lambda path: pages.update({f"{path.parent.name}/{path.name}": path.read_text(encoding="utf-8")})
+    if CHROMIUM and pages:
+        assert problems(pages, tmp_path_factory.mktemp("browser")) == []
 
 
 @pytest.fixture(scope="session")

@@ -158,7 +158,7 @@ def test_audit_knows_what_a_checkpoint_has_seen(discs, tmp_path):
         assert main(command) == expected
 
 
-def test_check_names_the_suspicious_and_draws_a_contact_sheet(tmp_path, capsys):
+def test_check_names_the_suspicious_and_draws_a_contact_sheet(tmp_path, capsys, in_browser):
     root = write_discs(tmp_path / "cohort")
     assert main(["check", str(root), "--slice-index", "11", "--out", str(tmp_path / "good")]) == 0
     image = next(root.rglob("OAS1_0005*.img"))
@@ -168,6 +168,7 @@ def test_check_names_the_suspicious_and_draws_a_contact_sheet(tmp_path, capsys):
     assert "24 scans: 1 suspicious" in out and "OAS1_0005_MR1: " in out
     assert (tmp_path / "bad" / "slices_1.png").stat().st_size > 1000
     good, bad = ((tmp_path / name / "check.html").read_text() for name in ("good", "bad"))
+    in_browser(tmp_path / "bad" / "check.html")
     assert "None looks unusual" in good and "1 of 24 look unusual" in bad and 'src="data:image/webp;base64,' in good
     assert bad.index("OAS1_0005_MR1") < bad.index("Every scan") and "OAS1_0005" not in good
     (suspicious,) = json.loads((tmp_path / "bad" / "check.json").read_text())["suspicious"]

@@ -147,7 +147,7 @@ def test_everybody_of_the_cohort_is_tested_and_scored(evaluated, model):
     assert "methods" not in pictures and "page  " in said
 
 
-def test_the_page_tells_of_both_tests(evaluated, model):
+def test_the_page_tells_of_both_tests(evaluated, model, in_browser):
     output, _ = evaluated
     page, own = (output / "results.md").read_text(), json.loads((model / "results_evaluate.json").read_text())
     assert (
@@ -159,6 +159,7 @@ def test_the_page_tells_of_both_tests(evaluated, model):
     assert f"| {own['test_psnr']:.2f} dB |" in page
     assert "by their names, and with the 16 images of the training by their pixels. audit.html" in page
     told = (output / "report.html").read_text()
+    in_browser(output / "report.html")
     scores = json.loads((output / "summary.json").read_text())["scores"]["auc"]
     assert f"AUC {scores['mean']:.3f} [{scores['low']:.3f}, {scores['high']:.3f}]" in told.partition("<main")[0]
     wrong = [row["subject"] for row in rows_of(output / "errors.csv")]

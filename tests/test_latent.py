@@ -99,7 +99,10 @@ def test_every_component_is_correlated_with_every_column(told, cohort, autoencod
     assert table["pearson_q"].dropna().to_numpy() == pytest.approx(q, rel=1e-3)
 
 
-def test_the_page_says_who_it_is_about_and_what_was_left_out(told):
+def test_the_page_says_who_it_is_about_and_what_was_left_out(told, in_browser):
+    in_browser(told / "latent.html")
+    html = (told / "latent.html").read_text()
+    assert "24 subjects (24 scans" in html and html.count("<img ") == 1 and "OAS1" not in html
     page = (told / "latent.md").read_text()
     assert "24 subjects (24 scans" in page and "128 components" in page and "6 columns" in page
     assert "was trained on 2 of these subjects" in page

@@ -15,6 +15,7 @@ from runs import rows_of
 from tiny import SHAPE, mistake, volume, write_pair
 
 from monai_cae.cli import main
+from monai_cae.evaluation.latent_figure import latent_map
 from monai_cae.training.models.reference import Reference
 
 SPLIT = {"split#val_fraction": 0.5}  # 8 training and 8 validation subjects
@@ -61,6 +62,21 @@ def test_every_test_subject_has_a_percentile(run):
     told = json.loads((run / "results_evaluate.json").read_text())["strangers"]
     marked = sum(row["stranger"] == "yes" for row in rows)
     assert told == {"scans": 8, "marked": marked, "limit": 95, "validation": 8}
+
+
+def test_test_scans_are_drawn_on_the_map_of_the_trainings_code(run):
+    assert (run / "figures" / "evaluate_latent_map.png").is_file()
+    reference = Reference.load(run / "models" / "autoencoder_strangers.pt")
+    known = reference.places(reference.codes)
+    _, singular, _ = np.linalg.svd(reference.codes.numpy(), full_matrices=False)
+    assert known.shape == (8, 2) and np.linalg.norm(known, axis=0) == pytest.approx(singular[:2], rel=1e-4)
+    labels, unlike = np.arange(8) % 2, np.arange(8) == 5
+    figure = latent_map(known, known, (0.5, 0.25), labels, 1 - labels, unlike, classes=True, about="8 test scans")
+    said = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert said == ["training (8)", "HC (4)", "AD (4)", "misclassified (8)", "unlike the training's (1)"]
+    assert figure.axes[0].get_ylabel() == "component 2 (25 % of the variance)"
+    number = latent_map(known, known, (0.5, 0.25), labels / 3, labels / 2, ~unlike & False, classes=False)
+    assert any("largest errors" in text.get_text() for text in number.axes[0].get_legend().get_texts())
 
 
 def test_a_run_and_its_package_tell_a_stranger_alike(run, package, discs, scans, tmp_path, capsys):
@@ -133,7 +149,7 @@ def test_too_few_scans_are_told(run_bundle, discs, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["autoencoder.pt"]
 
 
-def test_drift_tells_by_a_column_who_is_unlike_the_training(package, discs, tmp_path, capsys):
+def test_drift_tells_by_a_column_who_is_unlike_the_training(package, discs, tmp_path, capsys, in_browser):
     """A cohort of which one ward's scanner makes stripes."""
     cohort = Path(shutil.copytree(discs, tmp_path / "cohort"))
     table = pd.read_csv(cohort / "oasis_cross-sectional.csv", encoding="utf-8-sig", keep_default_na=False)
@@ -150,6 +166,10 @@ def test_drift_tells_by_a_column_who_is_unlike_the_training(package, discs, tmp_
     assert int(groups["east"]["marked"]) == 12 and int(groups["north"]["marked"]) <= 3
     assert [row["ward"] for row in scans].count("east") == 12 == int(groups["east"]["subjects"])
     assert float(groups["east"]["p"]) == pytest.approx(0.05**12, rel=1e-3)
+    in_browser(out / "drift.html")
+    told = (out / "drift.html").read_text()
+    assert "<th scope=row>east</th><td class=number>12</td>" in told and told.count("<img ") == 2
+    assert "<script" not in told and "![" not in told
     page = (out / "drift.md").read_text()
     assert "| east | 12 |" in page and "Kruskal and Wallis" in page and "16 scans are of subjects" in page
     assert {path.name for path in (out / "figures").iterdir()} == {"drift.png", "strangers.png"}

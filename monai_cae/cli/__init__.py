@@ -236,6 +236,8 @@ def _parser() -> argparse.ArgumentParser:
     package = command("package", sharing.package, text)
     package.add_argument("package", type=Path, help="new file: NAME.zip")
     package.add_argument("--output-dir", type=Path, metavar="RUN", help="the run's output_dir")
+    text = "RUN is an experiment: package the networks of all its folds and repeats as one, their mean"
+    package.add_argument("--ensemble", action="store_true", help=text)
     package.add_argument("--data", default="", help="where its images come from, for the model card")
     package.add_argument("--weights-url", default="", help="where the weights will be published, for large_files.yml")
     package.add_argument(

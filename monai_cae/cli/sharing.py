@@ -64,9 +64,12 @@ def package(options: argparse.Namespace) -> None:
         return
     if options.output_dir is None:
         raise MonaiCaeError("give a run with --output_dir RUN, or add --check to check an existing package")
-    made = package_run(options.output_dir, options.package, data=options.data, weights_url=options.weights_url)
+    told = {name: getattr(options, name) for name in ("data", "weights_url", "ensemble")}
+    made = package_run(options.output_dir, options.package, **told)
     print(f"{made.path}: {made.size / 1e6:.1f} MB, of a run on {made.run.kind}\nsha256: {made.sha256}")
     print("contains weights, configs, metadata, model card, hashes; no image, no subject ID")
+    if made.run.members > 1:
+        print(f"an ensemble: {made.run.members} times the weights and the time of one network")
     if made.run.strangers:
         print("to tell strangers: up to 4,096 numbers of the code of each training image")
     print("".join(f"  ! {caveat}\n" for caveat in made.run.caveats), end="")

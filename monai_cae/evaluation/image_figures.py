@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.metrics import psnr
 from monai_cae.evaluation.style import BODY, HEADING, INK, MUTED, SMALL, empty_figure
 
 MAX_COLUMNS = 8
+_HEIGHT = 96  # pixels of a thumbnail; of wider pictures than high ones no more either
 
 
 class Pictures(Protocol):
@@ -30,6 +32,20 @@ class Pictures(Protocol):
 
     def flat(self, channel: np.ndarray) -> np.ndarray:
         """Of one channel of it, or of what a layer makes of it."""
+
+
+def thumbnail(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture made small, upright as pixels of a file.
+
+    Args:
+        picture: of 0 to 255, shape `(H, W[, 3])`, its first axis to the right and its second up.
+
+    Returns:
+        Shape `(height, width[, 3])`, at most 96 pixels high.
+    """
+    whole = Image.fromarray(np.ascontiguousarray(picture.swapaxes(0, 1)[::-1]))
+    scale = min(1.0, _HEIGHT / whole.height)
+    return np.asarray(whole.resize((max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))))
 
 
 def columns_of(shape: Sequence[int]) -> int:

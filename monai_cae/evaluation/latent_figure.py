@@ -1,14 +1,15 @@
-"""What a component of the code does to the image: decoded one standard deviation below and above the mean."""
+"""The code as pictures: what a component of it does to the image, and where scans lie on a map of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from monai_cae.evaluation.style import BODY, SMALL, empty_figure
+from monai_cae.evaluation.style import BLUE, BODY, INK, LEGEND, MUTED, SMALL, VERMILLION, empty_figure, tidy
 
 Image = NDArray[np.float64]
 _HEADS = ("\N{MINUS SIGN}1 SD", "mean code", "+1 SD", "difference of the two")
@@ -49,4 +50,61 @@ def influence_maps(
             axis.set_yticks([])
     for axis, head in zip(axes[0], _HEADS, strict=True):
         axis.set_title(head, **BODY)
+    return figure
+
+
+def latent_map(
+    known: NDArray[np.float64],
+    places: NDArray[np.float64],
+    shares: Sequence[float],
+    labels: NDArray[np.float64],
+    predicted: NDArray[Any],
+    unlike: NDArray[np.bool_],
+    classes: bool,
+    note: str = "",
+    about: str = "",
+) -> Figure:
+    """Show where the codes of test scans lie among those of the training.
+
+    Args:
+        known, places: of the training's scans and of the test scans, along the first two principal components of the
+            training's codes, shapes `(n, 2)` and `(m, 2)`.
+        shares: of the variance of the training's codes that the two have.
+        labels, predicted: of the test scans, shape `(m,)`; of classes 0 and 1.
+        unlike: which of them are strangers.
+        classes: whether labels are classes.
+        note, about: footer and the title's later lines.
+    """
+    figure = empty_figure(6.4, 4.6, note, f"Map of the code: where test scans lie among the training's\n{about}")
+    axis = figure.subplots()
+    axis.scatter(
+        known[:, 0], known[:, 1], s=10, color=MUTED, alpha=0.35, linewidths=0, label=f"training ({len(known)})"
+    )
+    if classes:
+        for label, name, colour in ((0, "HC", BLUE), (1, "AD", VERMILLION)):
+            chosen = labels == label
+            axis.scatter(
+                places[chosen, 0], places[chosen, 1], s=26, color=colour, linewidths=0, label=f"{name} ({chosen.sum()})"
+            )
+        chosen = (labels == 1) != predicted.astype(bool)
+        told = f"misclassified ({chosen.sum()})"
+    else:
+        shown = axis.scatter(
+            places[:, 0], places[:, 1], s=26, c=labels, cmap="viridis", linewidths=0, label=f"test ({len(places)})"
+        )
+        bar = figure.colorbar(shown, ax=axis, shrink=0.8)
+        bar.set_label("label", **SMALL)
+        bar.ax.tick_params(labelsize=SMALL["fontsize"])
+        errors = np.abs(predicted - labels)
+        chosen = errors >= np.quantile(errors, 0.9)
+        told = f"the largest errors ({chosen.sum()})"
+    rings: dict[str, Any] = {"s": 70, "facecolors": "none", "edgecolors": INK, "linewidths": 1.0}
+    if chosen.any():
+        axis.scatter(places[chosen, 0], places[chosen, 1], label=told, **rings)
+    if unlike.any():
+        told = f"unlike the training's ({unlike.sum()})"
+        axis.scatter(places[unlike, 0], places[unlike, 1], marker="s", label=told, **rings)
+    axis.set_aspect("equal", adjustable="datalim")
+    tidy(axis, *(f"component {n} ({100 * share:.0f} % of the variance)" for n, share in enumerate(shares, start=1)))
+    axis.legend(**LEGEND, loc="center left", bbox_to_anchor=(1.0 if classes else 1.28, 0.5))
     return figure

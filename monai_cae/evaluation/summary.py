@@ -52,10 +52,10 @@ def summarise(
     Returns:
         A row per score with its `mean` and standard deviation `sd` over the repeats (nan for one repeat), the 95 %
         interval `low` to `high`, numbers of `subjects` and `repeats`, and a `note`, empty unless something is
-        undefined, a class has less than 10 subjects, or the score is the same in every resample. In the latter
-        two cases accuracy, sensitivity and specificity have Wilson's interval of as many subjects as there are,
-        whatever the repeats; a score that is no proportion and does not vary has none. The interval of `ece`
-        lies too high, see `calibration.expected_calibration_error`.
+        undefined, a class has less than 10 subjects, or resampling changes nothing, as the score is the same in every
+        resample. In the latter two cases accuracy, sensitivity and specificity have Wilson's interval of as many
+        subjects as there are, whatever the repeats; a score that is no proportion and does not vary has none. The
+        interval of `ece` lies too high, see `calibration.expected_calibration_error`.
 
     Raises:
         MonaiCaeError: For predictions that `pooled` refuses, or an unknown score.
@@ -188,7 +188,7 @@ def _interval(
         return none, note
     interval = percentile_interval(resampled)
     constant = interval.high - interval.low < SAME
-    why = "the same in every resample" if constant else note.replace(f"{TOO_NARROW}, ", "")
+    why = "as resampling changes nothing" if constant else note.replace(f"{TOO_NARROW}, of", "as there are only")
     if name in PROPORTIONS and (constant or TOO_NARROW in note):
         subjects = int(np.isin(record.labels, PROPORTIONS[name]).sum())
         return wilson_interval(round(mean * subjects), subjects), f"Wilson's interval, {why}"

@@ -17,6 +17,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.drift import drift, drift_figure
 from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.latent import items_of
+from monai_cae.experiment.short_page import short_page
 from monai_cae.experiment.wording import p_value
 from monai_cae.files import replacing, write_text
 from monai_cae.templates import render
@@ -26,7 +27,7 @@ from monai_cae.training import Strangers
 from monai_cae.training.results.figures import SYNTHETIC_NOTE
 from monai_cae.training.stages.run import data_kind
 
-_FILES = ("drift.csv", "drift_groups.csv", "drift.md", "figures/drift.png", "figures/strangers.png")
+_FILES = ("drift.csv", "drift_groups.csv", "drift.md", "drift.html", "figures/drift.png", "figures/strangers.png")
 
 
 def report_drift(
@@ -54,7 +55,8 @@ def report_drift(
         missing_codes: numbers of the table that mean "not given".
         trained_on: hashed IDs of the subjects that the autoencoder has seen.
         dataset_dir: names the cohort.
-        output_dir: drift.csv (scans), drift_groups.csv, drift.md and figures are written there.
+        output_dir: drift.csv (scans), drift_groups.csv, drift.html with the same as drift.md, and figures are written
+            there.
         batch_size: images at once.
         overwrite: replace what is there.
 
@@ -115,6 +117,7 @@ def report_drift(
         p_value=p_value,
     )
     write_text(output / "drift.md", page)
+    write_text(output / "drift.html", short_page(page, output, "drift", cohort.synthetic))
     print(f"\n{facts['marked']} of {facts['scans']} scans are unlike the training's, {data_kind(cohort.synthetic)}")
     if found.time:
         say(f"  {name} is read as time, or an amount; --as_sites true if its values are codes of sites")
@@ -124,14 +127,14 @@ def report_drift(
             f"{tested}")  # fmt: skip
     if pd.notna(found.p):
         say(f"  {found.test}: {found.statistic:.2f}, p {p_value(found.p)}")
-    print(f"  page   {output / 'drift.md'}\n  table  {output / 'drift.csv'}\n  {DISCLAIMER}", flush=True)
+    print(f"  page   {output / 'drift.html'}\n  table  {output / 'drift.csv'}\n  {DISCLAIMER}", flush=True)
     return facts
 
 
 def _looked(strangers: Strangers, dataset: Dataset, subjects: Sequence[str], batch_size: int) -> dict[str, list[Any]]:
     found: dict[str, list[Any]] = {"unlike": [], "unlike_by": [], "stranger": []}
     progress = progress_bar("scans", len(subjects), "scan")
-    strangers.shown.clear()
+    strangers.forget()
     for first in range(0, len(subjects), batch_size):
         part = range(first, min(first + batch_size, len(subjects)))
         images = torch.stack([torch.as_tensor(dataset[index]["image"]) for index in part])

@@ -13,7 +13,7 @@ from monai_cae.training.stages.earlier import files_of, refuse
 
 TABLES = (
     "predictions", "samples", "scores", "sample_scores", "comparisons", "subgroups", "reconstruction", "selection",
-    "certainty", "selective", "errors", "search",
+    "certainty", "selective", "errors", "search", "explanations",
 )  # fmt: skip
 FIGURES = (
     "roc",

@@ -19,6 +19,7 @@ from monai_cae.data.splits.datalists import read_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import result_figures
 from monai_cae.evaluation.reconstruction_baselines import AUTOENCODER
+from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.earlier import told_in
 from monai_cae.experiment.figures import drawings
@@ -223,7 +224,7 @@ def _caveats(
         )
     for name, row in scores.iterrows():
         if name in ("accuracy", "auc") and row["note"]:
-            found.append(f"{name}: {row['note']}.")
+            found.append(f"About the {LABELS[name]}: {row['note']}.")
     return [*of_test, *found]
 
 

@@ -23,6 +23,7 @@ from monai_cae.evaluation.correlations import FEWEST, FOLDS, correlations, regre
 from monai_cae.evaluation.image_figures import Pictures
 from monai_cae.evaluation.latent_figure import influence_maps
 from monai_cae.evaluation.style import save_figure
+from monai_cae.experiment.short_page import short_page
 from monai_cae.experiment.wording import p_value
 from monai_cae.files import replacing, write_text
 from monai_cae.templates import render
@@ -35,7 +36,7 @@ from monai_cae.training.stages.run import data_kind
 DRAWN = 6  # components
 LISTED = 20  # correlations on the page; latent.csv has all
 LEVEL = 0.05  # of the corrected p
-_FILES = ("latent.csv", "regressors.csv", "latent.md", "figures/latent_components.png")
+_FILES = ("latent.csv", "regressors.csv", "latent.md", "latent.html", "figures/latent_components.png")
 Infer = Callable[[torch.Tensor, nn.Module], Any]
 
 
@@ -74,7 +75,8 @@ def report_latent(
         missing_codes: numbers of the table that mean "not given".
         trained_on: hashed IDs of the subjects that the autoencoder has seen.
         dataset_dir: names the cohort.
-        output_dir: latent.csv, regressors.csv, latent.md and figures/latent_components.png are written there.
+        output_dir: latent.csv, regressors.csv, latent.html with the same as latent.md, and
+            figures/latent_components.png are written there.
         device, batch_size: for the network.
         seed: of the regressors' folds.
         overwrite: replace what is there.
@@ -136,6 +138,7 @@ def report_latent(
         p_value=p_value,
     )
     write_text(output / "latent.md", page)
+    write_text(output / "latent.html", short_page(page, output, "latent", cohort.synthetic))
     _tell(facts, predicted, table, output, data_kind(cohort.synthetic))
     return facts
 
@@ -218,4 +221,4 @@ def _tell(facts: Mapping[str, int], predicted: pd.DataFrame, table: pd.DataFrame
         say(
             f"  {row['column']:<12} r {row['pearson']:.2f} by ridge regression, corrected p {p_value(row['pearson_q'])}"
         )
-    print(f"  page   {output / 'latent.md'}\n  table  {output / 'latent.csv'}\n  {DISCLAIMER}", flush=True)
+    print(f"  page   {output / 'latent.html'}\n  table  {output / 'latent.csv'}\n  {DISCLAIMER}", flush=True)

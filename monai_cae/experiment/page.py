@@ -24,14 +24,16 @@ from monai_cae.experiment.verdict import verdict
 from monai_cae.experiment.wording import for_templates, is_number
 from monai_cae.files import sha256_of
 from monai_cae.templates import render
-from monai_cae.training.results.pictures import read_pictures
+from monai_cae.training.results.pictures import read_maps, read_pictures
 
 PAGE = "report.html"
 MOST_SUBJECTS = 120  # misjudged ones with a picture, at some 4 kB each
 _MOST_PARTS = 30  # in the table of hashes
 _LATER = ("methods", "code_sizes", "search")  # figures that are beside their tables, or in them
+_BLANK = 64  # of 255, where there is no map
 _FARTHEST = 10  # scans that are named as unlike the training's
 _UNLIKE = ("unlike", "unlike_by", "stranger")
+_RISING = ("cdr", "sex", "subject")  # what cards are sorted by from the lowest
 _SCANS = ("predictions_scans.csv", "predictions.csv")  # of an evaluation, a row for each scan
 _OF_STAGES = {"pretrain": "Autoencoder", "train": "Classifier", "evaluate": "Test"}
 _TARGETS_OWN = ("evaluate_roc", "evaluate_confusion_matrix", "evaluate_scatter", "evaluate_bland_altman")
@@ -183,30 +185,33 @@ def _bar(row: Mapping[str, Any], scale: tuple[float, float], reference: float | 
 
 
 def _cards(results: Results, output: Path, errors: pd.DataFrame) -> list[dict[str, Any]]:
-    """The misjudged subjects with their picture, and their ranks by what the page sorts them by."""
+    """The misjudged subjects with their pictures, and their ranks by what the page sorts them by."""
     if errors.empty:
         return []
-    shown = errors.head(MOST_SUBJECTS)
     folders = {(part["repeat"], part["fold"]): output / part["folder"] for part in _of_record(results, output)}
-    pictures: dict[tuple[int, int], dict[str, Any]] = {}
-    unlike: dict[tuple[int, int], dict[str, float]] = {}
-    ranks = {
-        name: shown[name].rank(method="first", na_option="bottom", ascending=name != "age").astype(int)
-        for name in ("age", "cdr", "sex", "subject")
-        if name in shown
-    }
     found = []
-    for place, row in shown.iterrows():
-        where = (int(row["repeat"]), int(row["fold"]))
-        if where not in pictures:
-            pictures[where] = read_pictures(folders[where]) if where in folders else {}
-            unlike[where] = _unlike(folders[where]) if where in folders else {}
-        pair = pictures[where].get(str(row["subject"]))
-        order = {name: int(rank[place]) for name, rank in ranks.items()}
-        drawn = _side_by_side(pair, row["subject"])
-        far = unlike[where].get(str(row["subject"]))
-        found.append({**row.to_dict(), "picture": drawn, "order": order, "unlike": far})
-    return found
+    for (repeat, fold), rows in errors.head(MOST_SUBJECTS).groupby(["repeat", "fold"]):
+        folder = folders.get((int(repeat), int(fold)))
+        pictures = read_pictures(folder) if folder else {}
+        maps, failed = read_maps(folder) if folder else ({}, "")
+        unlike = _unlike(folder) if folder else {}
+        for place, row in rows.iterrows():
+            name = str(row["subject"])
+            drawn = _side_by_side(pictures.get(name), maps.get(name), name, bool(maps))
+            told = {"picture": drawn, "mapped": name in maps, "failed": failed, "unlike": unlike.get(name)}
+            found.append({"place": place, **row.to_dict(), **told})
+    found.sort(key=lambda card: card["place"])
+    table = pd.DataFrame([{name: card[name] for name in card if name != "picture"} for card in found])
+    table["unlike"] = pd.to_numeric(table["unlike"])
+    ranks = {
+        name: table[name].rank(method="first", na_option="bottom", ascending=name in _RISING).astype(int)
+        for name in (results.target.column, "age", "cdr", "sex", "unlike", "subject")
+        if table[name].notna().any()
+    }
+    return [
+        {**card, "order": {name: int(rank[number]) for name, rank in ranks.items()}}
+        for number, card in enumerate(found)
+    ]
 
 
 def _unlike(folder: Path) -> dict[str, float]:
@@ -248,11 +253,19 @@ def _of_record(results: Results, output: Path) -> Iterable[dict[str, Any]]:
         yield {"repeat": repeat, "fold": fold, "folder": folder if (output / folder).is_dir() else ""}
 
 
-def _side_by_side(pair: Any, subject: str) -> Markup | None:
-    if pair is None:
+def _side_by_side(pair: Any, explanation: Any, subject: str, mapped: bool) -> Markup | None:
+    """Scan, reconstruction and, if others are `mapped`, explanation or a blank; wide ones one below the other."""
+    shown = [np.stack([one] * 3, axis=-1) for one in (pair if pair is not None else ())]
+    shown += [] if explanation is None else [explanation]
+    if not shown:
         return None
-    both = np.concatenate(list(pair), axis=1)
-    return picture(webp(both), f"scan of {subject}, and its reconstruction", (both.shape[1], both.shape[0]))
+    if mapped and explanation is None:
+        shown.append(np.full_like(shown[0], _BLANK))
+    height, width, _ = shown[0].shape
+    together = np.concatenate(shown, axis=0 if width > 1.5 * height else 1)
+    further = ["its reconstruction"] * (pair is not None) + ["its map"] * (explanation is not None)
+    alternative = ", ".join([f"scan of {subject}", *further])
+    return picture(webp(together), alternative, (together.shape[1], together.shape[0]))
 
 
 def _of_stages(folder: Path) -> Iterable[Embedded]:

@@ -18,8 +18,10 @@ from monai_cae.evaluation.certainty import conformal_sets, selective_accuracy
 from monai_cae.evaluation.numbers import compare_numbers
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.evaluation.reconstruction_baselines import AUTOENCODER
+from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.subgroups import subgroup_table
 from monai_cae.evaluation.summary import compare
+from monai_cae.experiment.explained import explanation_tests
 from monai_cae.experiment.plan import STAGES
 from monai_cae.experiment.record import NETWORK, pool_places
 from monai_cae.experiment.wording import readable
@@ -27,7 +29,7 @@ from monai_cae.files import replacing
 from monai_cae.targets import Target
 from monai_cae.training.results.samples import Places, sample_scores, scores_of
 
-_WITHOUT_INDEX = ("subgroups", "certainty", "selective")
+_WITHOUT_INDEX = ("subgroups", "certainty", "selective", "explanations")
 ENOUGH_REPEATS = 5  # the paper's; an SD of four is off by a third, one time in three
 
 
@@ -54,6 +56,7 @@ class Results:
             `monai_cae.evaluation.certainty`; empty for one test set.
         selective: of a binary target, a row per method and share of subjects that are answered.
         trials: of a search, see `monai_cae.experiment.searching.trials_of`.
+        explanations: see `monai_cae.experiment.explained.explanation_tests`.
     """
 
     target: Target
@@ -71,6 +74,7 @@ class Results:
     certainty: pd.DataFrame = field(default_factory=pd.DataFrame)
     selective: pd.DataFrame = field(default_factory=pd.DataFrame)
     trials: pd.DataFrame = field(default_factory=pd.DataFrame)
+    explanations: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def methods(self) -> list[str]:
@@ -122,6 +126,7 @@ def compute(
         "subgroups": subgroups_of(ours, seed) if target.binary else pd.DataFrame(),
         "reconstruction": _reconstruction(results, output),
         "sample_scores": samples_scored(samples, target, seed),
+        "explanations": explanation_tests([output / part["folder"] for part in results]),
         **(certainty_of(by_method, seed) if target.binary else {}),
     }
     for name, table in tables.items():
@@ -238,7 +243,7 @@ def _of_classifier(record: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
     for score in ("accuracy", "auc"):
         row = scores.loc[(NETWORK, score)]
         if row["note"]:
-            found.append(f"{score}: {row['note']}.")
+            found.append(f"About the {LABELS[score]}: {row['note']}.")
     found += _dead(record[record["method"] == NETWORK])
     return found + out_of_reach(scores.loc[(NETWORK, "calibration_slope"), "mean"])
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.evaluation.explanation_figures import Mapped, explanation_grid
+from monai_cae.evaluation.explanation_figures import Mapped, explanation_grid, map_thumbnails
 from monai_cae.explanations.checks import MAPS, PASSES, Check, check
 from monai_cae.explanations.groups import LEVEL, Cases, difference
 from monai_cae.explanations.methods import METHODS, Infer, Method, Occlusion, Score, Subject
@@ -92,10 +92,12 @@ class Explained:
         self.scans = int(scans)
         self.seed = seed
 
-    def __call__(self, outcome: Outcome) -> dict[str, Figure | pd.DataFrame]:
+    def __call__(self, outcome: Outcome) -> dict[str, Figure | pd.DataFrame | dict[str, NDArray[Any]]]:
         """
         Returns:
-            "": scans with their maps; "groups": maps of groups; "tests": a row for each test, see `check`.
+            "": scans with their maps; "groups": maps of groups; "tests": a row for each test, see `check`; "maps":
+            small pictures of the explained scans and the map of the groups' difference, which
+            `monai_cae.training.results.pictures` reads.
 
         Raises:
             MonaiCaeError: the method can't explain this network; the message says why.
@@ -108,12 +110,18 @@ class Explained:
         found = [_picture(one.numpy(), made.images.shape[1], outcome.extraction) for one in made.maps]
         every = {name: [Mapped(images[n], found[n], cases.title(n)) for n in chosen]
                  for name, chosen in cases.shown().items()}  # fmt: skip
-        whom = f"{len(images)} of {len(outcome.predictions)} test scans, {made.how}\n{_verdict(made, failed)}"
+        more = int((~cases.rows["drawn"]).sum())
+        further = f" ({more} of them as they were {cases.far_off})" if more else ""
+        whom = f"{len(images)} of {len(outcome.predictions)} test scans{further}, {made.how}\n{_verdict(made, failed)}"
         grid = explanation_grid(every, about=f"Where the image pushes the output up or down\n{whom}", **told)
         people, of_people = cases.by_subject(np.stack(found))
         tiles, tested = _group_tiles(people, of_people, mean, cases, np.random.default_rng(self.seed))
         groups = explanation_grid({"": tiles}, about=f"Mean maps of groups of subjects\n{whom}\n{tested}", **told)
-        return {"": grid, "groups": groups, "tests": _table(made)}
+        subjects = cases.rows["subject"].astype(str).to_numpy(dtype=str)
+        small = {"subjects": subjects, "pictures": map_thumbnails(images, found), "failed": np.array(failed)}
+        if tiles[0].title.startswith(cases.compared):
+            small["difference"] = tiles[0].found.astype(np.float32)
+        return {"": grid, "groups": groups, "tests": _table(made), "maps": small}
 
     def maps(self, outcome: Outcome) -> Maps:
         """The maps without their figures.
@@ -125,10 +133,11 @@ class Explained:
         cases = Cases(self._some(outcome, rng), outcome.target, outcome.threshold)
         images = torch.stack([image_of(outcome.dataset, index) for index in cases.rows.index])
         images = images.to(next(outcome.network.parameters()).device)
-        reference, score = images.mean(dim=0, keepdim=True), Score(outcome.network, outcome.infer)
+        drawn = np.flatnonzero(cases.rows["drawn"])
+        reference, score = images[drawn].mean(dim=0, keepdim=True), Score(outcome.network, outcome.infer)
         place, samples = _box(reference), int(getattr(outcome.extraction, "samples", 1))
         subjects = [Subject(score, one[None], reference, place, samples) for one in images]
-        tested = sorted(rng.permutation(len(subjects))[:TESTED])
+        tested = sorted(rng.permutation(drawn)[:TESTED])
         method, how = self._method(outcome.extraction, subjects[0], len(subjects), len(tested))
         maps = [method(subject, self.seed) for subject in subjects]
         some = [subjects[n] for n in tested], [maps[n] for n in tested]
@@ -136,17 +145,23 @@ class Explained:
         return Maps(cases, images, maps, checks, how, len(tested))
 
     def _some(self, outcome: Outcome, rng: np.random.Generator) -> pd.DataFrame:
-        """Rows to explain, by label and not by prediction: all, or as many of each class as can be."""
+        """Rows to explain: all, or at least half of the most by label alone, as many of each class as can be, which
+        are `drawn`, and beside them the first scans of subjects that were misclassified, as many as there is room for;
+        of numbers those with the largest errors, a quarter of the most."""
         rows = outcome.predictions.reset_index(drop=True)
         if len(rows) < 2:
             raise MonaiCaeError(f"a map compares a scan with the mean of the test scans, and there are {len(rows)}")
         most = max(1, min(self.scans, _MOST_VALUES // image_of(outcome.dataset, 0).numel()))
         if len(rows) <= most:
-            return rows
+            return rows.assign(drawn=True)
         order = rows.loc[rng.permutation(len(rows))]
         kind = order["label"] if outcome.target.binary else pd.Series(0, index=order.index)
-        turn = order.groupby(kind).cumcount()
-        return rows.loc[sorted(turn.sort_values(kind="stable").index[:most])]
+        turn = list(order.groupby(kind).cumcount().sort_values(kind="stable").index)
+        wrong = _far_off(rows, outcome, most // 4)
+        later = [n for n in range(most, most // 2, -1) if n + len(wrong.difference(turn[:n])) <= most]
+        drawn = turn[: max([*later[:1], most // 2, 1])]
+        more = [n for n in turn if n in wrong and n not in drawn][: most - len(drawn)]
+        return rows.loc[sorted([*drawn, *more])].assign(drawn=lambda some: some.index.isin(drawn))
 
     def _method(self, extraction: Any, one: Subject, scans: int, tested: int) -> tuple[Method, str]:
         """The method, and what it is called on a figure."""
@@ -169,6 +184,17 @@ def _own(method: Method, subject: Subject, seed: int) -> torch.Tensor:
         given = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
         raise MonaiCaeError(f"the method of explanations must give a tensor of shape {shape}, not {given}")
     return found.detach().float().cpu()
+
+
+def _far_off(rows: pd.DataFrame, outcome: Outcome, most: int) -> set[int]:
+    """The first scans of the subjects that are misclassified by the mean of their scans, or, of numbers, of the most
+    with the largest errors."""
+    people = rows.groupby("subject")
+    predicted, label = people[outcome.target.column].mean(), people["label"].mean()
+    first = rows.reset_index().groupby("subject")["index"].min()
+    if outcome.target.binary:
+        return set(first[(predicted >= outcome.threshold) != (label > 0.5)])
+    return set(first[(predicted - label).abs().nlargest(most).index])
 
 
 def image_of(dataset: Any, index: int) -> torch.Tensor:
@@ -211,12 +237,12 @@ def _group_tiles(
     people: pd.DataFrame, maps: NDArray[np.float32], mean: NDArray[Any], cases: Cases, rng: np.random.Generator
 ) -> tuple[list[Mapped], str]:
     """The difference between the groups, and the mean of each of four; and how the first was tested."""
-    upper = people["upper"].to_numpy(dtype=bool)
-    high, low = cases.names
+    drawn = people["drawn"].to_numpy(dtype=bool)
+    upper = people["upper"].to_numpy(dtype=bool)[drawn]
     tiles, told = [], "one group alone, so no difference"
     if 0 < upper.sum() < len(upper):
-        less, sure = difference(maps.reshape(len(maps), -1), upper, rng)
-        title = f"{high} less {low}\n{upper.sum()} and {(~upper).sum()} subjects"
+        less, sure = difference(maps[drawn].reshape(len(upper), -1), upper, rng)
+        title = f"{cases.compared}\n{upper.sum()} and {(~upper).sum()} subjects"
         tiles.append(Mapped(mean, less.reshape(mean.shape), title, None if sure is None else sure.reshape(mean.shape)))
         told = "too few subjects to test the difference"
         if sure is not None:

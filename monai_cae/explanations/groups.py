@@ -56,13 +56,16 @@ class Cases:
     """Who is explained, and what to call them.
 
     Args:
-        rows: of the predictions: `subject`, `label`, and the target's column.
+        rows: of the predictions: `subject`, `label`, the target's column, and `drawn`, whether the scan was chosen
+            without regard to its prediction.
         target: what is predicted.
         threshold: of a binary target.
 
     Attributes:
         names: of the upper group and the lower: patients and controls, or above and below the median label.
+        compared: what is said of the difference of the two.
         ends: what a negative and a positive map mean.
+        far_off: what is said of a scan that was predicted badly.
     """
 
     def __init__(self, rows: pd.DataFrame, target: Any, threshold: float) -> None:
@@ -73,7 +76,8 @@ class Cases:
         self.predicted = predicted.to_numpy()
         self.names = ("AD", "HC") if self.binary else ("above the median", "below it")
         self.ends = tuple(f"towards {name}" for name in (("HC", "AD") if self.binary else ("less", "more")))
-        self.what = "" if self.binary else f" {target.name}"
+        self.compared = " less ".join(self.names)
+        self.far_off = "misclassified" if self.binary else "farthest off"
 
     @property
     def labels(self) -> NDArray[np.float64]:

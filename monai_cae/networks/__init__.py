@@ -4,6 +4,7 @@ from monai_cae.networks.autoencoder import ConvAutoencoder, ConvDecoder, ConvEnc
 from monai_cae.networks.classifier import EncoderClassifier
 from monai_cae.networks.dense import DenseDecoder, DenseEncoder
 from monai_cae.networks.densenet import DenseNetEncoder
+from monai_cae.networks.ensemble import Ensemble
 from monai_cae.networks.foreign import ForeignEncoder
 from monai_cae.networks.hiding import DenoisingAutoencoder, MaskedAutoencoder
 from monai_cae.networks.histogram import IntensityHistogram
@@ -37,6 +38,7 @@ __all__ = [
     "DenseNetEncoder",
     "EachSample",
     "EncoderClassifier",
+    "Ensemble",
     "ErrorClassifier",
     "ForeignEncoder",
     "GaussianEncoder",

@@ -120,7 +120,7 @@ def on_device(network: Network, device: str | torch.device) -> Network:
     Raises:
         MonaiCaeError: it has no encoder.
     """
-    if not isinstance(getattr(network, "encoder", None), nn.Module):
+    if not any(name.rpartition(".")[2] == "encoder" for name, _ in network.named_modules()):  # of each of an ensemble
         raise MonaiCaeError(
             f"{type(network).__name__} has no encoder: give it a module of that name that makes the code"
         )

@@ -82,12 +82,13 @@ def run_metadata(run: Run, shipped: Mapping[str, Any], config: Mapping[str, Any]
     metadata = _resized(_reworded(dict(shipped), run, extraction), shipped, config, extraction)
     if run.number:
         _of_number(metadata, run.number)
+    of = "one run" if run.members == 1 else f"{run.members} networks, whose mean is predicted"
     number, before = str(shipped["version"]), shipped["changelog"]
     installed = {name: _public_version(package) for name, package in _VERSIONS.items()}
     required = {name: _public_version(name) for name in shipped["required_packages_version"]}
     return {
         **metadata,
-        "changelog": {**before, number: f"{before[number]}; here with the weights and scores of one run"},
+        "changelog": {**before, number: f"{before[number]}; here with the weights and scores of {of}"},
         **installed,
         "required_packages_version": required,
         "name": f"{SYNTHETIC}: {metadata['name']}" if run.synthetic else metadata["name"],

@@ -17,6 +17,7 @@ from monai_cae.files import replacing, sha256_of
 from monai_cae.folders import bundle_folder
 from monai_cae.sharing.bundle import CHECKPOINTS, STRANGERS, open_bundle
 from monai_cae.sharing.card import EXPERIMENT_CARD, data_source, experiment_card, model_card, run_metadata
+from monai_cae.sharing.ensembles import read_ensemble
 from monai_cae.sharing.executed import as_defaults, carried_over
 from monai_cae.sharing.runs import Run, read_run
 from monai_cae.sharing.screening import EVALUATED
@@ -42,7 +43,9 @@ class Package:
     doubts: tuple[str, ...] = ()
 
 
-def package_run(output_dir: str | Path, path: str | Path, *, data: str = "", weights_url: str = "") -> Package:
+def package_run(
+    output_dir: str | Path, path: str | Path, *, data: str = "", weights_url: str = "", ensemble: bool = False
+) -> Package:
     """Write a run as a MONAI bundle that needs nothing else than this package to be installed.
 
     In it are the weights that evaluate.json has tested, configs with the run's settings as defaults and no path of this
@@ -56,6 +59,7 @@ def package_run(output_dir: str | Path, path: str | Path, *, data: str = "", wei
         path: new file, `NAME.zip`; all that is in it lies in the folder `NAME`.
         data: where the images come from, for the model card; a phantom and OASIS-1 are told by themselves.
         weights_url: address of a folder that the weights are going to be published in, for large_files.yml.
+        ensemble: `output_dir` is of an experiment, and the networks of all its parts are one, see `read_ensemble`.
 
     Raises:
         MonaiCaeError: the run is not finished, its weights do not fit its config, or the file is there already.
@@ -67,8 +71,17 @@ def package_run(output_dir: str | Path, path: str | Path, *, data: str = "", wei
         raise MonaiCaeError(f"{path} exists: choose another name, or delete it")
     if weights_url and not weights_url.startswith("https://"):
         raise MonaiCaeError(f"--weights-url must start with https://, not {weights_url!r}")
-    run = read_run(output_dir)
-    with replacing(path, "choose another place for the package") as temporary, tempfile.TemporaryDirectory() as folder:
+    place = "choose another place for the package"
+    with (
+        tempfile.TemporaryDirectory() as beside,
+        replacing(path, place) as temporary,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        run = (
+            read_ensemble(output_dir, Path(beside, CHECKPOINTS["classifier"].name))
+            if ensemble
+            else read_run(output_dir)
+        )
         _fill(Path(folder), run, data, weights_url)
         doubts = check_files(Path(folder), exact=True, trust=True).doubts
         _zip(Path(folder), temporary, path.stem)

@@ -37,6 +37,7 @@ class Run:
         oasis: every subject is of OASIS-1 by its name.
         checkpoints: place in a bundle -> the weights that were evaluated.
         strangers: what tells strangers; None where it is not there, or about another autoencoder.
+        members: networks that are one; see `monai_cae.sharing.ensembles`.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Run:
     oasis: bool
     checkpoints: dict[Path, Path]
     strangers: Path | None
+    members: int = 1
 
     @property
     def synthetic(self) -> bool:
@@ -91,7 +93,10 @@ def read_run(output_dir: str | Path) -> Run:
         raise MonaiCaeError(f"{folder} is not a folder: give a run's --output_dir")
     several = sorted(path.parent for path in folder.glob("repeat_*/**/results_evaluate.json"))
     if several:
-        raise MonaiCaeError(f"{folder} holds an experiment: give one of its runs, such as {several[0]}")
+        raise MonaiCaeError(
+            f"{folder} holds an experiment: give one of its runs, such as {several[0]}, or package all of them as one "
+            "network with --ensemble"
+        )
     results = _read(folder, "results_evaluate.json", "evaluate", "synthetic", "leaks")
     split = folder.resolve().parents[1] if folder.resolve().parent.name == "variants" else folder
     datalist = _read(split, "datalist.json", "evaluate", *SETS)

@@ -85,11 +85,11 @@ def test_notes_tell_what_is_undefined():
 
     constant = summarise(TABLE.assign(probability=0.5), rng(), scores=("calibration_slope", "auc"), **FAST)
     assert constant.loc["calibration_slope", "note"] == "undefined in 3 of 3 repeats"
-    assert constant.loc["auc", ["mean", "note"]].tolist() == [0.5, "no interval, the same in every resample"]
+    assert constant.loc["auc", ["mean", "note"]].tolist() == [0.5, "no interval, as resampling changes nothing"]
     assert np.isnan(constant.loc["auc", ["low", "high"]].astype(float)).all()
 
     separated = summarise(predictions(5, 1), rng(), scores=("auc",), **FAST)
-    assert separated.loc["auc", "note"] == "no interval, the same in every resample"
+    assert separated.loc["auc", "note"] == "no interval, as resampling changes nothing"
 
 
 def said(labels: list[int], decisions: list[int], repeats: int = 1) -> pd.DataFrame:
@@ -106,16 +106,16 @@ def test_proportions_without_chance_have_wilsons_interval_of_the_subjects(repeat
     assert table.loc["accuracy", ["low", "high"]].tolist() == pytest.approx([0.1888, 0.7333], abs=1e-4)
     assert table.loc["sensitivity", ["low", "high"]].tolist() == pytest.approx([0.5101, 1], abs=1e-4)
     assert table.loc["specificity", ["low", "high"]].tolist() == pytest.approx([0, 0.4345], abs=1e-4)
-    assert (table.loc[["accuracy", "sensitivity"], "note"] == "Wilson's interval, the same in every resample").all()
+    assert (table.loc[["accuracy", "sensitivity"], "note"] == "Wilson's interval, as resampling changes nothing").all()
     assert table.loc["f1", "mean"] == pytest.approx(8 / 13) and math.isnan(table.loc["f1", "low"])
-    assert table.loc[["f1", "auc", "mcc"], "note"].unique().tolist() == ["no interval, the same in every resample"]
+    assert table.loc[["f1", "auc", "mcc"], "note"].unique().tolist() == ["no interval, as resampling changes nothing"]
 
 
 def test_proportions_of_few_subjects_have_wilsons_interval():
     table = summarise(said([1] * 4 + [0] * 5, [1, 1, 1, 0, 0, 0, 0, 1, 1]), rng(), **FAST)
     assert table.loc["accuracy", "mean"] == pytest.approx(6 / 9)
     assert table.loc["accuracy", ["low", "high"]].tolist() == pytest.approx([0.3542, 0.8794], abs=1e-4)
-    assert table.loc["accuracy", "note"] == "Wilson's interval, of 5 HC and 4 AD"
+    assert table.loc["accuracy", "note"] == "Wilson's interval, as there are only 5 HC and 4 AD"
     assert table.loc["auc", "note"] == "interval too narrow, of 5 HC and 4 AD"
 
 
@@ -125,7 +125,7 @@ def test_enough_subjects_that_differ_keep_the_bootstrap():
     assert (low, high) == pytest.approx(tuple(binom.ppf([0.025, 0.975], 20, 0.75) / 20), abs=0.05)
     assert table.loc["sensitivity", "note"] == ""
     # nobody of HC is taken for AD: only this one has no chance in it
-    assert table.loc["specificity", "note"] == "Wilson's interval, the same in every resample"
+    assert table.loc["specificity", "note"] == "Wilson's interval, as resampling changes nothing"
     assert table.loc["specificity", "low"] == pytest.approx(20 / (20 + 1.95996**2), abs=1e-4)
 
 

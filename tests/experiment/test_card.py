@@ -10,15 +10,18 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import monai.bundle
+import numpy as np
 import pandas as pd
 import pytest
-from browser import WIDTHS, looked_at, needs_chromium
+from deploy import Deploy
 from sklearn.metrics import roc_auc_score
-from tiny import write_discs
+from tiny import volume, write_discs
 
 from monai_cae.cli import main
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.card import experiment_card, write_card
+from monai_cae.experiment.explained import explanation_tests
 from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.misjudged import write_errors
 from monai_cae.experiment.page import experiment_page
@@ -59,6 +62,58 @@ def run(run_bundle, cohort, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def card(run) -> str:
     return (run / "model_card.md").read_text(encoding="utf-8")
+
+
+def test_the_networks_of_all_repeats_are_packaged_as_one(run, cohort, tmp_path, capsys):
+    """It predicts their mean and says how far they differ, and claims no score of its own."""
+    package, bundle, scans = tmp_path / "cae.zip", tmp_path / "cae", cohort / "disc1"
+    assert main(["package", str(package), "--output-dir", str(run), "--ensemble"]) == 0
+    assert "2 times the weights and the time" in capsys.readouterr().out
+    assert main(["bundle", str(bundle), "--from", str(package)]) == 0  # nothing but what is shipped
+    singles = []
+    for number in (1, 2):
+        assert main(["predict", str(run / f"repeat_{number}"), str(scans), str(tmp_path / str(number))]) == 0
+        singles.append(pd.read_csv(tmp_path / str(number) / "predictions.csv")["probability"])
+    to = {"dataset_dir": str(scans), "output_dir": str(tmp_path / "both"), "device": "cpu"}
+    monai.bundle.run(run_id="run", config_file=str(bundle / "configs" / "inference.json"), **to)
+    found = pd.read_csv(tmp_path / "both" / "predictions.csv")
+    each = pd.concat(singles, axis=1)
+    assert found["probability"].to_numpy() == pytest.approx(each.mean(axis=1).to_numpy(), abs=2e-6)
+    assert found["probability_lowest"].to_numpy() == pytest.approx(each.min(axis=1).to_numpy(), abs=2e-6)
+    assert found["probability_highest"].to_numpy() == pytest.approx(each.max(axis=1).to_numpy(), abs=2e-6)
+    assert not np.allclose(found["probability_lowest"], found["probability_highest"])
+    trained = {
+        item["subject"]
+        for n in (1, 2)
+        for item in json.loads((run / f"repeat_{n}" / "datalist.json").read_text())["training"]
+    }
+    assert all(row.seen_in_training == "yes" for row in found.itertuples() if row.subject in trained)
+    told = (bundle / "docs" / "README.md").read_text()
+    assert "## Scores of the single networks, not of the ensemble" in told and "NOT TESTED" in told
+    results = [json.loads((run / f"repeat_{n}" / "results_evaluate.json").read_text()) for n in (1, 2)]
+    mean = sum(one["test_auc"] for one in results) / 2
+    metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
+    assert metadata["eval_metrics"]["test_auc_of_single_networks"] == pytest.approx(mean)
+    assert "test_auc" not in metadata["eval_metrics"] and f"| auc | {mean:.4g} |" in told
+    assert Deploy(bundle)(volume(0, 0))["probabilities"].shape == (1, 1)
+
+
+@pytest.mark.parametrize("changed", ["one part", "another network", "no experiment"])
+def test_what_is_no_ensemble_is_refused(copy, tmp_path, capsys, changed):
+    summary = copy / "summary.json"
+    message = "holds no finished experiment"
+    if changed == "one part":
+        content = json.loads(summary.read_text())
+        summary.write_text(json.dumps(content | {"results": content["results"][:1]}))
+        message = "has one network alone: package repeat_1 without --ensemble"
+    elif changed == "another network":
+        path = copy / "repeat_2" / "config_evaluate.json"
+        path.write_text(path.read_text().replace('"dropout": 0.2', '"dropout": 0.3'))
+        message = "the networks of repeat_1 and repeat_2 differ in network_def"
+    else:
+        summary.unlink()
+    assert main(["package", str(tmp_path / "cae.zip"), "--output-dir", str(copy), "--ensemble"]) == 1
+    assert message in capsys.readouterr().err and not (tmp_path / "cae.zip").exists()
 
 
 @pytest.fixture
@@ -311,14 +366,16 @@ def test_page_tells_the_scores_the_doubts_and_who_took_part(run, page, card):
     assert "DeLong's test [" in paragraph and "OASIS-1 [2]" in paragraph and "synthetic" not in paragraph[:300]
 
 
-def test_page_stands_alone_and_shows_everybody_who_was_misjudged(doubtful):
+def test_page_stands_alone_and_shows_everybody_who_was_misjudged(doubtful, in_browser):
     folder, _ = doubtful
+    in_browser(folder / "report.html")
+    in_browser(folder / "repeat_1" / "audit.html")
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert len(page) < 2_000_000 and "<script" not in page and "http-equiv" not in page
     assert not re.findall(r"(?:src|href)=[\"'](?!data:|#)", page) and "url(" not in page.replace("url(#", "")
     wrong = pd.read_csv(folder / "errors.csv", dtype={"subject": str})["subject"].tolist()
     assert wrong and re.findall(r'<li class="person.*?<b>(.*?)</b>', page, re.DOTALL) == wrong
-    assert page.count('alt="scan of ') == len(wrong)  # each with its picture
+    assert page.count(', its reconstruction, its map"') == len(wrong)  # each with its pictures
 
 
 def test_errors_are_the_wrong_answers_of_the_network(doubtful):
@@ -354,14 +411,6 @@ def test_page_and_errors_are_in_mlflow(run, tracking_uri):
 
     run_id = json.loads((run / "experiment.json").read_text())["run_id"]
     assert {"report.html", "errors.csv"} <= {item.path for item in MlflowClient(tracking_uri).list_artifacts(run_id)}
-
-
-@needs_chromium
-def test_page_fits_every_screen(doubtful, tmp_path):
-    seen, said = looked_at(doubtful[0] / "report.html", tmp_path)
-    assert [one["width"] for one in seen] == list(WIDTHS) and not said
-    for one in seen:
-        assert one["images"] > 5 and one["broken"] == 0 and one["wide"] == [] and one["scrolled"] <= one["width"]
 
 
 def test_status_tells_what_is_done_runs_and_is_left(run, copy, capsys):
@@ -414,3 +463,25 @@ def test_status_of_no_experiment_is_one_line(tmp_path, capsys):
     (tmp_path / "results_pretrain.json").write_text("{}")
     assert main(["status", str(tmp_path)]) == 1
     assert "stages that were run alone: pretrain done" in capsys.readouterr().err
+
+
+def test_tests_of_maps_are_told_over_the_parts_and_parts_compared(run, tmp_path):
+    table = pd.read_csv(run / "explanations.csv").set_index("test")
+    parts = [pd.read_csv(run / f"repeat_{n}" / "figures" / "evaluate_explanations_tests.csv") for n in (1, 2)]
+    deletion = [one.set_index("test").loc["deletion"] for one in parts]
+    assert table.loc["deletion", "value"] == pytest.approx(sum(one["value"] for one in deletion) / 2, abs=1e-3)
+    passed = sum(one["result"] == "passed" for one in deletion)
+    assert table.loc["deletion", ["parts", "passed"]].tolist() == [2, passed]
+    assert f"| {passed} of 2 | random orders that it beats |" in (run / "results.md").read_text()
+    maps = (
+        np.array([[1.0, 2, 0], [3, -1, 0]]),
+        np.array([[2.0, 4, 0], [9, -5, 0]]),
+        np.array([[-1.0, -2, 0], [-3, 1, 0]]),
+    )
+    folders = [tmp_path / str(number) for number in range(3)]
+    for folder, found in zip(folders, maps, strict=True):
+        shutil.copytree(run / "repeat_1" / "figures", folder / "figures")
+        np.savez(folder / "figures" / "evaluate_explanations_maps.npz", difference=found)
+    row = explanation_tests(folders).set_index("test").loc["parts"]
+    assert row[["value", "low", "high", "parts"]].tolist() == pytest.approx([-1 / 3, -1, 1, 3])
+    assert explanation_tests([tmp_path]).empty

@@ -48,7 +48,7 @@ def written(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "comparison.csv").set_index("score")
 
 
-def test_scores_and_tests_are_what_other_libraries_say(two, tmp_path, capsys):
+def test_scores_and_tests_are_what_other_libraries_say(two, tmp_path, capsys, in_browser):
     assert main(["compare", *two, "--out", str(tmp_path / "out")]) == 0
     rows = written(tmp_path / "out")
     good, weak = (pd.read_csv(path)["probability"].to_numpy() for path in two)
@@ -72,6 +72,7 @@ def test_scores_and_tests_are_what_other_libraries_say(two, tmp_path, capsys):
     assert f"{rows.loc['accuracy', 'difference']:+.3f}" in page and page.startswith("# good against weak")
     assert (tmp_path / "out" / "comparison.png").stat().st_size > 10_000
     told = (tmp_path / "out" / "comparison.html").read_text()
+    in_browser(tmp_path / "out" / "comparison.html")
     low = rows.loc["auc", "low"]
     assert ("No difference is shown" if low <= 0 else " is better") in told and told.count("<svg") == 2
     assert f"{rows.loc['auc', 'difference']:+.3f} [{low:+.3f}, " in told and "<script" not in told

@@ -339,7 +339,8 @@ def test_leak_and_dead_classifier_are_doubts(tmp_path):
     assert "DEAD CLASSIFIER: all subjects are classified as AD. This holds in 5 of 5 test sets." in said
     assert "NOTHING LEARNED" in said and "NOT CALIBRATED: no finite slope" in said
     assert "reconstructions have 8.69 dB, and the mean of the training images in their place has 15.46 dB" in said
-    assert "accuracy: Wilson's interval" in said and "auc: no interval, the same in every resample." in said
+    assert "About the accuracy: Wilson's interval" in said
+    assert "About the AUC: no interval, as resampling changes nothing." in said
     assert "SCANS LEFT OUT: 3, as they can't be used" in said
     assert "LEAKY: 2 leaks" in said and "DEAD CLASSIFIER" in said and "3 times" in said
     assert "FEW REPEATS" not in said

@@ -14,6 +14,7 @@ from torch import nn
 
 from monai_cae.data import PatchesExtraction, PlanesExtraction, SliceExtraction, VolumeExtraction
 from monai_cae.errors import MonaiCaeError
+from monai_cae.evaluation.explanation_figures import Mapped, explanation_grid
 from monai_cae.evaluation.style import save_figure
 from monai_cae.explanations import METHODS, Decoded, Explained, Occlusion, Score, Subject, check
 from monai_cae.explanations.checks import randomised
@@ -190,7 +191,7 @@ def test_a_difference_between_groups_is_found_where_it_is():
 
 def test_test_scans_are_explained(trained, tmp_path):
     made = Explained("occlusion", patch=4, seed=1)(outcome_of(trained, cohort(12), SliceExtraction()))
-    assert list(made) == ["", "groups", "tests"]
+    assert list(made) == ["", "groups", "tests", "maps"]
     assert list(made["tests"]["result"][3:]) == ["passed"] * 5
     heads = [text for figure in (made[""], made["groups"]) for text in figure.get_suptitle().splitlines()]
     assert "12 of 12 test scans, occlusion of 4 x 4 pixels" in heads and "tests on 3 scans: all passed" in heads
@@ -201,6 +202,41 @@ def test_test_scans_are_explained(trained, tmp_path):
         place = np.unravel_index(int(one[0].argmax()), (SIDE, SIDE))
         assert all(part.start - 2 <= n < part.stop + 2 for n, part in zip(place, LESION, strict=True))
     assert save_figure(made["groups"], tmp_path / "groups.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("number", [False, True])
+def test_who_is_misclassified_is_explained_beside_those_chosen_by_label_alone(number):
+    """Of 24 subjects 8 are explained, at least half of them chosen without regard to what was predicted."""
+    labels = np.arange(24) % 2
+    far_off = ["s3", "s10", "s17"]
+    predicted = np.where(np.isin(np.arange(24), [3, 10, 17]), 1 - labels, labels) * 0.8 + 0.1
+    rows = pd.DataFrame({"subject": [f"s{n}" for n in range(24)], "label": labels, "probability": predicted})
+    changed: dict[str, Any] = {"predictions": rows}
+    if number:
+        changed = {"target": BrainVolume(0.7, 0.1), "predictions": rows.rename(columns={"probability": "nwbv"})}
+    made = Explained("gradient", scans=8)
+    shown = made(outcome_of(Linear(torch.ones(SIDE, SIDE)), cohort(24), SliceExtraction(), **changed))
+    cases = made.maps(outcome_of(Linear(torch.ones(SIDE, SIDE)), cohort(24), SliceExtraction(), **changed)).cases.rows
+    drawn = cases[cases["drawn"]]
+    assert len(cases) == 8 and 4 <= len(drawn) < 8
+    assert set(cases["subject"]) >= set(far_off[: 2 if number else 3]) - (set() if not number else {*far_off})
+    assert (~cases["drawn"]).sum() == len(set(cases["subject"]) & set(far_off) - set(drawn["subject"]))
+    if not number:
+        assert abs(int(drawn["label"].sum()) - len(drawn) / 2) <= 0.5
+    pictures = shown["maps"]
+    assert list(pictures["subjects"]) == list(cases["subject"]) and pictures["pictures"].shape == (8, 24, 24, 3)
+    told = "farthest off" if number else "misclassified"
+    assert f"({len(cases) - len(drawn)} of them as they were {told})" in shown[""].get_suptitle().replace("\n", " ")
+
+
+@pytest.mark.parametrize(("side", "words"), [(SIDE, 18), (SIDE // 4, 18)])
+def test_failed_fits_into_its_map(side, words, tmp_path):
+    tile = Mapped(np.ones((4 * side, side)), np.ones((4 * side, side)), "a\nb")  # wide and low
+    figure = explanation_grid({"": [tile]}, ("less", "more"), failed="weights, labels, deletion, insertion, repeat")
+    save_figure(figure, tmp_path / "one.png")
+    axis = figure.axes[0]
+    text, room = axis.texts[0].get_window_extent(), axis.get_window_extent()
+    assert room.x0 <= text.x0 and text.x1 <= room.x1 and room.y0 <= text.y0 and text.y1 <= room.y1
 
 
 def test_what_fails_is_marked(trained):

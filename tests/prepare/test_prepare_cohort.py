@@ -350,7 +350,7 @@ def test_an_error_does_not_name_the_file(tmp_path):
     assert row.split("\t")[1] == "error" and "the image" in row and str(tmp_path) not in row
 
 
-def test_what_was_recognised_or_guessed_is_told_once_on_the_line_the_page_and_in_the_sidecar(tmp_path):
+def test_what_was_recognised_or_guessed_is_told_once_on_the_line_the_page_and_in_the_sidecar(tmp_path, in_browser):
     scans, out = write_scans(tmp_path / "in", 500), tmp_path / "out"
     told = ("read as RAS, as asked", "nothing was done")
     (outcome,) = prepare_cohort(find_sources(scans, Wanted(orientation="RAS")), out, prepare=fake)
@@ -358,6 +358,7 @@ def test_what_was_recognised_or_guessed_is_told_once_on_the_line_the_page_and_in
     (kept,) = prepare_cohort(find_sources(scans, Wanted(orientation="RAS")), out, resume=True, prepare=fake)
     assert kept.notes == told
     page = (out / "qc.html").read_text()
+    in_browser(out / "qc.html")
     assert all(f'<p class="note">{note}</p>' in page for note in told)
     assert tuple(json.loads(next(out.glob("sub-S00/anat/*_T1w.json")).read_text())["Notes"]) == told
 

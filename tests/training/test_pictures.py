@@ -9,7 +9,7 @@ import torch
 from ignite.engine import Engine
 
 from monai_cae.training import KeptPictures
-from monai_cae.training.results.pictures import read_pictures
+from monai_cae.training.results.pictures import read_maps, read_pictures
 
 FLAT = SimpleNamespace(picture=lambda image: image[0])
 
@@ -33,6 +33,6 @@ def test_each_subject_has_an_upright_pair_of_its_first_scan(tmp_path):
 
 
 def test_no_or_broken_pictures_are_none(tmp_path):
-    assert read_pictures(tmp_path) == {}
+    assert read_pictures(tmp_path) == {} and read_maps(tmp_path) == ({}, "")
     (tmp_path / "pictures.npz").write_bytes(b"PK?")
     assert read_pictures(tmp_path) == {}

@@ -116,13 +116,29 @@ class Reference:
 
     def logarithms(self, errors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """Logarithms of the measures, shape `(N, 3)`; what is not finite counts as very unlike."""
-        standard = (codes.double() - self.centre) / self.scale
+        standard = self.standardised(codes)
         along = standard @ self.components.T
         outside = (standard.square().sum(dim=1) - along.square().sum(dim=1)).clamp(min=0)
         distance = (along.square() / self.variances).sum(dim=1) + outside / self.rest
         near = torch.cdist(standard, self.codes).kthvalue(min(NEIGHBOURS, len(self.codes)), dim=1).values
         measures = torch.stack([errors.double(), distance.sqrt(), near], dim=1)
         return measures.nan_to_num(nan=1e30, posinf=1e30).clamp(min=_SMALLEST).log()
+
+    def places(self, codes: torch.Tensor) -> np.ndarray:
+        """Where codes lie along the two directions in which the training's standardised codes vary most.
+
+        Args:
+            codes: standardised, as `codes` of the training are, shape `(N, d)`.
+
+        Returns:
+            Shape `(N, 2)`; the second is 0 where there is one direction alone.
+        """
+        along = (codes @ self.components[:2].T).numpy()
+        return np.pad(along, ((0, 0), (0, 2 - along.shape[1])))
+
+    def standardised(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes in standard deviations of the training's, from their mean."""
+        return (codes.double() - self.centre) / self.scale
 
     def _parts(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import BRAIN_THRESHOLD, image_figures
 from monai_cae.evaluation.image_figures import Pictures
+from monai_cae.evaluation.latent_figure import latent_map
 from monai_cae.files import sha256_of
 from monai_cae.networks import load_weights, on_device, reconstruction_of
 from monai_cae.training.engines.inferers import PrecisionInferer
@@ -145,6 +146,10 @@ class Strangers:
         limit: percentile above which a scan is a stranger; 0 does not look.
         device: of the network.
 
+    Attributes:
+        shown: the farthest of those above the limit.
+        places: of every case in turn, see `Reference.places`.
+
     Raises:
         MonaiCaeError: a limit that is no percentile.
     """
@@ -167,6 +172,7 @@ class Strangers:
         self.limit = limit
         self.device = device
         self.shown: list[Shown] = []
+        self.places: list[tuple[float, float]] = []
         self._network: nn.Module | None = None
 
     @cached_property
@@ -186,6 +192,11 @@ class Strangers:
         if reference.autoencoder != sha256_of(Path(self.checkpoint)):
             return f"not known, as {path.name} is about another autoencoder than {self.checkpoint}"
         return reference
+
+    def forget(self) -> None:
+        """Begin anew with `shown` and `places`."""
+        self.shown.clear()
+        self.places.clear()
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -211,6 +222,7 @@ class Strangers:
         images = given.float().reshape(-1, *shape).to(self.device)
         errors, codes, made = measure(self._network, images)
         far, percentiles, which = reference.compare(errors, codes)
+        self.places += map(tuple, reference.places(reference.standardised(codes)).tolist())
         marked = percentiles > self.limit
         names = data.get("subject", ["this image"] * len(images))
         self._keep(far, percentiles, marked, names, images.cpu(), made)
@@ -243,6 +255,24 @@ class Strangers:
             for n in np.flatnonzero(marked)
         ]
         self.shown = sorted(self.shown, key=lambda one: -one.far)[: image_figures.MAX_COLUMNS]
+
+    def latent_map(
+        self, labels: Any, predicted: Any, unlike: Any, classes: bool, told: Mapping[str, str]
+    ) -> Figure | None:
+        """All cases on the map of the training's codes; None where nothing is known of the training.
+
+        Args:
+            labels, predicted, unlike: of each case, in the order that it was seen in; whether it is a stranger.
+            classes: labels and predictions are of two classes, as numbers of 0 and 1.
+            told: footer `note` and whom it is `about`.
+        """
+        reference = self.reference
+        if isinstance(reference, str) or len(self.places) != len(labels):
+            return None
+        shares = reference.codes.square().mean(dim=0).sum()
+        along = torch.as_tensor(reference.places(reference.codes)).square().mean(dim=0) / shares
+        known = reference.places(reference.codes)
+        return latent_map(known, np.array(self.places), along.tolist(), labels, predicted, unlike, classes, **told)
 
     def figure(self, note: str = "") -> Figure | None:
         """The scans most unlike the training's, what the autoencoder makes of them, and where it fails; None where no

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -85,7 +86,7 @@ class Outcome:
         return first_images(self.dataset, self.network, most)
 
 
-Drawn: TypeAlias = Figure | pd.DataFrame
+Drawn: TypeAlias = Figure | pd.DataFrame | Mapping[str, NDArray[Any]]
 Draw = Callable[[Outcome], Drawn | Mapping[str, Drawn] | None]
 
 
@@ -96,7 +97,8 @@ def draw(wanted: Mapping[str, Draw | None], outcome: Outcome, run: TrackedRun, o
 
     Args:
         wanted: name -> function that returns the figure, a table, which becomes a .csv in its place, or several of them
-            by the end of their names; None if there is nothing to show; null for none.
+            by the end of their names, among which may be arrays by their names, which become a .npz; None if there is
+            nothing to show; null for none.
         outcome: of the stage.
         run: open.
         output_dir: the stage's.
@@ -116,6 +118,10 @@ def draw(wanted: Mapping[str, Draw | None], outcome: Outcome, run: TrackedRun, o
 
 
 def _write(drawn: Drawn, stem: str) -> Path:
+    if isinstance(drawn, Mapping):
+        with replacing(f"{stem}.npz") as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **drawn)
+        return Path(f"{stem}.npz")
     if not isinstance(drawn, pd.DataFrame):
         return save_figure(drawn, f"{stem}.png")
     with replacing(f"{stem}.csv") as temporary:

@@ -9,13 +9,13 @@ from zipfile import BadZipFile
 import numpy as np
 from ignite.engine import Engine, Events
 from numpy.typing import NDArray
-from PIL import Image
 
+from monai_cae.evaluation.image_figures import thumbnail
 from monai_cae.files import replacing
 from monai_cae.training.results.figures import Pictures
 
 PICTURES = "pictures.npz"
-_HEIGHT = 96  # pixels; of wider pictures than high ones no more either
+MAPS = "figures/evaluate_explanations_maps.npz"
 _MOST = 2000  # scans, 40 MB in memory
 
 
@@ -54,7 +54,7 @@ class KeptPictures:
         images, outputs = (output[name][:room].detach().float().cpu().numpy() for name in ("image", "pred"))
         for subject, *pair in zip(batch["subject"], images, outputs, strict=False):
             self._subjects.append(str(subject))
-            self._pictures.append(np.stack([_small(self.extraction.picture(one)) for one in pair]))
+            self._pictures.append(np.stack([_grey(self.extraction.picture(one)) for one in pair]))
 
     def _write(self, engine: Engine) -> None:
         if self._pictures:
@@ -68,16 +68,44 @@ def read_pictures(folder: Path) -> dict[str, NDArray[np.uint8]]:
     Args:
         folder: that the evaluation was written to.
     """
+    return _by_subject(_arrays(folder / PICTURES))
+
+
+def read_maps(folder: Path) -> tuple[dict[str, NDArray[np.uint8]], str]:
+    """Subject -> picture of the first of its scans that are explained, with its map, and which tests the maps have
+    failed; none where the run has not left any.
+
+    Args:
+        folder: that the evaluation was written to.
+    """
+    found = _arrays(folder / MAPS)
+    return _by_subject(found), str(found.get("failed", ""))
+
+
+def read_difference(folder: Path) -> NDArray[np.float32] | None:
+    """The mean map of the upper group less that of the lower as a picture, shape `(H, W)`; None where there is none.
+
+    Args:
+        folder: that the evaluation was written to.
+    """
+    found = _arrays(folder / MAPS).get("difference")
+    return None if found is None or found.ndim != 2 else found.astype(np.float32)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(folder / PICTURES, allow_pickle=False) as found:
-            subjects, pictures = found["subjects"], found["pictures"]
+        with np.load(path, allow_pickle=False) as found:
+            return {name: found[name] for name in found}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return {}
-    return {str(subject): pair for subject, pair in zip(subjects[::-1], pictures[::-1], strict=False)}
 
 
-def _small(picture: NDArray[Any]) -> NDArray[np.uint8]:
-    """Of a picture of 0 to 1, its first axis to the right and its second up."""
-    grey = Image.fromarray((np.clip(np.nan_to_num(picture), 0, 1) * 255).astype(np.uint8).T[::-1])
-    scale = min(1.0, _HEIGHT / grey.height)
-    return np.asarray(grey.resize((max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))))
+def _by_subject(found: dict[str, NDArray[Any]]) -> dict[str, NDArray[np.uint8]]:
+    if not {"subjects", "pictures"} <= found.keys():
+        return {}
+    return {str(one): picture for one, picture in zip(found["subjects"][::-1], found["pictures"][::-1], strict=False)}
+
+
+def _grey(picture: NDArray[Any]) -> NDArray[np.uint8]:
+    """Of a picture of 0 to 1."""
+    return thumbnail((np.clip(np.nan_to_num(picture), 0, 1) * 255).astype(np.uint8))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from torch.utils.hooks import RemovableHandle
 from tqdm import tqdm
 
 from monai_cae import DISCLAIMER
@@ -22,20 +23,23 @@ from monai_cae.evaluation import CRITERIA, threshold_for
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.evaluation.style import save_figure
 from monai_cae.files import replacing
+from monai_cae.networks import Ensemble
 from monai_cae.targets import Target
 from monai_cae.training.models.strangers import Strangers
 
 SAMPLES = "samples.csv"  # beside a table of predictions, where the samples of images vote
 STRANGERS = "strangers.png"  # those of them that are unlike the training's
 _NAMED = 3
+SPREAD = ("lowest", "highest")  # of an ensemble's members, behind the name of the target's column
 UNLIKE = ("unlike", "unlike_by", "stranger")  # columns, see `monai_cae.training.models.strangers`
 
 
 class PredictionTable:
     """Collect what is predicted of every case, and write it as a table when the evaluator has completed.
 
-    Expects `engine.state.output["pred"]` after the target's activation, shape `(N, 1)`. A run that does not complete
-    writes nothing; a place that can't be written is refused before the first batch.
+    Expects `engine.state.output["pred"]` after the target's activation, shape `(N, 1)`. Of an ensemble the lowest and
+    the highest prediction of its members are columns too: how much they differ, which is no confidence interval. A run
+    that does not complete writes nothing; a place that can't be written is refused before the first batch.
 
     Args:
         path: csv file, written atomically.
@@ -85,6 +89,8 @@ class PredictionTable:
         self.columns: dict[str, list[Any]] = {}
         self.seconds = 0.0
         self._started = 0.0
+        self._votes: torch.Tensor | None = None
+        self._handle: RemovableHandle | None = None
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the evaluator."""
@@ -95,8 +101,11 @@ class PredictionTable:
     def _start(self, engine: Engine) -> None:
         _check_place(self.path)
         self.columns.clear()
+        self._stop_listening()
+        if isinstance(network := getattr(engine, "network", None), Ensemble):
+            self._handle = network.together.register_forward_hook(self._listen)
         if self.strangers is not None:
-            self.strangers.shown.clear()
+            self.strangers.forget()
         if self.withhold and (why := self.unknown):
             raise MonaiCaeError(f"withhold needs to know which scans are unlike the training's, and this is {why}")
         if self.chosen_by is not None and self.validation is not None:
@@ -111,6 +120,11 @@ class PredictionTable:
         predicted = torch.as_tensor(output["pred"]).detach().flatten().tolist()
         found = {key: _column(batch[key]) for key in self.keys if key in batch}
         found |= self.target.columns(predicted, self.threshold, self.classes)
+        if self._votes is not None:
+            ends = torch.cat([self._votes.amin(dim=1), self._votes.amax(dim=1)])[:, None]
+            both = torch.as_tensor(self.target.activation()({"pred": ends})["pred"]).flatten().tolist()
+            halves = both[: len(predicted)], both[len(predicted) :]
+            found |= {f"{self.target.column}_{end}": values for end, values in zip(SPREAD, halves, strict=True)}
         if UNLIKE[0] in output:
             found |= {
                 UNLIKE[0]: [round(float(value), 4) for value in output[UNLIKE[0]]],
@@ -119,6 +133,15 @@ class PredictionTable:
             }
         for name, values in found.items():
             self.columns.setdefault(name, []).extend(values)
+
+    def _listen(self, together: Any, given: tuple[torch.Tensor, ...], mean: torch.Tensor) -> None:
+        self._votes = given[0].detach().float()
+
+    def _stop_listening(self) -> None:
+        self._votes = None
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
 
     def column(self, name: str) -> list[Any]:
         """One column of what was collected."""
@@ -137,9 +160,12 @@ class PredictionTable:
 
     def _write(self, engine: Engine) -> None:
         self.seconds = time.perf_counter() - self._started
+        self._stop_listening()
         name = self.target.column
-        texts = {**self.columns, name: [f"{value:.6f}" for value in self.columns[name]]}
-        for withheld in self.target.columns([0.0], self.threshold, self.classes) if self.withhold else ():
+        spread = [one for end in SPREAD if (one := f"{name}_{end}") in self.columns]
+        texts = {**self.columns, **{one: [f"{value:.6f}" for value in self.columns[one]] for one in (name, *spread)}}
+        withheld_columns = [*self.target.columns([0.0], self.threshold, self.classes), *spread]
+        for withheld in withheld_columns if self.withhold else ():
             texts[withheld] = ["" if gone else text for gone, text in zip(self.marked, texts[withheld], strict=True)]
         with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

@@ -30,7 +30,7 @@ from monai_cae.files import replacing
 from monai_cae.networks import reconstruction_of
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.engines.handlers import BestCheckpoint
-from monai_cae.training.models.strangers import write_reference
+from monai_cae.training.models.strangers import Strangers, write_reference
 from monai_cae.training.results.figures import Draw, Infer, Outcome, draw, first_images, in_one, places_in
 from monai_cae.training.results.latent import latent_statistics
 from monai_cae.training.results.predictions import PredictionTable
@@ -198,7 +198,9 @@ def report_test(
     told |= {"threshold": table.threshold, "synthetic": synthetic}
     own = {name: _of_test(function, *tested) for name, function in target.figures().items()}
     strangers = table.strangers
-    own["strangers"] = lambda outcome: None if strangers is None else strangers.figure(outcome.note)
+    if strangers is not None:
+        own["strangers"] = lambda outcome: strangers.figure(outcome.note)
+        own["latent_map"] = lambda outcome: _latent_map(table, strangers, outcome)
     draw({**own, **figures}, Outcome("evaluate", network.eval(), inferer, extraction, dataset, **told), run, output_dir)
     caveats = target.caveats(*tested)
     unlike: dict[str, Any] = {}
@@ -210,6 +212,14 @@ def report_test(
     if "mean image" in coded.index:
         caveats += worse_than_mean_image(*coded.loc[[AUTOENCODER, "mean image"], "psnr"])
     return {"target": target.name, **metrics, "strangers": unlike, "caveats": caveats}
+
+
+def _latent_map(table: PredictionTable, strangers: Strangers, outcome: Outcome) -> Figure | None:
+    labels, predicted = (np.array(table.column(name), dtype=float) for name in ("label", table.target.column))
+    told = {"note": outcome.note, "about": outcome.about}
+    if table.target.binary:
+        predicted = predicted >= table.threshold
+    return strangers.latent_map(labels, predicted, np.array(table.marked), table.target.binary, told)
 
 
 def _of_test(function: Callable[..., Figure], *tested: Any) -> Draw:

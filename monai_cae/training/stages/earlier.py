@@ -8,7 +8,14 @@ from pathlib import Path
 
 from monai_cae.errors import MonaiCaeError
 
-_OF_ANY = ("results_{}.json", "config_{}.json", "models/resume_{}.pt", "figures/{}_*.png", "figures/{}_*.csv")
+_OF_ANY = (
+    "results_{}.json",
+    "config_{}.json",
+    "models/resume_{}.pt",
+    "figures/{}_*.png",
+    "figures/{}_*.csv",
+    "figures/{}_*.npz",
+)
 _WEIGHTS = {"pretrain": "models/autoencoder.pt", "train": "models/model.pt"}
 _OF = {
     "pretrain": ("models/autoencoder_strangers.pt",),
