@@ -1,0 +1,184 @@
+"""Which scans are to be predicted: a folder, a glob or a table of paths, on this machine or at any fsspec address.
+
+No scan is opened here: a million names are listed in seconds, and whoever predicts a scan finds out whether it can be.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monai_cae.data.layouts.base import IMAGE_SUFFIXES
+from monai_cae.data.layouts.reading import chosen, images_in
+from monai_cae.errors import MonaiCaeError
+
+TABLES = (".csv", ".tsv", ".parquet")
+_COLUMNS = ("path", "file", "image")  # of a table, where the column is not named
+_TIMES = ("mtime", "LastModified", "updated", "created")  # as the file systems call it
+_SHOWN = 10  # columns of a table
+
+
+class Listed(NamedTuple):
+    """A scan of the list.
+
+    Attributes:
+        path: on this machine, absolute, or an address; the header of a pair.
+        size: of the file in bytes; None where it is not known.
+        time: of its last change, in seconds since 1970; None where it is not known.
+    """
+
+    path: str
+    size: int | None = None
+    time: float | None = None
+
+
+def is_many(given: str) -> bool:
+    """Whether only a prediction in chunks can read it: a table, a glob or an address."""
+    return "://" in given or given.lower().endswith(TABLES) or (glob.has_magic(given) and not os.path.exists(given))
+
+
+def list_scans(given: str, column: str = "") -> Iterator[Listed]:
+    """The scans, in a fixed order.
+
+    Args:
+        given: a scan; a folder, of which those are taken that `monai_cae.data.find_images` takes; a glob; a .csv, .tsv
+            or .parquet table with a column of paths, relative to its folder; each also as an address of fsspec.
+        column: of the table; by default "path", "file" or "image", or its only one.
+
+    Raises:
+        MonaiCaeError: nothing there, a table without such a column, a scan that it names twice, an address that can't
+            be read, or whose driver is not installed.
+    """
+    given = given.removeprefix("file://")
+    if given.lower().endswith(TABLES):
+        found: Iterable[Listed] = map(_known, _of_table(given, column))
+    elif "://" in given:
+        found = _remote(given)
+    elif os.path.isdir(given):
+        found = map(_known, images_in(Path(given).absolute()))
+    else:
+        magic = glob.has_magic(given) and not os.path.exists(given)
+        names = sorted(glob.iglob(given, recursive=True)) if magic else [given]
+        if not magic and not os.path.exists(given):
+            raise MonaiCaeError(f"no scan at {given}: give a folder, a glob, a table of paths or an address")
+        found = map(_known, chosen(_header(os.path.abspath(name)) for name in names))
+    empty = True
+    for one in found:
+        empty = False
+        yield one
+    if empty:
+        raise MonaiCaeError(f"no .nii, .nii.gz or .hdr/.img image in {given}")
+
+
+def file_system(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it.
+
+    Raises:
+        MonaiCaeError: an unknown kind of address, one whose driver is missing, or one with a password.
+    """
+    from fsspec.core import url_to_fs
+
+    kind, _, rest = address.partition("://")
+    if ":" in rest.partition("/")[0].rpartition("@")[0]:
+        raise MonaiCaeError(f"{kind}://... has a password in it: leave it to the driver's own settings or environment")
+    try:
+        return url_to_fs(address)
+    except ImportError as error:
+        advice = "pip install 'monai-cae[remote]'"
+        raise MonaiCaeError(f"{kind}:// needs a driver ({error}): {advice}") from error
+    except Exception as error:  # each driver has its own
+        raise MonaiCaeError(f"can't open {address} ({_line(error)}): correct the address") from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _header(path: str) -> str:
+    """Of a pair, the header stands for both."""
+    if path[-4:].lower() == ".img":
+        return path[:-4] + (".HDR" if path[-4:].isupper() else ".hdr")
+    return path
+
+
+def _known(path: str) -> Listed:
+    """With size and time, where the file is on this machine; a missing one is told by whoever predicts it."""
+    if "://" in path:
+        return Listed(path)
+    try:
+        found = os.stat(path)  # noqa: PTH116  # a Path for each of a million would take longer than this
+    except OSError:
+        return Listed(path)
+    return Listed(path, found.st_size, found.st_mtime)
+
+
+def _remote(address: str) -> Iterator[Listed]:
+    fs, path = file_system(address)
+    try:
+        if glob.has_magic(path):
+            found = fs.glob(path, detail=True)
+        elif fs.isdir(path):
+            found = {f"{folder}/{name}": one for folder, _, files in fs.walk(path, detail=True)
+                     for name, one in files.items()}  # fmt: skip
+        else:
+            found = {path: fs.info(path)}
+    except Exception as error:
+        raise MonaiCaeError(f"can't list {address} ({_line(error)}): correct the address") from error
+    files = {fs.unstrip_protocol(name): one for name, one in sorted(found.items()) if one.get("type") != "directory"}
+    for name in chosen(files):
+        yield Listed(name, files[name].get("size"), _time(files[name]))
+
+
+def _time(info: Any) -> float | None:
+    value = next((info[name] for name in _TIMES if info.get(name) is not None), None)
+    if isinstance(value, datetime):
+        return value.timestamp()
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _of_table(table: str, column: str) -> Iterator[str]:
+    import pandas as pd
+
+    options: dict[str, Any] = {} if table.lower().endswith(".parquet") else {"dtype": str, "keep_default_na": False}
+    if table.lower().endswith(".tsv"):
+        options["sep"] = "\t"
+    read: Any = pd.read_parquet if table.lower().endswith(".parquet") else pd.read_csv
+    if "://" in table:
+        file_system(table)
+    try:
+        if read is pd.read_csv:
+            columns = list(pd.read_csv(table, nrows=0, **options).columns)
+        else:
+            import pyarrow.parquet as pq
+
+            fs, path = file_system(table if "://" in table else f"file://{os.path.abspath(table)}")
+            columns = list(pq.read_schema(path, filesystem=fs).names)
+        name = _column(table, columns, column)
+        paths = read(table, **({"usecols": [name]} if read is pd.read_csv else {"columns": [name]}), **options)[name]
+    except MonaiCaeError:
+        raise
+    except Exception as error:  # of pandas, pyarrow and every file system
+        raise MonaiCaeError(f"{table} is not a readable table ({_line(error)}): correct it") from error
+    if len(twice := paths[paths.duplicated()]):
+        raise MonaiCaeError(f"{table} names {twice.iloc[0]} twice: leave one out")
+    folder = table.rpartition("/")[0] if "://" in table else os.path.dirname(os.path.abspath(table))
+    for row, text in enumerate(paths):
+        path = _header(str(text).strip().removeprefix("file://"))
+        if not path.lower().endswith(IMAGE_SUFFIXES):
+            raise MonaiCaeError(f"row {row + 1} of {table} has {path!r} in {name}, not a .nii, .nii.gz or .hdr/.img")
+        yield path if "://" in path else f"{folder}/{path}" if "://" in folder else os.path.join(folder, path)
+
+
+def _column(table: str, columns: list[str], wanted: str) -> str:
+    if wanted in columns:
+        return wanted
+    usual = [name for name in columns if name.strip().lower() in _COLUMNS] or columns
+    if wanted or len(usual) != 1:
+        shown = ", ".join(columns[:_SHOWN]) + (", ..." if len(columns) > _SHOWN else "")
+        which = f"no column {wanted}" if wanted else "several columns that may hold the paths"
+        raise MonaiCaeError(f"{table} has {which} ({shown}): name it with --image-column")
+    return usual[0]
