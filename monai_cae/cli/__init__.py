@@ -157,7 +157,9 @@ def _parser() -> argparse.ArgumentParser:
     predict = command("predict", runs.predict, "probabilities for scans, from a package or a run")
     text = "an unpacked package, a run's output folder, or a checkpoint of the default network"
     predict.add_argument("model", type=Path, help=text)
-    text = "with --parquet also a glob, a table of paths (.csv, .tsv, .parquet), or any of these as s3://, gs://, https://"
+    text = (
+        "with --parquet also a glob, a table of paths (.csv, .tsv, .parquet), or any of these as s3://, gs://, https://"
+    )
     text = f"a .nii, .nii.gz or .img, or a folder of them; with --prepare {prepare.INPUTS}; {text}"
     predict.add_argument("scans", help=text)
     predict.add_argument("out", type=Path, help="folder for predictions.csv, or for the data set of --parquet")

@@ -89,9 +89,7 @@ def _made(predictor: Predictor, asked: Asked) -> dict[str, Any]:
         "given": asked.scans,
         "chunk": asked.chunk,
         "files": {name: sha256_of(path) for name, path in named.items() if path and Path(path).is_file()},
-        "settings": {
-            name: value for name, value in config.items() if not name.startswith("_") and name not in _PLACES
-        },
+        "settings": {name: value for name, value in config.items() if not name.startswith("_") and name not in _PLACES},
         "columns": predictor.columns,
     }
 

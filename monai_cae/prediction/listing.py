@@ -12,6 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+import pyarrow.parquet as pq
+
 from monai_cae.data.layouts.base import IMAGE_SUFFIXES
 from monai_cae.data.layouts.reading import chosen, images_in
 from monai_cae.errors import MonaiCaeError
@@ -38,7 +41,7 @@ class Listed(NamedTuple):
 
 def is_many(given: str) -> bool:
     """Whether only a prediction in chunks can read it: a table, a glob or an address."""
-    return "://" in given or given.lower().endswith(TABLES) or (glob.has_magic(given) and not os.path.exists(given))
+    return "://" in given or given.lower().endswith(TABLES) or (glob.has_magic(given) and not Path(given).exists())
 
 
 def list_scans(given: str, column: str = "") -> Iterator[Listed]:
@@ -58,14 +61,15 @@ def list_scans(given: str, column: str = "") -> Iterator[Listed]:
         found: Iterable[Listed] = map(_known, _of_table(given, column))
     elif "://" in given:
         found = _remote(given)
-    elif os.path.isdir(given):
+    elif Path(given).is_dir():
         found = map(_known, images_in(Path(given).absolute()))
+    elif Path(given).exists():
+        found = [_known(_header(str(Path(given).absolute())))]
+    elif glob.has_magic(given):
+        names = glob.iglob(str(Path(given).absolute()), recursive=True)  # noqa: PTH207  # Path's takes no absolute one
+        found = map(_known, chosen(sorted(names)))
     else:
-        magic = glob.has_magic(given) and not os.path.exists(given)
-        names = sorted(glob.iglob(given, recursive=True)) if magic else [given]
-        if not magic and not os.path.exists(given):
-            raise MonaiCaeError(f"no scan at {given}: give a folder, a glob, a table of paths or an address")
-        found = map(_known, chosen(_header(os.path.abspath(name)) for name in names))
+        raise MonaiCaeError(f"no scan at {given}: give a folder, a glob, a table of paths or an address")
     empty = True
     for one in found:
         empty = False
@@ -141,36 +145,41 @@ def _time(info: Any) -> float | None:
 
 
 def _of_table(table: str, column: str) -> Iterator[str]:
-    import pandas as pd
-
-    options: dict[str, Any] = {} if table.lower().endswith(".parquet") else {"dtype": str, "keep_default_na": False}
-    if table.lower().endswith(".tsv"):
-        options["sep"] = "\t"
-    read: Any = pd.read_parquet if table.lower().endswith(".parquet") else pd.read_csv
-    if "://" in table:
-        file_system(table)
+    fs, place = file_system(table if "://" in table else f"file://{Path(table).absolute()}")
     try:
-        if read is pd.read_csv:
-            columns = list(pd.read_csv(table, nrows=0, **options).columns)
-        else:
-            import pyarrow.parquet as pq
-
-            fs, path = file_system(table if "://" in table else f"file://{os.path.abspath(table)}")
-            columns = list(pq.read_schema(path, filesystem=fs).names)
-        name = _column(table, columns, column)
-        paths = read(table, **({"usecols": [name]} if read is pd.read_csv else {"columns": [name]}), **options)[name]
+        name = _column(table, _names(fs, place), column)
+        paths = _cells(fs, place, name)
     except MonaiCaeError:
         raise
     except Exception as error:  # of pandas, pyarrow and every file system
         raise MonaiCaeError(f"{table} is not a readable table ({_line(error)}): correct it") from error
     if len(twice := paths[paths.duplicated()]):
         raise MonaiCaeError(f"{table} names {twice.iloc[0]} twice: leave one out")
-    folder = table.rpartition("/")[0] if "://" in table else os.path.dirname(os.path.abspath(table))
-    for row, text in enumerate(paths):
+    folder = (table if "://" in table else str(Path(table).absolute())).rpartition("/")[0]
+    for row, text in enumerate(paths, start=1):
         path = _header(str(text).strip().removeprefix("file://"))
         if not path.lower().endswith(IMAGE_SUFFIXES):
-            raise MonaiCaeError(f"row {row + 1} of {table} has {path!r} in {name}, not a .nii, .nii.gz or .hdr/.img")
-        yield path if "://" in path else f"{folder}/{path}" if "://" in folder else os.path.join(folder, path)
+            raise MonaiCaeError(f"row {row} of {table} has {path!r} in {name}, not a .nii, .nii.gz or .hdr/.img")
+        yield path if "://" in path or path.startswith("/") else f"{folder}/{path}"
+
+
+def _names(fs: Any, place: str) -> list[str]:
+    with fs.open(place, "rb") as file:
+        if place.lower().endswith(".parquet"):
+            return list(pq.read_schema(file).names)
+        return list(pd.read_csv(file, nrows=0, sep=_separator(place)).columns)
+
+
+def _cells(fs: Any, place: str, column: str) -> pd.Series[Any]:
+    with fs.open(place, "rb") as file:
+        if place.lower().endswith(".parquet"):
+            return pq.read_table(file, columns=[column]).to_pandas()[column]
+        texts = {"dtype": str, "keep_default_na": False, "sep": _separator(place)}
+        return pd.read_csv(file, usecols=[column], **texts)[column]
+
+
+def _separator(place: str) -> str:
+    return "\t" if place.lower().endswith(".tsv") else ","
 
 
 def _column(table: str, columns: list[str], wanted: str) -> str:

@@ -74,10 +74,11 @@ class Predictor:
         """Name -> type of the columns of a prediction, as `PredictionTable` writes them, and of a scan without one."""
         table = self.table
         told = table.target.columns([0.0], table.threshold, table.classes)
-        kinds = {**dict.fromkeys(table.keys, str), **{name: type(values[0]) for name, values in told.items()}}
+        kinds: dict[str, type] = dict.fromkeys(table.keys, str)
+        kinds |= {name: type(values[0]) for name, values in told.items()}
         if not table.unknown:
             kinds |= dict(zip(UNLIKE, (float, str, str), strict=True))
-        return {name: kind.__name__ for name, kind in {**kinds, REASON: str, NOTE: str}.items()}
+        return {name: kind.__name__ for name, kind in (kinds | {REASON: str, NOTE: str}).items()}
 
     def predict(self, scans: Sequence[Listed]) -> list[Row]:
         """A row for each scan, in their order.
@@ -123,7 +124,9 @@ class Predictor:
                     self._evaluate([(row, image)])
                 except Exception as own:
                     failed += 1
-                    row[REASON] = _brief(" ".join(str(find_mistake(own) or f"{type(own).__name__}: {own}").split()), image)
+                    row[REASON] = _brief(
+                        " ".join(str(find_mistake(own) or f"{type(own).__name__}: {own}").split()), image
+                    )
             if failed == len(usable) and find_mistake(error) is None:
                 raise
 

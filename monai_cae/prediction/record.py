@@ -173,6 +173,6 @@ class Record:
             yield batch
         if rows != self.scans:
             raise MonaiCaeError(
-                f"{self.folder} has {rows} rows for {self.scans} scans: remove the parts that are not its own, and give "
-                "--resume true"
+                f"{self.folder} has {rows} rows for {self.scans} scans: remove the parts that are not its own, and "
+                "give --resume true"
             )
