@@ -27,6 +27,8 @@ def add_many(parser: Arguments) -> None:
     """The options of a prediction in chunks."""
     text = "predict in chunks, and write a Parquet data set in place of predictions.csv: OUT/predictions"
     parser.add_argument("--parquet", action="store_true", help=text)
+    text = "where to: local:N, tls://HOST:PORT or slurm:FILE.yaml, see docs/cluster.md (default: this process)"
+    parser.add_argument("--cluster", default="", metavar="WHERE", help=f"as --parquet, elsewhere; {text}")
     text = "scans of a chunk: what a worker does at a time, and what is lost with it (default: 128)"
     parser.add_argument("--chunk", type=int, default=0, metavar="N", help=text)
     text = "true goes on with a data set that was begun with the same scans, weights and settings"
@@ -35,7 +37,7 @@ def add_many(parser: Arguments) -> None:
 
 def predict_parquet(options: argparse.Namespace, config: Path, settings: dict[str, Any]) -> int:
     """Predict in chunks; exit status 0."""
-    from monai_cae.cluster.engine import InProcess
+    from monai_cae.cluster.address import engine_of
     from monai_cae.prediction.batch import CHUNK, Asked, predict_many
     from monai_cae.prediction.predictor import Plan
 
@@ -50,6 +52,7 @@ def predict_parquet(options: argparse.Namespace, config: Path, settings: dict[st
             settings[name] = str(Path(place).absolute())
     if options.table:
         settings["table"] = str(options.table.absolute())
+    gpus = bool(options.cluster) and _on_gpu(settings.get("device"))
     asked = Asked(
         plan=Plan(str(config.absolute()), json.dumps(settings)),
         scans=options.scans,
@@ -58,10 +61,20 @@ def predict_parquet(options: argparse.Namespace, config: Path, settings: dict[st
         chunk=options.chunk or CHUNK,
         resume=options.resume == "true",
         overwrite=overwrite,
+        needs={"GPU": 1} if gpus else {},
     )
-    with InProcess() as engine:
+    sees = {"the model": config, "the scans": Path(options.scans)}
+    known = {what: path.absolute() for what, path in sees.items() if path.exists()}
+    with engine_of(options.cluster, sees=known, gpus=gpus, ahead=1) as engine:
         predict_many(asked, engine)
     return 0
+
+
+def _on_gpu(device: Any) -> bool:
+    """Whether workers are to have a GPU each; where no device is named, as this machine has it."""
+    import torch
+
+    return torch.cuda.is_available() if device is None else str(device).startswith("cuda")
 
 
 def refuse_many(options: argparse.Namespace) -> None:

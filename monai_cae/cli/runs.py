@@ -58,7 +58,7 @@ def predict(options: argparse.Namespace) -> int:
         config, settings = options.model / "configs" / "inference.json", {}
     elif kind == "run":
         settings = inference_settings(options.model)
-    if options.parquet:
+    if options.parquet or options.cluster:
         return predict_parquet(options, config, {**settings, **parsed(given)})
     refuse_many(options)
     if kind != "checkpoint":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Asked:
         chunk: scans that a worker does at a time, and that a file of the data set has.
         resume: go on with what is there.
         overwrite: replace what is there.
+        needs: see `Task`.
     """
 
     plan: Plan
@@ -51,6 +52,7 @@ class Asked:
     chunk: int = CHUNK
     resume: bool = False
     overwrite: bool = False
+    needs: Mapping[str, float] = field(default_factory=dict)
 
 
 def predict_many(asked: Asked, engine: Engine) -> int:
@@ -74,7 +76,7 @@ def predict_many(asked: Asked, engine: Engine) -> int:
         if before:
             print(f"{before} of {record.scans} scans are done", flush=True)
         with _Progress(record.scans, before) as progress:
-            _run(record, asked.plan, engine, progress)
+            _run(record, asked.plan, asked.needs, engine, progress)
         seconds, checkpoint = time.perf_counter() - started, predictor.workflow.parser.get_parsed_content("checkpoint")
         return print_summary(record, predictor.table, str(checkpoint), record.scans - before, seconds)
 
@@ -94,34 +96,45 @@ def _made(predictor: Predictor, asked: Asked) -> dict[str, Any]:
     }
 
 
-def _run(record: Record, plan: Plan, engine: Engine, progress: _Progress) -> None:
-    """Have the chunks done that are left. One that kills its workers is done scan by scan."""
-    working: dict[str, list[Listed]] = {}  # key of a task -> its scans
-    apart: deque[Task] = deque()
-    rows: dict[int, dict[int, Row]] = {}  # chunk -> what is known of its scans, where it is done scan by scan
+def _run(record: Record, plan: Plan, needs: Mapping[str, float], engine: Engine, progress: _Progress) -> None:
+    """Have the chunks done that are left.
+
+    One that was lost with its workers is done at the end, scan by scan and nothing beside it: an engine may blame a
+    task for the death of a worker that had it only in its queue, and no scan may be left out for another's fault.
+    """
+    working: dict[str, tuple[int, list[Listed]]] = {}  # key of a task -> its chunk and scans
+    lost: deque[tuple[int, list[Listed]]] = deque()
+    rows: dict[int, list[Row]] = {}  # of chunks that are done scan by scan
     failed: list[Done] = []
 
-    def task(key: str, scans: list[Listed]) -> Task:
-        working[key] = scans
-        return Task(key, predict_scans, (plan, scans))
+    def task(number: int, scans: list[Listed], name: str) -> Task:
+        working[name] = number, scans
+        return Task(name, predict_scans, (plan, scans), needs=needs)
 
     def tasks() -> Iterator[Task | None]:
         for number, scans in record.left():
-            while apart:
-                yield apart.popleft()
             if failed:
-                break
-            yield task(f"predict-{number}", scans)
-        while working and not failed:
-            yield apart.popleft() if apart else None
+                return
+            yield task(number, scans, f"predict-{number}")
+        while working or lost:
+            if working:
+                yield None
+                continue
+            number, scans = lost.popleft()
+            rows[number] = []
+            for place, scan in enumerate(scans):
+                yield task(number, [scan], f"predict-{number}-{place}")
+                while working:
+                    yield None
+                if failed:
+                    return
 
     for done in engine.run(tasks()):
-        scans = working.pop(done.key)
-        _, number, *place = (int(part) if part.isdigit() else 0 for part in done.key.split("-"))
+        number, scans = working.pop(done.key)
+        apart = number in rows
         if isinstance(done.error, WorkerLost):
-            if not place and len(scans) > 1:
-                rows[number] = {}
-                apart.extend(task(f"predict-{number}-{index}", [scan]) for index, scan in enumerate(scans))
+            if not apart:
+                lost.append((number, scans))
                 continue
             found = [row_of(scan, ENDED) for scan in scans]
         elif done.error:
@@ -129,17 +142,17 @@ def _run(record: Record, plan: Plan, engine: Engine, progress: _Progress) -> Non
             continue
         else:
             found = done.value
-        if place:
-            rows[number][place[0]] = found[0]
+        if apart:
+            rows[number] += found
             if len(rows[number]) < record.size(number):
                 continue
-            found = [row for _, row in sorted(rows.pop(number).items())]
+            found = rows.pop(number)
         record.write(number, found)
         progress.add(found)
     if failed:
         error = failed[0].error
         if not isinstance(error, MonaiCaeError):
-            print(failed[0].log, end="", flush=True)
+            print(failed[0].log, flush=True)
         first = str(error) or type(error).__name__
         raise MonaiCaeError(f"{first} (what is done is kept: --resume true goes on)") from error
 
