@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.prediction.listing import file_system
+from monai_cae.prediction.listing import file_system, voxels_of
 
 _PREFIX = "monai-cae-fetched-"
 _AT_ONCE = 8  # files that are on their way
@@ -48,11 +48,10 @@ def _fetch(address: str, folder: Path) -> Path | MonaiCaeError:
     try:
         fs, path = file_system(address)
         folder.mkdir()
-        root, suffix = path[:-4], path[-4:]
-        further = {".hdr": (".img", ".mat"), ".HDR": (".IMG", ".mat")}.get(suffix, ())
-        for number, one in enumerate([path, *(root + end for end in further)]):
-            with suppress(*([FileNotFoundError] if number == 2 else [])):  # SPM's
-                fs.get_file(one, str(folder / one.rpartition("/")[2]))
+        for one in {path, voxels_of(path)}:
+            fs.get_file(one, str(folder / one.rpartition("/")[2]))
+        if voxels_of(path) != path and fs.exists(spm := f"{path[:-4]}.mat"):
+            fs.get_file(spm, str(folder / spm.rpartition("/")[2]))
         return folder / path.rpartition("/")[2]
     except MonaiCaeError as error:
         return error

@@ -30,7 +30,7 @@ class Listed(NamedTuple):
 
     Attributes:
         path: on this machine, absolute, or an address; the header of a pair.
-        size: of the file in bytes; None where it is not known.
+        size: of the file with the voxels, in bytes; None where it is not known.
         time: of its last change, in seconds since 1970; None where it is not known.
     """
 
@@ -109,12 +109,18 @@ def _header(path: str) -> str:
     return path
 
 
+def voxels_of(header: str) -> str:
+    """Of a pair the other file, else the same."""
+    end = {".hdr": ".img", ".HDR": ".IMG"}.get(header[-4:])
+    return header[:-4] + end if end else header
+
+
 def _known(path: str) -> Listed:
     """With size and time, where the file is on this machine; a missing one is told by whoever predicts it."""
     if "://" in path:
         return Listed(path)
     try:
-        found = os.stat(path)  # noqa: PTH116  # a Path for each of a million would take longer than this
+        found = os.stat(voxels_of(path))  # noqa: PTH116  # a Path for each of a million would take longer than this
     except OSError:
         return Listed(path)
     return Listed(path, found.st_size, found.st_mtime)
@@ -134,7 +140,8 @@ def _remote(address: str) -> Iterator[Listed]:
         raise MonaiCaeError(f"can't list {address} ({_line(error)}): correct the address") from error
     files = {fs.unstrip_protocol(name): one for name, one in sorted(found.items()) if one.get("type") != "directory"}
     for name in chosen(files):
-        yield Listed(name, files[name].get("size"), _time(files[name]))
+        known = files.get(voxels_of(name), {})
+        yield Listed(name, known.get("size"), _time(known))
 
 
 def _time(info: Any) -> float | None:

@@ -18,7 +18,7 @@ from monai_cae.data.images.frames import frame_lines
 from monai_cae.data.images.scan_quality import find_bad, forget_good
 from monai_cae.errors import MonaiCaeError
 from monai_cae.prediction.fetching import fetched
-from monai_cae.prediction.listing import Listed
+from monai_cae.prediction.listing import Listed, voxels_of
 from monai_cae.training.engines.memory import is_full
 from monai_cae.training.results.predictions import UNLIKE, PredictionTable
 from monai_cae.training.stages.workflow import find_mistake
@@ -161,15 +161,13 @@ def _predictor(plan: Plan) -> Predictor:
 
 def _changed(scan: Listed, image: Path) -> str:
     try:
-        now = image.stat()
+        now = os.stat(voxels_of(str(image)))  # noqa: PTH116  # as `listing` has it
     except OSError:
         return ""  # whoever reads it says it better
-    here = "://" not in scan.path
-    if (scan.size, scan.time if here else None) == (None, None):
+    since = None if "://" in scan.path else scan.time  # a copy has its own
+    if scan.size in (None, now.st_size) and since in (None, now.st_mtime):
         return ""
-    if scan.size not in (None, now.st_size) or (here and scan.time not in (None, now.st_mtime)):
-        return f"{image.name} has changed since the list of scans was made"
-    return ""
+    return f"{image.name} has changed since the list of scans was made"
 
 
 def _brief(reason: str, image: Path) -> str:
