@@ -23,12 +23,13 @@ import io
 import json
 import os
 import random
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
@@ -37,9 +38,10 @@ from report import Row, alternate, finish
 
 from monai_cae.cluster.address import engine_of
 from monai_cae.cluster.engine import Engine
-from monai_cae.prediction import batch
-from monai_cae.prediction.listing import Listed
-from monai_cae.prediction.predictor import Plan
+
+if TYPE_CHECKING:  # workers import this script, too, and have the rest by their tasks
+    from monai_cae.prediction.listing import Listed
+    from monai_cae.prediction.predictor import Plan
 
 CONFIG = Path(__file__).parents[1] / "bundle" / "configs" / "inference.json"
 SHAPE = (176, 208, 176)
@@ -54,6 +56,7 @@ def plan(folder: Path, **settings: Any) -> Plan:
     import torch
 
     from monai_cae.networks import ConvEncoder, EncoderClassifier, save_weights
+    from monai_cae.prediction.predictor import Plan
 
     torch.manual_seed(SEED)
     size = settings.get("image_size", 176)
@@ -84,8 +87,11 @@ def distinct_volumes(folder: Path, shape: tuple[int, int, int], count: int, kind
     return paths
 
 
-def predict(asked: batch.Asked, engine: Engine) -> float:
+def predict(plan: Plan, scans: Path, out: Path, chunk: int, engine: Engine) -> float:
     """Seconds from the list to the summary."""
+    from monai_cae.prediction import batch
+
+    asked = batch.Asked(plan, str(scans), out, chunk=chunk)
     started = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         batch.predict_many(asked, engine)
@@ -121,9 +127,8 @@ def one_and_two(root: Path, volumes: int, turns: int) -> list[Row]:
 
         def measured(workers: int) -> Callable[[], float]:
             def once() -> float:
-                asked = batch.Asked(made, str(scans), root / f"out {next(runs)}", chunk=16)
                 before = processor_seconds(theirs[workers])
-                seconds = predict(asked, engines[workers]) / volumes
+                seconds = predict(made, scans, root / f"out {next(runs)}", 16, engines[workers]) / volumes
                 processor[workers].append((processor_seconds(theirs[workers]) - before) / volumes)
                 return seconds * 1e3
 
@@ -144,7 +149,7 @@ def memory(root: Path, small: int, large: int) -> Row:
     with engine_of("local:1", ahead=1) as engine:
         (worker,) = worker_processes()
         for count in (small, large):
-            predict(batch.Asked(made, str(link(root / f"small {count}", distinct, count)), root / f"m{count}"), engine)
+            predict(made, link(root / f"small {count}", distinct, count), root / f"out of {count}", 100, engine)
             resident.append(worker.memory_info().rss / 2**20)
     what = f"memory of a worker after {small + large:,} scans"
     return Row(what, resident[1], resident[0], f"after {small}", "MiB", resident[1] / resident[0], "<= 1.05")
@@ -158,6 +163,8 @@ def pretend(plan: Plan, scans: Sequence[Listed]) -> list[dict[str, Any]]:
 
 def overhead(root: Path, scans: int) -> Row:
     """All that is not prediction, from the list to the summary, per scan."""
+    from monai_cae.prediction import batch
+
     made, usual = plan(root, **SMALLEST), batch.predict_scans
     batch.predict_scans = pretend
     try:
@@ -165,7 +172,7 @@ def overhead(root: Path, scans: int) -> Row:
             for count in (200, scans):  # the first imports everything
                 table = root / f"{count} scans.csv"
                 table.write_text("\n".join(["path", *(f"/scans/sub-{n:07d}_T1w.nii.gz" for n in range(count))]))
-                seconds = predict(batch.Asked(made, str(table), root / f"pretended {count}", chunk=100), engine)
+                seconds = predict(made, table, root / f"pretended {count}", 100, engine)
     finally:
         batch.predict_scans = usual
     each = seconds / scans * 1e3
@@ -181,7 +188,7 @@ def killing(out: Path, parts: int, kills: int) -> Iterator[list[int]]:
 
     def watch() -> None:
         while moments and not ended.wait(0.02):
-            there = sum(1 for _ in (out / batch.DATASET).glob("group=*/part-*"))
+            there = sum(1 for _ in (out / "predictions").glob("group=*/part-*"))
             while moments and there >= moments[0]:
                 alive = worker_processes()
                 if not alive:
@@ -191,6 +198,9 @@ def killing(out: Path, parts: int, kills: int) -> Iterator[list[int]]:
                     victim.kill()
                     killed.append(victim.pid)
                     moments.pop(0)
+                    print(
+                        f"  {there} of {parts} parts: killed {len(killed)} of {kills}", file=sys.__stdout__, flush=True
+                    )
                 break  # one at a time
 
     thread = threading.Thread(target=watch)
@@ -210,8 +220,8 @@ def survived(root: Path, volumes: int, kills: int) -> tuple[list[Row], dict[str,
     scans = link(root / "tiny", distinct_volumes(root / "tiny volumes", (8, 8, 8), DISTINCT, np.uint8), volumes)
     made = plan(root, **SMALLEST)
     with engine_of("local:2", ahead=1) as engine, killing(out, -(-volumes // chunk), kills) as killed:
-        seconds = predict(batch.Asked(made, str(scans), out, chunk=chunk), engine)
-    found = pd.read_parquet(out / batch.DATASET, columns=["file", "probability", "reason"])
+        seconds = predict(made, scans, out, chunk, engine)
+    found = pd.read_parquet(out / "predictions", columns=["file", "probability", "reason"])
     expected = {str(path) for path in scans.rglob("*.nii")}
     lost, twice = len(expected - {*found["file"]}), int(found["file"].duplicated().sum())
     left_out = int(found["reason"].notna().sum())
