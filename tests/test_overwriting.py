@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny import CONFIGS, TINY, mistake
 
-from monai_cae.experiment.protocol import _run_part
+from monai_cae.experiment.running import run_steps
 
 CHANNELS = [2, 3, 4]
 SHORT = {"max_epochs": 1, "channels": CHANNELS}
@@ -231,11 +231,11 @@ def test_an_overwritten_experiment_leaves_nothing_stale_and_nothing_of_others_is
     def ended(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("monai_cae.experiment.protocol._run_part", ended)
+    monkeypatch.setattr("monai_cae.experiment.protocol.run_steps", ended)
     with pytest.raises(KeyboardInterrupt):
         run_bundle("experiment.yaml", discs, out, **options)
     assert contents(out).keys() == mine | {"experiment.json", "repeat_1/datalist.json"}
-    monkeypatch.setattr("monai_cae.experiment.protocol._run_part", _run_part)
+    monkeypatch.setattr("monai_cae.experiment.protocol.run_steps", run_steps)
     run_bundle("experiment.yaml", discs, out, **{**options, "overwrite": False, "resume": True})
     run_bundle("experiment.yaml", discs, tmp_path / "fresh", **{**options, "overwrite": False})
     assert contents(out).keys() == mine | contents(tmp_path / "fresh").keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import time
 import traceback
@@ -141,6 +142,7 @@ class DaskEngine(Engine):
             task,
             monai_cae.__version__,
             self._sees,
+            os.getcwd(),
             key=f"{task.key}-{uuid.uuid4().hex}",
             resources=dict(task.needs) or None,
             pure=False,
@@ -222,8 +224,8 @@ def look(version: str, sees: Mapping[str, str]) -> str:
     return _looked(version, tuple(sees.items()))
 
 
-def attempt(task: Task, version: str, sees: Mapping[str, str]) -> Done | MonaiCaeError:
-    """On a worker: do a task.
+def attempt(task: Task, version: str, sees: Mapping[str, str], folder: str) -> Done | MonaiCaeError:
+    """On a worker: do a task, in the folder that relative paths are meant from.
 
     Returns:
         What became of it, with the end of its log after an error; or why no task can be done on this worker.
@@ -232,6 +234,8 @@ def attempt(task: Task, version: str, sees: Mapping[str, str]) -> Done | MonaiCa
         from distributed import get_worker
 
         return MonaiCaeError(f"the worker {get_worker().address} {wrong}")
+    with suppress(OSError):  # the task itself may need none
+        os.chdir(folder)
     log = _Tail()
     with redirect_stdout(log), redirect_stderr(log):
         done = do(task)
