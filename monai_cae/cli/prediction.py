@@ -63,8 +63,8 @@ def predict_parquet(options: argparse.Namespace, config: Path, settings: dict[st
         overwrite=overwrite,
         needs={"GPU": 1} if gpus else {},
     )
-    sees = {"the model": config, "the scans": Path(options.scans)}
-    known = {what: path.absolute() for what, path in sees.items() if path.exists()}
+    sees = {"the model": options.model, "the scans": Path(options.scans), "the table": options.table}
+    known = {what: path.absolute() for what, path in sees.items() if path is not None and path.exists()}
     with engine_of(options.cluster, sees=known, gpus=gpus, ahead=1) as engine:
         predict_many(asked, engine)
     return 0
