@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monai_cae import DISCLAIMER, __version__
-from monai_cae.cli import cohorts, fitting, prediction, prepare, runs, sharing
+from monai_cae.cli import cluster, cohorts, fitting, prediction, prepare, runs, sharing
 from monai_cae.cli.options import LAYOUTS, add_cohort, add_flags, add_options, add_reading, add_slice, own_options
 from monai_cae.errors import MonaiCaeError
 
@@ -150,6 +150,9 @@ def _parser() -> argparse.ArgumentParser:
         "pretrain (default) is the autoencoder, train the classifier when everything learns. Settings of the config can"
     )
     fit.epilog = f"{text} follow, such as --image_size 512 --device cuda:1: see `monai-cae settings`."
+
+    text = "keys for a cluster that --cluster tls://HOST:PORT reaches"
+    cluster.add_cluster(command("cluster", cluster.keys, text))
 
     status = command("status", runs.status, "how far an experiment is: done, running, left, and about how long")
     status.add_argument("output_dir", type=Path, help="of the experiment")

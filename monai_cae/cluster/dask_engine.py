@@ -11,6 +11,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
 from functools import cache
 from io import TextIOBase
 from pathlib import Path
@@ -228,7 +229,8 @@ def attempt(task: Task, version: str, sees: Mapping[str, str], folder: str) -> D
     """On a worker: do a task, in the folder that relative paths are meant from.
 
     Returns:
-        What became of it, with the end of its log after an error; or why no task can be done on this worker.
+        What became of it, with the end of what it printed, after an error also of its warnings and the traceback; or
+        why no task can be done on this worker.
     """
     if wrong := look(version, sees):
         from distributed import get_worker
@@ -237,25 +239,40 @@ def attempt(task: Task, version: str, sees: Mapping[str, str], folder: str) -> D
     with suppress(OSError):  # the task itself may need none
         os.chdir(folder)
     log = _Tail()
-    with redirect_stdout(log), redirect_stderr(log):
+    said = _Tail(log)
+    with redirect_stdout(said), redirect_stderr(log):
         done = do(task)
         if done.error and not isinstance(done.error, MonaiCaeError):
-            log.write("".join(traceback.format_exception(done.error)))
-    return Done(task.key, error=_sendable(done.error), log=log.text) if done.error else done
+            log.write("".join(traceback.format_exception(_first(done.error), chain=False)))
+    if done.error:
+        return Done(task.key, error=_sendable(done.error), log=log.text)
+    return replace(done, log=said.text)
 
 
 def _sendable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever its own methods raise
-        return RuntimeError(f"{type(error).__name__}: {error}")
+    """What another process can read, and says why: of an error that was raised from others, these would be lost."""
+    first = _first(error)
+    if isinstance(error, MonaiCaeError) or error is first:
+        try:
+            pickle.loads(pickle.dumps(error))
+            return error
+        except Exception:  # whatever its own methods raise
+            first = error
+    return RuntimeError(f"{type(first).__name__}: {first}")
+
+
+def _first(error: BaseException) -> BaseException:
+    """The one that it was raised from, in the beginning."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
     return error
 
 
 class _Tail(TextIOBase):
-    """The last lines that were written."""
+    """The last lines that were written. Args: other: gets the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, other: _Tail | None = None) -> None:
+        self._other = other
         self._lines: deque[str] = deque(maxlen=_LINES)
         self._begun = ""
 
@@ -263,6 +280,8 @@ class _Tail(TextIOBase):
         return True
 
     def write(self, text: str) -> int:
+        if self._other:
+            self._other.write(text)
         *whole, self._begun = (self._begun + text).split("\n")
         self._lines.extend(line.rpartition("\r")[2] for line in whole)
         return len(text)

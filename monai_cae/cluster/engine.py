@@ -39,7 +39,7 @@ class Done:
         key: the task's.
         value: what its function has returned.
         error: what it has raised; `NotDone` if it was not tried, `WorkerLost` if its workers died; None of a success.
-        log: the last lines that it printed elsewhere; "" where they have been seen.
+        log: the last lines that it printed elsewhere, after an error all it knows; "" where they have been seen.
     """
 
     key: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -63,6 +63,15 @@ def refuse_earlier(output: Path, resume: bool, overwrite: bool) -> None:
     if not overwrite and not (resume and (output / "experiment.json").is_file()):
         found = [path for path in left_in(output) if path.name not in _SHARED]
         refuse(found, output, "an experiment", resumable=not resume)
+
+
+def refuse_steps(output: Path, folders: Sequence[Path]) -> None:
+    """
+    Raises:
+        MonaiCaeError: some parts of an experiment have results already.
+    """
+    own = [path for path in left_in(output) if any(folder in path.parents for folder in folders)]
+    refuse([path for path in own if path.name not in _SHARED], output, "an experiment", resumable=True)
 
 
 def _parts(output: Path) -> Iterator[Path]:

@@ -21,6 +21,7 @@ from monai_cae.experiment.results import compute
 from monai_cae.experiment.running import begun, entered, run_steps
 from monai_cae.experiment.selecting import report_selection, selection_of
 from monai_cae.experiment.sets import check_parts, given_datalists
+from monai_cae.experiment.share import planned, refuse_other_settings, run_share, share_of
 from monai_cae.experiment.status import STATE
 from monai_cae.experiment.wording import readable
 from monai_cae.files import only_writer
@@ -52,6 +53,7 @@ def run_experiment(
     tracking_uri: str,
     experiment_name: str,
     cluster: str = "",
+    part: str = "",
 ) -> dict[str, Any]:
     """Run the stages of every repeat through MONAI's ConfigWorkflow, under one MLflow run, and compare the methods.
 
@@ -78,9 +80,11 @@ def run_experiment(
         tracking_uri: MLflow's store.
         experiment_name: MLflow's experiment.
         cluster: where the steps are done, see `monai_cae.cluster.address.engine_of`; "" in this process.
+        part: "2/5" does the steps of every fifth split, from the second, and nothing else, so that several processes
+            can share an output_dir; all are merged by `resume` without it.
 
     Returns:
-        The summary that is written to `output_dir/summary.json`.
+        The summary that is written to `output_dir/summary.json`; nothing of a part.
 
     Raises:
         MonaiCaeError: a setting that a stage does not have, earlier results that are neither to be kept nor to be
@@ -106,24 +110,23 @@ def run_experiment(
     methods = {**candidates, **variants}
     plan = Plan(configs, output, shared, stages, methods, baselines, where, given, selection)
     plan.refuse_labelled_choice()
+    if share := share_of(part, parts):
+        if cluster:
+            raise MonaiCaeError("--part is for jobs without a cluster: leave out one of --part and --cluster")
+        with Ending():
+            run_share(plan, parts, share, target, resume, overwrite)
+        say(f"part {part} is done: when all are, the same command with --resume true and without --part compares them")
+        return {}
     with only_writer(output), Ending():
         refuse_earlier(output, resume, overwrite)
         if resume:
-            _refuse_other_settings(plan, parts)
+            refuse_other_settings(plan, parts)
             finished = _finished(plan, parts)
             if finished:
                 print(f"the experiment is finished in {output}: nothing is left to do\n")
                 print(f"  page               {output / PAGE}\n  summary            {output / 'summary.json'}")
                 return finished
         return _run_parts(plan, parts, target, seed, resume, overwrite, cluster)
-
-
-def _refuse_other_settings(plan: Plan, parts: Sequence[Part]) -> None:
-    for part in parts:
-        done = plan.finished(part)
-        for step in plan.steps(part):
-            if step.name in done:
-                step.refuse_other_settings(done[step.name]["settings"], plan.output / part.folder)
 
 
 def _finished(plan: Plan, parts: Sequence[Part]) -> dict[str, Any]:
@@ -169,10 +172,7 @@ def _run_parts(
             forget(folders)
         for path, content in datalists.items():
             write_content(path, content)
-        state = {
-            "run_id": tracked.run_id,
-            "steps": {part.folder: [step.name for step in plan.steps(part)] for part in parts},
-        }
+        state = {"run_id": tracked.run_id, "steps": planned(plan, parts)}
         write_json(output / STATE, state)
         plan = plan.under(tracked.run_id)
         if not tracked.resumed_run_id:

@@ -41,7 +41,7 @@ def run_steps(
     done: Mapping[Part, Record],
     target: Target,
     engine: Engine,
-    tracked: TrackedRun,
+    tracked: TrackedRun | None,
 ) -> None:
     """Do what is left of an experiment.
 
@@ -51,12 +51,12 @@ def run_steps(
         done: part -> step -> its settings, results and seconds; gets those that are done now.
         target: what is predicted.
         engine: does the steps, entered.
-        tracked: the experiment's run, open.
+        tracked: the experiment's run, open; needed for workers.
 
     Raises:
         MonaiCaeError: steps have failed; in process the first one's own error, elsewhere after all others are done.
     """
-    if not engine.here:  # a login is nobody's business there
+    if tracked and not engine.here:  # a login is nobody's business there
         uri = without_credentials(plan.tracked["tracking_uri"])
         plan = replace(plan, tracked={**plan.tracked, "tracking_uri": uri})
         write_empty(tracked, _empty(plan))
@@ -155,7 +155,7 @@ class _Running:
     done: Mapping[Part, Record]
     target: Target
     engine: Engine
-    tracked: TrackedRun
+    tracked: TrackedRun | None
     progress: Overall
     given: dict[str, tuple[Part, Step]] = field(default_factory=dict)  # to the engine, by the task's key
     failed: dict[str, Exception] = field(default_factory=dict)
@@ -208,7 +208,7 @@ class _Running:
         part, step = self.given.pop(one.key)
         if one.error and self.engine.here:
             raise one.error
-        if not self.engine.here and not step.inner and not isinstance(one.error, NotDone):
+        if self.tracked and not self.engine.here and not step.inner and not isinstance(one.error, NotDone):
             take_over(self.tracked, [_folder(step)])
         if one.error:
             self.failed[one.key] = one.error
@@ -224,6 +224,7 @@ class _Running:
         else:
             self.progress.ended(step.name, seconds)
             say(f"  {f'{named(part)}, {readable(step.name)}':<{self._column(part) + 18}}{told}")
+            self._show(one.log)
 
     def _tell_failure(self, part: Part, step: Step, one: Done) -> None:
         name = f"{named(part)}, {readable(step.name)}"
@@ -231,7 +232,10 @@ class _Running:
             say(f"  {name}: not done, as it needs {readable(str(one.error).rpartition('/')[2])}")
             return
         say(f"  {name}: failed: {one.error}")
-        for line in one.log.splitlines():
+        self._show(one.log)
+
+    def _show(self, log: str) -> None:
+        for line in filter(str.strip, log.splitlines()):
             say(f"    | {line}")
 
     def _task(self, part: Part, step: Step, after: Sequence[str]) -> Task:
@@ -239,7 +243,7 @@ class _Running:
         self.given[key] = part, step
         if self.engine.here:
             return Task(key, run_step, (self.plan, step, self.target))
-        if not step.inner:
+        if self.tracked and not step.inner:
             lend(self.tracked, _folder(step), _empty(self.plan), begun([_folder(step)]))
         needs = {"GPU": 1.0} if any(map(_on_gpu, step.stages.values())) else {}
         first = tuple(f"{part.folder}/{name}" for name in after if name not in self.done[part])
