@@ -88,7 +88,7 @@ def _made(predictor: Predictor, asked: Asked) -> dict[str, Any]:
     named["strangers"] = str(reference_path(named["pretrained"]))
     return {
         "software": __version__,
-        "given": asked.scans,
+        "given": asked.scans if "://" in asked.scans else str(Path(asked.scans).absolute()),
         "chunk": asked.chunk,
         "files": {name: sha256_of(path) for name, path in named.items() if path and Path(path).is_file()},
         "settings": {name: value for name, value in config.items() if not name.startswith("_") and name not in _PLACES},

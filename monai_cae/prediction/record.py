@@ -74,19 +74,23 @@ class Record:
         manifest, found = self.out / MANIFEST, None
         if resume and overwrite:
             raise MonaiCaeError("--resume true keeps earlier results, --overwrite true replaces them: give one")
-        earlier = [name for name in (MANIFEST, SCANS, *_BESIDE) if (self.out / name).exists()]
-        earlier += [DATASET] if any(self.folder.glob("*/part-*")) else []
+        groups = [*self.folder.glob("group=*")]
+        earlier = [name for name in (MANIFEST, *_BESIDE) if (self.out / name).exists()] + [DATASET] * bool(groups)
         if resume and manifest.is_file():
             found = self._read(manifest)
         elif earlier and not overwrite:
+            going_on = "" if resume else "--resume true goes on, "  # which it could not without a manifest
             raise MonaiCaeError(
-                f"{self.out} already has {', '.join(earlier)}: --resume true goes on, --overwrite true replaces, or "
-                "choose another folder"
+                f"{self.out} already has {', '.join(earlier)}: {going_on}--overwrite true replaces, or choose another "
+                "folder"
             )
         if found is None:
-            for name in earlier:
-                shutil.rmtree(path, ignore_errors=True) if (path := self.out / name).is_dir() else path.unlink()
-            self.scans = self._write_list(scans)
+            with replacing(self.out / SCANS) as temporary:
+                self.scans = self._write_list(scans, temporary)
+                for name in (MANIFEST, *_BESIDE):  # the manifest first: parts without one are nobody's
+                    (self.out / name).unlink(missing_ok=True)
+                for group in groups:
+                    shutil.rmtree(group)
             made = {**self.made, "scans": self.scans, "list": sha256_of(self.out / SCANS)}
             write_text(manifest, json.dumps(made, indent=2, ensure_ascii=False) + "\n")
         else:
@@ -112,17 +116,14 @@ class Record:
                 raise MonaiCaeError(f"{manifest} is of {what}{which}: give the same, {advice}")
         return dict(found)
 
-    def _write_list(self, scans: Iterable[Listed]) -> int:
+    def _write_list(self, scans: Iterable[Listed], path: Path) -> int:
         rows, total, listed = max(1, _ROWS // self.chunk) * self.chunk, 0, iter(scans)
-        first = list(islice(listed, rows))  # a mistake is told before anything is written
-        with replacing(self.out / SCANS) as temporary, pq.ParquetWriter(temporary, _LIST) as writer:
-            while first:
-                numbers = range(total, total + len(first))
-                columns = [*zip(*first, strict=True), [number // self.chunk for number in numbers]]
-                writer.write_table(pa.table([pa.array(c, f.type) for c, f in zip(columns, _LIST, strict=True)],
-                                            schema=_LIST))  # fmt: skip
-                total += len(first)
-                first = list(islice(listed, rows))
+        with pq.ParquetWriter(path, _LIST) as writer:
+            while some := list(islice(listed, rows)):
+                chunks = [number // self.chunk for number in range(total, total + len(some))]
+                columns = zip([*zip(*some, strict=True), chunks], _LIST, strict=True)
+                writer.write_table(pa.table([pa.array(cells, field.type) for cells, field in columns], schema=_LIST))
+                total += len(some)
         return total
 
     @property
