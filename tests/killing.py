@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -48,3 +48,10 @@ def _run(configs: Sequence[str], log: str, settings: dict[str, Any]) -> None:
 
     for config in configs:
         monai.bundle.run(run_id="training", config_file=str(CONFIGS / config), **settings)
+
+
+def call(function: Callable[..., Any], *args: Any) -> BaseProcess:
+    """Begin a call."""
+    process = _CONTEXT.Process(target=function, args=args, daemon=True)
+    process.start()
+    return process

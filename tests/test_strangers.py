@@ -103,6 +103,20 @@ def test_a_strangers_prediction_is_withheld_if_asked(package, scans, tmp_path, c
     assert "are withheld: stripes (" in said and "1 predicted as AD, 1 as HC" in said
 
 
+def test_strangers_are_told_and_withheld_in_chunks_alike(package, scans, tmp_path, capsys):
+    command = ["predict", str(package), str(scans), str(tmp_path / "out"), "--withhold", "true"]
+    assert main(command) == 0
+    (before,) = [line for line in capsys.readouterr().out.splitlines() if "UNLIKE" in line]
+    rows = rows_of(tmp_path / "out" / "predictions.csv")
+    command[3] += " of chunks"
+    assert main([*command, "--parquet", "--chunk", "2"]) == 0
+    assert before in capsys.readouterr().out.splitlines()
+    found = pd.read_parquet(tmp_path / "out of chunks" / "predictions")
+    assert list(found.columns) == [*rows[0], "reason", "note", "group"]
+    assert list(found["stranger"]) == ["no", "no", "yes"] and found.loc[2, ["probability", "class"]].isna().all()
+    assert list(found["unlike"]) == pytest.approx([float(row["unlike"]) for row in rows], abs=1e-3)
+
+
 def test_deploy_and_the_limit(package, volume_of_stripes, monkeypatch, capsys):
     """Deploy evaluates configs from the working directory, which is the bundle's here."""
     monkeypatch.chdir(package)

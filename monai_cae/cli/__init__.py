@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monai_cae import DISCLAIMER, __version__
-from monai_cae.cli import cluster, cohorts, fitting, prepare, runs, sharing
+from monai_cae.cli import cluster, cohorts, fitting, prediction, prepare, runs, sharing
 from monai_cae.cli.options import LAYOUTS, add_cohort, add_flags, add_options, add_reading, add_slice, own_options
 from monai_cae.errors import MonaiCaeError
 
@@ -167,15 +167,19 @@ def _parser() -> argparse.ArgumentParser:
     predict = command("predict", runs.predict, "probabilities for scans, from a package or a run")
     text = "an unpacked package, a run's output folder, or a checkpoint of the default network"
     predict.add_argument("model", type=Path, help=text)
-    text = f"a .nii, .nii.gz or .img, or a folder of them; with --prepare {prepare.INPUTS}"
-    predict.add_argument("scans", type=Path, help=text)
-    predict.add_argument("out", type=Path, help="folder for predictions.csv")
+    text = (
+        "with --parquet also a glob, a table of paths (.csv, .tsv, .parquet), or any of these as s3://, gs://, https://"
+    )
+    text = f"a .nii, .nii.gz or .img, or a folder of them; with --prepare {prepare.INPUTS}; {text}"
+    predict.add_argument("scans", help=text)
+    predict.add_argument("out", type=Path, help="folder for predictions.csv, or for the data set of --parquet")
     predict.set_defaults(settings=[])
     predict.epilog = "Settings of inference.json can follow, such as --device cpu: see `monai-cae settings`."
     add_flags(predict, "trust")
     text = "the scans are raw: prepare them into OUT/prepared, and predict from those that pass"
     predict.add_argument("--prepare", action="store_true", help=text)
     prepare.add_inputs(predict.add_argument_group("with --prepare, of `monai-cae prepare` (--table without it, too)"))
+    prediction.add_many(predict.add_argument_group("for very many scans"))
 
     text = "the whole test of a finished model on a cohort that it has not seen: scores with intervals, calibration"
     evaluate = command("evaluate", runs.evaluate, text)
