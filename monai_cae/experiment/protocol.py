@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from monai_cae.experiment.checking import evaluate
 from monai_cae.experiment.earlier import left_in, refuse_earlier, told_in
 from monai_cae.experiment.methods import changed_settings, command, descriptions
 from monai_cae.experiment.page import PAGE
-from monai_cae.experiment.plan import BASELINES, CLASSIFIER, STAGES, Part, Plan, one_by_one, parts_of, read_json
+from monai_cae.experiment.plan import BASELINES, CLASSIFIER, CODES, STAGES, Part, Plan, one_by_one, parts_of, read_json
 from monai_cae.experiment.record import NETWORK, pool, pool_samples, read_sets
 from monai_cae.experiment.report import log_results, print_results
 from monai_cae.experiment.results import compute
@@ -280,6 +281,7 @@ def _run_part(plan: Plan, part: Part, done: dict[str, Any], target: Target, prog
         one = by_method.setdefault(step.method, {"results": {}, "seconds": 0.0})
         one["results"] |= done[step.name]["results"]
         one["seconds"] += done[step.name]["seconds"]
+    shutil.rmtree(plan.output / part.folder / CODES, ignore_errors=True)
     sets = read_sets(plan.output / part.folder, bool(plan.shared["hash_ids"]))
     return {
         "folder": part.folder,
