@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.experiment.plan import BASELINES, SEARCH, STAGES
+from monai_cae.experiment.plan import BASELINES, CODES, SEARCH, STAGES
 from monai_cae.training.stages.earlier import files_of, refuse
 
 TABLES = (
@@ -48,6 +48,7 @@ def left_in(output: Path) -> list[Path]:
     found = [*told_in(output), output / "experiment.json"]
     for folder in _parts(output):
         found += [folder / name for name in ("steps.json", f"{SEARCH}/{JOURNAL}", *_SHARED)]
+        found += sorted(folder.glob(f"{CODES}/*"))
         found += [path for stage in (*STAGES, BASELINES) for path in files_of(stage, folder)]
     return [path for path in found if path.is_file()]
 

@@ -20,6 +20,7 @@ CLASSIFIER = "classifier"  # settings of both stages that build it
 BASELINES = "baselines"
 SELECT = "select"
 SEARCH = "search"  # the step of a part's trials
+CODES = "codes"  # in a part's folder, what frozen encoders make of images, while its steps run
 _LABELS = {"permute_labels", "training_share"}  # of train, and of a pretraining that learns labels
 _NOT_COMPARED = (*MAY_DIFFER, "output_dir", "datalist", "pretrained", "tracked_run#tags")
 _NOT_EXPLAINED = {"figures#explanations": None, "figures#decoder": None}  # costs as much as some variants
@@ -315,6 +316,8 @@ class Plan:
                 elsewhere |= _NOT_AGAIN
         if stage == STAGES[2] and (variant or inner):
             elsewhere |= _NOT_EXPLAINED
+        if "codes" in known:
+            elsewhere["codes"] = str(self._folder(part) / CODES)
         split = {**self.shared["split"], "fold": part.fold}
         if inner and self.select:
             split |= {"kind": "kfold", "folds": self.select.inner_folds, "fold": inner}

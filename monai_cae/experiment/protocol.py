@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.earlier import left_in, refuse_earlier, told_in
 from monai_cae.experiment.methods import changed_settings, command, descriptions
 from monai_cae.experiment.page import PAGE
-from monai_cae.experiment.plan import BASELINES, CLASSIFIER, STAGES, Part, Plan, one_by_one, parts_of, read_json
+from monai_cae.experiment.plan import BASELINES, CLASSIFIER, CODES, STAGES, Part, Plan, one_by_one, parts_of, read_json
 from monai_cae.experiment.record import NETWORK, pool, pool_samples, read_sets
 from monai_cae.experiment.report import log_results, print_results
 from monai_cae.experiment.results import compute
@@ -271,6 +272,7 @@ def _told(plan: Plan, part: Part, done: Mapping[str, Any]) -> dict[str, Any]:
         one = by_method.setdefault(step.method, {"results": {}, "seconds": 0.0})
         one["results"] |= done[step.name]["results"]
         one["seconds"] += done[step.name]["seconds"]
+    shutil.rmtree(plan.output / part.folder / CODES, ignore_errors=True)
     sets = read_sets(plan.output / part.folder, bool(plan.shared["hash_ids"]))
     return {
         "folder": part.folder,

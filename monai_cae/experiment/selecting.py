@@ -34,6 +34,20 @@ _DEFAULTS: Mapping[str, Any] = {
 _OF_CLASSES, _OF_NUMBERS = ("auc", "accuracy", "balanced_accuracy", "f1"), ("mae", "rmse", "r2", "pearson", "spearman")
 _LOWER = ("mae", "rmse")
 _TRAINED = ["$[step() for step in @run#0#steps]", "$@best.restore()"]  # without MLflow, audit, figures and codecs
+# The network's own way to a prediction, but that each image is encoded once for all candidates; nobody is told who is a
+# stranger.
+_ENCODED: Mapping[str, Any] = {
+    "unlike_limit": 0,
+    "evaluator#network": "$@network.head",
+    "dataloader#dataset": {
+        "_target_": "monai_cae.training.EncodedDataset",
+        "dataset": "@dataset",
+        "encoder": "$@network.encoder",
+        "inferer": "@inferer",
+        "batch_size": "@batch_size",
+        "summarise": "$@network.summarise",
+    },
+}
 _SCORED = ["$@validation#evaluator.run() if isinstance(@threshold, str) else None", "$@evaluator.run()"]
 
 
@@ -165,6 +179,8 @@ def score_inner(plan: Plan, step: Step, target: Target, watching: Sequence[str] 
     place = Path(train["output_dir"])
     evaluate(plan, step, STAGES[1], {**train, "resume": False, "_trained": [*watching, *_TRAINED]}, "_trained")
     given = {**test, "_scored": [*_SCORED, "@prediction_table"]}
+    if train.get("learn") == "linear_probe":
+        given |= {**_ENCODED, "dataloader#dataset": {**_ENCODED["dataloader#dataset"], "folder": train["codes"]}}
     *_, table = evaluate(plan, step, STAGES[2], given, "_scored")
     tested = np.array(table.column("label")), np.array(table.column(target.column)), table.threshold
     remove(files_of(STAGES[1], place), place)
