@@ -11,11 +11,11 @@ from typing import Any
 import monai.bundle
 import pytest
 import torch
+from drawing import draw_nothing, drawing
 from tiny import CONFIGS, TINY, UNTRAINED, write_discs
 
-from monai_cae.evaluation import style
-
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+draw_nothing()
 
 if (worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))) and hasattr(os, "sched_setaffinity"):
     # a core per worker: threads of several that wait for each other on the same cores take ten times as long
@@ -39,12 +39,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.user_properties += [("fault", list(mark.args)) for mark in item.iter_markers("fault")]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def coarse_figures() -> Iterator[None]:
-    """Nobody looks at the thousands of figures of a test run, and pixels take half of their time."""
-    fine, style.save_figure.__defaults__ = style.save_figure.__defaults__, (50,)
-    yield
-    style.save_figure.__defaults__ = fine
+@pytest.fixture
+def drawn() -> Iterator[None]:
+    """Figures of this test are drawn."""
+    with drawing():
+        yield
 
 
 @pytest.fixture(scope="session")

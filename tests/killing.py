@@ -10,6 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from drawing import draw_nothing
 from tiny import CONFIGS, TINY
 
 SMALL = {**TINY, "channels": [2, 3, 4], "save_every": 0}
@@ -46,5 +47,6 @@ def _run(configs: Sequence[str], log: str, settings: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     import monai.bundle
 
+    draw_nothing()
     for config in configs:
         monai.bundle.run(run_id="training", config_file=str(CONFIGS / config), **settings)

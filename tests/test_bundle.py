@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from drawing import drawing
 from mlflow import MlflowClient
 from monai.bundle import ConfigParser, ConfigWorkflow
 from tiny import CONFIGS, TINY, mistake, write_discs
@@ -377,12 +379,15 @@ def test_inference_takes_the_volume_in_memory_when_loadimage_is_stripped(discs):
 @pytest.mark.parametrize("run_id", ["run", "training"])
 def test_stages_alone_follow_one_another(run_bundle, discs, tmp_path, run_id, capsys):
     for stage in ("pretrain", "train", "evaluate"):
-        run_bundle(f"{stage}.json", discs, tmp_path / "out", run_id=run_id)
+        with drawing() if run_id == "run" else nullcontext():
+            run_bundle(f"{stage}.json", discs, tmp_path / "out", run_id=run_id)
         printed = capsys.readouterr().out
         assert f"{stage} finished on real data" in printed
         assert "mlflow ui --backend-store-uri sqlite:///" in printed
         assert "not a medical device" in printed
     assert (tmp_path / "out" / "predictions.csv").is_file()
+    figures = sorted((tmp_path / "out" / "figures").glob("*.png"))
+    assert len(figures) == 9 and (run_id == "training" or all(path.stat().st_size > 5000 for path in figures))
 
 
 def test_with_phantom_changes_only_settings_that_the_experiment_has(run_bundle, discs, tmp_path):

@@ -158,6 +158,7 @@ def test_audit_knows_what_a_checkpoint_has_seen(discs, tmp_path):
         assert main(command) == expected
 
 
+@pytest.mark.usefixtures("drawn")
 def test_check_names_the_suspicious_and_draws_a_contact_sheet(tmp_path, capsys):
     root = write_discs(tmp_path / "cohort")
     assert main(["check", str(root), "--slice-index", "11", "--out", str(tmp_path / "good")]) == 0
@@ -182,6 +183,7 @@ def test_check_of_images_without_a_table_says_why_it_is_none(tmp_path, capsys):
     assert "note: not read as a cohort" in out and "no table in" in out and "24 scans: 0 suspicious" in out
 
 
+@pytest.mark.usefixtures("drawn")
 def test_leakage_demo_needs_nothing(tmp_path, capsys):
     assert main(["leakage-demo", "--out", str(tmp_path / "leak.png")]) == 0
     lines = {

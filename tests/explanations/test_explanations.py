@@ -188,6 +188,7 @@ def test_a_difference_between_groups_is_found_where_it_is():
     assert difference(maps[:3], groups[:3], rng)[1] is None
 
 
+@pytest.mark.usefixtures("drawn")
 def test_test_scans_are_explained(trained, tmp_path):
     made = Explained("occlusion", patch=4, seed=1)(outcome_of(trained, cohort(12), SliceExtraction()))
     assert list(made) == ["", "groups", "tests"]
