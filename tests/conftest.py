@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import monai.bundle
 import pytest
 import torch
-from drawing import draw_nothing, drawing
+from drawing import draw_little, drawing
+from monai.bundle import ComponentLocator
 from tiny import CONFIGS, TINY, UNTRAINED, write_discs
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-draw_nothing()
+draw_little()
+# MONAI looks through its hundreds of modules anew for each config
+_components = cache(ComponentLocator()._find_classes_or_functions)
+ComponentLocator._find_classes_or_functions = lambda self, names: _components(tuple(names))
 
 if (worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))) and hasattr(os, "sched_setaffinity"):
     # a core per worker: threads of several that wait for each other on the same cores take ten times as long

@@ -6,13 +6,12 @@ import csv
 import json
 import re
 import statistics
-import subprocess
-import sys
 import threading
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import killing
 import nibabel as nib
 import numpy as np
 import pytest
@@ -721,9 +720,8 @@ def test_crashed_stage_ends_as_failed(run_bundle, discs, tracking_uri, tmp_path,
 
 
 def test_command_line_tells_a_mistake_in_one_line(discs, tmp_path):
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "training"]
-    command += ["--config_file", str(CONFIGS / "pretrain.json"), "--dataset_dir", str(discs), "--max_epoch", "5"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    places = ["--config_file", CONFIGS / "pretrain.json", "--dataset_dir", discs]
+    done = killing.command("monai.bundle", "run", "training", *places, "--max_epoch", 5, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == "error: unknown setting --max_epoch: did you mean --max_epochs?"
     assert "Traceback" not in done.stderr

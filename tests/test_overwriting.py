@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import killing
 import pytest
 import torch
 from tiny import CONFIGS, TINY, mistake
@@ -322,10 +321,8 @@ def test_next_command_has_the_widths_too(finished, run_bundle, discs, tmp_path, 
 
 
 def test_what_is_refused_without_a_trace_ends_in_one_line(discs, tmp_path):
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "training"]
-    command += ["--config_file", str(CONFIGS / "experiment.yaml"), "--dataset_dir", str(discs)]
-    command += ["--output_dir", str(tmp_path / "out"), "--learning_rate", "0.1", *slices()]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    places = ["--config_file", CONFIGS / "experiment.yaml", "--dataset_dir", discs, "--output_dir", tmp_path / "out"]
+    done = killing.command("monai.bundle", "run", "training", *places, "--learning_rate", 0.1, *slices(), cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: --learning_rate is a setting of single stages: give")
     assert not list(tmp_path.iterdir())

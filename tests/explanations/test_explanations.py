@@ -24,6 +24,8 @@ from monai_cae.targets import Diagnosis
 SIDE = 24
 LESION = (slice(6, 12), slice(8, 14))
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def infer(images: torch.Tensor, network: nn.Module) -> Any:
     return network(images)
@@ -188,7 +190,6 @@ def test_a_difference_between_groups_is_found_where_it_is():
     assert difference(maps[:3], groups[:3], rng)[1] is None
 
 
-@pytest.mark.usefixtures("drawn")
 def test_test_scans_are_explained(trained, tmp_path):
     made = Explained("occlusion", patch=4, seed=1)(outcome_of(trained, cohort(12), SliceExtraction()))
     assert list(made) == ["", "groups", "tests"]
