@@ -1,4 +1,7 @@
-"""The bundle run on a tiny cohort through MONAI's own entry point."""
+"""The bundle run on a tiny cohort through MONAI's own entry point.
+
+Heavy packages are imported where they are used: the process that hands out the tests needs none of them.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import monai.bundle
 import pytest
-import torch
-from drawing import draw_little, drawing
-from monai.bundle import ComponentLocator
-from tiny import CONFIGS, TINY, UNTRAINED, write_discs
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-draw_little()
-# MONAI looks through its hundreds of modules anew for each config
-_components = cache(ComponentLocator()._find_classes_or_functions)
-ComponentLocator._find_classes_or_functions = lambda self, names: _components(tuple(names))
 
 if (worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))) and hasattr(os, "sched_setaffinity"):
     # a core per worker: threads of several that wait for each other on the same cores take ten times as long
@@ -36,6 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What a fault's mark says goes into the report, from which tools/faults.py makes its table. Tests marked `cuda`
     are skipped where there is no GPU."""
+    import torch
+
     marked = [item for item in items if item.get_closest_marker("cuda")]
     if marked and config.getoption("--on") == "cuda" and not torch.cuda.is_available():
         for item in marked:
@@ -44,9 +40,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.user_properties += [("fault", list(mark.args)) for mark in item.iter_markers("fault")]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick() -> None:
+    """What takes the same time in every run of a bundle takes it once."""
+    from drawing import draw_little
+    from monai.bundle import ComponentLocator
+
+    draw_little()
+    look = cache(ComponentLocator()._find_classes_or_functions)  # through MONAI's hundreds of modules, for each config
+    ComponentLocator._find_classes_or_functions = lambda _, names: look(tuple(names))
+
+
 @pytest.fixture
 def drawn() -> Iterator[None]:
-    """Figures of this test are drawn."""
+    """Figures of this test are drawn, and its explanations whole."""
+    from drawing import drawing
+
     with drawing():
         yield
 
@@ -54,6 +63,8 @@ def drawn() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 subjects, not to be changed by a test."""
+    from tiny import write_discs
+
     return write_discs(tmp_path_factory.mktemp("oasis discs"))
 
 
@@ -66,6 +77,8 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def run_bundle(tracking_uri: str) -> Callable[..., None]:
     """`python -m monai.bundle run ID --config_file NAME --dataset_dir ... --...`, in this process."""
+    import monai.bundle
+    from tiny import CONFIGS, TINY, UNTRAINED
 
     def run(
         config: str | list[str], dataset_dir: Path, output_dir: Path, run_id: str = "training", **options: Any
