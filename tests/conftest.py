@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -41,14 +42,27 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
-def quick() -> None:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What takes the same time in every run of a bundle takes it once."""
     from drawing import draw_little
+    from mlflow import MlflowClient
     from monai.bundle import ComponentLocator
+
+    from monai_cae.tracking import store
 
     draw_little()
     look = cache(ComponentLocator()._find_classes_or_functions)  # through MONAI's hundreds of modules, for each config
     ComponentLocator._find_classes_or_functions = lambda _, names: look(tuple(names))
+    check, empty = store._check, tmp_path_factory.mktemp("mlflow") / "empty.db"
+
+    def copied(database: Path) -> None:
+        check(database)
+        if not empty.exists():  # MLflow writes all versions of its tables, one after the other
+            MlflowClient(f"sqlite:///{empty}")
+        if database.parent.is_dir() and not database.exists():
+            shutil.copyfile(empty, database)
+
+    store._check = copied
 
 
 @pytest.fixture

@@ -88,15 +88,6 @@ def test_mistakes_are_one_line_on_stderr(tmp_path, capsys, arguments, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_phantom_writes_a_cohort_that_cohort_reads_and_calls_synthetic(tmp_path, capsys):
-    assert main(["phantom", str(tmp_path / "out"), "--subjects", "4"]) == 0
-    assert "synthetic subjects (not real MRI)" in capsys.readouterr().out
-    assert main(["cohort", str(tmp_path / "out")]) == 0
-    out = capsys.readouterr().out
-    assert "SYNTHETIC cohort, not real MRI" in out
-    assert next(line for line in out.splitlines() if line.startswith("Number of subjects")).split()[3:5] == ["2", "2"]
-
-
 def test_version(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--version"])

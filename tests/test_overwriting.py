@@ -15,6 +15,7 @@ from monai_cae.experiment.protocol import _run_part
 
 CHANNELS = [2, 3, 4]
 SHORT = {"max_epochs": 1, "channels": CHANNELS}
+FOLDS = {"repeats": 2, "split#kind": "kfold", "split#folds": 2}
 STAGES = ("pretrain", "train", "evaluate", "baselines")
 ASKED = "--overwrite true replaces them, or choose another --output_dir"
 
@@ -183,13 +184,8 @@ def test_a_refused_stage_leaves_nothing(name, existing, finished, run_bundle, di
 def experiment(run_bundle, discs, tmp_path_factory) -> Path:
     """Two repeats of two folds, with a baseline and a variant."""
     output = tmp_path_factory.mktemp("experiment") / "out"
-    more = {
-        "split#kind": "kfold",
-        "split#folds": 2,
-        "baselines": ["majority"],
-        "variants": {"half": {"train": {"training_share": 0.5}}},
-    }
-    run_bundle("experiment.yaml", discs, output, repeats=2, **SHORT, **more)
+    more = {"baselines": ["majority"], "variants": {"half": {"train": {"training_share": 0.5}}}}
+    run_bundle("experiment.yaml", discs, output, **FOLDS, **SHORT, **more)
     return output
 
 
@@ -241,11 +237,10 @@ def test_an_overwritten_experiment_leaves_nothing_stale_and_nothing_of_others_is
     assert (out / "predictions.csv").read_bytes() == (tmp_path / "fresh" / "predictions.csv").read_bytes()
 
 
-def test_resuming_with_fewer_methods_leaves_no_old_comparison(run_bundle, discs, tmp_path):
-    out = tmp_path / "out"
-    run_bundle("experiment.yaml", discs, out, repeats=1, **SHORT, baselines=["majority"])
+def test_resuming_with_fewer_methods_leaves_no_old_comparison(experiment, run_bundle, discs, tmp_path):
+    out = Path(shutil.copytree(experiment, tmp_path / "out"))
     assert (out / "comparisons.csv").is_file()
-    run_bundle("experiment.yaml", discs, out, repeats=1, **SHORT, resume=True)
+    run_bundle("experiment.yaml", discs, out, **FOLDS, **SHORT, resume=True)
     assert not (out / "comparisons.csv").exists() and "majority" not in (out / "predictions.csv").read_text()
 
 
