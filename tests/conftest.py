@@ -16,6 +16,10 @@ from typing import Any
 import pytest
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+SLOW = (  # files of half a minute and more begin first, so that no core waits for the other at the end
+    "test_resuming", "test_selection", "test_protocol", "test_autoencoder_overlays", "test_bundle", "test_overwriting",
+    "test_tracking_away", "test_multi_gpu", "test_votes", "test_cli", "test_external", "test_cli_runs",
+)  # fmt: skip
 
 if (worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))) and hasattr(os, "sched_setaffinity"):
     # a core per worker: threads of several that wait for each other on the same cores take ten times as long
@@ -33,6 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     are skipped where there is no GPU."""
     import torch
 
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
     marked = [item for item in items if item.get_closest_marker("cuda")]
     if marked and config.getoption("--on") == "cuda" and not torch.cuda.is_available():
         for item in marked:
