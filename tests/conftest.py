@@ -32,6 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--on", default="cuda", metavar="DEVICE", help="device of the tests marked cuda: cuda or cpu")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """xdist would hand out files by their number of tests, and not in the order below."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What a fault's mark says goes into the report, from which tools/faults.py makes its table. Tests marked `cuda`
     are skipped where there is no GPU."""
