@@ -19,6 +19,7 @@ from drawing import draw_little
 from tiny import CONFIGS, TINY
 
 SMALL = {**TINY, "channels": [2, 3, 4], "save_every": 0}
+LONGEST = 600  # seconds, for a machine that is busy
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["monai.bundle", "monai_cae.experiment", "monai_cae.training", "mlflow", "skops"])
 
@@ -33,7 +34,7 @@ def start(configs: Sequence[str], log: Path, **settings: Any) -> BaseProcess:
 def finish(configs: Sequence[str], log: Path, **settings: Any) -> int:
     """The same, waited for; its exit status."""
     process = start(configs, log, **settings)
-    process.join(120)
+    process.join(LONGEST)
     return process.exitcode
 
 
@@ -52,7 +53,7 @@ def command(program: str, *arguments: object, cwd: Path) -> Ended:
         given = (program, [str(one) for one in arguments], str(cwd), *map(str, said))
         process = _CONTEXT.Process(target=_command, args=given)
         process.start()
-        process.join(120)
+        process.join(LONGEST)
         return Ended(process.exitcode, *(path.read_text() for path in said))
 
 
