@@ -98,7 +98,7 @@ def test_twenty_kills_at_random_moments_change_nothing(whole, settings, tmp_path
     while len(statuses) < KILLS:
         output = tmp_path / f"out {finished}"
         process = killing.start(STAGES, tmp_path / "log", output_dir=str(output), resume=True, **settings)
-        process.join(chance.uniform(0.3, 3))
+        process.join(chance.uniform(0.3, 2))
         if process.is_alive():
             statuses.append(killing.kill(process, (signal.SIGKILL, signal.SIGTERM)[len(statuses) % 2]))
         ended = (-signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM)  # the last before the stage has begun

@@ -95,6 +95,7 @@ def test_a_run_and_its_package_tell_a_stranger_alike(run, package, discs, scans,
     assert both and all(abs(float(again[name]) - float(tested[name])) < 1e-3 for name in both)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_strangers_prediction_is_withheld_if_asked(package, scans, tmp_path, capsys):
     assert main(["predict", str(package), str(scans), str(tmp_path), "--withhold", "true"]) == 0
     rows = rows_of(tmp_path / "predictions.csv")
@@ -163,6 +164,7 @@ def test_too_few_scans_are_told(run_bundle, discs, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["autoencoder.pt"]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_drift_tells_by_a_column_who_is_unlike_the_training(package, discs, tmp_path, capsys, in_browser):
     """A cohort of which one ward's scanner makes stripes."""
     cohort = Path(shutil.copytree(discs, tmp_path / "cohort"))

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -343,6 +343,7 @@ def _milliseconds() -> int:
     return int(time.time() * 1000)
 
 
+@cache
 def _versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
@@ -351,6 +352,7 @@ def _versions() -> dict[str, str]:
     }
 
 
+@cache  # what a process has imported does not change
 def _source_tags() -> dict[str, str]:
     """Where the code came from, with the git revision where the package is used from its checkout."""
     source = {"mlflow.source.name": f"monai-cae {monai_cae.__version__}", "mlflow.source.type": "LOCAL"}
