@@ -131,7 +131,9 @@ def submit(jobs: Jobs) -> tuple[Any, Any]:
     dask = ["export DASK_DISTRIBUTED__WORKER__DAEMON=False", "export DASK_DISTRIBUTED__WORKER__HTTP__ROUTES=[]"]
     cluster, refused = None, list[Exception]()
 
-    class Job(SLURMCluster.job_cls):
+    usual: Any = SLURMCluster.job_cls
+
+    class Job(usual):
         """Tells what sbatch says, which Dask only logs."""
 
         async def start(self) -> None:
@@ -143,7 +145,6 @@ def submit(jobs: Jobs) -> tuple[Any, Any]:
 
     try:
         cluster = SLURMCluster(
-            job_cls=Job,
             cores=1,  # of a worker as Dask counts: one task at a time
             job_cpu=jobs.cores,
             processes=1,
@@ -160,7 +161,7 @@ def submit(jobs: Jobs) -> tuple[Any, Any]:
             security=Security.temporary(),
             shared_temp_directory=str(jobs.file.parent),
             log_directory=str(jobs.file.parent / "slurm_logs"),
-            **own,
+            **{**own, "job_cls": Job},
         )
         cluster.adapt(minimum_jobs=jobs.jobs, maximum_jobs=jobs.jobs)  # another for one whose time is up
         client = Client(cluster, set_as_default=False)
