@@ -50,7 +50,7 @@ def run(run_bundle, discs):
             "variants": {"fragile": {"train": {"train#inferer": failed}}},
             "select": {"candidates": {"frozen": {}, "slower": {"train": {"learning_rate": 1e-4}}}, "inner_folds": 2},
             "baselines": ["majority"],
-            "experiment_name": output.name,
+            "experiment_name": str(output),
             "max_epochs": 4,
             "save_every": 0,
             "repeats": 1,
@@ -84,7 +84,7 @@ def steps(output: Path) -> dict[str, Any]:
 def runs(uri: str, output: Path) -> dict[str, Any]:
     """What MLflow has of an experiment: run -> whether it is nested in it, how it ended, what it was given and gave."""
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(output.name)
+    experiment = client.get_experiment_by_name(str(output))
     found = client.search_runs([experiment.experiment_id])
     (parent,) = [run.info.run_id for run in found if "mlflow.parentRunId" not in run.data.tags]
     assert parent == json.loads((output / "experiment.json").read_text())["run_id"]
