@@ -160,7 +160,7 @@ def _measured(run: Path, folder: Path, seed: int, elsewhere: Mapping[str, str]) 
     started = time.process_time()
     usual = _scores(reference, network, held_out)
     seconds = (time.process_time() - started) / len(held_out)
-    false = (usual[:, 4] > _LIMIT).mean()
+    false = (usual[:, -1] > _LIMIT).mean()
     told = wilson_interval(int(false * len(usual)), len(usual))
     print(f"{len(known)} training, {len(unseen)} validation, {len(held_out)} held-out scans")
     print(f"held-out above percentile {_LIMIT}: {false:.3f} ({told.low:.3f} to {told.high:.3f})", flush=True)
@@ -183,27 +183,29 @@ def _changed(image: _Image, make: Kind, rng: np.random.Generator) -> _Image:
 
 def _row(name: str, usual: NDArray[np.float64], strange: NDArray[np.float64]) -> Row:
     labels = np.repeat([0, 1], [len(usual), len(strange)])
-    aucs = [float(roc_auc_score(labels, np.concatenate([usual[:, n], strange[:, n]]))) for n in range(4)]
-    ranks = stats.rankdata(np.concatenate([usual[:, 3], strange[:, 3]])) / len(labels)
+    whole = len(MEASURES)
+    aucs = [float(roc_auc_score(labels, np.concatenate([usual[:, n], strange[:, n]]))) for n in range(whole + 1)]
+    ranks = stats.rankdata(np.concatenate([usual[:, whole], strange[:, whole]])) / len(labels)
     reach = 1.96 * delong(labels, ranks, np.zeros(len(labels))).standard_error
-    marked = int((strange[:, 4] > _LIMIT).sum())
+    marked = int((strange[:, -1] > _LIMIT).sum())
     told = wilson_interval(marked, len(strange))
-    alone = ", ".join(f"{measure} {auc:.3f}" for measure, auc in zip(MEASURES, aucs[:3], strict=True))
+    alone = ", ".join(f"{measure} {auc:.3f}" for measure, auc in zip(MEASURES, aucs[:whole], strict=True))
     print(
-        f"{name}: AUROC {aucs[3]:.3f} ({aucs[3] - reach:.3f} to {min(1, aucs[3] + reach):.3f}), marked "
+        f"{name}: AUROC {aucs[whole]:.3f} ({aucs[whole] - reach:.3f} to {min(1, aucs[whole] + reach):.3f}), marked "
         f"{marked / len(strange):.2f} ({told.low:.2f} to {told.high:.2f}); alone: {alone}",
         flush=True,
     )
-    return Row(name, aucs[3], aucs[0], "reconstruction error alone", "AUROC", aucs[3] / max(aucs[0], 1e-9))
+    error = "reconstruction error alone"
+    return Row(name, aucs[whole], aucs[0], error, "AUROC", aucs[whole] / max(aucs[0], 1e-9))
 
 
 def _scores(reference: Reference, network: torch.nn.Module, images: Sequence[_Image]) -> NDArray[np.float64]:
-    """Of each image the three measures, the largest in standard deviations, and its percentile."""
+    """Of each image the measures, the largest in standard deviations, and its percentile."""
     found = []
     for first in range(0, len(images), 16):
-        errors, codes, _ = measure(network, torch.as_tensor(np.stack(images[first : first + 16])))
-        far, percentiles, _ = reference.compare(errors, codes)
-        found.append(np.column_stack([reference.logarithms(errors, codes), far, percentiles]))
+        measured, _ = measure(network, torch.as_tensor(np.stack(images[first : first + 16])))
+        far, percentiles, _ = reference.compare(measured)
+        found.append(np.column_stack([reference.logarithms(measured), far, percentiles]))
     return np.concatenate(found)
 
 

@@ -24,10 +24,11 @@ from monai_cae.evaluation.latent_figure import latent_map
 from monai_cae.files import sha256_of
 from monai_cae.networks import load_weights, on_device, reconstruction_of
 from monai_cae.training.engines.inferers import PrecisionInferer
-from monai_cae.training.models.reference import FEWEST, Reference
+from monai_cae.training.models.reference import FEWEST, Measured, Reference
 
 MOST_SCANS = 2000  # of the training that are kept
 _PLACES = 2  # along each axis that a code is averaged to
+_PLACES_OF_SIDES = 8  # and half of an image
 _MOST_NUMBERS = 4096  # of a code
 _BATCH_VALUES = 2**20  # of 33 slices of 176 x 176, or of a volume at 2 mm
 
@@ -58,10 +59,10 @@ def write_reference(network: nn.Module, checkpoint: str | Path, training: Datase
             raise MonaiCaeError(f"{sizes[0]} training and {sizes[1]} validation scans, {FEWEST} of each are the fewest")
         measured = [_measure_all(network, one, size) for one, size in zip((training, validation), sizes, strict=True)]
         image = torch.as_tensor(training[0][CommonKeys.IMAGE])
-        (_, known), (errors, codes) = measured
-        if not known.isfinite().all() or not errors.isfinite().all():
+        known, unseen = measured
+        if not known.codes.isfinite().all() or not unseen.errors.isfinite().all():
             raise MonaiCaeError("the autoencoder's output is not finite")
-        Reference.fitted(sha256_of(checkpoint), list(image.shape), known, errors, codes).save(path)
+        Reference.fitted(sha256_of(checkpoint), list(image.shape), known, unseen).save(path)
     except (MonaiCaeError, RuntimeError, AttributeError) as error:  # a user's encoder may give anything
         reason = str(error).partition("\n")[0]
         print(f"strangers can't be told by this autoencoder: {reason}", file=sys.stderr, flush=True)
@@ -69,19 +70,18 @@ def write_reference(network: nn.Module, checkpoint: str | Path, training: Datase
     return sizes[1]
 
 
-def _measure_all(network: nn.Module, dataset: Dataset, most: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _measure_all(network: nn.Module, dataset: Dataset, most: int) -> Measured:
     device = next(network.parameters()).device
     each = torch.as_tensor(dataset[0][CommonKeys.IMAGE]).numel()
     batch = max(1, min(32, _BATCH_VALUES // each))
     found = []
     for first in range(0, most, batch):
         images = [torch.as_tensor(dataset[index][CommonKeys.IMAGE]) for index in range(first, min(first + batch, most))]
-        found.append(measure(network, torch.stack(images).to(device))[:2])
-    errors, codes = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return errors, codes
+        found.append(measure(network, torch.stack(images).to(device))[0])
+    return Measured(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def measure(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def measure(network: nn.Module, images: torch.Tensor) -> tuple[Measured, torch.Tensor]:
     """What an autoencoder makes of images, in float32.
 
     Args:
@@ -89,8 +89,7 @@ def measure(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tor
         images: on its device, shape `(N, C, H, W[, D])`.
 
     Returns:
-        On the CPU: mean squared error of the pixels above 0.03, of all where none is, shape `(N,)`; the pooled code,
-        shape `(N, d)`; the reconstructions.
+        What is compared, and the reconstructions, on the CPU.
 
     Raises:
         MonaiCaeError: its encoder's output is no tensor.
@@ -107,15 +106,22 @@ def measure(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, tor
     brain = images > BRAIN_THRESHOLD
     brain |= ~brain.flatten(1).any(dim=1).reshape(-1, *[1] * (images.ndim - 1))
     errors = ((made - images).square() * brain).flatten(1).sum(dim=1) / brain.flatten(1).sum(dim=1)
-    return errors.double().cpu(), _pooled(kept[0]), made.cpu()
+    return Measured(errors.double().cpu(), _pooled(kept[0], _PLACES), _sides(images)), made.cpu()
 
 
-def _pooled(code: torch.Tensor) -> torch.Tensor:
-    """Each channel at two places along each axis; of more than 4,096 numbers, means of neighbouring ones."""
+def _sides(images: torch.Tensor) -> torch.Tensor:
+    """The image less its mirror image along the first axis, which is left and right but in sagittal planes, on one side
+    of the middle."""
+    differences = images.float() - images.float().flip(2)
+    return _pooled(differences[:, :, : max(1, images.shape[2] // 2)], _PLACES_OF_SIDES)
+
+
+def _pooled(code: torch.Tensor, places: int) -> torch.Tensor:
+    """Each channel at some places along each axis; of more than 4,096 numbers, means of neighbouring ones."""
     code = code.float().cpu()
     if code.ndim > 2:
         pool = (functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d)
-        code = pool[code.ndim - 3](code, _PLACES).flatten(1)
+        code = pool[code.ndim - 3](code, places).flatten(1)
     if code.shape[1] > _MOST_NUMBERS:
         code = functional.adaptive_avg_pool1d(code[:, None], _MOST_NUMBERS)[:, 0]
     return code
@@ -220,9 +226,9 @@ class Strangers:
         if self._network is None:
             self._network = on_device(load_weights(self.autoencoder, self.checkpoint), self.device).eval()
         images = given.float().reshape(-1, *shape).to(self.device)
-        errors, codes, made = measure(self._network, images)
-        far, percentiles, which = reference.compare(errors, codes)
-        self.places += map(tuple, reference.places(reference.standardised(codes)).tolist())
+        measured, made = measure(self._network, images)
+        far, percentiles, which = reference.compare(measured)
+        self.places += map(tuple, reference.places(reference.code.standardised(measured.codes)).tolist())
         marked = percentiles > self.limit
         names = data.get("subject", ["this image"] * len(images))
         self._keep(far, percentiles, marked, names, images.cpu(), made)
