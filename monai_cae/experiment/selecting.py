@@ -20,6 +20,7 @@ from monai_cae.experiment.plan import STAGES, Part, Plan, Selection, Step
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.space import read_space
 from monai_cae.files import replacing
+from monai_cae.networks import labels_learned
 from monai_cae.targets import Target
 from monai_cae.training.engines.image_cache import remove_cache
 from monai_cae.training.stages.earlier import files_of, remove
@@ -139,13 +140,20 @@ def inner_datalists(
 def _refuse_known(plan: Plan, part: Part, rest: Sequence[Mapping[str, Any]]) -> None:
     inner = [*plan.steps(part), *plan.corners(part)]
     trains = [step.stages[STAGES[1]] for step in inner if step.inner and STAGES[1] in step.stages]
-    for model in sorted({str(train.get("transfer", "none")) for train in trains}):
-        seen = {*hashed_subjects(rest)} & {*Transfer(model).trained_on}
+    given = {name: sorted({str(train.get(name, "none")) for train in trains}) for name in ("transfer", "pretrained")}
+    known = [("transfer", model, "was trained on", Transfer(model).trained_on) for model in given["transfer"]]
+    known += [
+        ("pretrained", str(path), "has learned the labels of", labels_learned(path))
+        for model in given["pretrained"]
+        for path in plan.elsewhere(model)
+    ]
+    for setting, model, what, subjects in known:
+        seen = {*hashed_subjects(rest)} & {*subjects}
         if seen:
             raise MonaiCaeError(
-                f"{model}, which candidates of select start from, was trained on {len(seen)} of the subjects that the "
-                f"inner folds of {part.folder} score: leave them out with --cohort#unseen_by, or leave out select or "
-                "transfer"
+                f"{model}, which candidates of select start from, {what} {len(seen)} of the subjects that the inner "
+                f"folds of {part.folder} score: leave them out with --cohort#unseen_by, or leave out select or "
+                f"{setting}"
             )
 
 
