@@ -255,12 +255,19 @@ def test_the_shipped_candidates_and_further_overlays(run_bundle, discs, tmp_path
     assert "fitted_loss" in results and results["epochs"] == 1  # a regression has no epochs to count
 
 
-def test_test_sets_scored_twice_are_told(run, run_bundle, discs, tmp_path, capsys):
-    run_bundle(
-        "experiment.yaml", discs, tmp_path / "again", **{**OPTIONS, "experiment_name": run.name, "batch_size": 6}
-    )
-    assert "TEST SETS SEEN BEFORE" in capsys.readouterr().out
-    assert "TEST SETS SEEN BEFORE" not in (run / "results.md").read_text()
+def test_test_sets_scored_twice_are_told(run_bundle, discs, tmp_path, capsys):
+    options = {"repeats": 1, "seed": 7, "max_epochs": 1, "channels": [2, 4], "experiment_name": str(tmp_path)}
+    told = []
+    for batch_size in (4, 6):
+        out = tmp_path / str(batch_size)
+        run_bundle("experiment.yaml", discs, out, **options, batch_size=batch_size)
+        told.append(
+            [
+                text.count("TEST SETS SEEN BEFORE")
+                for text in (capsys.readouterr().out, (out / "results.md").read_text())
+            ]
+        )
+    assert told[0] == [0, 0] and all(told[1])
 
 
 MISTAKES = {
