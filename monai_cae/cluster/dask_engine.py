@@ -200,7 +200,7 @@ class DaskEngine(Engine):
     def _ask(self, question: Callable[[], Any]) -> Any:
         try:
             return question()
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, AttributeError) as error:  # Dask's client has no scheduler any more
             raise self._gone() from error
 
     def _gone(self) -> MonaiCaeError:
