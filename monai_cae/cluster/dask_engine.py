@@ -170,6 +170,8 @@ class DaskEngine(Engine):
                 if key in fetched:
                     continue
                 error = future.exception()
+                if isinstance(error, FutureCancelledError):
+                    raise error
                 if isinstance(error, KilledWorker):
                     what = f"{error.allowed_failures + 1} workers have died while doing it, perhaps for want of memory"
                     error = WorkerLost(what)
