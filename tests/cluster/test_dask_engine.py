@@ -174,7 +174,7 @@ def test_a_scheduler_that_goes_is_told():
     from distributed import Client, LocalCluster
 
     options = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
-    cluster = LocalCluster(n_workers=1, processes=False, protocol="tcp://", **options)
+    cluster = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp://", **options)
 
     def tasks():
         yield Task("first", mul, (2, 3))
