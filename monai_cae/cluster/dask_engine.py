@@ -157,7 +157,8 @@ class DaskEngine(Engine):
         from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
 
-        fetched = {key: future for key, future in ended if future.status == "finished"}
+        failed = {key: future for key, future in ended if future.status in ("error", "cancelled")}
+        fetched = {key: future for key, future in ended if key not in failed}
         try:
             values = self._client.gather([*fetched.values()], errors="skip") if fetched else []
             if len(values) < len(fetched):  # a worker has died with its results: one by one, as they are made again
@@ -166,9 +167,9 @@ class DaskEngine(Engine):
                 if isinstance(done, MonaiCaeError):
                     raise done
                 yield done
-            for key, future in ended:
-                if key in fetched:
-                    continue
+            for key, future in failed.items():
+                if future.status == "cancelled":
+                    raise self._gone()
                 error = future.exception()
                 if isinstance(error, KilledWorker):
                     what = f"{error.allowed_failures + 1} workers have died while doing it, perhaps for want of memory"
@@ -200,7 +201,7 @@ class DaskEngine(Engine):
     def _ask(self, question: Callable[[], Any]) -> Any:
         try:
             return question()
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, AttributeError) as error:  # Dask's client has no scheduler any more
             raise self._gone() from error
 
     def _gone(self) -> MonaiCaeError:

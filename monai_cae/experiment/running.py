@@ -6,6 +6,7 @@ autoencoder, the steps that write to the same folder, and for a network that is 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -66,6 +67,10 @@ def run_steps(
             running = _Running(plan, parts, done, target, engine, tracked, progress)
             for one in engine.run(running.in_order() if engine.here else running.as_possible()):
                 running.record(one)
+    except (KeyboardInterrupt, SystemExit):
+        if not engine.here:  # a stage of this process says so itself
+            print("interrupted: the same command with --resume true continues", file=sys.stderr, flush=True)
+        raise
     finally:
         _empty(plan).unlink(missing_ok=True)
     if running.failed:
