@@ -52,9 +52,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--fewest", type=int, default=41)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="24 subjects, 2 epochs")
+    parser.add_argument("--quick", action="store_true", help="32 subjects, 2 epochs")
     chosen = parser.parse_args()
-    subjects, epochs = (24, 2) if chosen.quick else (chosen.subjects, chosen.epochs)
+    subjects, epochs = (32, 2) if chosen.quick else (chosen.subjects, chosen.epochs)
     spent: defaultdict[str, float] = defaultdict(float)
     for name, places in _PARTS.items():
         for owner, attribute in places:

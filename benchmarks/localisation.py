@@ -58,7 +58,7 @@ def main() -> None:
     tests: dict[str, Any] = {}
     for method in chosen.methods:
         try:
-            made = Explained(method, scans=len(images)).maps(outcome)
+            made = Explained(method, passes=4000, scans=len(images)).maps(outcome)
         except MonaiCaeError as error:
             print(f"{method}: {error}")
             continue

@@ -75,7 +75,7 @@ def latent_map(
         classes: whether labels are classes.
         note, about: footer and the title's later lines.
     """
-    figure = empty_figure(6.4, 4.6, note, f"Map of the code: where test scans lie among the training's\n{about}")
+    figure = empty_figure(5.6, 5.2, note, f"Map of the code: where test scans lie among the training's\n{about}")
     axis = figure.subplots()
     axis.scatter(
         known[:, 0], known[:, 1], s=10, color=MUTED, alpha=0.35, linewidths=0, label=f"training ({len(known)})"
@@ -106,5 +106,5 @@ def latent_map(
         axis.scatter(places[unlike, 0], places[unlike, 1], marker="s", label=told, **rings)
     axis.set_aspect("equal", adjustable="datalim")
     tidy(axis, *(f"component {n} ({100 * share:.0f} % of the variance)" for n, share in enumerate(shares, start=1)))
-    axis.legend(**LEGEND, loc="center left", bbox_to_anchor=(1.0 if classes else 1.28, 0.5))
+    axis.legend(**LEGEND, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3)
     return figure

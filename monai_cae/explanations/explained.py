@@ -19,6 +19,7 @@ from monai_cae.explanations.checks import MAPS, PASSES, Check, check
 from monai_cae.explanations.groups import LEVEL, Cases, difference
 from monai_cae.explanations.methods import METHODS, Infer, Method, Occlusion, Score, Subject
 
+FEWEST_PASSES, PASSES_EACH, MOST_PASSES = 1000, 60, 4000
 TESTED = 3  # scans that the tests are done on
 _MOST_VALUES = 2**26  # of the images and of the maps that are kept in memory, 256 MiB each
 
@@ -65,6 +66,8 @@ class Explained:
         method: "occlusion", a name in `METHODS`, or your own, which is called as those are.
         patch: side of an occluded square, in mm where the extraction knows the size of its voxels, else in voxels.
         passes: the most images that go through the network for occlusion and its tests; squares grow to keep to it.
+            None: 60 for each test scan, at least 1,000 and at most 4,000, so that it stays a small part of the training
+            of a small cohort.
         scans: the most that are explained.
         seed: chooses them, and draws what the tests need.
 
@@ -76,7 +79,7 @@ class Explained:
         self,
         method: str | Method = "occlusion",
         patch: float = 16,
-        passes: int = 4000,
+        passes: int | None = None,
         scans: int = 32,
         seed: int = 0,
     ) -> None:
@@ -84,11 +87,13 @@ class Explained:
         if not (callable(method) or method in names):
             raise MonaiCaeError(f"method must be one of {', '.join(names)}, or a function of your own, not {method!r}")
         for name, value in (("patch", patch), ("passes", passes), ("scans", scans)):
+            if name == "passes" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value < float("inf"):
                 raise MonaiCaeError(f"{name} of explanations must be a number from 1 on, not {value!r}")
         self.method = method
         self.patch = patch
-        self.passes = int(passes)
+        self.passes = None if passes is None else int(passes)
         self.scans = int(scans)
         self.seed = seed
 
@@ -138,7 +143,9 @@ class Explained:
         place, samples = _box(reference), int(getattr(outcome.extraction, "samples", 1))
         subjects = [Subject(score, one[None], reference, place, samples) for one in images]
         tested = sorted(rng.permutation(drawn)[:TESTED])
-        method, how = self._method(outcome.extraction, subjects[0], len(subjects), len(tested))
+        passes = self.passes or min(MOST_PASSES, max(FEWEST_PASSES, PASSES_EACH * len(outcome.predictions)))
+        places = max(1, (passes - PASSES * len(tested)) // (len(subjects) + MAPS * len(tested)))
+        method, how = self._method(outcome.extraction, subjects[0], places)
         maps = [method(subject, self.seed) for subject in subjects]
         some = [subjects[n] for n in tested], [maps[n] for n in tested]
         checks = check(method, *some, images, cases.labels, self.seed)
@@ -163,7 +170,7 @@ class Explained:
         more = [n for n in turn if n in wrong and n not in drawn][: most - len(drawn)]
         return rows.loc[sorted([*drawn, *more])].assign(drawn=lambda some: some.index.isin(drawn))
 
-    def _method(self, extraction: Any, one: Subject, scans: int, tested: int) -> tuple[Method, str]:
+    def _method(self, extraction: Any, one: Subject, places: int) -> tuple[Method, str]:
         """The method, and what it is called on a figure."""
         if callable(self.method):
             return partial(_own, self.method), getattr(self.method, "__name__", type(self.method).__name__)
@@ -171,7 +178,6 @@ class Explained:
             return METHODS[self.method], self.method.replace("_", " ")
         grid = getattr(extraction, "grid", None)
         spacing = 1.0 if grid is None else float(grid.spacing)
-        places = max(1, (self.passes - PASSES * tested) // (scans + MAPS * tested))
         method = Occlusion(self.patch / spacing, places)
         sides = method.sides([part.stop - part.start for part in one.box], one.samples)
         size = " x ".join(f"{side * spacing:g}" for side in sides)

@@ -165,6 +165,7 @@ def test_pages_and_figures_are_about_a_number(done):
     assert drawn == {"methods.png", "target_scatter.png", "target_bland_altman.png", *curves}
     tested = {path.name for path in (done / "repeat_1" / "fold_1" / "figures").glob("evaluate_*")}
     explained = {"evaluate_explanations.png", "evaluate_explanations_groups.png", "evaluate_explanations_tests.csv"}
+    explained |= {"evaluate_explanations_maps.npz"}
     assert tested == {"evaluate_scatter.png", "evaluate_bland_altman.png", "evaluate_decoder.png", *explained}
     assert "MMSE" in card and "Bland" in card
 

@@ -192,14 +192,14 @@ def test_a_difference_between_groups_is_found_where_it_is():
 
 
 def test_test_scans_are_explained(trained, tmp_path):
-    made = Explained("occlusion", patch=4, seed=1)(outcome_of(trained, cohort(12), SliceExtraction()))
+    made = Explained("occlusion", patch=4, passes=4000, seed=1)(outcome_of(trained, cohort(12), SliceExtraction()))
     assert list(made) == ["", "groups", "tests", "maps"]
     assert list(made["tests"]["result"][3:]) == ["passed"] * 5
     heads = [text for figure in (made[""], made["groups"]) for text in figure.get_suptitle().splitlines()]
     assert "12 of 12 test scans, occlusion of 4 x 4 pixels" in heads and "tests on 3 scans: all passed" in heads
     titles = [axis.get_title() for axis in made[""].axes]
     assert sum("AD, probability" in title for title in titles) == 4 == sum("HC, probability" in one for one in titles)
-    found = Explained("occlusion", patch=4).maps(outcome_of(trained, cohort(12), SliceExtraction()))
+    found = Explained("occlusion", patch=4, passes=4000).maps(outcome_of(trained, cohort(12), SliceExtraction()))
     for one in found.maps[1::2]:  # patients
         place = np.unravel_index(int(one[0].argmax()), (SIDE, SIDE))
         assert all(part.start - 2 <= n < part.stop + 2 for n, part in zip(place, LESION, strict=True))

@@ -114,7 +114,8 @@ def draw(wanted: Mapping[str, Draw | None], outcome: Outcome, run: TrackedRun, o
             tell_undrawn(name, error)
         else:
             for path in files:
-                run.log_file(path, "figures")
+                if path.suffix != ".npz":  # for our pages; MLflow could not show it
+                    run.log_file(path, "figures")
 
 
 def _write(drawn: Drawn, stem: str) -> Path:
