@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +16,8 @@ from urllib.parse import urlsplit
 
 from monai_cae.cluster.engine import Engine, InProcess
 from monai_cae.errors import MonaiCaeError
+from monai_cae.files import write_text
+from monai_cae.terminal import say
 
 KEYS = "MONAI_CAE_CLUSTER_KEYS"  # environment variable: the folder of `monai-cae cluster keys`
 _FORMS = "local:N, tls://HOST:PORT, tcp://127.0.0.1:PORT or slurm:FILE.yaml"
@@ -56,6 +60,37 @@ def engine_of(cluster: str, *, sees: Mapping[str, Path] | None = None, gpus: boo
     from monai_cae.cluster.dask_engine import DaskEngine
 
     return DaskEngine(connect, cluster, sees, ahead)
+
+
+@contextmanager
+def entered(
+    cluster: str, *, reads: Mapping[str, Path], writes: Path, gpus: bool = False, ahead: int = 0
+) -> Iterator[Engine]:
+    """The engine that `--cluster` names, ready, with workers that see what tasks read and the folder they write to.
+
+    Args:
+        cluster: see `engine_of`.
+        reads: paths, by what they are.
+        writes: a folder that is there.
+        gpus: see `engine_of`.
+        ahead: see `engine_of`.
+
+    Raises:
+        MonaiCaeError: it can't be had, or a worker does not see them.
+    """
+    if not cluster:
+        yield engine_of(cluster)
+        return
+    token = writes.absolute() / f".workers-{uuid.uuid4().hex[:8]}"  # not in a folder of this name on another disk
+    sees = {what: path.absolute() for what, path in reads.items()} | {"the output folder, by its file": token}
+    asked = engine_of(cluster, sees=sees, gpus=gpus, ahead=ahead)
+    write_text(token, "")
+    try:
+        with asked as engine:
+            say(f"  {engine.workers} worker{'s' * (engine.workers != 1)} of {cluster}")
+            yield engine
+    finally:
+        token.unlink(missing_ok=True)
 
 
 def key_files() -> dict[str, Path]:

@@ -57,7 +57,7 @@ class DaskEngine(Engine):
     def __enter__(self) -> DaskEngine:
         import distributed  # noqa: F401  # sets the levels below when it is imported
 
-        for chatty in ("distributed", "tornado"):  # what matters is told in our words
+        for chatty in ("distributed", "distributed.client", "tornado.application", "asyncio"):  # we tell what matters
             logging.getLogger(chatty).setLevel(logging.CRITICAL)
         self._client, self._cluster = self._connect()
         try:

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from monai_cae.errors import MonaiCaeError
 from monai_cae.terminal import say
 
+_LOOK_SECONDS = 2  # between two looks at whether a job has started or been refused
 _WALLTIME = re.compile(r"(\d+-)?\d{1,3}(:\d{2}){1,2}")
 _NAME = re.compile(r"[\w.,-]*")
 _MEMORY = re.compile(r"\d+(\.\d+)? ?[KMGT]i?B")
@@ -122,13 +124,25 @@ def submit(jobs: Jobs) -> tuple[Any, Any]:
     from dask_jobqueue import SLURMCluster
     from distributed import Client, Security
 
-    own: dict[str, Any] = {
-        name: value for name, value in (("queue", jobs.partition), ("account", jobs.account)) if value
-    }
+    own: dict[str, Any] = {"queue": jobs.partition, "account": jobs.account, "interface": jobs.interface}
+    own = {name: value for name, value in own.items() if value}
     gpu, has_gpu = (["--gres=gpu:1"], ["--resources", "GPU=1"]) if jobs.gpus else ([], [])
     threads = [f"export {name}_NUM_THREADS={jobs.cores}" for name in ("OMP", "MKL", "OPENBLAS")]
     dask = ["export DASK_DISTRIBUTED__WORKER__DAEMON=False", "export DASK_DISTRIBUTED__WORKER__HTTP__ROUTES=[]"]
-    cluster = None
+    cluster, refused = None, list[Exception]()
+
+    usual: Any = SLURMCluster.job_cls
+
+    class Job(usual):
+        """Tells what sbatch says, which Dask only logs."""
+
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except RuntimeError as error:
+                refused.append(error)
+                raise
+
     try:
         cluster = SLURMCluster(
             cores=1,  # of a worker as Dask counts: one task at a time
@@ -147,15 +161,20 @@ def submit(jobs: Jobs) -> tuple[Any, Any]:
             security=Security.temporary(),
             shared_temp_directory=str(jobs.file.parent),
             log_directory=str(jobs.file.parent / "slurm_logs"),
-            **own,
+            **{**own, "job_cls": Job},
         )
-        cluster.scale(jobs=jobs.jobs)
+        cluster.adapt(minimum_jobs=jobs.jobs, maximum_jobs=jobs.jobs)  # another for one whose time is up
         client = Client(cluster, set_as_default=False)
-        say(f"  {jobs.jobs} job{'s' * (jobs.jobs != 1)} submitted to SLURM; waiting for the first to start")
-        client.wait_for_workers(1)
+        say(f"  {jobs.jobs} job{'s' * (jobs.jobs != 1)} for SLURM; waiting for the first to start")
+        while not client.nthreads():
+            if refused:
+                raise refused[0]
+            with suppress(TimeoutError):
+                client.wait_for_workers(1, timeout=_LOOK_SECONDS)
     except (OSError, RuntimeError, ValueError) as error:
         if cluster is not None:
-            cluster.close()
-        why = str(error).strip().rpartition("\n")[2]
+            with suppress(Exception):  # jobs that never were
+                cluster.close(timeout=_LOOK_SECONDS)
+        why = str(error).strip().rpartition("\n")[2].rpartition("error: ")[2]
         raise MonaiCaeError(f"SLURM does not take the jobs of {jobs.file} ({why})") from error
     return client, cluster

@@ -18,7 +18,7 @@ from monai_cae.experiment.plan import BASELINES, CLASSIFIER, STAGES, Part, Plan,
 from monai_cae.experiment.record import NETWORK, pool, pool_samples, read_sets
 from monai_cae.experiment.report import log_results, print_results
 from monai_cae.experiment.results import compute
-from monai_cae.experiment.running import begun, entered, run_steps
+from monai_cae.experiment.running import begun, engine_for, run_steps
 from monai_cae.experiment.selecting import report_selection, selection_of
 from monai_cae.experiment.sets import check_parts, given_datalists
 from monai_cae.experiment.share import planned, refuse_other_settings, run_share, share_of
@@ -166,7 +166,7 @@ def _run_parts(
         resumed_run_id=_run_id_in(output) if resume else "",
         output_dir=str(output),
     )
-    with entered(cluster, plan) as engine, tracked:
+    with engine_for(cluster, plan) as engine, tracked:
         if overwrite:
             remove(left_in(output), output)
             forget(folders)

@@ -6,22 +6,21 @@ autoencoder, the steps that write to the same folder, and for a network that is 
 
 from __future__ import annotations
 
+import sys
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from monai_cae.cluster.address import engine_of
+from monai_cae.cluster.address import entered
 from monai_cae.cluster.engine import Done, Engine, NotDone, Task
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import evaluate
 from monai_cae.experiment.plan import STAGES, Part, Plan, Settings, Step
 from monai_cae.experiment.selecting import score_inner
 from monai_cae.experiment.wording import readable
-from monai_cae.files import write_text
 from monai_cae.networks import read_checkpoint
 from monai_cae.targets import Target
 from monai_cae.terminal import Overall, duration, say
@@ -66,6 +65,10 @@ def run_steps(
             running = _Running(plan, parts, done, target, engine, tracked, progress)
             for one in engine.run(running.in_order() if engine.here else running.as_possible()):
                 running.record(one)
+    except (KeyboardInterrupt, SystemExit):
+        if not engine.here:  # a stage of this process says so itself
+            print("interrupted: the same command with --resume true continues", file=sys.stderr, flush=True)
+        raise
     finally:
         _empty(plan).unlink(missing_ok=True)
     if running.failed:
@@ -78,27 +81,10 @@ def run_steps(
         )
 
 
-@contextmanager
-def entered(cluster: str, plan: Plan) -> Iterator[Engine]:
-    """The engine that `--cluster` names, ready, with workers that see what the steps read and write.
-
-    Raises:
-        MonaiCaeError: it can't be had, see `monai_cae.cluster.address.engine_of`.
-    """
-    if not cluster:
-        yield engine_of(cluster)
-        return
-    token = plan.output / f".workers-{uuid.uuid4().hex[:8]}"  # not in a folder of this name on another disk
-    sees = {"the data": Path(plan.shared["dataset_dir"]), "the configs": Path(plan.configs)}
-    sees = {what: path.absolute() for what, path in sees.items()} | {"the output folder, by its file": token}
-    asked = engine_of(cluster, sees=sees, gpus=_on_gpu(plan.shared))
-    write_text(token, "")
-    try:
-        with asked as engine:
-            say(f"  {engine.workers} worker{'s' * (engine.workers != 1)} of {cluster}")
-            yield engine
-    finally:
-        token.unlink(missing_ok=True)
+def engine_for(cluster: str, plan: Plan) -> AbstractContextManager[Engine]:
+    """The engine that `--cluster` names, for the steps of a plan; see `monai_cae.cluster.address.entered`."""
+    reads = {"the data": Path(plan.shared["dataset_dir"]), "the configs": Path(plan.configs)}
+    return entered(cluster, reads=reads, writes=plan.output, gpus=_on_gpu(plan.shared))
 
 
 def run_step(plan: Plan, step: Step, target: Target) -> Record:

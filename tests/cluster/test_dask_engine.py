@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from monai_cae.cluster.address import engine_of
+from monai_cae.cluster.dask_engine import DaskEngine
 from monai_cae.cluster.engine import NotDone, Task, WorkerLost
 from monai_cae.errors import MonaiCaeError
 
@@ -147,3 +148,35 @@ def test_a_cluster_that_does_not_answer_is_told_in_time(monkeypatch):
     monkeypatch.setattr("monai_cae.cluster.dask_engine.CONNECT_SECONDS", 0.5)
     with pytest.raises(MonaiCaeError, match=r"can't reach the cluster tcp://127.0.0.1:9 \(no answer"):
         engine_of("tcp://127.0.0.1:9").__enter__()
+
+
+def test_workers_must_be_of_this_version_and_see_the_data(engine, tmp_path, monkeypatch):
+    from distributed import Client
+
+    def connect() -> tuple[Client, None]:
+        return Client(engine._cluster, set_as_default=False), None
+
+    with pytest.raises(MonaiCaeError, match="the worker tls://.* of local:2 does not see the data /nowhere"):
+        DaskEngine(connect, "local:2", {"the data": Path("/nowhere")}).__enter__()
+    there = tmp_path / "there"
+    there.touch()
+    with DaskEngine(connect, "local:2", {"the data": there}) as other:
+        assert [one.value for one in other.run([Task("six", mul, (2, 3))])] == [6]
+    monkeypatch.setattr("monai_cae.__version__", "9.9")
+    with pytest.raises(MonaiCaeError, match=r"has monai-cae [\d.]+, not 9.9: install the same version there"):
+        DaskEngine(connect, "local:2").__enter__()
+    with pytest.raises(MonaiCaeError, match=r"the worker tls://.* has monai-cae [\d.]+, not 9.9"):  # that came later
+        list(engine.run([Task("six", mul, (2, 3))]))
+
+
+def test_a_scheduler_that_goes_is_told(monkeypatch):
+    from distributed import Client, LocalCluster
+
+    options = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
+    cluster = LocalCluster(n_workers=1, processes=False, protocol="tcp://", **options)
+    with (
+        DaskEngine(lambda: (Client(cluster.scheduler_address, set_as_default=False), None), "tcp://x") as engine,
+        pytest.raises(MonaiCaeError, match="the cluster tcp://x does not answer any more"),
+    ):
+        for _ in engine.run(Task(str(number), mul, (number, 2)) for number in range(1000)):
+            cluster.close()

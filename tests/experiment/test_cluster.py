@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from tiny import mistake
 
@@ -49,7 +50,7 @@ def run(run_bundle, discs):
             "variants": {"fragile": {"train": {"train#inferer": failed}}},
             "select": {"candidates": {"frozen": {}, "slower": {"train": {"learning_rate": 1e-4}}}, "inner_folds": 2},
             "baselines": ["majority"],
-            "experiment_name": output.name,
+            "experiment_name": str(output),
             "max_epochs": 4,
             "save_every": 0,
             "repeats": 1,
@@ -83,7 +84,7 @@ def steps(output: Path) -> dict[str, Any]:
 def runs(uri: str, output: Path) -> dict[str, Any]:
     """What MLflow has of an experiment: run -> whether it is nested in it, how it ended, what it was given and gave."""
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name(output.name)
+    experiment = client.get_experiment_by_name(str(output))
     found = client.search_runs([experiment.experiment_id])
     (parent,) = [run.info.run_id for run in found if "mlflow.parentRunId" not in run.data.tags]
     assert parent == json.loads((output / "experiment.json").read_text())["run_id"]
@@ -119,7 +120,7 @@ def test_a_killed_worker_and_a_failing_step_cost_what_they_did(
     assert (output / "selection.csv").read_bytes() == (whole / "selection.csv").read_bytes()
 
 
-def test_what_is_begun_in_process_is_finished_by_workers(
+def test_what_a_job_of_an_array_has_begun_is_finished_by_workers(
     run, whole, marked, cluster, tracking_uri, tmp_path, monkeypatch
 ):
     output, seen = tmp_path / "out", []
@@ -134,9 +135,28 @@ def test_what_is_begun_in_process_is_finished_by_workers(
     with monkeypatch.context() as patch:
         patch.setattr(Resuming, "after_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run(output, marked)
-    assert not (output / "repeat_1" / "steps.json").exists()
+            run(output, marked, part="1/1")
+    assert not (output / "repeat_1" / "steps.json").exists() and not (output / "mlruns.db").exists()
     run(output, marked, resume=True, cluster=cluster)
     assert (output / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
     assert runs(tracking_uri, output) == runs(tracking_uri, whole)
     assert not [path.name for path in output.rglob(".*") if path.name != ".lock"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"part": "2"}, "part must be one of several, such as 2/5, not 2"),
+        ({"part": "0/2"}, "part must be one of several, such as 2/5, not '0/2'"),
+        ({"part": "3/2"}, "part must be one of several, such as 2/5, not '3/2'"),
+        ({"part": "1/2"}, "part 1/2: there are 1 splits to share, so at most 1 parts"),
+        ({"part": "1/1", "cluster": "local:2"}, "--part is for jobs without a cluster"),
+        ({"cluster": "local:many"}, "cluster local:N needs a number of processes"),
+        ({"cluster": "local:1", "device": "cuda", "overwrite": True}, "no worker of local:1 has a GPU"),
+    ],
+)
+def test_what_can_not_be_is_refused_in_one_line(run, marked, tmp_path, options, told):
+    if "device" in options and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert told in mistake(run, tmp_path / "out", marked, **options)
+    assert "device" in options or not (tmp_path / "out").exists()
