@@ -9,7 +9,9 @@ All volumes are synthetic. Workers are processes of this machine (`--cluster loc
 - One and two workers: volumes of 176 x 208 x 176 int16 (hard links of three) and the default network; the two engines
   are warm and take turns. Where other programs use the cores, the processor time of a scan tells what an idle machine
   would do: twice that of one worker over that of two.
-- Memory: of one worker after 100 and after 5,000 volumes of 8 x 8 x 8, through the smallest network.
+  Tasks that only sleep tell what Dask and the engine themselves cost.
+- Memory: of one worker after 100 and after 5,000 volumes of 8 x 8 x 8, through the smallest network; and of the predictor
+  without Dask, in this process, Python's objects.
 - Overhead: a task that predicts nothing, with 100 scans and 100 rows: all that is not prediction, per scan.
 - Kills: volumes of 8 x 8 x 8 (300 distinct, hard links) through the smallest network; a random worker gets SIGKILL each
   time a random share of the parts is there. Then every file is in exactly one row.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import json
 import os
@@ -37,7 +40,7 @@ import psutil
 from report import Row, alternate, finish
 
 from monai_cae.cluster.address import engine_of
-from monai_cae.cluster.engine import Engine
+from monai_cae.cluster.engine import Engine, Task
 
 if TYPE_CHECKING:  # workers import this script, too, and have the rest by their tasks
     from monai_cae.prediction.listing import Listed
@@ -142,6 +145,19 @@ def one_and_two(root: Path, volumes: int, turns: int) -> list[Row]:
     ]
 
 
+def waiting() -> Row:
+    """What Dask and the engine make of two workers, whatever else the cores do: tasks that sleep for a second."""
+    took = {}
+    for workers in (1, 2):
+        with engine_of(f"local:{workers}", ahead=1) as engine:
+            for name, seconds in (("first", 0.01), ("counted", 1.0)):
+                started = time.perf_counter()
+                for _ in engine.run(Task(f"{name}-{number}", time.sleep, (seconds,)) for number in range(16)):
+                    pass
+            took[workers] = time.perf_counter() - started
+    return Row("two workers, 16 tasks of a second", took[2], took[1], "one worker", "s", took[1] / took[2], ">= 1.8")
+
+
 def memory(root: Path, small: int, large: int) -> Row:
     """Of one worker that has predicted few scans, and many more."""
     distinct = distinct_volumes(root / "small volumes", (8, 8, 8), DISTINCT, np.uint8)
@@ -153,6 +169,23 @@ def memory(root: Path, small: int, large: int) -> Row:
             resident.append(worker.memory_info().rss / 2**20)
     what = f"memory of a worker after {small + large:,} scans"
     return Row(what, resident[1], resident[0], f"after {small}", "MiB", resident[1] / resident[0], "<= 1.05")
+
+
+def objects(root: Path, small: int, large: int) -> Row:
+    """Python's objects, where a predictor has done few scans, and many more: what is kept of a scan shows."""
+    from monai_cae.prediction.listing import list_scans
+    from monai_cae.prediction.predictor import Predictor
+
+    distinct = distinct_volumes(root / "seen volumes", (8, 8, 8), DISTINCT, np.uint8)
+    scans = list(list_scans(str(link(root / "seen", distinct, large))))
+    predictor, counted = Predictor(plan(root, **SMALLEST)), {}
+    for start in range(0, large, 100):
+        predictor.predict(scans[start : start + 100])
+        gc.collect()
+        counted[start + 100] = len(gc.get_objects())
+    few, many = counted[small], counted[large]
+    what = f"objects after {large:,} scans, without Dask"
+    return Row(what, many, few, f"after {small}", "", many / few, "<= 1.001")
 
 
 def pretend(plan: Plan, scans: Sequence[Listed]) -> list[dict[str, Any]]:
@@ -249,9 +282,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if given.only in ("", "workers"):
-            rows += one_and_two(root, 64 if quick else 256, 2 if quick else 5)
+            rows += [*one_and_two(root, 64 if quick else 256, 2 if quick else 5), waiting()]
         if given.only in ("", "memory"):
-            rows.append(memory(root, 100, 900 if quick else 4900))
+            rows += [memory(root, 100, 900 if quick else 4900), objects(root, 500, 1000 if quick else 5000)]
         if given.only in ("", "overhead"):
             rows.append(overhead(root, 20_000 if quick else 100_000))
         if given.only in ("", "kills"):

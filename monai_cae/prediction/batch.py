@@ -77,14 +77,13 @@ def predict_many(asked: Asked, engine: Engine) -> int:
             print(f"{before} of {record.scans} scans are done", flush=True)
         with _Progress(record.scans, before) as progress:
             _run(record, asked.plan, asked.needs, engine, progress)
-        seconds, checkpoint = time.perf_counter() - started, predictor.workflow.parser.get_parsed_content("checkpoint")
-        return print_summary(record, predictor.table, str(checkpoint), record.scans - before, seconds)
+        seconds, checkpoint = time.perf_counter() - started, predictor.files["checkpoint"]
+        return print_summary(record, predictor.table, checkpoint, record.scans - before, seconds)
 
 
 def _made(predictor: Predictor, asked: Asked) -> dict[str, Any]:
     """What the predictions depend on."""
-    config, get = predictor.config, predictor.workflow.parser.get_parsed_content
-    named = {name: str(get(name)) for name in ("checkpoint", "pretrained", "table")}
+    config, named = predictor.config, {**predictor.files}
     named["strangers"] = str(reference_path(named["pretrained"]))
     return {
         "software": __version__,

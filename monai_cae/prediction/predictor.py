@@ -25,7 +25,14 @@ from monai_cae.training.stages.workflow import find_mistake
 
 Row = dict[str, Any]
 REASON, NOTE = "reason", "note"  # columns: why a scan could not be used; what of it differs from the training's
-_OWN = {"handlers": [], "dataset#data": "$@items([])"}  # scans come later, and rows are taken from the table
+_READY = "_ready"
+_OWN = {  # scans come later, and rows are taken from the table
+    "handlers": [],
+    "dataset#data": "$@items([])",
+    _READY: "$[@evaluator, @prediction_table, @items, @dataset], "
+    "{'checkpoint': str(@checkpoint), 'pretrained': str(@pretrained), 'table': @table}, "
+    "{'extraction': @extraction, 'training': @scans::training, 'allow_other_frame': @allow_other_frame}",
+}
 
 
 class Plan(NamedTuple):
@@ -50,6 +57,7 @@ class Predictor:
     Attributes:
         table: the config's, which knows target, threshold and strangers.
         config: as it is executed, nothing evaluated.
+        files: paths of weights and table.
 
     Raises:
         MonaiCaeError: settings or weights that a prediction of a single scan refuses, too.
@@ -58,15 +66,13 @@ class Predictor:
     def __init__(self, plan: Plan, **settings: Any) -> None:
         with _mistakes():
             given = {**json.loads(plan.settings), **_OWN, **settings}
-            self.workflow = ConfigWorkflow(plan.config, workflow_type="infer", **given)
-            self.workflow.initialize()
-            get = self.workflow.parser.get_parsed_content
-            self.config = self.workflow.parser.get()
-            names = ("extraction", "training", "allow_other_frame")
-            self._wanted = {name: get(f"scans::{name}") for name in names}
-            self._items, self._dataset = get("items"), get("dataset")
-            self.table: PredictionTable = get("prediction_table")
-            self._evaluator = get("evaluator")
+            workflow = ConfigWorkflow(plan.config, run_id=_READY, workflow_type="infer", **given)
+            workflow.initialize()
+            # through the workflow, which expressions ask for the bundle's folder
+            parts, self.files, self._wanted = workflow.run()[0]
+            self.config = workflow.parser.get()
+            self.table: PredictionTable
+            self._evaluator, self.table, self._items, self._dataset = parts
             self.table.collect(self._evaluator)
 
     @property
@@ -103,11 +109,8 @@ class Predictor:
 
     def _look(self, image: Path) -> str:
         """Why a scan can't be used. By itself: what others are like must not depend on how they are divided."""
-        extraction, *others = self._wanted.values()
         try:
-            bad = find_bad(
-                [("", image)], extraction, cohort=False, training=others[0], allow_other_frame=others[1] is True
-            )
+            bad = find_bad([("", image)], cohort=False, **self._wanted)
         except MonaiCaeError as error:  # an index outside the volume
             return _brief(str(error), image)
         return bad[0].brief if bad else ""

@@ -287,8 +287,10 @@ def _strangers(table: PredictionTable) -> list[str]:
         return []
     means = "are withheld" if table.withhold else "mean nothing"
     shown = [(one.percentile, one.name) for one in strangers.shown]
-    shown = shown[:_NAMED] or nlargest(_NAMED, zip(table.column(UNLIKE[0]), table.column("subject"), strict=True))
-    farthest = ", ".join(f"{name} ({percentile:.1f})" for percentile, name in shown)
+    if not shown:  # of rows that other processes have predicted
+        unlike = zip(table.column(UNLIKE[0]), table.column("subject"), strict=True)
+        shown = nlargest(_NAMED, compress(unlike, table.marked))
+    farthest = ", ".join(f"{name} ({percentile:.1f})" for percentile, name in shown[:_NAMED])
     return [
         f"UNLIKE THE TRAINING'S: {marked} of {len(table.marked)} scans are above percentile {strangers.limit:g} of the "
         f"{strangers.reference.validation} validation scans (column unlike), as {100 - strangers.limit:g} % of "
