@@ -59,8 +59,9 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> None:
     from mlflow import MlflowClient
     from monai.bundle import ComponentLocator
 
-    from monai_cae.tracking import store
+    from monai_cae.tracking import limits, store
 
+    limits.LOCAL_SECONDS = 600  # that the machine is busy does not mean that a database can't be written
     draw_little()
     look = cache(ComponentLocator()._find_classes_or_functions)  # through MONAI's hundreds of modules, for each config
     ComponentLocator._find_classes_or_functions = lambda _, names: look(tuple(names))

@@ -220,7 +220,7 @@ def test_killed_between_repeats(settings, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     process = killing.start(["experiment.yaml"], tmp_path / "log", output_dir=str(first), **own)
     steps = first / "repeat_1" / "steps.json"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + killing.LONGEST
     while process.is_alive() and not (steps.is_file() and "network" in json.loads(steps.read_text())):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -303,7 +303,7 @@ def test_second_process_is_refused(settings, tmp_path):
     long = {**settings, "max_epochs": 5000, "patience": 5000}
     first = killing.start(["pretrain.json"], tmp_path / "first.log", output_dir=str(output), **long)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + killing.LONGEST
         while not list(output.glob("models/*.pt")):
             assert first.is_alive() and time.monotonic() < deadline, (tmp_path / "first.log").read_text()
             time.sleep(0.05)

@@ -136,7 +136,7 @@ def assert_complete(seen: dict) -> None:
 
 def until(condition: Callable[[], object]) -> None:
     """Wait for what another thread does."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + killing.LONGEST
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
