@@ -96,7 +96,7 @@ def runs(uri: str, output: Path) -> dict[str, Any]:
         given = {name: value.replace(str(output), "") for name, value in run.data.params.items() if name not in other}
         files = {item.path for item in client.list_artifacts(run.info.run_id)}
         nested = run.data.tags.get("mlflow.parentRunId", parent) == parent
-        points = [(point.step, point.value) for point in curve]
+        points = {(point.step, point.value) for point in curve}  # an epoch that is done again has two of the same
         name = run.info.run_name.replace(output.name, "")
         told[name] = nested, run.info.status, values, given, files, points
     return told
