@@ -55,10 +55,12 @@ class Overall:
 
     Args:
         steps: the kind of each step that is to be run, in order; the same kind in every repeat.
+        workers: how many steps run at a time; of several, `ended` tells which one is done.
     """
 
-    def __init__(self, steps: Sequence[str]) -> None:
-        self.steps = steps
+    def __init__(self, steps: Sequence[str], workers: int = 1) -> None:
+        self.steps = list(steps)
+        self.workers = workers
         self.done = 0
         self._took: dict[str, list[float]] = defaultdict(list)
         self._started = time.monotonic()
@@ -89,6 +91,16 @@ class Overall:
         self._took[self.steps[self.done]].append(time.monotonic() - self._step_started)
         self.done += 1
 
+    def ended(self, kind: str, seconds: float) -> None:
+        """One of several that run is done. Args: kind: of the step; seconds: that it took."""
+        place = self.steps.index(kind, self.done)
+        self.steps[self.done], self.steps[place] = self.steps[place], self.steps[self.done]
+        self._took[kind].append(seconds)
+        self.done += 1
+        self._step_started = time.monotonic()
+        if self.done < len(self.steps):
+            self.show(f"{self.workers} at a time", 0.0)
+
     def part(self, title: str, total: int, initial: int) -> _Part:
         """What a trainer of the running step moves."""
         return _Part(self, f"{self._title}: {title}", total, initial)
@@ -116,7 +128,7 @@ class Overall:
             return 0.0
         usual = mean(known.values())
         rest = sum(known.get(kind, usual) for kind in self.steps[self.done + 1 :])
-        return rest + max(0.0, known.get(kind, usual) - running)
+        return (rest + max(0.0, known.get(kind, usual) - running)) / self.workers
 
 
 class _Part:

@@ -1,22 +1,26 @@
-"""The bundle run on a tiny cohort through MONAI's own entry point."""
+"""The bundle run on a tiny cohort through MONAI's own entry point.
+
+Heavy packages are imported where they are used: the process that hands out the tests needs none of them.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import monai.bundle
 import pytest
-import torch
 from browser import CHROMIUM, problems
-from tiny import CONFIGS, TINY, UNTRAINED, write_discs
-
-from monai_cae.evaluation import style
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+SLOW = (  # files of half a minute and more begin first, so that no core waits for the other at the end
+    "test_resuming", "test_selection", "test_protocol", "test_autoencoder_overlays", "test_bundle", "test_overwriting",
+    "test_tracking_away", "test_multi_gpu", "test_votes", "test_cli", "test_external", "test_cli_runs",
+)  # fmt: skip
 
 if (worker := re.fullmatch(r"gw(\d+)", os.environ.get("PYTEST_XDIST_WORKER", ""))) and hasattr(os, "sched_setaffinity"):
     # a core per worker: threads of several that wait for each other on the same cores take ten times as long
@@ -29,9 +33,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--on", default="cuda", metavar="DEVICE", help="device of the tests marked cuda: cuda or cpu")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """xdist would hand out files by their number of tests, and not in the order below."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What a fault's mark says goes into the report, from which tools/faults.py makes its table. Tests marked `cuda`
     are skipped where there is no GPU."""
+    import torch
+
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
     marked = [item for item in items if item.get_closest_marker("cuda")]
     if marked and config.getoption("--on") == "cuda" and not torch.cuda.is_available():
         for item in marked:
@@ -41,11 +53,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
-def coarse_figures() -> Iterator[None]:
-    """Nobody looks at the thousands of figures of a test run, and pixels take half of their time."""
-    fine, style.save_figure.__defaults__ = style.save_figure.__defaults__, (50,)
-    yield
-    style.save_figure.__defaults__ = fine
+def quick(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What takes the same time in every run of a bundle takes it once."""
+    from drawing import draw_little
+    from mlflow import MlflowClient
+    from monai.bundle import ComponentLocator
+
+    from monai_cae.tracking import limits, store
+
+    limits.LOCAL_SECONDS = 600  # that the machine is busy does not mean that a database can't be written
+    draw_little()
+    look = cache(ComponentLocator()._find_classes_or_functions)  # through MONAI's hundreds of modules, for each config
+    ComponentLocator._find_classes_or_functions = lambda _, names: look(tuple(names))
+    check, empty = store._check, tmp_path_factory.mktemp("mlflow") / "empty.db"
+
+    def copied(database: Path) -> None:
+        check(database)
+        if not empty.exists():  # MLflow writes all versions of its tables, one after the other
+            MlflowClient(f"sqlite:///{empty}")
+        if database.parent.is_dir() and not database.exists():
+            shutil.copyfile(empty, database)
+
+    store._check = copied
+
+
+@pytest.fixture
+def drawn() -> Iterator[None]:
+    """Figures of this test are drawn, and its explanations whole."""
+    from drawing import drawing
+
+    with drawing():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +99,8 @@ def in_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[P
 @pytest.fixture(scope="session")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 subjects, not to be changed by a test."""
+    from tiny import write_discs
+
     return write_discs(tmp_path_factory.mktemp("oasis discs"))
 
 
@@ -73,6 +113,8 @@ def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def run_bundle(tracking_uri: str) -> Callable[..., None]:
     """`python -m monai.bundle run ID --config_file NAME --dataset_dir ... --...`, in this process."""
+    import monai.bundle
+    from tiny import CONFIGS, TINY, UNTRAINED
 
     def run(
         config: str | list[str], dataset_dir: Path, output_dir: Path, run_id: str = "training", **options: Any

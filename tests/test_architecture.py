@@ -27,14 +27,28 @@ ALLOWED = {
     "evaluation": BASE | {"templates"},
     "templates": set(),
     "tracking": BASE,
-    "prepare": BASE | {"data", "templates"},
+    "cluster": BASE,
+    "prepare": BASE | {"data", "templates", "cluster"},
     "targets": BASE | {"data", "evaluation"},
     "explanations": BASE | {"networks", "evaluation"},
     "training": BASE | {"networks", "evaluation", "tracking", "folders", "targets"},
-    "experiment": BASE | {"training", "networks", "targets", "evaluation", "data", "tracking", "templates"},
-    "sharing": BASE | {"folders", "networks", "training", "evaluation", "data", "templates"},
+    "prediction": BASE | {"data", "training", "cluster"},
+    "experiment": BASE | {"training", "networks", "targets", "evaluation", "data", "tracking", "templates", "cluster"},
+    "sharing": BASE | {"folders", "networks", "training", "evaluation", "data", "templates", "cluster"},
     "cli": BASE
-    | {"data", "tracking", "evaluation", "networks", "experiment", "sharing", "folders", "prepare", "training"},
+    | {
+        "data",
+        "tracking",
+        "evaluation",
+        "networks",
+        "experiment",
+        "sharing",
+        "folders",
+        "prepare",
+        "prediction",
+        "training",
+        "cluster",
+    },
 }
 
 

@@ -10,7 +10,9 @@ import torch
 from mlflow import MlflowClient
 from runs import assert_predicts_as_tested, rows_of, run_to_predictions, written
 
+from monai_cae.data import hashed_subjects
 from monai_cae.files import sha256_of
+from monai_cae.networks import labels_learned
 
 CONTROL = {"random_weights": {"train": {"pretrained": "none"}}}
 KINDS: dict[str, dict[str, Any]] = {
@@ -58,6 +60,8 @@ def test_a_kind_of_autoencoder_from_pretraining_to_predictions(run_bundle, discs
         used = written(made / "variants" / "permuted", "results_train.json")["weights"]["pretrained"]
         assert used == sha256_of(own)
     assert "pretrained" not in written(made / "variants" / "random_weights", "results_train.json")["weights"]
+    learned = hashed_subjects(written(made, "datalist.json")["training"]) if kind in ("joint", "pairs") else []
+    assert labels_learned(made / "models" / "autoencoder.pt") == learned
     weights = torch.load(made / "models" / "autoencoder.pt", weights_only=True)
     steps = int(weights.get("encoder.steps_done", 0))  # of the best epoch, three each
     assert steps in ((3, 6) if kind in ("k_sparse", "winner_take_all") else (0,))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 import statistics
-import subprocess
-import sys
 import threading
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
+import killing
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from drawing import drawing
 from mlflow import MlflowClient
 from monai.bundle import ConfigParser, ConfigWorkflow
 from tiny import CONFIGS, TINY, mistake, write_discs
@@ -374,28 +376,42 @@ def test_inference_takes_the_volume_in_memory_when_loadimage_is_stripped(discs):
     np.testing.assert_allclose(item["image"][0].numpy(), by_hand(str(path)), atol=1e-6)
 
 
-@pytest.mark.parametrize("run_id", ["run", "training"])
-def test_stages_alone_follow_one_another(run_bundle, discs, tmp_path, run_id, capsys):
-    for stage in ("pretrain", "train", "evaluate"):
-        run_bundle(f"{stage}.json", discs, tmp_path / "out", run_id=run_id)
-        printed = capsys.readouterr().out
-        assert f"{stage} finished on real data" in printed
-        assert "mlflow ui --backend-store-uri sqlite:///" in printed
-        assert "not a medical device" in printed
-    assert (tmp_path / "out" / "predictions.csv").is_file()
+@pytest.fixture(scope="module")
+def stages(run_bundle, discs, tmp_path_factory):
+    """The stages alone, by both names of what a config runs; the second time their figures are drawn."""
+    made = []
+    for run_id in ("run", "training"):
+        output, said = tmp_path_factory.mktemp(run_id) / "out", []
+        for stage in ("pretrain", "train", "evaluate"):
+            with redirect_stdout(io.StringIO()) as printed, drawing() if made else nullcontext():
+                run_bundle(f"{stage}.json", discs, output, run_id=run_id, seed=3)
+            said.append(printed.getvalue())
+        made.append(SimpleNamespace(output=output, printed=said))
+    return made
+
+
+def test_stages_alone_follow_one_another(stages):
+    for made in stages:
+        for stage, printed in zip(("pretrain", "train", "evaluate"), made.printed, strict=True):
+            assert f"{stage} finished on real data" in printed
+            assert "mlflow ui --backend-store-uri sqlite:///" in printed
+            assert "not a medical device" in printed
+        assert (made.output / "predictions.csv").is_file()
+    figures = list((stages[1].output / "figures").glob("*.png"))
+    assert len(figures) == 9 and all(path.stat().st_size > 5000 for path in figures)
+
+
+def test_same_command_twice_gives_the_same_numbers(stages):
+    for name in ("autoencoder", "model"):
+        one, other = (torch.load(made.output / "models" / f"{name}.pt", weights_only=True) for made in stages)
+        assert one.keys() == other.keys() and all(torch.equal(value, other[key]) for key, value in one.items())
+    first, second = ((made.output / "predictions.csv").read_text() for made in stages)
+    assert first == second
 
 
 def test_with_phantom_changes_only_settings_that_the_experiment_has(run_bundle, discs, tmp_path):
     run_bundle(["experiment.yaml", "with_phantom.yaml"], discs, tmp_path / "out")
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["repeats"] == 1
-
-
-def test_kfold_tests_everybody_once(run_bundle, discs, tmp_path):
-    options = {"repeats": 1, "max_epochs": 1, "split#kind": "kfold", "split#folds": 3}
-    run_bundle("experiment.yaml", discs, tmp_path / "out", **options)
-    tested = [row["subject"] for path in tmp_path.rglob("fold_*/predictions.csv") for row in predictions(path)]
-    assert len(tested) == len(set(tested)) == 24
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["parts"] == 3
 
 
 def leaky_datalist(discs: Path, run_bundle, tmp_path: Path) -> Path:
@@ -438,31 +454,20 @@ def test_random_weights_on_request(run_bundle, discs, tmp_path):
     network.load_state_dict(torch.load(tmp_path / "out" / "models" / "model.pt", weights_only=True))
 
 
-def test_classifier_starts_from_the_autoencoders_encoder(run_bundle, discs, tmp_path):
-    run_bundle("pretrain.json", discs, tmp_path / "out")
-    weights = torch.load(tmp_path / "out" / "models" / "autoencoder.pt", weights_only=True)
-    settings = {"dataset_dir": str(discs), "output_dir": str(tmp_path / "out"), **TINY}
+def test_classifier_starts_from_the_autoencoders_encoder(stages, discs, tmp_path):
+    path = stages[0].output / "models" / "autoencoder.pt"
+    weights = torch.load(path, weights_only=True)
+    settings = {"dataset_dir": str(discs), "output_dir": str(tmp_path), **TINY, "pretrained": str(path), "seed": 3}
     workflow = ConfigWorkflow(str(CONFIGS / "train.json"), **settings)
     workflow.initialize()
     encoder = workflow.parser.get_parsed_content("network").encoder.state_dict()
     assert all(torch.equal(value, weights[f"encoder.{name}"]) for name, value in encoder.items())
 
 
-def test_same_command_twice_gives_the_same_numbers(run_bundle, discs, tmp_path):
-    results = []
-    for name in ("first", "second"):
-        for stage in ("pretrain", "train", "evaluate"):
-            run_bundle(f"{stage}.json", discs, tmp_path / name, seed=3)
-        weights = torch.load(tmp_path / name / "models" / "model.pt", weights_only=True)
-        results.append((weights, (tmp_path / name / "predictions.csv").read_text()))
-    assert results[0][1] == results[1][1]
-    assert all(torch.equal(value, results[1][0][key]) for key, value in results[0][0].items())
-
-
-def test_frozen_stage_leaves_the_encoder_alone(run_bundle, discs, tmp_path):
-    run_bundle("pretrain.json", discs, tmp_path / "out")
-    before = torch.load(tmp_path / "out" / "models" / "autoencoder.pt", weights_only=True)
-    options = {"dataset_dir": str(discs), "output_dir": str(tmp_path / "out"), **TINY}
+def test_frozen_stage_leaves_the_encoder_alone(stages, discs, tmp_path):
+    path = stages[0].output / "models" / "autoencoder.pt"
+    before = torch.load(path, weights_only=True)
+    options = {"dataset_dir": str(discs), "output_dir": str(tmp_path), **TINY, "pretrained": str(path), "seed": 3}
     workflow = ConfigWorkflow(str(CONFIGS / "train.json"), **options)
     workflow.initialize()
     network = workflow.parser.get_parsed_content("network")
@@ -475,11 +480,11 @@ def test_frozen_stage_leaves_the_encoder_alone(run_bundle, discs, tmp_path):
     assert not torch.equal(network.encoder.state_dict()[statistics_name], before[f"encoder.{statistics_name}"])
 
 
-def test_encoding_once_trains_the_same_dense_layers(run_bundle, discs, tmp_path):
-    run_bundle("pretrain.json", discs, tmp_path / "out")
-    heads = []
+def test_encoding_once_trains_the_same_dense_layers(stages, discs, tmp_path):
+    path, heads = stages[0].output / "models" / "autoencoder.pt", []
+    given = {"dataset_dir": str(discs), "output_dir": str(tmp_path), **TINY, "pretrained": str(path), "seed": 3}
     for encode_once in (True, False):
-        options = {"dataset_dir": str(discs), "output_dir": str(tmp_path / "out"), **TINY, "encode_once": encode_once}
+        options = {**given, "encode_once": encode_once}
         workflow = ConfigWorkflow(str(CONFIGS / "train.json"), **options)
         workflow.initialize()
         workflow.parser.get_parsed_content("frozen#trainer").run()
@@ -716,9 +721,8 @@ def test_crashed_stage_ends_as_failed(run_bundle, discs, tracking_uri, tmp_path,
 
 
 def test_command_line_tells_a_mistake_in_one_line(discs, tmp_path):
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "training"]
-    command += ["--config_file", str(CONFIGS / "pretrain.json"), "--dataset_dir", str(discs), "--max_epoch", "5"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    places = ["--config_file", CONFIGS / "pretrain.json", "--dataset_dir", discs]
+    done = killing.command("monai.bundle", "run", "training", *places, "--max_epoch", 5, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == "error: unknown setting --max_epoch: did you mean --max_epochs?"
     assert "Traceback" not in done.stderr

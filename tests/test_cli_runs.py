@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 
+import killing
 import pytest
 from monai.bundle import ConfigParser
 from tiny import CONFIGS, TINY, mistake, write_bundle
@@ -209,8 +210,7 @@ def test_a_refused_run_says_so_in_its_exit_status(experiment, discs, tmp_path):
         (experiment, [], "already has results of an experiment"),
         (tmp_path / "new", ["--save-every", "-5"], "save_every must be a number of seconds from 0, not -5"),
     ):
-        command = [*MONAI_CAE, "run", str(discs), str(output), *SETTINGS, *further]
-        ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        ended = killing.command("monai-cae", "run", discs, output, *SETTINGS, *further, cwd=tmp_path)
         assert ended.returncode == 1 and said in ended.stderr and "Traceback" not in ended.stderr
     assert not any(tmp_path.iterdir())
     assert before == {path: path.stat().st_mtime_ns for path in experiment.rglob("*") if path.name != ".lock"}

@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from drawing import drawing
 from mlflow import MlflowClient
 from sklearn import metrics
 from tiny import TINY, mistake, volume, write_discs, write_pair
@@ -109,7 +110,7 @@ def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
 def evaluated(model, others, tmp_path_factory):
     """The command, in this process: its folder, and what it said."""
     output, said = tmp_path_factory.mktemp("evaluated") / "out", io.StringIO()
-    with redirect_stdout(said):
+    with redirect_stdout(said), drawing():
         assert main(["evaluate", str(model), str(others), str(output), "--device", "cpu"]) == 0
     return output, said.getvalue()
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from drawing import drawing
 from monai.bundle import ConfigParser
 from scipy import stats
 from tiny import CONFIGS, TINY, mistake, random_network, write_discs
@@ -60,7 +61,7 @@ def autoencoder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def told(cohort, autoencoder, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("told") / "out"
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, drawing():
         patch.setattr(sys, "argv", sys.argv)
         patch.setattr(sys, "excepthook", sys.excepthook)
         assert main(["latent", str(autoencoder), str(cohort), str(output), *SETTINGS]) in (0, None)

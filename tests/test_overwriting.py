@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import killing
 import pytest
 import torch
 from tiny import CONFIGS, TINY, mistake
 
-from monai_cae.experiment.protocol import _run_part
+from monai_cae.experiment.running import run_steps
 
 CHANNELS = [2, 3, 4]
 SHORT = {"max_epochs": 1, "channels": CHANNELS}
+FOLDS = {"repeats": 2, "split#kind": "kfold", "split#folds": 2}
 STAGES = ("pretrain", "train", "evaluate", "baselines")
 ASKED = "--overwrite true replaces them, or choose another --output_dir"
 
@@ -184,13 +184,8 @@ def test_a_refused_stage_leaves_nothing(name, existing, finished, run_bundle, di
 def experiment(run_bundle, discs, tmp_path_factory) -> Path:
     """Two repeats of two folds, with a baseline and a variant."""
     output = tmp_path_factory.mktemp("experiment") / "out"
-    more = {
-        "split#kind": "kfold",
-        "split#folds": 2,
-        "baselines": ["majority"],
-        "variants": {"half": {"train": {"training_share": 0.5}}},
-    }
-    run_bundle("experiment.yaml", discs, output, repeats=2, **SHORT, **more)
+    more = {"baselines": ["majority"], "variants": {"half": {"train": {"training_share": 0.5}}}}
+    run_bundle("experiment.yaml", discs, output, **FOLDS, **SHORT, **more)
     return output
 
 
@@ -231,22 +226,21 @@ def test_an_overwritten_experiment_leaves_nothing_stale_and_nothing_of_others_is
     def ended(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("monai_cae.experiment.protocol._run_part", ended)
+    monkeypatch.setattr("monai_cae.experiment.protocol.run_steps", ended)
     with pytest.raises(KeyboardInterrupt):
         run_bundle("experiment.yaml", discs, out, **options)
     assert contents(out).keys() == mine | {"experiment.json", "repeat_1/datalist.json"}
-    monkeypatch.setattr("monai_cae.experiment.protocol._run_part", _run_part)
+    monkeypatch.setattr("monai_cae.experiment.protocol.run_steps", run_steps)
     run_bundle("experiment.yaml", discs, out, **{**options, "overwrite": False, "resume": True})
     run_bundle("experiment.yaml", discs, tmp_path / "fresh", **{**options, "overwrite": False})
     assert contents(out).keys() == mine | contents(tmp_path / "fresh").keys()
     assert (out / "predictions.csv").read_bytes() == (tmp_path / "fresh" / "predictions.csv").read_bytes()
 
 
-def test_resuming_with_fewer_methods_leaves_no_old_comparison(run_bundle, discs, tmp_path):
-    out = tmp_path / "out"
-    run_bundle("experiment.yaml", discs, out, repeats=1, **SHORT, baselines=["majority"])
+def test_resuming_with_fewer_methods_leaves_no_old_comparison(experiment, run_bundle, discs, tmp_path):
+    out = Path(shutil.copytree(experiment, tmp_path / "out"))
     assert (out / "comparisons.csv").is_file()
-    run_bundle("experiment.yaml", discs, out, repeats=1, **SHORT, resume=True)
+    run_bundle("experiment.yaml", discs, out, **FOLDS, **SHORT, resume=True)
     assert not (out / "comparisons.csv").exists() and "majority" not in (out / "predictions.csv").read_text()
 
 
@@ -322,10 +316,8 @@ def test_next_command_has_the_widths_too(finished, run_bundle, discs, tmp_path, 
 
 
 def test_what_is_refused_without_a_trace_ends_in_one_line(discs, tmp_path):
-    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "training"]
-    command += ["--config_file", str(CONFIGS / "experiment.yaml"), "--dataset_dir", str(discs)]
-    command += ["--output_dir", str(tmp_path / "out"), "--learning_rate", "0.1", *slices()]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    places = ["--config_file", CONFIGS / "experiment.yaml", "--dataset_dir", discs, "--output_dir", tmp_path / "out"]
+    done = killing.command("monai.bundle", "run", "training", *places, "--learning_rate", 0.1, *slices(), cwd=tmp_path)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: --learning_rate is a setting of single stages: give")
     assert not list(tmp_path.iterdir())

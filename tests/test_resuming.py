@@ -11,11 +11,14 @@ import time
 from pathlib import Path
 
 import killing
+import pandas as pd
 import pytest
 import torch
 from mlflow import MlflowClient
-from tiny import mistake
+from tiny import mistake, random_network
 
+from monai_cae.cli import main
+from monai_cae.networks import save_weights
 from monai_cae.training.stages.checkpointing import Resuming
 from monai_cae.training.stages.signals import Ended
 
@@ -95,7 +98,7 @@ def test_twenty_kills_at_random_moments_change_nothing(whole, settings, tmp_path
     while len(statuses) < KILLS:
         output = tmp_path / f"out {finished}"
         process = killing.start(STAGES, tmp_path / "log", output_dir=str(output), resume=True, **settings)
-        process.join(chance.uniform(0.3, 3))
+        process.join(chance.uniform(0.3, 2))
         if process.is_alive():
             statuses.append(killing.kill(process, (signal.SIGKILL, signal.SIGTERM)[len(statuses) % 2]))
         ended = (-signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM)  # the last before the stage has begun
@@ -217,7 +220,7 @@ def test_killed_between_repeats(settings, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     process = killing.start(["experiment.yaml"], tmp_path / "log", output_dir=str(first), **own)
     steps = first / "repeat_1" / "steps.json"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + killing.LONGEST
     while process.is_alive() and not (steps.is_file() and "network" in json.loads(steps.read_text())):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -300,7 +303,7 @@ def test_second_process_is_refused(settings, tmp_path):
     long = {**settings, "max_epochs": 5000, "patience": 5000}
     first = killing.start(["pretrain.json"], tmp_path / "first.log", output_dir=str(output), **long)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + killing.LONGEST
         while not list(output.glob("models/*.pt")):
             assert first.is_alive() and time.monotonic() < deadline, (tmp_path / "first.log").read_text()
             time.sleep(0.05)
@@ -392,3 +395,23 @@ def test_validation_that_becomes_nan_stops_the_stage(whole, train_here, tmp_path
     name = "autoencoder.pt" if config == "pretrain.json" else "model.pt"
     kept = torch.load(tmp_path / "out" / "models" / name)
     assert all(tensor.isfinite().all() for tensor in kept.values())
+
+
+@pytest.mark.fault(
+    "SIGKILL of a prediction in chunks, and --resume true",
+    "no scan is lost and none is there twice; what was done is kept",
+)
+def test_a_killed_prediction_in_chunks_loses_nothing_that_is_done(discs, tmp_path):
+    save_weights(random_network("classifier"), tmp_path / "model.pt")
+    settings = ["--parquet", "--chunk", "1", "--image-size", "16", "--slice-index", "11", "--device", "cpu"]
+    out = tmp_path / "out"
+    command = ["predict", str(tmp_path / "model.pt"), str(discs), str(out), *settings]
+    process = killing.call(main, command)
+    while process.is_alive() and len(list(out.rglob("part-*"))) < 3:
+        time.sleep(0.01)
+    assert killing.kill(process, signal.SIGKILL) == -signal.SIGKILL
+    done = {path: path.stat().st_mtime_ns for path in out.rglob("part-*")}
+    assert main([*command, "--resume", "true"]) == 0
+    assert 3 <= len(done) <= 24 and all(path.stat().st_mtime_ns == time for path, time in done.items())
+    found = pd.read_parquet(out / "predictions")
+    assert sorted(found["file"]) == sorted(map(str, discs.rglob("*.hdr"))) and found["probability"].notna().all()

@@ -95,12 +95,27 @@ def test_a_run_and_its_package_tell_a_stranger_alike(run, package, discs, scans,
     assert both and all(abs(float(again[name]) - float(tested[name])) < 1e-3 for name in both)
 
 
+@pytest.mark.usefixtures("drawn")
 def test_a_strangers_prediction_is_withheld_if_asked(package, scans, tmp_path, capsys):
     assert main(["predict", str(package), str(scans), str(tmp_path), "--withhold", "true"]) == 0
     rows = rows_of(tmp_path / "predictions.csv")
     assert [bool(row["probability"]) for row in rows] == [bool(row["class"]) for row in rows] == [True, True, False]
     said = capsys.readouterr().out
     assert "are withheld: stripes (" in said and "1 predicted as AD, 1 as HC" in said
+
+
+def test_strangers_are_told_and_withheld_in_chunks_alike(package, scans, tmp_path, capsys):
+    command = ["predict", str(package), str(scans), str(tmp_path / "out"), "--withhold", "true"]
+    assert main(command) == 0
+    (before,) = [line for line in capsys.readouterr().out.splitlines() if "UNLIKE" in line]
+    rows = rows_of(tmp_path / "out" / "predictions.csv")
+    command[3] += " of chunks"
+    assert main([*command, "--parquet", "--chunk", "2"]) == 0
+    assert before in capsys.readouterr().out.splitlines()
+    found = pd.read_parquet(tmp_path / "out of chunks" / "predictions")
+    assert list(found.columns) == [*rows[0], "reason", "note", "group"]
+    assert list(found["stranger"]) == ["no", "no", "yes"] and found.loc[2, ["probability", "class"]].isna().all()
+    assert list(found["unlike"]) == pytest.approx([float(row["unlike"]) for row in rows], abs=1e-3)
 
 
 def test_deploy_and_the_limit(package, volume_of_stripes, monkeypatch, capsys):
@@ -149,6 +164,7 @@ def test_too_few_scans_are_told(run_bundle, discs, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["autoencoder.pt"]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_drift_tells_by_a_column_who_is_unlike_the_training(package, discs, tmp_path, capsys, in_browser):
     """A cohort of which one ward's scanner makes stripes."""
     cohort = Path(shutil.copytree(discs, tmp_path / "cohort"))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from monai_cae import DISCLAIMER, __version__
-from monai_cae.cli import cohorts, fitting, prepare, runs, sharing
+from monai_cae.cli import cluster, cohorts, fitting, prediction, prepare, runs, sharing
 from monai_cae.cli.options import LAYOUTS, add_cohort, add_flags, add_options, add_reading, add_slice, own_options
 from monai_cae.errors import MonaiCaeError
 
@@ -136,11 +136,18 @@ def _parser() -> argparse.ArgumentParser:
     run = command("run", runs.run, "the experiment: pretrain, train and evaluate on several splits, and compare")
     run.add_argument("data", type=Path, help=LAYOUTS)
     run.add_argument("out", type=Path, help="folder for all output")
-    run.add_argument(
-        "--with", dest="overlays", default="", metavar="NAMES", help="overlays, such as selection,baselines"
-    )
-    run.set_defaults(settings=[])
+    _add_overlays(run)
     run.epilog = "Settings of the config can follow, such as --repeats 2 --cohort#task ad: see `monai-cae settings`."
+
+    text = "the experiment with settings from a search: in every split Optuna's best by inner folds, tested once"
+    search = command("search", runs.search, text)
+    search.add_argument("data", type=Path, help=LAYOUTS)
+    search.add_argument("out", type=Path, help="folder for all output")
+    text = "YAML: which settings, and from which values (default: what --with has; without both, --with search)"
+    search.add_argument("--space", type=Path, metavar="FILE", help=text)
+    search.add_argument("--trials", type=int, metavar="N", help="in each split (default: the overlay's)")
+    _add_overlays(search)
+    search.epilog = "Settings can follow, such as --select#inner_folds 5 --select#pruner hyperband --split#kind kfold."
 
     text = "the largest batch and the largest image that fit into the memory, found without training"
     fit = command("fit", fitting.fit, text)
@@ -151,21 +158,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     fit.epilog = f"{text} follow, such as --image_size 512 --device cuda:1: see `monai-cae settings`."
 
+    text = "keys for a cluster that --cluster tls://HOST:PORT reaches"
+    cluster.add_cluster(command("cluster", cluster.keys, text))
+
     status = command("status", runs.status, "how far an experiment is: done, running, left, and about how long")
     status.add_argument("output_dir", type=Path, help="of the experiment")
 
     predict = command("predict", runs.predict, "probabilities for scans, from a package or a run")
     text = "an unpacked package, a run's output folder, or a checkpoint of the default network"
     predict.add_argument("model", type=Path, help=text)
-    text = f"a .nii, .nii.gz or .img, or a folder of them; with --prepare {prepare.INPUTS}"
-    predict.add_argument("scans", type=Path, help=text)
-    predict.add_argument("out", type=Path, help="folder for predictions.csv")
+    text = (
+        "with --parquet also a glob, a table of paths (.csv, .tsv, .parquet), or any of these as s3://, gs://, https://"
+    )
+    text = f"a .nii, .nii.gz or .img, or a folder of them; with --prepare {prepare.INPUTS}; {text}"
+    predict.add_argument("scans", help=text)
+    predict.add_argument("out", type=Path, help="folder for predictions.csv, or for the data set of --parquet")
     predict.set_defaults(settings=[])
     predict.epilog = "Settings of inference.json can follow, such as --device cpu: see `monai-cae settings`."
     add_flags(predict, "trust")
     text = "the scans are raw: prepare them into OUT/prepared, and predict from those that pass"
     predict.add_argument("--prepare", action="store_true", help=text)
     prepare.add_inputs(predict.add_argument_group("with --prepare, of `monai-cae prepare` (--table without it, too)"))
+    prediction.add_many(predict.add_argument_group("for very many scans"))
 
     text = "the whole test of a finished model on a cohort that it has not seen: scores with intervals, calibration"
     evaluate = command("evaluate", runs.evaluate, text)
@@ -235,6 +249,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_flags(package, "trust")
     return parser
+
+
+def _add_overlays(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--with", dest="overlays", default="", metavar="NAMES", help="overlays, such as selection,baselines"
+    )
+    parser.set_defaults(settings=[])
 
 
 def _add_autoencoder(parser: argparse.ArgumentParser, out: str, model: str, settings: str) -> None:

@@ -1,15 +1,16 @@
-"""`monai-cae predict --prepare`: raw scans in, probabilities out, and of each scan whether to believe them."""
+"""`monai-cae predict`: of raw scans, where each has to be told whether to believe it, and of very many."""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_cae.cli.options import SHOWN
-from monai_cae.cli.prepare import prepare_folder
+from monai_cae.cli.options import SHOWN, Arguments
+from monai_cae.cli.prepare import inputs_given, prepare_folder
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
 from monai_cae.terminal import say
@@ -20,6 +21,71 @@ if TYPE_CHECKING:
 FOLDER, TABLE = "prepared", "table.tsv"
 _UNPLACED = "the training's volumes record no place, as OASIS-1's processed ones: what is seen may lie up to 5 mm off"
 _ADDED = ("qc", "qc_reasons", "warnings")
+
+
+def add_many(parser: Arguments) -> None:
+    """The options of a prediction in chunks."""
+    text = "predict in chunks, and write a Parquet data set in place of predictions.csv: OUT/predictions"
+    parser.add_argument("--parquet", action="store_true", help=text)
+    text = "where to: local:N, tls://HOST:PORT or slurm:FILE.yaml, see docs/cluster.md (default: this process)"
+    parser.add_argument("--cluster", default="", metavar="WHERE", help=f"as --parquet, elsewhere; {text}")
+    text = "scans of a chunk: what a worker does at a time, and what is lost with it (default: 128)"
+    parser.add_argument("--chunk", type=int, default=0, metavar="N", help=text)
+    text = "true goes on with a data set that was begun with the same scans, weights and settings"
+    parser.add_argument("--resume", nargs="?", const="true", default="false", choices=("true", "false"), help=text)
+
+
+def predict_parquet(options: argparse.Namespace, config: Path, settings: dict[str, Any]) -> int:
+    """Predict in chunks; exit status 0."""
+    from monai_cae.cluster.address import engine_of
+    from monai_cae.prediction.batch import CHUNK, Asked, predict_many
+    from monai_cae.prediction.predictor import Plan
+
+    if options.prepare:
+        raise MonaiCaeError(
+            "--prepare writes no Parquet: prepare the scans with `monai-cae prepare`, and predict its folder"
+        )
+    refuse_inputs([name for name in inputs_given(options) if name not in ("table", "image_column")])
+    overwrite = settings.pop("overwrite", False) in (True, "true")
+    for name in ("checkpoint", "pretrained"):  # workers have folders of their own
+        if isinstance(place := settings.get(name), str) and not place.startswith(("$", "@")):
+            settings[name] = str(Path(place).absolute())
+    if options.table:
+        settings["table"] = str(options.table.absolute())
+    gpus = bool(options.cluster) and _on_gpu(settings.get("device"))
+    asked = Asked(
+        plan=Plan(str(config.absolute()), json.dumps(settings)),
+        scans=options.scans,
+        column=options.image_column,
+        out=options.out,
+        chunk=options.chunk or CHUNK,
+        resume=options.resume == "true",
+        overwrite=overwrite,
+        needs={"GPU": 1} if gpus else {},
+    )
+    sees = {"the model": options.model, "the scans": Path(options.scans), "the table": options.table}
+    known = {what: path.absolute() for what, path in sees.items() if path is not None and path.exists()}
+    with engine_of(options.cluster, sees=known, gpus=gpus, ahead=1) as engine:
+        predict_many(asked, engine)
+    return 0
+
+
+def _on_gpu(device: Any) -> bool:
+    """Whether workers are to have a GPU each; where no device is named, as this machine has it."""
+    import torch
+
+    return torch.cuda.is_available() if device is None else str(device).startswith("cuda")
+
+
+def refuse_many(options: argparse.Namespace) -> None:
+    """MonaiCaeError for what only a prediction in chunks can do."""
+    from monai_cae.prediction.listing import is_many
+
+    for name, given in (("chunk", options.chunk), ("resume", options.resume == "true")):
+        if given:
+            raise MonaiCaeError(f"--{name} is for a prediction in chunks: give --parquet, too, or leave it out")
+    if is_many(options.scans) and not options.prepare:
+        raise MonaiCaeError(f"{options.scans} can be predicted in chunks only: give --parquet, too")
 
 
 def predict_raw(
@@ -54,7 +120,7 @@ def predict_raw(
     refuse_predictions(str(predictions), overwrite)
     record = next(iter(trained_with(checkpoint).values()), {})
     check()
-    prepare_folder(options.scans, folder, options, resume=True, overwrite=overwrite)
+    prepare_folder(Path(options.scans), folder, options, resume=True, overwrite=overwrite)
     judged = read_qc(folder / QC_TABLE)
     usable = [name for name, one in judged.items() if not one.left_out]
     print(f"\n{len(usable)} of {len(judged)} scans can be predicted from; see {folder / 'qc.html'}", flush=True)

@@ -27,6 +27,8 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="IN", help=INPUTS)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the BIDS derivative to write")
     add_inputs(parser)
+    text = "whose workers prepare: local:N, tls://HOST:PORT or slurm:FILE.yaml (default: --jobs of this machine)"
+    parser.add_argument("--cluster", default="", help=text)
     parser.add_argument(
         "--resume", action="store_true", help="keep what is finished with the same settings, do the rest"
     )
@@ -88,6 +90,7 @@ def prepare_folder(
         out,
         PrepareSettings(mask="none" if options.mask == "none" else "auto"),
         jobs=options.jobs,
+        cluster=getattr(options, "cluster", ""),
         resume=resume,
         overwrite=overwrite,
         columns=_columns(options),

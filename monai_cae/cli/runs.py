@@ -21,8 +21,8 @@ from typing import Any
 from yaml import safe_load
 
 from monai_cae import DISCLAIMER
-from monai_cae.cli.overlays import as_settings, overlay_files
-from monai_cae.cli.prediction import predict_raw, refuse_inputs
+from monai_cae.cli.overlays import as_settings, overlay_files, parsed
+from monai_cae.cli.prediction import predict_parquet, predict_raw, refuse_inputs, refuse_many
 from monai_cae.cli.prepare import inputs_given
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
@@ -33,6 +33,15 @@ _FITS = (
     "@network_input.training_of(monai_cae.networks.trained_with(@checkpoint)), @prediction_table]"
 )
 _STAGES = ("pretrain", "train", "evaluate", "baselines", "inference")
+
+
+def search(options: argparse.Namespace) -> None:
+    if options.trials is not None:
+        options.settings = [f"--select#trials={options.trials}", *options.settings]
+    if options.space is not None:
+        options.settings = [f"--select#space={options.space.absolute()}", *options.settings]
+    options.overlays = options.overlays or "search" * (options.space is None)
+    run(options)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -51,27 +60,31 @@ def predict(options: argparse.Namespace) -> int:
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
     autoencoder = options.model.with_name(CHECKPOINTS["autoencoder"].name)
     config = bundle_folder() / "configs" / "inference.json"
-    settings = _places(checkpoint=options.model, pretrained=autoencoder)
+    settings: dict[str, Any] = {"checkpoint": _place(options.model), "pretrained": _place(autoencoder)}
     checkpoint, kind = options.model, kind_of(options.model)
     if kind == "package":
         check_package(options.model, trust=options.trust)
-        config, settings = options.model / "configs" / "inference.json", []
+        config, settings = options.model / "configs" / "inference.json", {}
     elif kind == "run":
-        settings = _options(inference_settings(options.model))
+        settings = inference_settings(options.model)
+    if options.parquet or options.cluster:
+        return predict_parquet(options, config, {**settings, **parsed(given)})
+    refuse_many(options)
     if kind != "checkpoint":
         checkpoint = options.model / CHECKPOINTS["classifier"]
 
     def infer(scans: Path, further: Sequence[str]) -> None:
         places = _places(dataset_dir=scans, predictions=options.out / "predictions.csv")
-        _bundle("run", "--config_file", str(config), *settings, *places, *further, *given)
+        _bundle("run", "--config_file", str(config), *_options(settings), *places, *further, *given)
 
     def check() -> None:
-        _bundle("run", "_checked", "--config_file", str(config), *settings, *given, "--_checked", _FITS, quiet=True)
+        settled = [*_options(settings), *given, "--_checked", _FITS]
+        _bundle("run", "_checked", "--config_file", str(config), *settled, quiet=True)
 
     if options.prepare:
         return predict_raw(options, given, checkpoint, infer, check)
     refuse_inputs([name for name in inputs_given(options) if name != "table"])
-    infer(options.scans, ["--table", str(options.table)] if options.table else [])
+    infer(Path(options.scans), ["--table", str(options.table)] if options.table else [])
     return 0
 
 
@@ -135,8 +148,11 @@ def _with_target(settings: Sequence[str]) -> list[str]:
 
 def _places(**paths: Path) -> list[str]:
     """Paths as settings; ./ keeps MONAI from reading true, 12 or a,b as something else, -a as a setting."""
-    shown = {name: str(path) if path.is_absolute() else f"./{path}" for name, path in paths.items()}
-    return [part for name, text in shown.items() for part in (f"--{name}", text)]
+    return _options({name: _place(path) for name, path in paths.items()})
+
+
+def _place(path: Path) -> str:
+    return str(path) if path.is_absolute() else f"./{path}"
 
 
 def _bundle(*arguments: str, quiet: bool = False) -> None:

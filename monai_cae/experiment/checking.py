@@ -70,10 +70,10 @@ def check_steps(plan: Plan, part: Part, datalist: Path) -> None:
     Raises:
         MonaiCaeError: naming the variant, the stage and what is wrong.
     """
-    for step in plan.steps(part):
-        if step.inner:
-            continue  # a candidate's own step has the same settings
+    outer = [step for step in plan.steps(part) if not step.inner]  # a candidate's own step has the same settings
+    for step in [*outer, *plan.corners(part)]:
         what = "candidate" if plan.select and step.method in plan.select.candidates else "variant"
+        what = "search" if step.inner else what
         for stage, settings in step.stages.items():
             where = f"{stage}: " if step.method in (NETWORK, BASELINES) else f"{what} {step.method}, {stage}: "
             try:
@@ -135,6 +135,8 @@ def evaluate(plan: Plan, step: Step, stage: str, settings: Mapping[str, Any], ru
 
 def _place(plan: Plan, step: Step) -> str:
     """Where the settings of a step's method are given."""
+    if plan.select and plan.select.space and step.inner:
+        return "select#space"
     method = step.method.rpartition("/")[2] if step.inner else step.method
     if method in (NETWORK, BASELINES):
         return "stages"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.experiment.plan import BASELINES, STAGES
+from monai_cae.experiment.plan import BASELINES, CODES, SEARCH, STAGES
 from monai_cae.training.stages.earlier import files_of, refuse
 
 TABLES = (
     "predictions", "samples", "scores", "sample_scores", "comparisons", "subgroups", "reconstruction", "selection",
-    "certainty", "selective", "errors", "explanations",
+    "certainty", "selective", "errors", "search", "explanations",
 )  # fmt: skip
 FIGURES = (
     "roc",
@@ -26,12 +26,14 @@ FIGURES = (
     "samples",
     "selective",
     "code_sizes",
+    "search",
 )
 _TOLD = (
     "summary.json", "results.md", "report.html", "model_card.md", *(f"{name}.csv" for name in TABLES),
     *(f"figures/{name}.png" for name in FIGURES),
 )  # fmt: skip
 _SHARED = ("datalist.json", "audit.json", "audit.html", ".lock")  # of a part's stages; without results they are none
+JOURNAL = "trials.journal"  # of a search, in its folder
 _PART = re.compile(r"(repeat_\d+)(/fold_\d+)?(/inner_\d+)?(/variants/[\w-]+)?")
 
 
@@ -45,7 +47,8 @@ def left_in(output: Path) -> list[Path]:
     """All files of an earlier experiment but MLflow's."""
     found = [*told_in(output), output / "experiment.json"]
     for folder in _parts(output):
-        found += [folder / name for name in ("steps.json", *_SHARED)]
+        found += [folder / name for name in ("steps.json", f"{SEARCH}/{JOURNAL}", *_SHARED)]
+        found += sorted(folder.glob(f"{CODES}/*"))
         found += [path for stage in (*STAGES, BASELINES) for path in files_of(stage, folder)]
     return [path for path in found if path.is_file()]
 
@@ -63,6 +66,15 @@ def refuse_earlier(output: Path, resume: bool, overwrite: bool) -> None:
     if not overwrite and not (resume and (output / "experiment.json").is_file()):
         found = [path for path in left_in(output) if path.name not in _SHARED]
         refuse(found, output, "an experiment", resumable=not resume)
+
+
+def refuse_steps(output: Path, folders: Sequence[Path]) -> None:
+    """
+    Raises:
+        MonaiCaeError: some parts of an experiment have results already.
+    """
+    own = [path for path in left_in(output) if any(folder in path.parents for folder in folders)]
+    refuse([path for path in own if path.name not in _SHARED], output, "an experiment", resumable=True)
 
 
 def _parts(output: Path) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from monai_cae.evaluation.curves import roc_band
 from monai_cae.evaluation.numbers import COMPARED_NUMBER
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD, Pooled, pooled
 from monai_cae.evaluation.scores import HEADLINE, LABELS
+from monai_cae.evaluation.search_figures import search_slices
 from monai_cae.evaluation.style import LINE_COLOURS, capital
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
@@ -34,10 +35,10 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
         results: the tables.
 
     Returns:
-        Figure by the name of its file. Always `code_sizes`; of a binary target `roc`, `calibration`, `methods` and
-        `selective`, and `auc_by_cdr`, `learning_curve`, `samples` and `repeats` where there are grades, shares of the
-        training subjects, samples that vote or several repeats. Of others those that the target has of a test set, of
-        all repeats together.
+        Figure by the name of its file. Always `code_sizes`; of a search `search`; of a binary target `roc`,
+        `calibration`, `methods` and `selective`, and `auc_by_cdr`, `learning_curve`, `samples` and `repeats` where
+        there are grades, shares of the training subjects, samples that vote or several repeats. Of others those that
+        the target has of a test set, of all repeats together.
     """
     note = SYNTHETIC_NOTE if summary["synthetic"] else ""
     note = f"LEAKY. {note}".strip() if summary["leaks"] else note
@@ -45,6 +46,8 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
     ours, scores = results.of(NETWORK), results.scores.loc[NETWORK]
     tests = f"{ours['subject'].nunique()} test subjects"
     coded = {"code_sizes": result_figures.code_sizes(results.reconstruction, note, tests)}
+    if not results.trials.empty:
+        coded["search"] = _search(summary["selection"], results, note)
     if not results.target.binary:
         if results.target.number:  # one dot for each subject
             ours = ours.groupby("subject", as_index=False)[["label", results.target.column]].mean()
@@ -127,3 +130,19 @@ def _learning_curves(results: Results, score: str) -> dict[str, pd.DataFrame]:
         ]
         curves[capital(readable(whole))] = pd.DataFrame(rows)
     return curves
+
+
+def _search(worth: Mapping[str, Any], results: Results, note: str) -> Figure:
+    label = f"{results.target.score_names[worth['metric']]}, inner folds"
+    names = {name.partition("#")[2]: name for name in worth["parameters"]}
+    tried = f"{worth['parts']} x {worth['tried']}" if worth["parts"] > 1 else f"{worth['tried']}"
+    about = f"{worth['finished']} of {tried} trials finished"
+    return search_slices(
+        results.trials.rename(columns={name: shown for shown, name in names.items()}),
+        {shown: worth["parameters"][name] for shown, name in names.items()},
+        {shown: worth["importance"][name] for shown, name in names.items() if name in worth["importance"]},
+        list(results.trials["chosen"] == 1),
+        label,
+        note,
+        f"{about}; ringed: chosen",
+    )

@@ -29,7 +29,7 @@ from monai_cae.training.results.pictures import read_maps, read_pictures
 PAGE = "report.html"
 MOST_SUBJECTS = 120  # misjudged ones with a picture, at some 4 kB each
 _MOST_PARTS = 30  # in the table of hashes
-_LATER = ("methods", "code_sizes")  # figures that are beside their tables, or in them
+_LATER = ("methods", "code_sizes", "search")  # figures that are beside their tables, or in them
 _BLANK = 64  # of 255, where there is no map
 _FARTHEST = 10  # scans that are named as unlike the training's
 _UNLIKE = ("unlike", "unlike_by", "stranger")
@@ -84,6 +84,7 @@ def experiment_page(
         shown=target.headline[:2],
         curves=[one for name, one in drawn.items() if name not in _LATER],
         code_sizes=drawn["code_sizes"],
+        search=drawn.get("search"),
         cards=_cards(results, output, errors),
         misjudged=_count(errors),
         strangers=_strangers(results, output),

@@ -11,6 +11,7 @@ from typing import Any
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.record import NETWORK
+from monai_cae.experiment.space import Changed, Space
 from monai_cae.tracking import cohort_name
 from monai_cae.training.stages.checkpointing import MAY_DIFFER
 
@@ -18,6 +19,8 @@ STAGES = ("pretrain", "train", "evaluate")
 CLASSIFIER = "classifier"  # settings of both stages that build it
 BASELINES = "baselines"
 SELECT = "select"
+SEARCH = "search"  # the step of a part's trials
+CODES = "codes"  # in a part's folder, what frozen encoders make of images, while its steps run
 _LABELS = {"permute_labels", "training_share"}  # of train, and of a pretraining that learns labels
 _NOT_COMPARED = (*MAY_DIFFER, "output_dir", "datalist", "pretrained", "tracked_run#tags")
 _NOT_EXPLAINED = {"figures#explanations": None, "figures#decoder": None}  # costs as much as some variants
@@ -49,12 +52,19 @@ class Selection:
         inner_folds: parts that the subjects outside the test set are divided into.
         metric: the target's score of each inner fold, whose mean decides.
         lower: whether less of it is better.
+        space: what trials of a search draw from, in place of candidates.
+        trials: how many.
+        sampler, pruner: see `monai_cae.experiment.searching`.
     """
 
     candidates: Mapping[str, Mapping[str, Mapping[str, Any]]]
     inner_folds: int
     metric: str
     lower: bool = False
+    space: Space | None = None
+    trials: int = 0
+    sampler: str = ""
+    pruner: str = ""
 
     def scores(self, results: Mapping[str, Any], candidate: str) -> list[float]:
         """A candidate's score in each inner fold, nan where it has none.
@@ -74,6 +84,8 @@ class Selection:
             results: step -> stage -> results; "" where a candidate has not been scored in all inner folds.
         """
         folds = range(1, self.inner_folds + 1)
+        if self.space:
+            return ""
         if any(inner_step(fold, name) not in results for fold in folds for name in self.candidates):
             return ""
         means = {name: math.fsum(self.scores(results, name)) / self.inner_folds for name in self.candidates}
@@ -89,7 +101,7 @@ class Step:
         name: in steps.json.
         method: whose it is; "baselines" for all of these together.
         stages: stage -> settings, in the order in which they run.
-        inner: it scores a candidate in an inner fold, and leaves nothing else.
+        inner: it scores a candidate in an inner fold, or all trials of a search, and leaves nothing else.
         chosen_from: of a step whose settings were chosen: among what and how.
     """
 
@@ -187,6 +199,11 @@ class Plan:
                 name = inner_step(inner, variant)
                 stages = {stage: self._settings(part, stage, variant, inner) for stage in STAGES[1:]}
                 yield Step(name, name, stages, inner=True)
+        if self.select and self.select.space:
+            place = self._folder(part)
+            given = {"device": self.shared["device"], "pretrained": str(place / "models" / "autoencoder.pt")}
+            given |= {"output_dir": str(place / SEARCH), "part": asdict(part), **asdict(self.select)}
+            yield Step(SEARCH, SEARCH, {SEARCH: given}, inner=True)
         for variant in ("", *self.variants):
             if variant not in candidates:
                 # the longest, so a step of its own: another classifier can be tried on the same autoencoder
@@ -214,6 +231,22 @@ class Plan:
         """The candidate that the part's network is made as; "" before it is known, and without a selection."""
         done = self.finished(part) if self.select else {}
         return self.select.chosen({name: step["results"] for name, step in done.items()}) if self.select else ""
+
+    def searched(self, part: Part) -> dict[str, Any]:
+        """What the part's search has found, see `searching.search`; nothing before it has ended, and without one."""
+        done = self.finished(part).get(SEARCH) if self.select and self.select.space else None
+        return done["results"][SEARCH] if done else {}
+
+    def corners(self, part: Part) -> list[Step]:
+        """Trials that have, between them, every kind of value that a search may draw; none without one."""
+        space = self.select.space if self.select else None
+        return [self.trial(part, 0, changed, 1) for changed in space.corners()] if space else []
+
+    def trial(self, part: Part, number: int, changed: Changed, inner: int) -> Step:
+        """What scores a trial's settings in an inner fold."""
+        name = f"trial_{number}"
+        stages = {stage: self._settings(part, stage, name, inner, changed) for stage in STAGES[1:]}
+        return Step(name, name, stages, inner=True)
 
     def finished(self, part: Part) -> dict[str, Any]:
         """Step -> its settings, results and seconds, as recorded in the part's folder."""
@@ -261,12 +294,15 @@ class Plan:
         folder = self.output / part.folder
         return folder / f"inner_{inner}" if inner else folder
 
-    def _settings(self, part: Part, stage: str, variant: str = "", inner: int = 0) -> Settings:
+    def _settings(
+        self, part: Part, stage: str, variant: str = "", inner: int = 0, trial: Changed | None = None
+    ) -> Settings:
         """What overrides the stage's config, of the network itself or of a variant, which lies in its own folder and
         shares datalist and, unless it changes the pretraining, autoencoder. In an inner fold a variant has the
         part's autoencoders, which learn from no label."""
-        like = variant or (self.chosen(part) if stage in STAGES[1:] else "")
-        changed = self._changed(like) if like else {}
+        chosen = not variant and stage in STAGES[1:]
+        like = self.chosen(part) if chosen else "" if trial is not None else variant
+        changed = self._changed(like) if like else trial or (self.searched(part).get("changed", {}) if chosen else {})
         known = json.loads(Path(self.configs, f"{stage}.json").read_text(encoding="utf-8"))
         folder = self._folder(part, inner)
         place = folder / "variants" / variant if variant else folder
@@ -280,6 +316,8 @@ class Plan:
                 elsewhere |= _NOT_AGAIN
         if stage == STAGES[2] and (variant or inner):
             elsewhere |= _NOT_EXPLAINED
+        if "codes" in known:
+            elsewhere["codes"] = str(self._folder(part) / CODES)
         split = {**self.shared["split"], "fold": part.fold}
         if inner and self.select:
             split |= {"kind": "kfold", "folds": self.select.inner_folds, "fold": inner}

@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from monai_cae.data import is_synthetic
 from monai_cae.data.splits.datalists import SETS, write_content
 from monai_cae.errors import MonaiCaeError
-from monai_cae.experiment.checking import evaluate
 from monai_cae.experiment.earlier import left_in, refuse_earlier, told_in
 from monai_cae.experiment.methods import changed_settings, command, descriptions
 from monai_cae.experiment.page import PAGE
-from monai_cae.experiment.plan import BASELINES, CLASSIFIER, STAGES, Part, Plan, one_by_one, parts_of, read_json
+from monai_cae.experiment.plan import BASELINES, CLASSIFIER, CODES, STAGES, Part, Plan, one_by_one, parts_of, read_json
 from monai_cae.experiment.record import NETWORK, pool, pool_samples, read_sets
 from monai_cae.experiment.report import log_results, print_results
 from monai_cae.experiment.results import compute
-from monai_cae.experiment.selecting import report_selection, score_inner, selection_of
+from monai_cae.experiment.running import begun, engine_for, run_steps
+from monai_cae.experiment.searching import report_search
+from monai_cae.experiment.selecting import report_selection, selection_of
 from monai_cae.experiment.sets import check_parts, given_datalists
+from monai_cae.experiment.share import planned, refuse_other_settings, run_share, share_of
 from monai_cae.experiment.status import STATE
 from monai_cae.experiment.wording import readable
 from monai_cae.files import only_writer
 from monai_cae.targets import Target
-from monai_cae.terminal import Overall, duration, say
+from monai_cae.terminal import say
 from monai_cae.tracking import TrackedRun
+from monai_cae.tracking.lending import forget, take_over
 from monai_cae.training.stages.earlier import check_asked, remove
 from monai_cae.training.stages.run import write_json
 from monai_cae.training.stages.signals import Ending
 from monai_cae.training.stages.workflow import executed_config
-
-_SHOWN = {"val_psnr": "validation PSNR {:.2f} dB", "test_accuracy": "accuracy {:.3f}", "test_auc": "AUC {:.3f}"}
-_SHOWN |= {"test_mae": "mean absolute error {:.3g}", "test_r2": "R2 {:.3f}"}
 
 
 def run_experiment(
@@ -52,6 +54,8 @@ def run_experiment(
     datalist: str,
     tracking_uri: str,
     experiment_name: str,
+    cluster: str = "",
+    part: str = "",
 ) -> dict[str, Any]:
     """Run the stages of every repeat through MONAI's ConfigWorkflow, under one MLflow run, and compare the methods.
 
@@ -77,9 +81,12 @@ def run_experiment(
         datalist: a ready datalist, or the folder of those of all folds, for every repeat; "" to split.
         tracking_uri: MLflow's store.
         experiment_name: MLflow's experiment.
+        cluster: where the steps are done, see `monai_cae.cluster.address.engine_of`; "" in this process.
+        part: "2/5" does the steps of every fifth split, from the second, and nothing else, so that several processes
+            can share an output_dir; all are merged by `resume` without it.
 
     Returns:
-        The summary that is written to `output_dir/summary.json`.
+        The summary that is written to `output_dir/summary.json`; nothing of a part.
 
     Raises:
         MonaiCaeError: a setting that a stage does not have, earlier results that are neither to be kept nor to be
@@ -105,24 +112,23 @@ def run_experiment(
     methods = {**candidates, **variants}
     plan = Plan(configs, output, shared, stages, methods, baselines, where, given, selection)
     plan.refuse_labelled_choice()
+    if share := share_of(part, parts):
+        if cluster:
+            raise MonaiCaeError("--part is for jobs without a cluster: leave out one of --part and --cluster")
+        with Ending():
+            run_share(plan, parts, share, target, resume, overwrite)
+        say(f"part {part} is done: when all are, the same command with --resume true and without --part compares them")
+        return {}
     with only_writer(output), Ending():
         refuse_earlier(output, resume, overwrite)
         if resume:
-            _refuse_other_settings(plan, parts)
+            refuse_other_settings(plan, parts)
             finished = _finished(plan, parts)
             if finished:
                 print(f"the experiment is finished in {output}: nothing is left to do\n")
                 print(f"  page               {output / PAGE}\n  summary            {output / 'summary.json'}")
                 return finished
-        return _run_parts(plan, parts, target, seed, resume, overwrite)
-
-
-def _refuse_other_settings(plan: Plan, parts: Sequence[Part]) -> None:
-    for part in parts:
-        done = plan.finished(part)
-        for step in plan.steps(part):
-            if step.name in done:
-                step.refuse_other_settings(done[step.name]["settings"], plan.output / part.folder)
+        return _run_parts(plan, parts, target, seed, resume, overwrite, cluster)
 
 
 def _finished(plan: Plan, parts: Sequence[Part]) -> dict[str, Any]:
@@ -144,11 +150,15 @@ def _scheme(parts: Sequence[Part]) -> str:
 
 
 def _run_parts(
-    plan: Plan, parts: Sequence[Part], target: Target, seed: int, resume: bool, overwrite: bool
+    plan: Plan, parts: Sequence[Part], target: Target, seed: int, resume: bool, overwrite: bool, cluster: str
 ) -> dict[str, Any]:
     output, started = plan.output, time.perf_counter()
     say(_beginning(plan, parts))
-    datalists = check_parts(plan, parts, overwrite, target)  # bad input ends here, before there is a run
+    here = {**plan.shared, "device": "cpu"} if cluster else plan.shared  # the GPUs are the workers'
+    datalists = check_parts(
+        replace(plan, shared=here), parts, overwrite, target
+    )  # bad input ends before there is a run
+    folders = [output / part.folder for part in parts]
     tracked = TrackedRun(
         tracking_uri=plan.tracked["tracking_uri"],
         experiment_name=plan.tracked["experiment_name"],
@@ -158,15 +168,13 @@ def _run_parts(
         resumed_run_id=_run_id_in(output) if resume else "",
         output_dir=str(output),
     )
-    with tracked:
+    with engine_for(cluster, plan) as engine, tracked:
         if overwrite:
             remove(left_in(output), output)
+            forget(folders)
         for path, content in datalists.items():
             write_content(path, content)
-        state = {
-            "run_id": tracked.run_id,
-            "steps": {part.folder: [step.name for step in plan.steps(part)] for part in parts},
-        }
+        state = {"run_id": tracked.run_id, "steps": planned(plan, parts)}
         write_json(output / STATE, state)
         plan = plan.under(tracked.run_id)
         if not tracked.resumed_run_id:
@@ -175,10 +183,10 @@ def _run_parts(
             everybody = {"cohort": [item for name in SETS for item in sets[name]]}
             tracked.log_datasets(everybody, is_synthetic(plan.datalist_of(parts[0])))
         tracked.log_json(executed_config(), "config.json")
+        take_over(tracked, folders, begun(path.parent for path in output.rglob("models")))  # of workers that were ended
         done = {part: plan.finished(part) if resume else {} for part in parts}
-        left = [step.name for part in parts for step in plan.steps(part) if step.name not in done[part]]
-        with Overall(left).shown() as progress:
-            results = [_run_part(plan, part, done[part], target, progress) for part in parts]
+        run_steps(plan, parts, done, target, engine, tracked)
+        results = [_told(plan, part, done[part]) for part in parts]
         repeats = parts[-1].repeat
         summary = {"repeats": repeats, "folds": len(parts) // repeats, **_summary_of(results)}
         summary["methods"] = descriptions(plan)
@@ -187,7 +195,10 @@ def _run_parts(
         record, seen = pool(results, output, target), _seen_before(tracked, results)
         samples = pool_samples(results, output, target)
         computed = compute(record, samples, results, output, target=target, seed=seed, seen_before=seen)
-        if plan.select:
+        if plan.select and plan.select.space:
+            summary["selection"], trials = report_search(plan, parts, results, computed.scores)
+            computed = replace(computed, trials=trials)
+        elif plan.select:
             summary["selection"] = report_selection(plan.select, results, computed.scores, output)
         summary |= {**computed.summary, "seconds": time.perf_counter() - started}
         write_json(output / "summary.json", summary)
@@ -201,7 +212,8 @@ def _beginning(plan: Plan, parts: Sequence[Part]) -> str:
     steps = [readable(step.name) for step in plan.steps(parts[0]) if not step.inner]
     splits = "1 split" if len(parts) == 1 else f"{len(parts)} splits"
     if plan.select:
-        steps.append(f"{len(plan.select.candidates)} candidates in {plan.select.inner_folds} inner folds")
+        tried = f"{plan.select.trials} trials" if plan.select.space else f"{len(plan.select.candidates)} candidates"
+        steps.append(f"{tried} in {plan.select.inner_folds} inner folds")
     return f"experiment: {splits} x {len(steps)} steps ({', '.join(steps)}) into {plan.output}"
 
 
@@ -253,33 +265,14 @@ def _check_names(
             raise MonaiCaeError(f"variant {name!r} names a folder: use letters, digits, - and _ only")
 
 
-def _run_part(plan: Plan, part: Part, done: dict[str, Any], target: Target, progress: Overall) -> dict[str, Any]:
-    """The network, the variants and the baselines on one split; each is a step that is recorded when it is done."""
-    name = part.folder.replace("_", " ").replace("/", ", ")
-    say(f"{name} (seed {part.seed})")
+def _told(plan: Plan, part: Part, done: Mapping[str, Any]) -> dict[str, Any]:
+    """What the steps of a split have given, by method, and about whom."""
     by_method: dict[str, dict[str, Any]] = {}
-    column = max(20, *(len(readable(step.name)) + 2 for step in plan.steps(part)))
     for step in plan.steps(part):
-        if step.chosen_from:
-            say(f"  {'chosen':<{column}}{readable(plan.chosen(part))}")
-        if step.name in done:
-            say(f"  {readable(step.name):<{column}}done before")
-        else:
-            progress.start(f"{name}, {readable(step.name)}")
-            started = time.perf_counter()
-            results = (
-                score_inner(plan, step, target)
-                if step.inner
-                else {stage: evaluate(plan, step, stage, given)[0] for stage, given in step.stages.items()}
-            )
-            seconds = time.perf_counter() - started
-            done[step.name] = {"settings": step.compared, "results": results, "seconds": seconds}
-            write_json(plan.record_of(part), done)
-            progress.end()
-            say(f"  {readable(step.name):<{column}}{duration(seconds):<10}{_outcome(results)}".rstrip())
         one = by_method.setdefault(step.method, {"results": {}, "seconds": 0.0})
         one["results"] |= done[step.name]["results"]
         one["seconds"] += done[step.name]["seconds"]
+    shutil.rmtree(plan.output / part.folder / CODES, ignore_errors=True)
     sets = read_sets(plan.output / part.folder, bool(plan.shared["hash_ids"]))
     return {
         "folder": part.folder,
@@ -295,13 +288,6 @@ def _run_part(plan: Plan, part: Part, done: dict[str, Any], target: Target, prog
         "given": bool(plan.given),
         "tested": sorted({item["subject"] for item in sets["test"]}),
     }
-
-
-def _outcome(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Of a step, what its last stage has scored, in a few words."""
-    *_, last = results.values()
-    shown = {name: last[name] for name in _SHOWN if isinstance(last.get(name), float)}
-    return ", ".join(_SHOWN[name].format(value) for name, value in shown.items())
 
 
 def _run_id_in(output: Path) -> str:

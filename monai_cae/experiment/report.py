@@ -75,6 +75,12 @@ def _chosen(summary: Mapping[str, Any], results: Results) -> list[str]:
     """In a line each, how often each candidate was chosen, and by how much the best in hindsight looks better."""
     if not (worth := summary.get("selection")):
         return []
+    if "parameters" in worth:
+        score = f"{results.target.score_names[worth['metric']]} {worth['nested']:.3f}"
+        return [
+            f"chosen within the training subjects, by {worth['tried']} trials in each split: "
+            f"{score} on the test sets; the inner scores look better by {worth['optimism']:+.3f}"
+        ]
     often = sorted(worth["candidates"].items(), key=lambda item: -item[1]["chosen"])
     metric = results.target.score_names[worth["metric"]]
     taken = ", ".join(f"{readable(name)} in {one['chosen']}" for name, one in often if one["chosen"])
@@ -118,7 +124,8 @@ def log_results(tracked: TrackedRun, summary: Mapping[str, Any], results: Result
         means = results.scores.xs(score, level="score")["mean"]
         metrics |= {f"{score}/{method}": float(means[method]) for method in results.methods}
     worth = summary.get("selection", {})
-    metrics |= {f"selection/{name}": worth[name] for name in ("nested", "non_nested", "gain", "optimism") if worth}
+    told = ("nested", "non_nested", "gain", "optimism")
+    metrics |= {f"selection/{name}": worth[name] for name in told if name in worth}
     # short names, which MLflow's columns begin with
     metrics |= {score: metrics[f"{score}/{NETWORK}"] for score in results.target.headline}
     metrics["psnr"] = summary["metrics"]["test_psnr"]["mean"]

@@ -55,6 +55,7 @@ class Results:
         certainty: of a binary target, a row per method and error rate of its conformal sets, see
             `monai_cae.evaluation.certainty`; empty for one test set.
         selective: of a binary target, a row per method and share of subjects that are answered.
+        trials: of a search, see `monai_cae.experiment.searching.trials_of`.
         explanations: see `monai_cae.experiment.explained.explanation_tests`.
     """
 
@@ -72,6 +73,7 @@ class Results:
     summary: dict[str, Any]
     certainty: pd.DataFrame = field(default_factory=pd.DataFrame)
     selective: pd.DataFrame = field(default_factory=pd.DataFrame)
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
     explanations: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property

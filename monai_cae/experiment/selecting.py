@@ -18,17 +18,37 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import evaluate
 from monai_cae.experiment.plan import STAGES, Part, Plan, Selection, Step
 from monai_cae.experiment.record import NETWORK
+from monai_cae.experiment.space import read_space
 from monai_cae.files import replacing
+from monai_cae.networks import labels_learned
 from monai_cae.targets import Target
 from monai_cae.training.engines.image_cache import remove_cache
 from monai_cae.training.stages.earlier import files_of, remove
 from monai_cae.training.stages.transfer import Transfer
 
 MOST = 12  # candidates; the best of more is mostly the luckiest
-_DEFAULTS: Mapping[str, Any] = {"candidates": {}, "inner_folds": 3, "metric": ""}
+SAMPLERS, PRUNERS = ("tpe", "random"), ("median", "hyperband", "none")
+_DEFAULTS: Mapping[str, Any] = {
+    "candidates": {}, "inner_folds": 3, "metric": "",
+    "space": "", "trials": 0, "sampler": SAMPLERS[0], "pruner": PRUNERS[0],
+}  # fmt: skip
 _OF_CLASSES, _OF_NUMBERS = ("auc", "accuracy", "balanced_accuracy", "f1"), ("mae", "rmse", "r2", "pearson", "spearman")
 _LOWER = ("mae", "rmse")
 _TRAINED = ["$[step() for step in @run#0#steps]", "$@best.restore()"]  # without MLflow, audit, figures and codecs
+# The network's own way to a prediction, but that each image is encoded once for all candidates; nobody is told who is a
+# stranger.
+_ENCODED: Mapping[str, Any] = {
+    "unlike_limit": 0,
+    "evaluator#network": "$@network.head",
+    "dataloader#dataset": {
+        "_target_": "monai_cae.training.EncodedDataset",
+        "dataset": "@dataset",
+        "encoder": "$@network.encoder",
+        "inferer": "@inferer",
+        "batch_size": "@batch_size",
+        "summarise": "$@network.summarise",
+    },
+}
 _SCORED = ["$@validation#evaluator.run() if isinstance(@threshold, str) else None", "$@evaluator.run()"]
 
 
@@ -36,22 +56,25 @@ def selection_of(given: Any, target: Target) -> Selection | None:
     """The setting `select`, checked but for what the candidates set, which is checked as a variant's is.
 
     Args:
-        given: candidates, inner_folds and metric; without candidates nothing is chosen.
+        given: candidates, or the space and the trials of a search; inner_folds and metric. Without both nothing is
+            chosen.
         target: what is predicted.
 
     Raises:
-        MonaiCaeError: another setting, fewer than 2 or more than 12 candidates, no number of folds, or a metric that
-            the target can't be chosen by.
+        MonaiCaeError: another setting, fewer than 2 or more than 12 candidates, a space that can't be, no number of
+            trials or folds, or a metric that the target can't be chosen by.
     """
     if not isinstance(given, Mapping):
-        raise MonaiCaeError(f"select must be candidates, inner_folds and metric, not {given!r}")
+        raise MonaiCaeError(f"select must be settings such as candidates and inner_folds, not {given!r}")
     for name in given:
         if name not in _DEFAULTS:
             close = difflib.get_close_matches(str(name), _DEFAULTS, n=1)
             hint = f"did you mean --select#{close[0]}?" if close else f"there are {', '.join(_DEFAULTS)}"
             raise MonaiCaeError(f"unknown setting --select#{name}: {hint}")
-    candidates, folds, metric = ({**_DEFAULTS, **given}[name] for name in _DEFAULTS)
-    if not candidates and isinstance(candidates, (Mapping, list)):
+    candidates, folds, metric, space, trials, sampler, pruner = ({**_DEFAULTS, **given}[name] for name in _DEFAULTS)
+    if trials and not space:
+        raise MonaiCaeError("select#trials draws from select#space: name a file, or give --with search")
+    if not space and not candidates and isinstance(candidates, (Mapping, list)):
         return None
     if not isinstance(candidates, Mapping) or not all(isinstance(one, Mapping) for one in candidates.values()):
         raise MonaiCaeError(
@@ -59,7 +82,14 @@ def selection_of(given: Any, target: Target) -> Selection | None:
             f"{candidates!r}"
         )
     target.require_scored(select=True)
-    if not 2 <= len(candidates) <= MOST:
+    if space and candidates:
+        raise MonaiCaeError("select has candidates and a space: leave one of them out")
+    if space and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 1):
+        raise MonaiCaeError(f"select#trials must be a whole number, 1 or more, not {trials!r}")
+    for word, value, words in (("sampler", sampler, SAMPLERS), ("pruner", pruner, PRUNERS)):
+        if value not in words:
+            raise MonaiCaeError(f"select#{word} must be one of {', '.join(words)}, not {value!r}")
+    if not space and not 2 <= len(candidates) <= MOST:
         raise MonaiCaeError(f"select#candidates must be 2 to {MOST} recipes, not {len(candidates)}: name fewer or more")
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 2:
         raise MonaiCaeError(f"select#inner_folds must be a whole number, 2 or more, not {folds!r}")
@@ -67,7 +97,8 @@ def selection_of(given: Any, target: Target) -> Selection | None:
     metric = metric or known[0]
     if metric not in known:
         raise MonaiCaeError(f"select#metric must be one of {', '.join(known)} for {target.name}, not {metric!r}")
-    return Selection(candidates, folds, metric, lower=metric in _LOWER)
+    drawn = {"space": read_space(space), "trials": trials, "sampler": sampler, "pruner": pruner} if space else {}
+    return Selection(candidates, folds, metric, lower=metric in _LOWER, **drawn)
 
 
 def inner_datalists(
@@ -107,14 +138,22 @@ def inner_datalists(
 
 
 def _refuse_known(plan: Plan, part: Part, rest: Sequence[Mapping[str, Any]]) -> None:
-    trains = [step.stages[STAGES[1]] for step in plan.steps(part) if step.inner]
-    for model in sorted({str(train.get("transfer", "none")) for train in trains}):
-        seen = {*hashed_subjects(rest)} & {*Transfer(model).trained_on}
+    inner = [*plan.steps(part), *plan.corners(part)]
+    trains = [step.stages[STAGES[1]] for step in inner if step.inner and STAGES[1] in step.stages]
+    given = {name: sorted({str(train.get(name, "none")) for train in trains}) for name in ("transfer", "pretrained")}
+    known = [("transfer", model, "was trained on", Transfer(model).trained_on) for model in given["transfer"]]
+    known += [
+        ("pretrained", str(path), "has learned the labels of", labels_learned(path))
+        for model in given["pretrained"]
+        for path in plan.elsewhere(model)
+    ]
+    for setting, model, what, subjects in known:
+        seen = {*hashed_subjects(rest)} & {*subjects}
         if seen:
             raise MonaiCaeError(
-                f"{model}, which candidates of select start from, was trained on {len(seen)} of the subjects that the "
-                f"inner folds of {part.folder} score: leave them out with --cohort#unseen_by, or leave out select or "
-                "transfer"
+                f"{model}, which candidates of select start from, {what} {len(seen)} of the subjects that the inner "
+                f"folds of {part.folder} score: leave them out with --cohort#unseen_by, or leave out select or "
+                f"{setting}"
             )
 
 
@@ -129,7 +168,7 @@ def _scan(number: int, item: Mapping[str, Any], target: Target) -> Scan:
     )
 
 
-def score_inner(plan: Plan, step: Step, target: Target) -> dict[str, dict[str, Any]]:
+def score_inner(plan: Plan, step: Step, target: Target, watching: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """Train a candidate on the training subjects of an inner fold, and score it on those left out.
 
     The subjects are those of the part, which has been audited, and the scores are a choice's, not a result. So there is
@@ -139,14 +178,17 @@ def score_inner(plan: Plan, step: Step, target: Target) -> dict[str, dict[str, A
         plan: of the experiment.
         step: an inner one.
         target: what is predicted.
+        watching: items of train.json that are evaluated before it trains.
 
     Returns:
         Stage -> results, as the stages have them, scores named `test_*`.
     """
     train, test = (step.stages[stage] for stage in STAGES[1:])
     place = Path(train["output_dir"])
-    evaluate(plan, step, STAGES[1], {**train, "resume": False, "_trained": _TRAINED}, "_trained")
+    evaluate(plan, step, STAGES[1], {**train, "resume": False, "_trained": [*watching, *_TRAINED]}, "_trained")
     given = {**test, "_scored": [*_SCORED, "@prediction_table"]}
+    if train.get("learn") == "linear_probe":
+        given |= {**_ENCODED, "dataloader#dataset": {**_ENCODED["dataloader#dataset"], "folder": train["codes"]}}
     *_, table = evaluate(plan, step, STAGES[2], given, "_scored")
     tested = np.array(table.column("label")), np.array(table.column(target.column)), table.threshold
     remove(files_of(STAGES[1], place), place)
@@ -166,10 +208,10 @@ def report_selection(
         output: selection.csv is written there: a row for each part and candidate.
 
     Returns:
-        Plain data: `candidates`, for each how often it was `chosen`, its mean `inner` score and its `outer`; `nested`,
-        the score of what was chosen without the test sets; `non_nested` and `afterwards`, the best outer score of a
-        candidate, and whose; `gain`, by how much that is better than nested; `optimism`, by how much the inner scores
-        of the chosen are better than the outer of the same, means over the parts.
+        Plain data: how many were `tried`; `candidates`, for each how often it was `chosen`, its mean `inner` score and
+        its `outer`; `nested`, the score of what was chosen without the test sets; `non_nested` and `afterwards`, the
+        best outer score of a candidate, and whose; `gain`, by how much that is better than nested; `optimism`, by how
+        much the inner scores of the chosen are better than the outer of the same, means over the parts.
     """
     metric, names = f"test_{selection.metric}", list(selection.candidates)
     rows = []
@@ -194,6 +236,7 @@ def report_selection(
         "lower": selection.lower,
         "inner_folds": selection.inner_folds,
         "parts": len(results),
+        "tried": len(names),
         "candidates": {
             name: {"chosen": int(of["chosen"].sum()), "inner": float(of["inner"].mean()), "outer": pooled[name]}
             for name, of in table.groupby("candidate", sort=False)

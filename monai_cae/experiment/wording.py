@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from monai_cae.evaluation.subgroups import TOO_FEW
+from monai_cae.experiment.space import told as drawn
 
 if TYPE_CHECKING:  # whoever compares finished runs needs no PyTorch
     from monai_cae.targets import Target
@@ -51,6 +52,7 @@ def for_templates(target: Target) -> dict[str, Any]:
         "with_interval": with_interval,
         "told": telling(target),
         "p_value": p_value,
+        "drawn": drawn,
         "number": lambda value: format(value, form) if is_number(value) else "-",
         "signed": lambda value: format(value, f"+{form}") if is_number(value) else "-",
     }

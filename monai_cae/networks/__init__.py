@@ -19,6 +19,7 @@ from monai_cae.networks.sparse import SparseEncoder
 from monai_cae.networks.stacked import StackedAutoencoder
 from monai_cae.networks.variational import GaussianEncoder, VariationalAutoencoder
 from monai_cae.networks.weights import (
+    labels_learned,
     load_weights,
     on_device,
     read_checkpoint,
@@ -55,6 +56,7 @@ __all__ = [
     "VariationalAutoencoder",
     "each_sample",
     "for_images",
+    "labels_learned",
     "load_weights",
     "on_device",
     "read_checkpoint",

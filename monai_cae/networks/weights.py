@@ -29,16 +29,18 @@ def save_weights(
     path: str | Path,
     trained_on: Iterable[str] = (),
     network_input: Mapping[str, Any] | None = None,
+    labels_of: Iterable[str] = (),
 ) -> None:
     """Write a plain state dict, atomically, with hashed IDs of the subjects it has seen and a record of its input.
 
-    Both are in the state dict's own metadata, so the file is what `torch.load` and MONAI expect of plain weights.
+    All are in the state dict's own metadata, so the file is what `torch.load` and MONAI expect of plain weights.
 
     Args:
         weights: a network, or its state dict.
         path: the file.
         trained_on: hashed subject IDs, see `monai_cae.data.hash_subject`.
         network_input: plain values, see `monai_cae.data.NetworkInput`.
+        labels_of: hashed IDs of the subjects whose labels it has learned.
 
     Raises:
         MonaiCaeError: the file can't be written.
@@ -46,6 +48,7 @@ def save_weights(
     given = weights.state_dict() if isinstance(weights, nn.Module) else weights
     state: Any = OrderedDict((name, tensor.cpu()) for name, tensor in given.items())  # who loads it may have no GPU
     ours = {"subjects": sorted(set(trained_on)), **({"input": dict(network_input)} if network_input else {})}
+    ours |= {"labels": sorted(set(labels_of))} if labels_of else {}
     state._metadata = {**getattr(given, "_metadata", {}), _OURS: ours}
     write_checkpoint(state, path)
 
@@ -98,14 +101,24 @@ def read_state(path: str | Path) -> Mapping[str, torch.Tensor]:
 
 def trained_on(path: str | Path) -> list[str]:
     """Hashed IDs of the subjects that a checkpoint has seen; empty if the file is missing or has none."""
-    subjects = _ours(path).get("subjects")
-    return [subject for subject in subjects if isinstance(subject, str)] if isinstance(subjects, list) else []
+    return _hashes(path, "subjects")
+
+
+def labels_learned(path: str | Path) -> list[str]:
+    """Hashed IDs of the subjects whose labels a checkpoint has learned; empty if the file is missing, or has none,
+    as of an autoencoder that learns from images alone."""
+    return _hashes(path, "labels")
 
 
 def trained_with(*paths: str | Path) -> dict[str, dict[str, Any]]:
     """Checkpoint -> its recorded `network_input` (see `save_weights`); nothing if the file is missing or has none."""
     recorded = {str(path): _ours(path).get("input") for path in paths}
     return {path: dict(given) for path, given in recorded.items() if isinstance(given, Mapping)}
+
+
+def _hashes(path: str | Path, name: str) -> list[str]:
+    subjects = _ours(path).get(name)
+    return [subject for subject in subjects if isinstance(subject, str)] if isinstance(subjects, list) else []
 
 
 def _ours(path: str | Path) -> Mapping[str, Any]:

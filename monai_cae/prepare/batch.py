@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from monai_cae.cluster.engine import Engine, Task
 from monai_cae.data.texts import one_line
 from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare.brain import gate
@@ -103,7 +104,13 @@ def finished(out: Path, scans: Sequence[Source], settings: PrepareSettings, *, o
 
 
 def prepare_all(
-    out: Path, scans: Sequence[Source], settings: PrepareSettings, *, jobs: int = 1, prepare: Prepare = prepare_scan
+    out: Path,
+    scans: Sequence[Source],
+    settings: PrepareSettings,
+    *,
+    jobs: int = 1,
+    prepare: Prepare = prepare_scan,
+    engine: Engine | None = None,
 ) -> Iterator[Outcome]:
     """Prepare scans and write them, so many at a time; a scan that goes wrong is an outcome as any other.
 
@@ -113,17 +120,37 @@ def prepare_all(
         settings: for all of them.
         jobs: processes at a time.
         prepare: makes a prepared scan of a raw one; a function that another process can import.
+        engine: has its workers do it, each one scan at a time in a process of its own; None to do it here.
 
     Yields:
         The outcomes, as the scans are done.
     """
+    try:
+        if engine is None or engine.here:
+            # a lock on a file goes with its process, even one that is killed for want of memory; in a temporary folder
+            # the file would stay for ever when all are killed
+            yield from _in_processes(out, scans, settings, jobs, prepare, out / LOCK)
+            return
+        for done in engine.run(Task(scan.name, prepare_one, (out, scan, settings, prepare)) for scan in scans):
+            yield done.value if done.error is None else Outcome(done.key, ERROR, (one_line(done.error),))
+    finally:
+        for path in out.glob(f"{LOCK}*"):
+            path.unlink(missing_ok=True)
+
+
+def prepare_one(out: Path, scan: Source, settings: PrepareSettings, prepare: Prepare) -> Outcome:
+    """On a worker: prepare a scan, in a process of its own; the workers of a machine look for brains one by one."""
+    (outcome,) = _in_processes(out, [scan], settings, 1, prepare, out / f"{LOCK}-{platform.node()}")
+    return outcome
+
+
+def _in_processes(
+    out: Path, scans: Sequence[Source], settings: PrepareSettings, jobs: int, prepare: Prepare, lock: Path
+) -> Iterator[Outcome]:
     context: Any = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
     if sys.platform == "linux":
         context.set_forkserver_preload(["monai_cae.prepare.warm"])
     left, running = list(scans)[::-1], dict[Connection, tuple[Any, Source]]()
-    # a lock on a file goes with its process, even one that is killed for want of memory; in a temporary folder the file
-    # would stay for ever when all are killed
-    lock = out / LOCK
     with terminable():
         try:
             while left or running:
@@ -146,7 +173,6 @@ def prepare_all(
             for process, _ in running.values():
                 process.join(2)
                 process.kill()
-            lock.unlink(missing_ok=True)
 
 
 def _start(process: Any) -> None:

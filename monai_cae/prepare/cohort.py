@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from monai_cae.cluster.address import entered
 from monai_cae.prepare.batch import Outcome, Prepare, finished, prepare_all
 from monai_cae.prepare.derivative import derivative, write_tables
 from monai_cae.prepare.pipeline import prepare_scan, require
@@ -19,6 +20,7 @@ def prepare_cohort(
     settings: PrepareSettings | None = None,
     *,
     jobs: int = 1,
+    cluster: str = "",
     resume: bool = False,
     overwrite: bool = False,
     columns: Mapping[str, str] | None = None,
@@ -33,7 +35,8 @@ def prepare_cohort(
         sources: what `find_sources` found.
         out: absent or empty; with `resume` or `overwrite` also an earlier run's.
         settings: defaults if None.
-        jobs: scans at a time.
+        jobs: scans at a time, in this process.
+        cluster: whose workers prepare, see `monai_cae.cluster.address.engine_of`; "" for this machine's processes.
         resume: keep the scans that are finished with the same settings, version and input.
         overwrite: as `resume`, and prepare again those that are finished otherwise.
         columns: of subject, session and image in the cohort's table, where they have unusual names.
@@ -55,11 +58,13 @@ def prepare_cohort(
         done = {one.name: one for one in finished(folder, sources.scans, settings, overwrite=overwrite)}
         write_tables(folder, sources.scans, columns or {}, hashed=sources.private)
         left = [scan for scan in sources.scans if scan.name not in done]
-        outcomes: Iterable[Outcome] = prepare_all(folder, left, settings, jobs=jobs, prepare=prepare)
+        reads = {f"the scan {scan.name}": scan.path for scan in left[:1] if scan.path}
         try:
-            for outcome in progress(outcomes, len(left)) if progress else outcomes:
-                done[outcome.name] = outcome
-                write_table(folder, list(done.values()))  # a scan takes no part before its row is there
+            with entered(cluster if left else "", reads=reads, writes=folder) as engine:
+                outcomes = prepare_all(folder, left, settings, jobs=jobs, prepare=prepare, engine=engine)
+                for outcome in progress(outcomes, len(left)) if progress else outcomes:
+                    done[outcome.name] = outcome
+                    write_table(folder, list(done.values()))  # a scan takes no part before its row is there
         finally:  # what is done is on the page, even after Ctrl-C
             write_page(folder, list(done.values()))
     return list(done.values())

@@ -16,7 +16,7 @@ _Place = tuple[Any, ...]
 _OWN = {
     "dataset_dir", "output_dir", "datalist", "predictions", "pretrained", "transfer", "checkpoint", "tracking_uri",
     "experiment_name", "run_name", "parent_run_id", "device", "threads", "num_workers", "allow_leaks",
-    "allow_outside", "allow_other_frame", "overwrite", "resume", "save_every", "on_bad_scan",
+    "allow_outside", "allow_other_frame", "overwrite", "resume", "save_every", "on_bad_scan", "codes",
 }  # fmt: skip
 # and what an experiment leaves out of the evaluation of a variant, as another method has told it
 _OWN_MEMBERS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -17,6 +18,12 @@ def render(name: str, **facts: Any) -> str:
             one within its cell.
         facts: by the names that the template uses.
     """
+    return _environment().get_template(name).render(facts)
+
+
+@cache
+def _environment() -> Environment:
+    """One, because it keeps the templates that it has compiled."""
     environment = Environment(
         loader=PackageLoader("monai_cae", "templates"),
         autoescape=select_autoescape(["html"]),
@@ -27,4 +34,4 @@ def render(name: str, **facts: Any) -> str:
     )
     environment.filters["cell"] = lambda value: str(value).replace("|", "/")
     environment.filters["from_markdown"] = in_html
-    return environment.get_template(name).render(facts)
+    return environment

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +42,7 @@ from monai_cae.tracking.store import Store, StoreAway, StoreRefuses, without_cre
 _PACKAGES = ("monai", "torch", "pytorch-ignite", "mlflow", "nibabel", "numpy", "scikit-learn")
 _SEND_EVERY = 1.0  # seconds
 _open: dict[str, Store] = {}  # runs that are open in this process, and their databases: nested runs go there too
+lent: Store | None = None  # by another process, which takes over what is written there: see `lending`
 History = dict[str, list[tuple[int, float]]]
 
 
@@ -72,6 +73,7 @@ class TrackedRun:
         cohort: place of the images; its name, without the folders above, becomes a tag.
 
     Attributes:
+        server: gets a copy of the run; None if it is written where it belongs.
         run_id: in the database; at a server it is the tag `monai_cae.id`. "" before the run has begun.
         history: metric -> [(epoch, value), ...], whether or not the run is open.
         marks: label -> epoch to mark in the curves.
@@ -111,22 +113,23 @@ class TrackedRun:
         self._local: Store | None = None
         self._local_id = ""  # in the database that is written; another than run_id where that one had to be left
         self._experiment_id = ""
-        self._server: Store | None = None
+        self.server: Store | None = None
         self._mirror: Mirror | None = None
         self._open = False
         self._unsent: list[tuple[Any, ...]] = []
         self._sent_at = -math.inf
 
     def __enter__(self) -> TrackedRun:
-        target, shared, unsent = Store(self.tracking_uri), _open.get(self.parent_run_id), self._in_output(UNSENT)
+        target, unsent = lent or Store(self.tracking_uri), self._in_output(UNSENT)
+        shared = lent or _open.get(self.parent_run_id)
         if shared is None and unsent.is_file():  # what an earlier run could not write elsewhere
             Mirror(Store(f"sqlite:///{unsent}"), target).close()
         database = self._in_output(DATABASE)
         self._local = shared or (target if target.database else Store(f"sqlite:///{database}"))
-        self._server = None if self._local.uri == target.uri else target
+        self.server = None if self._local.uri == target.uri else target
         try:
-            if self._server and shared is None:  # a wrong address, name or login ends here, before anything is written
-                ask(self._server, database, partial(experiment_id, name=self.experiment_name, database=None))
+            if self.server and shared is None:  # a wrong address, name or login ends here, before anything is written
+                ask(self.server, database, partial(experiment_id, name=self.experiment_name, database=None))
             self._begin()
         except StoreAway as away:
             self._leave_database(away)
@@ -153,16 +156,16 @@ class TrackedRun:
             self._mirror.close(alone=_open.get(self.parent_run_id) is not self._local)
 
     def _begin(self) -> None:
-        run = self._database.ask(self._go_on_or_make)
+        run = self.database.ask(self._go_on_or_make)
         self._local_id, self.run_id = run.info.run_id, identity(run)
-        _open[self.run_id] = self._database
-        self._mirror = Mirror(self._database, self._server, self._local_id) if self._server else None
+        _open[self.run_id] = self.database
+        self._mirror = Mirror(self.database, self.server, self._local_id) if self.server else None
 
     def _go_on_or_make(self, client: Any) -> Any:
         """The run in the database."""
-        self._experiment_id = experiment_id(client, self.experiment_name, self._database.database)
-        known, instead = self.run_id or self.resumed_run_id, self._database.database == self._in_output(UNSENT)
-        server = {SERVER: self._server.shown} if self._server else {}
+        self._experiment_id = experiment_id(client, self.experiment_name, self.database.database)
+        known, instead = self.run_id or self.resumed_run_id, self.database.database == self._in_output(UNSENT)
+        server = {SERVER: self.server.shown} if self.server else {}
         run = find(client, self._experiment_id, known) if known else None
         if run and run.info.lifecycle_stage == "active":
             client.update_run(run.info.run_id, status="RUNNING")
@@ -179,25 +182,25 @@ class TrackedRun:
     def _leave_database(self, error: Exception) -> None:
         """Go on in a database of one's own; the other gets the run as a server does."""
         try:
-            if self._database.database == self._in_output(UNSENT):
+            if self.database.database == self._in_output(UNSENT):
                 raise error
             if self._mirror:
                 self._mirror.stop()
-            self._server = self._server or self._database
-            tell(self._server, self._in_output(UNSENT), AWAY, str(error))
+            self.server = self.server or self.database
+            tell(self.server, self._in_output(UNSENT), AWAY, str(error))
             self._local = Store(f"sqlite:///{self._in_output(UNSENT)}")
             self._begin()
         except (StoreAway, StoreRefuses) as again:
-            raise MonaiCaeError(f"can't write {self._database.database} ({again}): make room for it") from again
+            raise MonaiCaeError(f"can't write {self.database.database} ({again}): make room for it") from again
 
     def _log(self, kind: str, items: list[tuple[Any, ...]]) -> None:
         """Write to the database; the server gets it from there."""
         for part in (items[start : start + MOST[kind]] for start in range(0, len(items), MOST[kind])):
             try:
-                self._database.ask(partial(write, run_id=self._local_id, kind=kind, part=part))
+                self.database.ask(partial(write, run_id=self._local_id, kind=kind, part=part))
             except (StoreAway, StoreRefuses) as error:
-                if isinstance(error, StoreRefuses) and self._database.database == self._in_output(UNSENT):
-                    tell(self._database, self._in_output(UNSENT), f"refuses some of {self.name}", str(error))
+                if isinstance(error, StoreRefuses) and self.database.database == self._in_output(UNSENT):
+                    tell(self.database, self._in_output(UNSENT), f"refuses some of {self.name}", str(error))
                 else:
                     self._leave_database(error)
                     self._log(kind, part)
@@ -208,7 +211,8 @@ class TrackedRun:
         return Path(self.output_dir).resolve() / name
 
     @property
-    def _database(self) -> Store:
+    def database(self) -> Store:
+        """Where the run is written."""
         if self._local is None:
             raise RuntimeError("the run is not open: use it inside its with block")
         return self._local
@@ -259,7 +263,7 @@ class TrackedRun:
 
         try:
             shown = self._in_output(DATABASE)
-            others = ask(self._server, shown, count) if self._server else self._database.ask(count)
+            others = ask(self.server, shown, count) if self.server else self.database.ask(count)
         except (StoreAway, StoreRefuses):
             others = None
         self._log("tags", [(name, value)])
@@ -339,6 +343,7 @@ def _milliseconds() -> int:
     return int(time.time() * 1000)
 
 
+@cache
 def _versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
@@ -347,6 +352,7 @@ def _versions() -> dict[str, str]:
     }
 
 
+@cache  # what a process has imported does not change
 def _source_tags() -> dict[str, str]:
     """Where the code came from, with the git revision where the package is used from its checkout."""
     source = {"mlflow.source.name": f"monai-cae {monai_cae.__version__}", "mlflow.source.type": "LOCAL"}

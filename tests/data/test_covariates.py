@@ -107,3 +107,12 @@ def test_permuted_labels_are_dealt_to_subjects_and_keep_their_number():
 def test_a_share_of_nothing_is_refused():
     with pytest.raises(MonaiCaeError, match="training_share must be above 0 and at most 1, not 0"):
         labelled_items(PEOPLE, share=0)
+
+
+def test_what_is_known_of_others_decides_whether_a_column_is_there(tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("ID,M/F,Age,CDR\nS1,F,67,0\nS2,M,,0\n")
+    (item,) = inference_items([tmp_path / "S2.nii"], str(table), {"age": [75, 8]})
+    assert item["covariates"].tolist() == [0.0]
+    with pytest.raises(MonaiCaeError, match="no scan has 'Educ' in its table row; there are age"):
+        inference_items([tmp_path / "S2.nii"], str(table), {"Educ": [3, 2]})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
+from contextlib import redirect_stdout
 
 import nibabel as nib
 import numpy as np
@@ -26,7 +28,9 @@ SEED, SUBJECTS = 5, 6
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     out = tmp_path_factory.mktemp("volumes") / "cohort"
-    assert main(["phantom", str(out), "--subjects", str(SUBJECTS), "--seed", str(SEED), "--volumes"]) == 0
+    with redirect_stdout(io.StringIO()) as said:
+        assert main(["phantom", str(out), "--subjects", str(SUBJECTS), "--seed", str(SEED), "--volumes"]) == 0
+    assert "synthetic subjects (not real MRI)" in said.getvalue()
     return out
 
 
@@ -48,6 +52,13 @@ def medial_temporal(side):
 def fluid_ml(volume, side):
     part = volume[medial_temporal(side)]
     return ((part > 0) & (part < 0.33 * np.percentile(volume[volume > 0], 90))).sum() / 1000
+
+
+def test_the_cohort_is_read_as_one_and_called_synthetic(cohort, capsys):
+    assert main(["cohort", str(cohort)]) == 0
+    out = capsys.readouterr().out
+    assert "SYNTHETIC cohort, not real MRI" in out
+    assert next(line for line in out.splitlines() if line.startswith("Number of subjects")).split()[3:5] == ["3", "3"]
 
 
 def test_hippocampi_are_as_small_as_published_and_overlap():

@@ -320,7 +320,7 @@ def test_the_worst_files_within_a_limited_address_space(tmp_path):
     ]
     assert all(path.stat().st_size < 300_000 for path in bombs[:4])
     command = [sys.executable, "-c", LIMITED.format(megabytes=MEGABYTES), *map(str, bombs)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["refused"] * 12 + ["read"] * 3 + ["peak"]

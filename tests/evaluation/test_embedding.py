@@ -7,12 +7,15 @@ import io
 import re
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from monai_cae.evaluation.embedding import drawn_before, embedded, webp
 from monai_cae.evaluation.style import BLUE, empty_figure, tidy
 from monai_cae.templates.markdown import in_html
+
+pytestmark = pytest.mark.usefixtures("drawn")
 
 
 def a_figure() -> Figure:

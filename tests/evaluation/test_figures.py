@@ -328,6 +328,7 @@ def test_repeats_refuse(values: Any, reference: Any, message: Any) -> None:
         figures.repeats(values, reference=reference)
 
 
+@pytest.mark.usefixtures("drawn")
 @pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), ("", b"\x89PNG")])
 def test_save_figure_writes_one_file(tmp_path: Any, suffix: Any, start: Any) -> None:
     path = tmp_path / "new" / f"figure{suffix}"
@@ -338,6 +339,7 @@ def test_save_figure_writes_one_file(tmp_path: Any, suffix: Any, start: Any) -> 
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_save_figure_replaces_and_does_not_overwrite(tmp_path: Path) -> None:
     path, link = tmp_path / "figure.png", tmp_path / "link.png"
     path.write_bytes(b"old")
@@ -347,6 +349,7 @@ def test_save_figure_replaces_and_does_not_overwrite(tmp_path: Path) -> None:
     assert path.read_bytes() != b"old"
 
 
+@pytest.mark.usefixtures("drawn")
 def test_save_figure_makes_the_folder_and_takes_the_resolution(tmp_path: Any) -> None:
     path = style.save_figure(Figure((2, 1)), tmp_path / "a" / "b" / "figure.png", dpi=50)
     # width and height stand at bytes 16 to 24 of a PNG

@@ -48,6 +48,7 @@ def written(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "comparison.csv").set_index("score")
 
 
+@pytest.mark.usefixtures("drawn")
 def test_scores_and_tests_are_what_other_libraries_say(two, tmp_path, capsys, in_browser):
     assert main(["compare", *two, "--out", str(tmp_path / "out")]) == 0
     rows = written(tmp_path / "out")

@@ -175,6 +175,7 @@ def test_a_finished_experiment_is_resumed_to_nothing(run_bundle, people, done, c
     assert "nothing is left to do" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("drawn")
 def test_compare_reads_numbers(done, tmp_path, capsys):
     assert main(["compare", str(done), f"{done}:mean", "--train-subjects", "9", "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out

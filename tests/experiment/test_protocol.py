@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from drawing import drawing
 from mlflow import MlflowClient
 from sklearn.metrics import roc_auc_score
 from tiny import CONFIGS, mistake
 
+from monai_cae.evaluation.style import save_figure
 from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.methods import descriptions
 from monai_cae.experiment.plan import Part, Plan
@@ -78,7 +80,7 @@ def test_scores_are_means_over_repeats_of_the_pooled_folds(run):
     assert against["difference"] == pytest.approx(
         summary["scores"]["network"]["accuracy"]["mean"] - summary["scores"]["dark_pixels"]["accuracy"]["mean"]
     )
-    assert against["trials"] == 4
+    assert against["trials"] == summary["parts"] == 4
 
 
 def test_page_tables_and_figures_are_on_disk_and_in_mlflow(run, tracking_uri):
@@ -146,7 +148,7 @@ def test_a_part_of_a_network_is_told_by_its_class(tmp_path):
     assert told.endswith(" ...") and len(told) < 450
 
 
-def test_figures_show_the_numbers_of_the_tables(run):
+def test_figures_show_the_numbers_of_the_tables(run, tmp_path):
     summary = json.loads((run / "summary.json").read_text())
     known = (record(run), pd.DataFrame(), summary["results"], run)
     drawn = drawings(summary, compute(*known, target=Diagnosis(), seed=7, seen_before=0))
@@ -158,6 +160,9 @@ def test_figures_show_the_numbers_of_the_tables(run):
     assert f"{scores['auc']['mean']:.3f}" in drawn["repeats"].axes[0].get_xticklabels()[1].get_text()
     assert f"ECE {scores['ece']['mean']:.3f}" in drawn["calibration"].axes[0].get_title()
     assert "paper, other subjects: 0.747" in [text.get_text() for text in drawn["methods"].axes[0].texts]
+    with drawing():
+        for name, figure in drawn.items():
+            assert save_figure(figure, tmp_path / f"{name}.png").stat().st_size > 5000
 
 
 def test_learning_curve_halves_the_labels_of_each_class(run):
@@ -250,12 +255,19 @@ def test_the_shipped_candidates_and_further_overlays(run_bundle, discs, tmp_path
     assert "fitted_loss" in results and results["epochs"] == 1  # a regression has no epochs to count
 
 
-def test_test_sets_scored_twice_are_told(run, run_bundle, discs, tmp_path, capsys):
-    run_bundle(
-        "experiment.yaml", discs, tmp_path / "again", **{**OPTIONS, "experiment_name": run.name, "batch_size": 6}
-    )
-    assert "TEST SETS SEEN BEFORE" in capsys.readouterr().out
-    assert "TEST SETS SEEN BEFORE" not in (run / "results.md").read_text()
+def test_test_sets_scored_twice_are_told(run_bundle, discs, tmp_path, capsys):
+    options = {"repeats": 1, "seed": 7, "max_epochs": 1, "channels": [2, 4], "experiment_name": str(tmp_path)}
+    told = []
+    for batch_size in (4, 6):
+        out = tmp_path / str(batch_size)
+        run_bundle("experiment.yaml", discs, out, **options, batch_size=batch_size)
+        told.append(
+            [
+                text.count("TEST SETS SEEN BEFORE")
+                for text in (capsys.readouterr().out, (out / "results.md").read_text())
+            ]
+        )
+    assert told[0] == [0, 0] and all(told[1])
 
 
 MISTAKES = {

@@ -13,7 +13,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 from tiny import mistake, random_network
 
-from monai_cae.data import hash_subject
+from monai_cae.data import SliceExtraction, audit_training, hash_subject, read_datalist
 from monai_cae.experiment.plan import Selection
 from monai_cae.experiment.selecting import selection_of
 from monai_cae.networks import save_weights
@@ -194,7 +194,7 @@ def test_of_equal_means_the_first_wins_and_no_score_is_the_worst():
 
 MISTAKES = {
     "setting": ({"inner_fold": 3}, "unknown setting --select#inner_fold: did you mean --select#inner_folds?"),
-    "type": ("auc", "select must be candidates, inner_folds and metric, not 'auc'"),
+    "type": ("auc", "select must be settings such as candidates and inner_folds, not 'auc'"),
     "one": ({"candidates": {"a": {}}}, "select#candidates must be 2 to 12 recipes, not 1"),
     "many": ({"candidates": {f"c{n}": {} for n in range(13)}}, "select#candidates must be 2 to 12 recipes, not 13"),
     "list": ({"candidates": ["a", "b"]}, "select#candidates must be settings by name and stage"),
@@ -251,3 +251,19 @@ def test_a_classifier_that_knows_labels_of_inner_folds_is_no_start(run, run_bund
     options = {name: value for name, value in OPTIONS.items() if not name.startswith("split#")} | changed
     said = mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", **options)
     assert "was trained on 2 of the subjects that the inner folds of repeat_1 score" in said
+
+
+def test_an_autoencoder_that_knows_labels_of_inner_folds_is_no_start(run, run_bundle, discs, tmp_path):
+    datalist, weights = run / FOLDS[0] / "datalist.json", tmp_path / "theirs.pt"
+    known = [hash_subject(name) for name in sorted(sets_of(datalist.parent)["validation"])[:2]]
+    everybody = random_network("autoencoder")
+    candidates = {"image": {}, "theirs": {"train": {"pretrained": str(weights)}}}
+    changed = {"datalist": str(datalist), "select": {**OPTIONS["select"], "candidates": candidates}}
+    options = {name: value for name, value in OPTIONS.items() if not name.startswith("split#")} | changed
+    for labels_of, said in ((known, "has learned the labels of 2 of the subjects"), ((), "different architecture")):
+        save_weights(everybody, weights, trained_on=known, labels_of=labels_of)  # images alone are no leak
+        assert said in mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", **options)
+    sets, slices = read_datalist(datalist, discs), SliceExtraction("axial", 11)
+    *_, told = audit_training(sets, slices, labels_of=known)["notes"]
+    assert f"has learned the labels of 2 of {len(sets.validation)} validation subjects" in told
+    assert audit_training(sets, slices)["notes"] == audit_training(sets, slices, labels_of=known)["notes"][:-1]

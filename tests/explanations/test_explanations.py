@@ -25,6 +25,8 @@ from monai_cae.targets import Diagnosis
 SIDE = 24
 LESION = (slice(6, 12), slice(8, 14))
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def infer(images: torch.Tensor, network: nn.Module) -> Any:
     return network(images)

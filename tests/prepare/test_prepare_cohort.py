@@ -69,6 +69,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "out"
 
 
+def test_workers_prepare_as_this_machine_does(prepared, tmp_path):
+    pytest.importorskip("distributed")
+    out = tmp_path / "out"
+    prepare_cohort(find_sources(prepared.parent / "in"), out, cluster="local:1", prepare=fake)
+    assert verdicts(out) == verdicts(prepared)
+    images = [path.relative_to(prepared) for path in prepared.rglob("*.nii.gz")]
+    assert images and all((out / path).read_bytes() == (prepared / path).read_bytes() for path in images)
+    assert {path.name for path in out.iterdir()} == {path.name for path in prepared.iterdir()}
+
+
 def test_one_bad_scan_does_not_stop_the_rest(prepared):
     assert verdicts(prepared) == {
         "sub-S00": "pass", "sub-S01": "pass", "sub-S02": "review", "sub-S03": "fail", "sub-S04": "error",

@@ -13,7 +13,7 @@ from tiny import mistake
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import ConvEncoder, EncoderClassifier, each_sample, load_weights
-from monai_cae.training import LinearProbe, PrecisionInferer
+from monai_cae.training import EncodedDataset, LinearProbe, PrecisionInferer
 
 PENALTY = {"code": 30, "histogram": 3, "covariates": 1}
 
@@ -32,9 +32,11 @@ def probe(items, network, **options) -> LinearProbe:
     evaluator = SimpleNamespace(run=lambda: None, state=SimpleNamespace(metrics={"val_loss": 0.5, "val_auc": 0.75}))
     best = SimpleNamespace(best={}, metric="val_loss")
     given = {"best": best, "run": Run(), "evaluator": evaluator, "penalty": PENALTY, **options}
-    return LinearProbe(
-        network=network, datasets=[items[:13], items[13:]], inferer=PrecisionInferer("float32"), batch_size=4, **given
-    )
+    sets = [
+        EncodedDataset(part, network.encoder, PrecisionInferer("float32"), 4, network.summarise)
+        for part in (items[:13], items[13:])
+    ]
+    return LinearProbe(network=network, datasets=sets, **given)
 
 
 @pytest.fixture

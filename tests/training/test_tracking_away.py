@@ -136,7 +136,7 @@ def assert_complete(seen: dict) -> None:
 
 def until(condition: Callable[[], object]) -> None:
     """Wait for what another thread does."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + killing.LONGEST
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -224,12 +224,12 @@ def test_away_in_the_middle_and_back(server, track, tmp_path, experiment, said, 
         run._sent_at = 0.0
         run.log_metrics({"early": 0.5}, 1)
         until(lambda: "pretrain" in runs_of(server, experiment))
-        monkeypatch.setattr(run._server, "seconds", WAIT)
+        monkeypatch.setattr(run.server, "seconds", WAIT)
         server.break_down(fault)
         run._sent_at = 0.0
         run.log_metrics({"early": 1.0}, 2)
         until(lambda: "training continues" in said())
-        monkeypatch.setattr(run._server, "seconds", 10)
+        monkeypatch.setattr(run.server, "seconds", 10)
         server.mend()
         log_all(run, tmp_path)
     there = runs_of(server, experiment)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +39,25 @@ def with_covariates(items: Sequence[Item], covariates: Scales, target: Labels | 
     Raises:
         MonaiCaeError: an invalid centre or scale, a column that gives the label, or a column that no item has.
     """
+    _require(covariates, lambda: iter(items), target)
+    if not covariates:
+        return list(items)
+    return [{**item, "covariates": _scaled(item, covariates)} for item in items]
+
+
+def _require(covariates: Scales, rows: Callable[[], Iterator[Item]], target: Labels | None) -> None:
+    """Refuse covariates that give the label, or that no row has."""
     if not isinstance(covariates, Mapping):
         raise MonaiCaeError(f"covariates must be name: [centre, scale], such as {{age: [75, 8]}}, not {covariates!r}")
     tells = (target or PatientsAndControls()).tells
     for name, scale in covariates.items():
         _check(name, scale, tells)
-        if items and all(_value(item, name) is None for item in items):
-            known = sorted({key for item in items for key in item if _value(item, key) is not None})
+        if next(rows(), None) is not None and all(_value(item, name) is None for item in rows()):
+            known = sorted({key for item in rows() for key in item if _value(item, key) is not None})
             raise MonaiCaeError(
                 f"covariates: no scan has {name!r} in its table row; there are {', '.join(known) or 'none'}: "
                 "correct the name, or leave it out"
             )
-    if not covariates:
-        return list(items)
-    return [{**item, "covariates": _scaled(item, covariates)} for item in items]
 
 
 def inference_items(
@@ -67,16 +73,18 @@ def inference_items(
 
     Args:
         images: paths.
-        table: a subjects' table, see `row_of`; "" for none, and then everybody is taken to be average where the network
-            takes covariates, which is said.
+        table: a subjects' table; a file's row is the one whose whole ID its name begins with. "" for none, and then
+            everybody is taken to be average where the network takes covariates, which is said.
         covariates, target: see `with_covariates`.
         trained_on: hashed IDs of the subjects that the checkpoint saw.
         sex_codes: see `read_subjects`.
 
     Raises:
-        MonaiCaeError: what `row_of`, `read_subjects` and `with_covariates` refuse.
+        MonaiCaeError: no row for a file, or several; what `read_subjects` and `with_covariates` refuse.
     """
-    rows = _rows(images, table, sex_codes if {"sex", f"sex{_SQUARE}"} & set(covariates) else "none")
+    codes = sex_codes if {"sex", f"sex{_SQUARE}"} & set(covariates) else "none"
+    read = _read(table, _stamp(table), codes) if table else None
+    rows = [_row_of(path, read, table) for path in images] if read else []
     subjects = [row.subject for row in rows] if table else [subject_of(path)[0] for path in images]
     items: list[Item] = [
         {
@@ -89,30 +97,51 @@ def inference_items(
     ]
     if not covariates:
         return items
-    if not table:
+    if read is None:
         print(f"no --table: {', '.join(covariates)} are taken to be average for all subjects", flush=True)
         return [{**item, "covariates": np.zeros(len(covariates), np.float32)} for item in items]
-    known = [
-        {**item, "cdr": row.cdr, "age": row.age, "sex": row.sex, **row.covariates}
+    scans = read.scans
+    _require(covariates, lambda: map(_known, scans), target)  # of all rows: these images may be one chunk of many
+    return [
+        {**item, "covariates": _scaled({**item, **_known(row)}, covariates)}
         for item, row in zip(items, rows, strict=True)
     ]
-    return [
-        {**item, "covariates": full["covariates"]}
-        for item, full in zip(items, with_covariates(known, covariates, target), strict=True)
-    ]
 
 
-def _rows(images: Sequence[Path], table: str, sex_codes: str) -> list[Scan]:
-    """The table's row of each image. No two IDs are taken for one person's: that asks about none of these rows."""
-    if not table:
-        return []
+def _known(row: Scan) -> Item:
+    return {"cdr": row.cdr, "age": row.age, "sex": row.sex, **row.covariates}
+
+
+class _Rows:
+    """A table whose rows are found by the names that their files may have."""
+
+    def __init__(self, scans: Sequence[Scan]) -> None:
+        self.scans = scans
+        self.by_name: dict[str, list[int]] = {}
+        for place, scan in enumerate(scans):
+            for name in {loose(name) for name in (scan.subject, *scan.aliases)}:
+                self.by_name.setdefault(name, []).append(place)
+
+
+@lru_cache(maxsize=1)  # a chunk after the other asks for the same
+def _read(table: str, stamp: tuple[int, int], sex_codes: str) -> _Rows:
+    """The rows of a table. No two IDs are taken for one person's: that asks about none of these rows."""
     scans = read_table(table, subject_pattern="(.+)", sex_codes=sex_codes)
     parts = [split_session(scan.subject) for scan in scans]
-    split = [
-        scan if scan.session else replace(scan, subject=subject, session=session)
-        for scan, (subject, session) in zip(scans, parts, strict=True)
-    ]
-    return [row_of(path, split, table) for path in images]
+    return _Rows(
+        [
+            scan if scan.session else replace(scan, subject=subject, session=session)
+            for scan, (subject, session) in zip(scans, parts, strict=True)
+        ]
+    )
+
+
+def _stamp(table: str) -> tuple[int, int]:
+    try:
+        found = Path(table).stat()
+    except OSError:
+        return 0, 0  # whoever reads it says so
+    return found.st_size, found.st_mtime_ns
 
 
 def _check(name: str, scale: Any, tells: Collection[str]) -> None:
@@ -142,7 +171,7 @@ def _scaled(item: Item, covariates: Scales) -> np.ndarray:
     return np.array(numbers, dtype=np.float32)
 
 
-def row_of(path: Path, scans: Sequence[Scan], table: str) -> Scan:
+def _row_of(path: Path, found_in: _Rows, table: str) -> Scan:
     """The row of a table (named in errors) that a file belongs to: the one whose whole ID its name begins with.
 
     A row of the file's session comes first; a row of another session is never used. sub- and ses-, leading zeros and
@@ -153,9 +182,9 @@ def row_of(path: Path, scans: Sequence[Scan], table: str) -> Scan:
     """
     begins = _beginnings(path)
     spelled = {loose(text): len(text) for text in sorted(begins, key=len)}
-    length = {id(scan): max(spelled.get(loose(name), 0) for name in (scan.subject, *scan.aliases)) for scan in scans}
-    longest = max(length.values(), default=0)
-    rows = [scan for scan in scans if longest and length[id(scan)] == longest]
+    longest = max((length for name, length in spelled.items() if name in found_in.by_name), default=0)
+    places = {p for name, length in spelled.items() if length == longest for p in found_in.by_name.get(name, ())}
+    rows = [found_in.scans[place] for place in sorted(places)]
     session = subject_of(path)[1]
     same = [scan for scan in rows if any(loose(name) in spelled for name in _names(scan))]
     found = same or [scan for scan in rows if not (scan.session and session)]

@@ -170,6 +170,11 @@ def from_record(records: Any) -> list[BadScan]:
     return bad
 
 
+def forget_good() -> None:
+    """Remember no scan that was found good: of millions, each is looked at once."""
+    _good.clear()
+
+
 def _read_once(image: str, stamp: tuple[Any, ...], extraction: Extraction) -> None:
     """Read to see that it can be; errors are not remembered, so a file can be repaired meanwhile."""
     key = (image, stamp, json.dumps(extraction.settings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,14 +172,7 @@ def find_images(path: str | Path) -> list[Path]:
     """
     path = Path(path)
     if path.is_dir():
-        if _DERIVATIVE.detect(path) and (derived := _DERIVATIVE.images(path, Asked())).by_name:
-            return sorted(_without_ruled_out([], derived)[1].by_name.values())
-        files = list(walk(path))
-        found = [file for file in files if T88.match(file.name)]
-        found = found or [file for file in files if file.name.lower().endswith(IMAGE_SUFFIXES)]
-        if not found:
-            raise MonaiCaeError(f"no .nii, .nii.gz or .hdr/.img image in {path}{other_formats(files)}")
-        return sorted(found)
+        return sorted(map(Path, images_in(path)))
     if not path.is_file():
         raise MonaiCaeError(f"no image at {path}: give a volume or a folder with --dataset_dir")
     if path.suffix.lower() == ".img":
@@ -187,6 +180,22 @@ def find_images(path: str | Path) -> list[Path]:
     if not path.name.lower().endswith(IMAGE_SUFFIXES) or not path.is_file():
         raise MonaiCaeError(f"{path} is not a .nii, .nii.gz or .hdr/.img image")
     return [path]
+
+
+def images_in(folder: Path) -> list[str]:
+    """The image files of a folder, see `find_images`, as texts: of a million a third of the memory."""
+    if _DERIVATIVE.detect(folder) and (derived := _DERIVATIVE.images(folder, Asked())).by_name:
+        return [str(path) for path in _without_ruled_out([], derived)[1].by_name.values()]
+    found = chosen(str(file) for file in walk(folder))
+    if not found:
+        raise MonaiCaeError(f"no .nii, .nii.gz or .hdr/.img image in {folder}{other_formats(walk(folder))}")
+    return found
+
+
+def chosen(files: Iterable[str]) -> list[str]:
+    """Of the files of a folder those to predict from: OASIS-1's registered ones, if there are any, else all images."""
+    images = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
+    return [file for file in images if T88.match(file.rpartition("/")[2])] or images
 
 
 def _refuse_shared(scans: list[Scan]) -> None:

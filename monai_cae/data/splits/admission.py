@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from monai_cae.data.cohort.pseudonyms import with_pseudonyms
+from monai_cae.data.cohort.pseudonyms import hash_subject, names_of, with_pseudonyms
 from monai_cae.data.cohort.selection import Labels
 from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.frames import Frame, frames_of
@@ -16,6 +16,7 @@ from monai_cae.data.splits.audit import PRETRAINING, audit_datalist
 from monai_cae.data.splits.datalists import SETS, Item, checked_item, read_content, recorded_folder
 from monai_cae.data.splits.sets import Sets
 from monai_cae.errors import MonaiCaeError
+from monai_cae.terminal import say
 
 
 def audit_training(
@@ -23,6 +24,7 @@ def audit_training(
     extraction: Extraction,
     *,
     pretrained_on: Sequence[str] = (),
+    labels_of: Sequence[str] = (),
     checkpoints: Sequence[str | Path] = (),
     datalist: str = "",
     allow_leaks: bool = False,
@@ -33,6 +35,8 @@ def audit_training(
     Args:
         sets: as read from the datalist.
         extraction, pretrained_on, target: see `audit_sets`.
+        labels_of: `hash_subject` of every subject whose label a pretrained checkpoint has learned; a note of the audit
+            tells whose of the validation set.
         checkpoints: what the run starts from; the test images are compared with those of their trainings, too.
         datalist: of these sets, with which nothing is compared twice.
         allow_leaks: go on in spite of leaks.
@@ -46,6 +50,15 @@ def audit_training(
         total = missing + len(seen)
         told = f"{missing} of {total} images that earlier trainings have seen are not there: names alone tell"
         audit = replace(audit, notes=[*audit.notes, told])
+    people = {item["subject"] for item in sets.validation}
+    known = {name for name in people if {*labels_of} & {hash_subject(alias) for alias in names_of(name)}}
+    if known:
+        told = (
+            f"the pretrained checkpoint has learned the labels of {len(known)} of {len(people)} validation subjects: "
+            "what is chosen by their scores is chosen too well"
+        )
+        audit = replace(audit, notes=[*audit.notes, told])
+        say(f"note: {told}")
     if audit.leaks and not allow_leaks:
         more = f" (and {len(audit.leaks) - 1} more)" if len(audit.leaks) > 1 else ""
         earlier = audit.leaks[0].check == PRETRAINING

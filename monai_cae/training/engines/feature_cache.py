@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from monai_cae.training.engines.kept_codes import KeptCodes
 from monai_cae.training.engines.memory import resident_limit
 
 
@@ -26,6 +27,7 @@ class EncodedDataset(Dataset):
         batch_size: images per call.
         summarise: makes of codes and their images what is kept; None keeps the codes.
         resident_bytes: the most that stays on a GPU; None for `resident_limit`.
+        folder: of files with the codes that were made before, see `KeptCodes`; "" for none.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class EncodedDataset(Dataset):
         batch_size: int = 32,
         summarise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
         resident_bytes: int | None = None,
+        folder: str = "",
     ) -> None:
         self.dataset = dataset
         self.encoder = encoder
@@ -43,6 +46,7 @@ class EncodedDataset(Dataset):
         self.batch_size = batch_size
         self.summarise = summarise
         self.resident_bytes = resident_bytes
+        self.folder = folder
         self._codes: list[torch.Tensor] = []
         self._rest: list[Mapping[str, Any]] = []
 
@@ -59,13 +63,21 @@ class EncodedDataset(Dataset):
         device = next(self.encoder.parameters()).device
         training, limit = self.encoder.training, resident_limit(device, self.resident_bytes)
         self.encoder.eval()
+        kept: KeptCodes | None = None
         with torch.no_grad():
             for start in range(0, len(self), self.batch_size):  # a DataLoader would draw from the global generator
                 numbers = range(start, min(start + self.batch_size, len(self)))
                 items: list[Mapping[str, Any]] = [self.dataset[number] for number in numbers]
-                images = torch.stack([torch.as_tensor(item["image"]) for item in items]).to(device)
+                images = torch.stack([torch.as_tensor(item["image"]) for item in items])
                 self._rest += [{key: value for key, value in item.items() if key != "image"} for item in items]
-                code = self.inferer(images, self.encoder)
-                code = (self.summarise(code, images) if self.summarise else code).flatten(1)
+                if self.folder:
+                    kept = kept or KeptCodes(self.folder, self.encoder, self._summarised, images.shape[1:])
+                code = kept.of(images) if kept else self._summarised(images.to(device))
                 self._codes += list(code if code[:1].nbytes * len(self) <= limit else code.cpu())
+        if kept:
+            kept.write()
         self.encoder.train(training)
+
+    def _summarised(self, images: torch.Tensor) -> torch.Tensor:
+        code = self.inferer(images, self.encoder)
+        return (self.summarise(code, images) if self.summarise else code).flatten(1)

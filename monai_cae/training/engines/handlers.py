@@ -40,6 +40,7 @@ class BestCheckpoint:
         metric: name in `engine.state.metrics`; lower is better, and no number is the worst.
         trained_on: hashed IDs of the subjects in the training, kept in the file.
         network_input: what it is fed with, kept in the file.
+        labels_of: hashed IDs of the subjects whose labels are learned, kept in the file.
         every: seconds from the first epoch to the first writing, and from one to the next, so that a process that is
             killed leaves the best so far.
         keep: "best", or "last" to take every epoch for better than those before it.
@@ -57,12 +58,14 @@ class BestCheckpoint:
         network_input: Mapping[str, Any] | None = None,
         every: float = 10.0,
         keep: Literal["best", "last"] = "best",
+        labels_of: Sequence[str] = (),
     ) -> None:
         if keep not in KEEP:
             raise MonaiCaeError(f"keep must be one of {', '.join(KEEP)}, not {keep!r}")
         self.keep = keep
         self.trained_on = trained_on
         self.network_input = network_input
+        self.labels_of = labels_of
         self.network = network
         self.path = Path(path)
         self.metric = metric
@@ -95,7 +98,7 @@ class BestCheckpoint:
     def write(self) -> None:
         """Write the best weights, unless the file has them; of several processes, the first does."""
         if self._unwritten and is_first():
-            save_weights(self._weights, self.path, self.trained_on, self.network_input)
+            save_weights(self._weights, self.path, self.trained_on, self.network_input, self.labels_of)
             self._unwritten = False
             self._written_at = time.monotonic()
 

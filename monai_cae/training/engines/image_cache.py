@@ -113,7 +113,7 @@ class ImageCache(Dataset):
 
     def _on_disk(self) -> DiskRows:
         name = self._name()
-        with _writable(self.folder):
+        with writable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(name.with_suffix(".lock")):  # of several processes that train together, one writes
                 return self._found(name) or self._written(name)
@@ -239,7 +239,8 @@ def remove_cache(output_dir: Path) -> None:
 
 
 @contextmanager
-def _writable(folder: Path) -> Iterator[None]:
+def writable(folder: Path) -> Iterator[None]:
+    """Tell in one line that a folder can't be written, whatever the block does there."""
     try:
         yield
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +17,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.networks import EncoderClassifier
 from monai_cae.networks.head import Head
 from monai_cae.tracking import TrackedRun
-from monai_cae.training.engines.feature_cache import EncodedDataset
 from monai_cae.training.engines.handlers import BestCheckpoint
-from monai_cae.training.engines.inferers import PrecisionInferer
 
 PENALISED = ("code", "histogram", "covariates")
 
@@ -38,11 +37,10 @@ class LinearProbe:
         network: its encoder is evaluated as it is.
         best: keeps the fitted weights.
         run: gets the metrics, named `fitted_*`, as they are of subjects that were fitted.
-        datasets: of items with `image`, `label` and, where the network takes some, `covariates`.
+        datasets: of items with `label`, the network's summary of the image under `image` (see `EncodedDataset`) and,
+            where the network takes some, `covariates`.
         evaluator: of the validation set, with the classifier's metrics.
-        inferer: calls the encoder.
         penalty: "code", "histogram", "covariates" -> what the squares of their weights are multiplied by.
-        batch_size: images per call.
     """
 
     def __init__(
@@ -52,18 +50,14 @@ class LinearProbe:
         run: TrackedRun,
         datasets: Sequence[Dataset],
         evaluator: SupervisedEvaluator,
-        inferer: PrecisionInferer,
         penalty: Mapping[str, float],
-        batch_size: int = 32,
     ) -> None:
         self.network = network
         self.best = best
         self.tracked = run
         self.datasets = datasets
         self.evaluator = evaluator
-        self.inferer = inferer
         self.penalty = penalty
-        self.batch_size = batch_size
 
     def run(self) -> None:
         """Fit, and keep the weights with the metrics of the evaluator's subjects.
@@ -102,8 +96,7 @@ class LinearProbe:
     def _features(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """What the last layer sees of every image, or of every sample that votes, and its label."""
         network, voters = self.network.eval(), self.network.voters
-        everyone: Dataset = ConcatDataset(self.datasets)
-        encoded = EncodedDataset(everyone, network.encoder, self.inferer, self.batch_size, network.summarise)
+        encoded: ConcatDataset[Any] = ConcatDataset(self.datasets)
         items = [encoded[index] for index in range(len(encoded))]
         rows = [item["image"].cpu().reshape(voters, -1) for item in items]
         if network.head.covariate_weight is not None:

@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from heapq import nlargest
 from itertools import compress
 from pathlib import Path
 from typing import Any, Literal
@@ -94,12 +95,17 @@ class PredictionTable:
 
     def attach(self, engine: Engine) -> None:
         """Args: engine: the evaluator."""
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.STARTED, lambda: _check_place(self.path))
+        self.collect(engine)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
+    def collect(self, engine: Engine) -> None:
+        """Have the `rows` of an evaluator in memory, without a file. Args: engine: the evaluator."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self._stop_listening)
+
     def _start(self, engine: Engine) -> None:
-        _check_place(self.path)
         self.columns.clear()
         self._stop_listening()
         if isinstance(network := getattr(engine, "network", None), Ensemble):
@@ -158,15 +164,27 @@ class PredictionTable:
         """Whether each case is a stranger; none is where that is not known."""
         return [one == "yes" for one in self.columns.get(UNLIKE[2], ["no"] * len(self.columns[self.target.column]))]
 
+    @property
+    def rows(self) -> dict[str, list[Any]]:
+        """The columns as they are written: None for what is withheld."""
+        told = [*self.target.columns([0.0], self.threshold, self.classes), *self._numbers] if self.withhold else []
+        withheld = {
+            name: [None if gone else value for gone, value in zip(self.marked, self.columns[name], strict=True)]
+            for name in told
+        }
+        return {**self.columns, **withheld}
+
+    @property
+    def _numbers(self) -> list[str]:
+        """What is predicted, and where there are several networks its spread."""
+        name = self.target.column
+        return [name, *(one for end in SPREAD if (one := f"{name}_{end}") in self.columns)]
+
     def _write(self, engine: Engine) -> None:
         self.seconds = time.perf_counter() - self._started
-        self._stop_listening()
-        name = self.target.column
-        spread = [one for end in SPREAD if (one := f"{name}_{end}") in self.columns]
-        texts = {**self.columns, **{one: [f"{value:.6f}" for value in self.columns[one]] for one in (name, *spread)}}
-        withheld_columns = [*self.target.columns([0.0], self.threshold, self.classes), *spread]
-        for withheld in withheld_columns if self.withhold else ():
-            texts[withheld] = ["" if gone else text for gone, text in zip(self.marked, texts[withheld], strict=True)]
+        rows = self.rows
+        shown = {one: [None if value is None else f"{value:.6f}" for value in rows[one]] for one in self._numbers}
+        texts = {**rows, **shown}
         with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(texts)
@@ -216,7 +234,10 @@ class PredictionProgress:
 
 
 def print_predictions(
-    table: PredictionTable, left_out: Mapping[str, str] | None = None, caveats: Sequence[str] = ()
+    table: PredictionTable,
+    left_out: Mapping[str, str] | None = None,
+    caveats: Sequence[str] = (),
+    now: int | None = None,
 ) -> None:
     """End of an inference: how many scans, how fast, what was predicted, who was in training, what is doubtful about
     the weights, where the table is, and who is not in it.
@@ -226,6 +247,7 @@ def print_predictions(
         left_out: files that could not be used, and why; written as left_out.csv beside the table, and an older one goes
             where there are none.
         caveats: a sentence each, see `checkpoint_caveats`.
+        now: scans that the table's seconds were spent on, with those left out; by default all of the table.
     """
     beside = table.path.with_name("left_out.csv")
     if left_out:
@@ -239,9 +261,11 @@ def print_predictions(
         answered = [not one for one in table.marked]
         kept = {name: list(compress(values, answered)) for name, values in kept.items()}
     told = table.target.told(kept, table.threshold) if kept[table.target.column] else "all withheld"
+    now = scans if now is None else now
+    resumed = f", {now} of them now" if now < scans else ""
     print(
-        f"\n{scans} {'scan' if scans == 1 else 'scans'} in {table.seconds:.1f} s ({scans / table.seconds:.1f} per "
-        f"second): {told}"
+        f"\n{scans} {'scan' if scans == 1 else 'scans'}{resumed} in {table.seconds:.1f} s "
+        f"({now / table.seconds:.1f} per second): {told}"
     )
     print("".join(f"  ! {line}\n" for line in (*_strangers(table), *_seen(table), *caveats)), end="")
     if left_out:
@@ -262,7 +286,11 @@ def _strangers(table: PredictionTable) -> list[str]:
     if not marked or strangers is None or isinstance(strangers.reference, str):
         return []
     means = "are withheld" if table.withhold else "mean nothing"
-    farthest = ", ".join(f"{one.name} ({one.percentile:.1f})" for one in strangers.shown[:_NAMED])
+    shown = [(one.percentile, one.name) for one in strangers.shown]
+    if not shown:  # of rows that other processes have predicted
+        unlike = zip(table.column(UNLIKE[0]), table.column("subject"), strict=True)
+        shown = nlargest(_NAMED, compress(unlike, table.marked))
+    farthest = ", ".join(f"{name} ({percentile:.1f})" for percentile, name in shown[:_NAMED])
     return [
         f"UNLIKE THE TRAINING'S: {marked} of {len(table.marked)} scans are above percentile {strangers.limit:g} of the "
         f"{strangers.reference.validation} validation scans (column unlike), as {100 - strangers.limit:g} % of "

@@ -191,7 +191,8 @@ def check_settings(config: dict[str, Any]) -> None:
             advice = "put ./ in front of a path that reads as something else"
             raise MonaiCaeError(f"{name} must be a path, not {value!r}: {advice}")
     for name, value in settings(config).items():
-        _check_value(name, value)
+        if name != "device" or not config.get("cluster"):  # whose GPUs need not be here
+            _check_value(name, value)
     interval, epochs = config.get("val_interval"), config.get("max_epochs")
     if isinstance(interval, int) and isinstance(epochs, int) and interval > epochs:
         raise MonaiCaeError(f"val_interval {interval} is above max_epochs {epochs}: there would be no validation")
@@ -277,7 +278,7 @@ def _check_value(name: str, value: Any) -> None:
 def _check_expressed_device(workflow: ConfigWorkflow) -> None:
     """As `_check_device` does; of an expression only its value tells."""
     expression = workflow.parser.get().get("device")
-    if not isinstance(expression, str) or not expression.startswith("$"):
+    if not isinstance(expression, str) or not expression.startswith("$") or workflow.parser.get().get("cluster"):
         return
     try:
         device = workflow.parser.ref_resolver.get_resolved_content("device")

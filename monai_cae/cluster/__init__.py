@@ -1,0 +1,1 @@
+"""Where work runs: here, in several processes, or on a cluster that somebody else schedules."""
