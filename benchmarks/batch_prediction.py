@@ -10,8 +10,8 @@ All volumes are synthetic. Workers are processes of this machine (`--cluster loc
   are warm and take turns. Where other programs use the cores, the processor time of a scan tells what an idle machine
   would do: twice that of one worker over that of two.
   Tasks that only sleep tell what Dask and the engine themselves cost.
-- Memory: of one worker after 100 and after 5,000 volumes of 8 x 8 x 8, through the smallest network; and without Dask
-  of the predictor in this process, Python's objects.
+- Memory: of one worker after 100 and after 5,000 volumes of 8 x 8 x 8, through the smallest network; and of a
+  predictor without Dask, in this process, Python's objects.
 - Overhead: a task that predicts nothing, with 100 scans and 100 rows: all that is not prediction, per scan.
 - Kills: volumes of 8 x 8 x 8 (300 distinct, hard links) through the smallest network; a random worker gets SIGKILL each
   time a random share of the parts is there. Then every file is in exactly one row.
