@@ -93,7 +93,7 @@ def _command(program: str, arguments: list[str], cwd: str, stdout: str, stderr: 
     draw_little()
     try:
         if program == "monai.bundle":
-            runpy.run_module(program, run_name="__main__")
+            runpy.run_module(program, run_name="__main__", alter_sys=True)  # by its name our hook knows it
         else:
             from monai_cae.cli import main
 

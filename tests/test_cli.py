@@ -285,7 +285,7 @@ def test_next_commands_run_as_they_are_printed(discs, tmp_path, monkeypatch, cap
     with (output / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert sorted(row["subject"] for row in rows) == sorted(tested * repeats)
-    assert "GIVEN SETS" in (output / "results.md").read_text()
+    assert ("GIVEN SETS" in (output / "results.md").read_text()) is (repeats > 1)
 
 
 def test_a_leak_has_no_next_command(tmp_path, capsys):
