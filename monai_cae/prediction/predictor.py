@@ -17,10 +17,11 @@ from monai_cae.data.cohort.persons import subject_of
 from monai_cae.data.images.frames import frame_lines
 from monai_cae.data.images.scan_quality import find_bad, forget_good
 from monai_cae.errors import MonaiCaeError
+from monai_cae.networks import Ensemble
 from monai_cae.prediction.fetching import fetched
 from monai_cae.prediction.listing import Listed, voxels_of
 from monai_cae.training.engines.memory import is_full
-from monai_cae.training.results.predictions import UNLIKE, PredictionTable
+from monai_cae.training.results.predictions import SPREAD, UNLIKE, PredictionTable
 from monai_cae.training.stages.workflow import find_mistake
 
 Row = dict[str, Any]
@@ -82,6 +83,8 @@ class Predictor:
         told = table.target.columns([0.0], table.threshold, table.classes)
         kinds: dict[str, type] = dict.fromkeys(table.keys, str)
         kinds |= {name: type(values[0]) for name, values in told.items()}
+        if isinstance(self._evaluator.network, Ensemble):
+            kinds |= {f"{table.target.column}_{end}": float for end in SPREAD}
         if not table.unknown:
             kinds |= dict(zip(UNLIKE, (float, str, str), strict=True))
         return {name: kind.__name__ for name, kind in (kinds | {REASON: str, NOTE: str}).items()}

@@ -83,6 +83,10 @@ def test_the_networks_of_all_repeats_are_packaged_as_one(run, cohort, tmp_path, 
     assert found["probability_lowest"].to_numpy() == pytest.approx(each.min(axis=1).to_numpy(), abs=2e-6)
     assert found["probability_highest"].to_numpy() == pytest.approx(each.max(axis=1).to_numpy(), abs=2e-6)
     assert not np.allclose(found["probability_lowest"], found["probability_highest"])
+    assert main(["predict", str(bundle), str(scans), str(tmp_path / "chunks"), "--parquet"]) == 0
+    chunks = pd.read_parquet(tmp_path / "chunks" / "predictions").set_index("subject")
+    for column in ("probability", "probability_lowest", "probability_highest"):
+        assert chunks.loc[found["subject"], column].to_numpy() == pytest.approx(found[column].to_numpy(), abs=2e-6)
     trained = {
         item["subject"]
         for n in (1, 2)
