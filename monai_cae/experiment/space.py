@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,11 @@ from monai_cae.errors import MonaiCaeError
 
 _STAGES = ("classifier", "train", "evaluate")  # classifier is both of the others
 _WORDS = ("low", "high", "log", "step", "choices")
+# what a trial shares with the others, or what says where it lies
+_SAME = (
+    "dataset_dir", "datalist", "experiment_name", "output_dir", "overwrite", "parent_run_id",
+    "resume", "run_name", "seed", "split", "target", "tracked_run", "tracking_uri",
+)  # fmt: skip
 _SIZE = 1 << 20  # bytes; a space is a page of text
 Changed = dict[str, dict[str, Any]]
 
@@ -102,7 +108,7 @@ def read_space(given: Any) -> Space:
     `log: true` and `step` as needed. Whole numbers at both ends give whole numbers.
 
     Raises:
-        MonaiCaeError: no such file, not what it must be, or an unknown word.
+        MonaiCaeError: no such file, not what it must be, an unknown word, or a setting that is drawn twice.
     """
     where = "select#space"
     if isinstance(given, (str, Path)):
@@ -122,7 +128,17 @@ def read_space(given: Any) -> Space:
         parameters += [_parameter(stage, str(name), values, where) for name, values in settings.items()]
     if not parameters:
         raise MonaiCaeError(f"{where} has no setting: name some, such as {{train: {{learning_rate: ...}}}}")
+    for number, one in enumerate(parameters):
+        for other in parameters[:number]:
+            if _share(one, other):
+                raise MonaiCaeError(f"{where} draws {other.name} and {one.name}, which set the same: leave one out")
     return Space(tuple(parameters))
+
+
+def _share(one: Parameter, other: Parameter) -> bool:
+    """Whether both set the same item of a stage, or one sets a member of what the other sets."""
+    stages, places = {one.stage, other.stage}, sorted([one.setting.split("#"), other.setting.split("#")], key=len)
+    return (len(stages) == 1 or _STAGES[0] in stages) and places[0] == places[1][: len(places[0])]
 
 
 def told(params: Mapping[str, Any]) -> str:
@@ -136,13 +152,15 @@ def _read(path: Path) -> Any:
         if path.stat().st_size > _SIZE:
             raise MonaiCaeError(f"{path} is too large for the space of a search")
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise MonaiCaeError(f"can't read the space of the search, {path} ({reason})") from error
 
 
 def _parameter(stage: str, setting: str, values: Any, where: str) -> Parameter:
     what = f"{stage}#{setting} in {where}"
+    if setting.partition("#")[0].partition("::")[0] in _SAME:
+        raise MonaiCaeError(f"{what} is the same for all trials: leave it out, and set it for the whole experiment")
     if not isinstance(values, Mapping):
         raise MonaiCaeError(f"{what} must be {{low: ..., high: ...}} or {{choices: [...]}}, not {values!r}")
     for word in values:
@@ -154,7 +172,11 @@ def _parameter(stage: str, setting: str, values: Any, where: str) -> Parameter:
         return Parameter(stage, setting, _choices(values, what))
     low, high, log, step = (values.get(name) for name in _WORDS[:4])
     if not (_is_number(low) and _is_number(high) and low < high):
-        raise MonaiCaeError(f"{what} needs numbers low and high, low the smaller, not {values}")
+        texts = any(isinstance(end, str) and "e" in end.lower() for end in (low, high))
+        hint = ": YAML reads 1e-5 as text, write 1.0e-5" * texts
+        raise MonaiCaeError(f"{what} needs numbers low and high, low the smaller, not {values}{hint}")
+    if not _is_number(high - low):
+        raise MonaiCaeError(f"{what}: from {low} to {high} is too far to draw from")
     if log not in (None, True, False) or not (step is None or (_is_number(step) and step > 0)):
         raise MonaiCaeError(f"{what}: log must be true or false, and step a number above 0, not {log!r} and {step!r}")
     if log and (low <= 0 or step is not None):
@@ -170,17 +192,23 @@ def _choices(values: Mapping[str, Any], what: str) -> dict[str, Any]:
     choices = values["choices"]
     if len(values) > 1:
         raise MonaiCaeError(f"{what} has choices, so it has neither low, high, log nor step")
-    if isinstance(choices, Mapping) and len(choices) > 1:
-        return {str(name): value for name, value in choices.items()}
-    if not isinstance(choices, list) or len(choices) < 2:
+    if not isinstance(choices, (Mapping, list)) or len(choices) < 2:
         raise MonaiCaeError(f"{what} needs at least two choices, not {choices!r}")
-    if any(isinstance(one, (Mapping, list)) for one in choices):
+    try:
+        json.dumps(choices, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:  # a date, NaN, an anchor within itself
+        raise MonaiCaeError(f"{what}: choices must be texts, numbers, lists or groups of them ({error})") from error
+    if not isinstance(choices, Mapping) and any(isinstance(one, (Mapping, list)) for one in choices):
         raise MonaiCaeError(f"{what}: give lists and groups a name each, as choices: {{NAME: VALUE}}")
-    named = {str(one): one for one in choices}
+    pairs = choices.items() if isinstance(choices, Mapping) else zip(choices, choices, strict=True)
+    named = {str(name): value for name, value in pairs}
     if len(named) < len(choices):
         raise MonaiCaeError(f"{what} has a choice twice")
     return named
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # whole numbers may have any number of digits
+        return False

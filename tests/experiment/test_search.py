@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import date
 from pathlib import Path
 
 import mlflow
@@ -144,6 +145,23 @@ def test_a_training_that_is_pruned_ends_and_others_go_on(run_bundle, discs, tmp_
         ({"train": {"learning_rate": {"low": 0.0, "high": 1.0, "log": True}}}, "low must be above 0"),
         ({"train": {"batch_size": {"choices": [1]}}}, "needs at least two choices"),
         ({"train": {"penalty": {"choices": [{"code": 1}, {"code": 2}]}}}, "give lists and groups a name each"),
+        ({"train": {"seed": {"low": 1, "high": 9}}}, "train#seed in select#space is the same for all trials"),
+        ({"train": {"batch_size": {"low": 1, "high": 10**400}}}, "needs numbers low and high"),
+        ({"train": {"learning_rate": {"low": -1e308, "high": 1e308}}}, "is too far to draw from"),
+        ({"train": {"learning_rate": {"low": "1e-5", "high": 1.0}}}, "YAML reads 1e-5 as text, write 1.0e-5"),
+        ({"train": {"batch_size": {"choices": {1: 2, "1": 3}}}}, "has a choice twice"),
+        (
+            {"train": {"batch_size": {"choices": [date(2020, 1, 1), 2]}}},
+            "choices must be texts, numbers, lists or groups",
+        ),
+        (
+            {"train": {"rate": {"choices": [1, 2]}}, "classifier": {"rate": {"choices": [1, 2]}}},
+            "draws train#rate and classifier#rate, which set the same: leave one out",
+        ),
+        (
+            {"train": {"penalty#code": {"low": 1, "high": 2}, "penalty": {"choices": {"a": {}, "b": {"code": 1}}}}},
+            "draws train#penalty#code and train#penalty, which set the same",
+        ),
     ],
 )
 def test_a_space_that_cant_be(space, message):
