@@ -30,7 +30,7 @@ def add_many(parser: Arguments) -> None:
     text = "where to: local:N, tls://HOST:PORT or slurm:FILE.yaml, see docs/cluster.md (default: this process)"
     parser.add_argument("--cluster", default="", metavar="WHERE", help=f"as --parquet, elsewhere; {text}")
     text = "scans of a chunk: what a worker does at a time, and what is lost with it (default: 128)"
-    parser.add_argument("--chunk", type=int, default=0, metavar="N", help=text)
+    parser.add_argument("--chunk", type=int, metavar="N", help=text)
     text = "true goes on with a data set that was begun with the same scans, weights and settings"
     parser.add_argument("--resume", nargs="?", const="true", default="false", choices=("true", "false"), help=text)
 
@@ -58,7 +58,7 @@ def predict_parquet(options: argparse.Namespace, config: Path, settings: dict[st
         scans=options.scans,
         column=options.image_column,
         out=options.out,
-        chunk=options.chunk or CHUNK,
+        chunk=CHUNK if options.chunk is None else options.chunk,
         resume=options.resume == "true",
         overwrite=overwrite,
         needs={"GPU": 1} if gpus else {},
@@ -81,7 +81,7 @@ def refuse_many(options: argparse.Namespace) -> None:
     """MonaiCaeError for what only a prediction in chunks can do."""
     from monai_cae.prediction.listing import is_many
 
-    for name, given in (("chunk", options.chunk), ("resume", options.resume == "true")):
+    for name, given in (("chunk", options.chunk is not None), ("resume", options.resume == "true")):
         if given:
             raise MonaiCaeError(f"--{name} is for a prediction in chunks: give --parquet, too, or leave it out")
     if is_many(options.scans) and not options.prepare:

@@ -21,6 +21,7 @@ from monai_cae.terminal import duration, progress_bar, say
 from monai_cae.training.models.strangers import reference_path
 
 CHUNK = 128
+_MOST = 1_000_000  # scans of a chunk
 ENDED = "ended the process that read it"
 # of a config, what says nothing of the numbers that come out, or is compared by the file's content
 _PLACES = (
@@ -65,8 +66,8 @@ def predict_many(asked: Asked, engine: Engine) -> int:
         MonaiCaeError: what a prediction of one scan refuses, see `Record.begin` and `list_scans`; a chunk that failed
             by another fault than a scan's.
     """
-    if asked.chunk < 1:
-        raise MonaiCaeError(f"--chunk must be 1 or more, not {asked.chunk}")
+    if not 1 <= asked.chunk <= _MOST:
+        raise MonaiCaeError(f"--chunk must be 1 to {_MOST}, not {asked.chunk}")
     # whoever starts the work may have no GPU
     predictor = Predictor(asked.plan, **({} if engine.here else {"device": "cpu"}))
     with only_writer(asked.out / DATASET):

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import glob
 import os
+import posixpath
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +43,7 @@ class Listed(NamedTuple):
 
 def is_many(given: str) -> bool:
     """Whether only a prediction in chunks can read it: a table, a glob or an address."""
-    return "://" in given or given.lower().endswith(TABLES) or (glob.has_magic(given) and not Path(given).exists())
+    return "://" in given or _is_table(given) or (glob.has_magic(given) and not Path(given).exists())
 
 
 def list_scans(given: str, column: str = "") -> Iterator[Listed]:
@@ -57,7 +59,7 @@ def list_scans(given: str, column: str = "") -> Iterator[Listed]:
             be read, or whose driver is not installed.
     """
     given = given.removeprefix("file://")
-    if given.lower().endswith(TABLES):
+    if _is_table(given):
         found: Iterable[Listed] = map(_known, _of_table(given, column))
     elif "://" in given:
         found = _remote(given)
@@ -67,15 +69,38 @@ def list_scans(given: str, column: str = "") -> Iterator[Listed]:
         found = [_known(_header(str(Path(given).absolute())))]
     elif glob.has_magic(given):
         names = glob.iglob(str(Path(given).absolute()), recursive=True)  # noqa: PTH207  # Path's takes no absolute one
-        found = map(_known, chosen(sorted(names)))
+        found = map(_known, chosen(_once(names)))
     else:
         raise MonaiCaeError(f"no scan at {given}: give a folder, a glob, a table of paths or an address")
     empty = True
     for one in found:
+        if not _can_be_written(one.path):
+            raise MonaiCaeError(f"the name of {one.path!a} is no UTF-8, or has a NUL in it: rename it")
         empty = False
         yield one
     if empty:
         raise MonaiCaeError(f"no .nii, .nii.gz or .hdr/.img image in {given}")
+
+
+def _is_table(given: str) -> bool:
+    return given.lower().endswith(TABLES) and not Path(given).is_dir()
+
+
+def _once(names: Iterable[str]) -> list[str]:
+    """Sorted, without those that a link to a folder shows again: `**` follows links, even around in a circle."""
+    real = cache(os.path.realpath)
+    found: dict[tuple[str, str], str] = {}
+    for name in sorted(names, key=lambda name: (name.count(os.sep), name)):
+        folder, _, file = name.rpartition(os.sep)
+        found.setdefault((real(folder), file), name)
+    return sorted(found.values())
+
+
+def _can_be_written(path: str) -> bool:
+    try:
+        return b"\0" not in path.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def file_system(address: str) -> tuple[Any, str]:
@@ -121,7 +146,7 @@ def _known(path: str) -> Listed:
         return Listed(path)
     try:
         found = os.stat(voxels_of(path))  # noqa: PTH116  # a Path for each of a million would take longer than this
-    except OSError:
+    except (OSError, ValueError):  # a NUL in the name
         return Listed(path)
     return Listed(path, found.st_size, found.st_mtime)
 
@@ -160,14 +185,18 @@ def _of_table(table: str, column: str) -> Iterator[str]:
         raise
     except Exception as error:  # of pandas, pyarrow and every file system
         raise MonaiCaeError(f"{table} is not a readable table ({_line(error)}): correct it") from error
-    if len(twice := paths[paths.duplicated()]):
-        raise MonaiCaeError(f"{table} names {twice.iloc[0]} twice: leave one out")
     folder = (table if "://" in table else str(Path(table).absolute())).rpartition("/")[0]
+    found: dict[str, str] = {}  # a scan may be spelt in several ways
     for row, text in enumerate(paths, start=1):
         path = _header(str(text).strip().removeprefix("file://"))
         if not path.lower().endswith(IMAGE_SUFFIXES):
             raise MonaiCaeError(f"row {row} of {table} has {path!r} in {name}, not a .nii, .nii.gz or .hdr/.img")
-        yield path if "://" in path or path.startswith("/") else f"{folder}/{path}"
+        path = path if "://" in path or path.startswith("/") else f"{folder}/{path}"
+        same = path if "://" in path else posixpath.normpath(path)
+        if same in found:
+            raise MonaiCaeError(f"{table} names {text} twice: leave one out")
+        found[same] = path
+    yield from found.values()
 
 
 def _names(fs: Any, place: str) -> list[str]:

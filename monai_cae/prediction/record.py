@@ -166,12 +166,16 @@ class Record:
         """What is done, without the folders' numbers, a part at a time.
 
         Raises:
-            MonaiCaeError: not one row for each scan.
+            MonaiCaeError: a file that is no part, or not one row for each scan.
         """
         data, rows = ds.dataset(self.folder, schema=self.schema, format="parquet", exclude_invalid_files=False), 0
-        for batch in data.to_batches(batch_readahead=2, fragment_readahead=2):
-            rows += batch.num_rows
-            yield batch
+        try:
+            for batch in data.to_batches(batch_readahead=2, fragment_readahead=2):
+                rows += batch.num_rows
+                yield batch
+        except (pa.ArrowInvalid, OSError) as error:  # it names the file
+            reason = " ".join(str(error).split())
+            raise MonaiCaeError(f"{reason}: remove that file from {self.folder}, and give --resume true") from error
         if rows != self.scans:
             raise MonaiCaeError(
                 f"{self.folder} has {rows} rows for {self.scans} scans: remove the parts that are not its own, and "

@@ -19,6 +19,7 @@ from monai_cae.cli import main
 from monai_cae.cluster import address
 from monai_cae.cluster.engine import Done, InProcess, WorkerLost
 from monai_cae.networks import save_weights
+from monai_cae.prediction.listing import list_scans
 
 SETTINGS = ("--image-size", "16", "--slice-index", "11", "--device", "cpu", "--batch-size", "4", "--threads", "1")
 ADDED = ["reason", "note"]
@@ -229,7 +230,12 @@ def test_a_scan_that_ends_every_process_is_left_out_and_no_other(model, discs, t
         ("two.csv", ["--image-column", "c"], "two.csv has no column c (a, b): name it with --image-column"),
         ("two.csv", ["--image-column", "a"], "two.csv names 1.nii twice: leave one out"),
         ("two.csv", ["--image-column", "b"], "row 1 of two.csv has '2.txt' in b, not a .nii, .nii.gz or .hdr/.img"),
-        (".", ["--chunk", "-1"], "--chunk must be 1 or more, not -1"),
+        ("spelt.csv", [], "spelt.csv names ./3.nii twice: leave one out"),
+        ("pair.csv", [], "pair.csv names 4.hdr twice: leave one out"),
+        ("nul.csv", [], "is no UTF-8, or has a NUL in it: rename it"),
+        (".", ["--chunk", "-1"], "--chunk must be 1 to 1000000, not -1"),
+        (".", ["--chunk", "0"], "--chunk must be 1 to 1000000, not 0"),
+        (".", ["--chunk", 10**30], "--chunk must be 1 to 1000000, not 1"),
         (".", ["--prepare"], "--prepare writes no Parquet"),
         (".", ["--threshold", "2"], "threshold must be from 0 to 1"),
         (".", ["--image-size", "30"], "image_size"),
@@ -237,9 +243,38 @@ def test_a_scan_that_ends_every_process_is_left_out_and_no_other(model, discs, t
 )
 def test_a_mistake_is_told_in_one_line_and_writes_nothing(scans, more, line, model, tmp_path, monkeypatch, mistake):
     (tmp_path / "two.csv").write_text("a,b\n1.nii,2.txt\n1.nii,3.nii\n")
+    (tmp_path / "spelt.csv").write_text("path\n3.nii\n./3.nii\n")
+    (tmp_path / "pair.csv").write_text("path\n4.img\n4.hdr\n")
+    (tmp_path / "nul.csv").write_text("path\n4\0.img\n")
     monkeypatch.chdir(tmp_path)
     assert line in mistake(command(model, scans, Path("out"), *more))
     assert not Path("out").exists()
+
+
+def test_what_a_link_shows_again_is_one_scan_and_a_folder_may_be_called_like_a_table(tmp_path):
+    """`**` goes around in a circle."""
+    root = tmp_path / "deep.csv"
+    (root / "z").mkdir(parents=True)
+    for name in ("a.nii", "z/a.nii", "z/b.nii"):
+        (root / name).touch()
+    (root / "again").symlink_to(".")
+    (root / "b.nii").symlink_to("z/b.nii")  # another name for a file is another scan
+    expected = [str(root / name) for name in ("a.nii", "b.nii", "z/a.nii", "z/b.nii")]
+    assert [scan.path for scan in list_scans(f"{root}/**/*.nii")] == expected
+    assert sorted(scan.path for scan in list_scans(str(root))) == expected
+
+
+def test_a_part_that_is_broken_is_named(model, discs, tmp_path, mistake):
+    begun = command(model, discs, tmp_path / "out", "--chunk", 12, "--resume", "true")
+    assert main(begun) == 0
+    whole = pd.read_parquet(tmp_path / "out" / "predictions")
+    part = tmp_path / "out" / "predictions" / "group=000" / "part-000001.parquet"
+    part.write_bytes(b"")
+    line = mistake(begun)
+    assert str(part) in line and "remove that file" in line and "--resume true" in line
+    part.unlink()
+    assert main(begun) == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out" / "predictions"), whole)
 
 
 @pytest.mark.parametrize(
