@@ -69,7 +69,7 @@ class Stage:
     ) -> None:
         path = Path(monai_cae.__file__).parents[1] / "bundle" / "configs" / config
         given = {"output_dir": output_dir, "tracking_uri": f"sqlite:///{output_dir}/mlruns.db"}
-        given |= {"best#trained_on": [], "best#network_input": None}  # of nobody, and of no file
+        given |= {"best#trained_on": [], "best#labels_of": [], "best#network_input": None}  # of nobody, and of no file
         if config == "train.json":
             given["train#target"] = "@target"  # that of a datalist would be fitted to its labels
         self.workflow = ConfigWorkflow(str(path), **{**given, "max_epochs": 1, **options})

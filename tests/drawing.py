@@ -50,5 +50,5 @@ def _blank(figure: Figure, file: Any, *, format: str, **_: Any) -> None:
 
 
 def _coarse(self: explained.Explained, *args: Any) -> Any:
-    self.passes = min(self.passes, PASSES)
+    self.passes = min(self.passes or PASSES, PASSES)
     return _OWN["_method"](self, *args)

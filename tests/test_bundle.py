@@ -69,6 +69,7 @@ def test_every_config_is_run_by_a_test():
         "with_baselines.yaml",
         "with_learning_curve.yaml",
         "with_code_sizes.yaml",
+        "with_search.yaml",  # by tests/experiment/test_search.py
         "with_networks.yaml",  # by tests/test_networks_overlay.py
         "with_denoising.yaml",  # by tests/test_autoencoder_overlays.py, as the next nine
         "with_joint.yaml",

@@ -26,7 +26,7 @@ def cohort(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shorter(tmp_path_factory):
-    return write_phantom(tmp_path_factory.mktemp("shorter"), subjects=2, seed=SEED)
+    return write_phantom(tmp_path_factory.mktemp("shorter"), subjects=4, seed=SEED)
 
 
 def rows_of(root):

@@ -11,29 +11,17 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from tiny import mistake
+import yaml
+from tiny import CONFIGS, mistake
 
 from monai_cae.experiment import searching
 from monai_cae.experiment.selecting import selection_of
 from monai_cae.targets import Diagnosis
 
-SPACE = {
-    "classifier": {"covariates": {"choices": {"none": {}, "aged": {"age": [70, 8]}}}},
-    "train": {"penalty#code": {"low": 1.0, "high": 1e5, "log": True}},
-}
-OPTIONS = {
-    "repeats": 1,
-    "seed": 3,
-    "max_epochs": 1,
-    "channels": [4, 8],
-    "stages": {
-        "pretrain": {},
-        "classifier": {"network_def#pooling": 1, "network_def#hidden": []},
-        "train": {"learn": "linear_probe"},
-        "evaluate": {},
-    },
-    "select": {"space": SPACE, "trials": 4, "inner_folds": 2, "metric": "auc"},
-}
+BASE = {"repeats": 1, "seed": 3, "max_epochs": 1, "channels": [4, 8]}
+OPTIONS = {**BASE, "select#trials": 4, "select#inner_folds": 2, "select#metric": "auc"}
+OVERLAY = ["experiment.yaml", "with_search.yaml"]
+SPACE = yaml.safe_load((CONFIGS / "with_search.yaml").read_text(encoding="utf-8"))["select"]["space"]
 TIMES = ["seconds"]
 
 
@@ -41,7 +29,7 @@ TIMES = ["seconds"]
 def run(run_bundle, discs, tmp_path_factory) -> Path:
     """One split, four trials in two inner folds."""
     output = tmp_path_factory.mktemp("searched")
-    run_bundle("experiment.yaml", discs, output, **OPTIONS)
+    run_bundle(OVERLAY, discs, output, **OPTIONS)
     return output
 
 
@@ -96,9 +84,9 @@ def test_an_interrupted_search_ends_like_another(run, run_bundle, discs, tmp_pat
 
     monkeypatch.setattr(searching, "score_inner", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run_bundle("experiment.yaml", discs, tmp_path / "again", **OPTIONS)
+        run_bundle(OVERLAY, discs, tmp_path / "again", **OPTIONS)
     monkeypatch.setattr(searching, "score_inner", score)
-    run_bundle("experiment.yaml", discs, tmp_path / "again", **OPTIONS, resume=True)
+    run_bundle(OVERLAY, discs, tmp_path / "again", **OPTIONS, resume=True)
     ours, theirs = (pd.read_csv(folder / "search.csv").drop(columns=TIMES) for folder in (tmp_path / "again", run))
     pd.testing.assert_frame_equal(ours, theirs)
     assert (tmp_path / "again" / "predictions.csv").read_bytes() == (run / "predictions.csv").read_bytes()
@@ -106,9 +94,9 @@ def test_an_interrupted_search_ends_like_another(run, run_bundle, discs, tmp_pat
 
 def test_other_trials_are_not_the_same_search(run, run_bundle, discs, tmp_path):
     output = Path(shutil.copytree(run, tmp_path / "copy"))
-    changed = {**OPTIONS, "select": {**OPTIONS["select"], "trials": 5}}
+    changed = {**OPTIONS, "select#trials": 5}
     assert "search finished with trials 4, not 5" in mistake(
-        lambda: run_bundle("experiment.yaml", discs, output, **changed, resume=True)
+        lambda: run_bundle(OVERLAY, discs, output, **changed, resume=True)
     )
 
 
@@ -125,9 +113,9 @@ def test_a_training_that_is_pruned_ends_and_others_go_on(run_bundle, discs, tmp_
 
     monkeypatch.setattr("optuna.pruners.MedianPruner", Second)
     space = {"train": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}}
-    stages = {**OPTIONS["stages"], "train": {"learn": "frozen"}}
-    select = {**OPTIONS["select"], "space": space, "trials": 2}
-    run_bundle("experiment.yaml", discs, tmp_path, **{**OPTIONS, "stages": stages, "select": select, "max_epochs": 2})
+    stages = {"pretrain": {}, "classifier": {"network_def#hidden": []}, "train": {"learn": "frozen"}, "evaluate": {}}
+    select = {"space": space, "trials": 2, "inner_folds": 2, "metric": "auc"}
+    run_bundle("experiment.yaml", discs, tmp_path, **{**BASE, "stages": stages, "select": select, "max_epochs": 2})
     table = pd.read_csv(tmp_path / "search.csv")
     assert list(table["state"]) == ["finished", "pruned"] and table["mean"].isna().tolist() == [False, True]
     assert seen == [(0, 1), (0, 2), (0, 3), (1, 1)]  # two epochs and the first inner fold; one epoch
@@ -185,7 +173,7 @@ def test_a_search_that_cant_be(select, message):
 
 
 def test_an_unknown_setting_is_refused_before_training(run_bundle, discs, tmp_path):
-    select = {**OPTIONS["select"], "space": {"train": {"learning_rat": {"low": 0.1, "high": 1.0}}}}
-    told = mistake(lambda: run_bundle("experiment.yaml", discs, tmp_path / "out", **{**OPTIONS, "select": select}))
+    select = {"trials": 2, "space": {"train": {"learning_rat": {"low": 0.1, "high": 1.0}}}}
+    told = mistake(lambda: run_bundle("experiment.yaml", discs, tmp_path / "out", **BASE, select=select))
     assert "learning_rat" in told and "learning_rate" in told
     assert not (tmp_path / "out").exists()
