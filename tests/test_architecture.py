@@ -32,7 +32,7 @@ ALLOWED = {
     "targets": BASE | {"data", "evaluation"},
     "explanations": BASE | {"networks", "evaluation"},
     "training": BASE | {"networks", "evaluation", "tracking", "folders", "targets"},
-    "prediction": BASE | {"data", "training", "cluster"},
+    "prediction": BASE | {"data", "networks", "training", "cluster"},
     "experiment": BASE | {"training", "networks", "targets", "evaluation", "data", "tracking", "templates", "cluster"},
     "sharing": BASE | {"folders", "networks", "training", "evaluation", "data", "templates", "cluster"},
     "cli": BASE
