@@ -47,11 +47,13 @@ def search(plan: Plan, step: Step, target: Target) -> dict[str, dict[str, Any]]:
         settings (`changed`), and its mean score in the inner folds (`inner`).
 
     Raises:
-        MonaiCaeError: Optuna is not installed, or no trial has a score.
+        MonaiCaeError: Optuna is not installed, the journal can't be written, or no trial has a score.
     """
     optuna, selection, given = _optuna(), plan.select, step.stages[SEARCH]
     assert selection is not None and selection.space is not None
     plan, part = replace(plan, shared={**plan.shared, "device": given["device"]}), Part(**given["part"])
+    journal = plan.output / part.folder / SEARCH / JOURNAL
+    _drop_half_a_line(journal)
     study = _study(plan.output / part.folder, selection)
     for stale in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
         study.tell(stale.number, state=optuna.trial.TrialState.FAIL)
@@ -59,7 +61,11 @@ def search(plan: Plan, step: Step, target: Target) -> dict[str, dict[str, Any]]:
     bar = progress_bar("trials", selection.trials, "trial", initial=done)
     for number in range(done + 1, selection.trials + 1):
         study.sampler = _sampler(selection.sampler, 1000 * (part.seed + part.fold) + number)
-        _try(plan, part, target, study, number)
+        try:
+            _try(plan, part, target, study, number)
+        except OSError as error:
+            what = f"can't write {journal} ({error.strerror or error})"
+            raise MonaiCaeError(f"{what}: free some space, and give --resume true") from error
         bar.update(1)
     bar.close()
     finished = [trial for trial in _counted(study) if trial.state.name == "COMPLETE"]
@@ -277,6 +283,13 @@ def _study(folder: Path, selection: Selection) -> Any:
     return optuna.create_study(
         storage=storage, study_name="part", direction=direction, pruner=pruners[selection.pruner](), load_if_exists=True
     )
+
+
+def _drop_half_a_line(journal: Path) -> None:
+    """What a full disk or a kill has left at its end, behind which nothing could be read."""
+    if journal.is_file() and (content := journal.read_bytes()) and not content.endswith(b"\n"):
+        with journal.open("rb+") as file:
+            file.truncate(content.rfind(b"\n") + 1)
 
 
 def _sampler(kind: str, seed: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -75,18 +76,20 @@ def test_every_trial_is_a_run_under_the_experiment(run, tracking_uri):
 
 
 def test_an_interrupted_search_ends_like_another(run, run_bundle, discs, tmp_path, monkeypatch):
-    """The process ends in the second inner fold of the third trial."""
+    """The disk is full in the second inner fold of the third trial, and in the middle of a line of the journal."""
     score, calls = searching.score_inner, []
 
     def interrupted(*args):
         calls.append(args)
         if len(calls) == 6:
-            raise KeyboardInterrupt
+            raise OSError(errno.ENOSPC, "No space left on device")
         return score(*args)
 
     monkeypatch.setattr(searching, "score_inner", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_bundle(OVERLAY, discs, tmp_path / "again", **OPTIONS)
+    told = mistake(lambda: run_bundle(OVERLAY, discs, tmp_path / "again", **OPTIONS))
+    assert "trials.journal (No space left on device): free some space, and give --resume true" in told
+    with (tmp_path / "again" / "repeat_1" / "search" / "trials.journal").open("ab") as file:
+        file.write(b'{"op_code": 4, "worker')
     monkeypatch.setattr(searching, "score_inner", score)
     run_bundle(OVERLAY, discs, tmp_path / "again", **OPTIONS, resume=True)
     ours, theirs = (pd.read_csv(folder / "search.csv").drop(columns=TIMES) for folder in (tmp_path / "again", run))
