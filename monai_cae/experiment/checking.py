@@ -73,9 +73,9 @@ def check_steps(plan: Plan, part: Part, datalist: Path) -> None:
     outer = [step for step in plan.steps(part) if not step.inner]  # a candidate's own step has the same settings
     for step in [*outer, *plan.corners(part)]:
         what = "candidate" if plan.select and step.method in plan.select.candidates else "variant"
-        what = "search" if step.inner else what
         for stage, settings in step.stages.items():
             where = f"{stage}: " if step.method in (NETWORK, BASELINES) else f"{what} {step.method}, {stage}: "
+            where = f"select#space, {stage}: " if step.inner else where
             try:
                 _check(plan, step, stage, {**settings, "datalist": str(datalist)})
             except (ValueError, RuntimeError, TypeError, KeyError) as error:
