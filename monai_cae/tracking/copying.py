@@ -272,7 +272,12 @@ def _sync_run(copying: Copying, run: Any, away: dict[str, str]) -> str:
     try:
         if where in away:
             raise StoreAway(away[where])
-        content = copying.copy(run)
+        try:
+            content = copying.copy(run)
+        except StoreRefuses as refused:
+            if "UNIQUE constraint" not in str(refused):
+                raise
+            content = copying.copy(run)  # the rest of it: a thread that was given up has sent the same just now
     except FilesAway as error:
         raise MonaiCaeError(f"{where} does not take files ({error}): try again later") from error
     except StoreAway as error:
