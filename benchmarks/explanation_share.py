@@ -3,14 +3,14 @@
 Run: python benchmarks/explanation_share.py [--subjects N] [--epochs N] [--fewest N] [--quick]
 
 One repeat of experiment.yaml with its default settings but for the learning rate and the number of epochs, on a cohort
-of `monai-cae phantom` (synthetic brains, not real MRI), in this process, on a CPU. What is told apart is timed where it
+of `monai-cae phantom` (synthetic brains, not real MRI), in this process, on a CPU. Each of these is timed where it
 is called: maps of test scans and their tests, what the decoder draws, how unlike the training's the scans are (of the
 training and validation scans too), small pictures, the experiment's figures and page. Everything else is training,
 testing, baselines and MLflow.
 
-Few epochs make everything else small. So the share is also told for `--fewest` epochs in each of the three trainings
+Few epochs make everything else small. So the share is also given for `--fewest` epochs in each of the three trainings
 (autoencoder, classifier, fine-tuning): 41 are the fewest that the default `patience` allows. It is computed from the
-time of an epoch here; what is told apart does not depend on the number of epochs.
+time of an epoch here; the parts timed here do not depend on the number of epochs.
 """
 
 from __future__ import annotations

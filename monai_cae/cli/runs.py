@@ -57,6 +57,8 @@ def predict(options: argparse.Namespace) -> int:
     from monai_cae.sharing.bundle import CHECKPOINTS
     from monai_cae.sharing.settings import inference_settings, kind_of
 
+    if not options.scans:
+        raise MonaiCaeError("no scans are named: give a folder, or . for the one that you are in")
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
     autoencoder = options.model.with_name(CHECKPOINTS["autoencoder"].name)
     config = bundle_folder() / "configs" / "inference.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import shutil
 import sys
@@ -12,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from monai_cae.errors import MonaiCaeError
+from monai_cae.errors import MonaiCaeError, suggestion
 from monai_cae.terminal import say
 
 _LOOK_SECONDS = 2  # between two looks at whether a job has started or been refused
@@ -74,9 +73,7 @@ def read_jobs(path: Path, needs_gpu: bool = False) -> Jobs:
     known = {one.name: one for one in fields(Jobs) if one.name != "file"}
     for name in given:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-            raise MonaiCaeError(f"{path} has an unknown setting {name}: {hint}")
+            raise MonaiCaeError(f"{path} has an unknown setting {name}: {suggestion(name, known)}")
     for name in ("jobs", "cores", "memory"):
         if name not in given:
             raise MonaiCaeError(f"{path} does not say {name}: see docs/cluster.md")

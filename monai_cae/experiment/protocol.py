@@ -186,6 +186,8 @@ def _run_parts(
         take_over(tracked, folders, begun(path.parent for path in output.rglob("models")))  # of workers that were ended
         done = {part: plan.finished(part) if resume else {} for part in parts}
         run_steps(plan, parts, done, target, engine, tracked)
+        for part in parts:
+            shutil.rmtree(output / part.folder / CODES, ignore_errors=True)
         results = [_told(plan, part, done[part]) for part in parts]
         repeats = parts[-1].repeat
         summary = {"repeats": repeats, "folds": len(parts) // repeats, **_summary_of(results)}
@@ -272,7 +274,6 @@ def _told(plan: Plan, part: Part, done: Mapping[str, Any]) -> dict[str, Any]:
         one = by_method.setdefault(step.method, {"results": {}, "seconds": 0.0})
         one["results"] |= done[step.name]["results"]
         one["seconds"] += done[step.name]["seconds"]
-    shutil.rmtree(plan.output / part.folder / CODES, ignore_errors=True)
     sets = read_sets(plan.output / part.folder, bool(plan.shared["hash_ids"]))
     return {
         "folder": part.folder,

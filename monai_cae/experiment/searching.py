@@ -96,7 +96,8 @@ def _try(plan: Plan, part: Part, target: Target, study: Any, number: int) -> Non
         output_dir=str(plan.output),
         cohort=str(plan.shared["dataset_dir"]),
     )
-    epochs, scores = int(plan.shared["max_epochs"]), []
+    train = plan.trial(part, number, changed, 1).stages[STAGES[1]]
+    epochs, scores = int(train.get("max_epochs", plan.shared["max_epochs"])), []
     with run:
         try:
             for inner in range(1, selection.inner_folds + 1):

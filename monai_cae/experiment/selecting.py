@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import pandas as pd
 from monai_cae.data import Cohort, Scan, hashed_subjects
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.data.splits.splitting import split_cohort
-from monai_cae.errors import MonaiCaeError
+from monai_cae.errors import MonaiCaeError, suggestion
 from monai_cae.experiment.checking import evaluate
 from monai_cae.experiment.plan import STAGES, Part, Plan, Selection, Step
 from monai_cae.experiment.record import NETWORK
@@ -35,8 +34,7 @@ _DEFAULTS: Mapping[str, Any] = {
 _OF_CLASSES, _OF_NUMBERS = ("auc", "accuracy", "balanced_accuracy", "f1"), ("mae", "rmse", "r2", "pearson", "spearman")
 _LOWER = ("mae", "rmse")
 _TRAINED = ["$[step() for step in @run#0#steps]", "$@best.restore()"]  # without MLflow, audit, figures and codecs
-# The network's own way to a prediction, but that each image is encoded once for all candidates; nobody is told who is a
-# stranger.
+# As the network itself predicts, but each image is encoded once for all candidates, and nobody looks for strangers.
 _ENCODED: Mapping[str, Any] = {
     "unlike_limit": 0,
     "evaluator#network": "$@network.head",
@@ -68,9 +66,7 @@ def selection_of(given: Any, target: Target) -> Selection | None:
         raise MonaiCaeError(f"select must be settings such as candidates and inner_folds, not {given!r}")
     for name in given:
         if name not in _DEFAULTS:
-            close = difflib.get_close_matches(str(name), _DEFAULTS, n=1)
-            hint = f"did you mean --select#{close[0]}?" if close else f"there are {', '.join(_DEFAULTS)}"
-            raise MonaiCaeError(f"unknown setting --select#{name}: {hint}")
+            raise MonaiCaeError(f"unknown setting --select#{name}: {suggestion(name, _DEFAULTS, '--select#')}")
     candidates, folds, metric, space, trials, sampler, pruner = ({**_DEFAULTS, **given}[name] for name in _DEFAULTS)
     if trials and not space:
         raise MonaiCaeError("select#trials draws from select#space: name a file, or give --with search")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from monai_cae.errors import MonaiCaeError
+from monai_cae.errors import MonaiCaeError, suggestion
 
 _STAGES = ("classifier", "train", "evaluate")  # classifier is both of the others
 _WORDS = ("low", "high", "log", "step", "choices")
@@ -159,15 +158,15 @@ def _read(path: Path) -> Any:
 
 def _parameter(stage: str, setting: str, values: Any, where: str) -> Parameter:
     what = f"{stage}#{setting} in {where}"
+    if not setting or setting.startswith("_"):
+        raise MonaiCaeError(f"{what} is no setting that anything reads: leave it out")
     if setting.partition("#")[0].partition("::")[0] in _SAME:
         raise MonaiCaeError(f"{what} is the same for all trials: leave it out, and set it for the whole experiment")
     if not isinstance(values, Mapping):
         raise MonaiCaeError(f"{what} must be {{low: ..., high: ...}} or {{choices: [...]}}, not {values!r}")
     for word in values:
         if word not in _WORDS:
-            close = difflib.get_close_matches(str(word), _WORDS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_WORDS)}"
-            raise MonaiCaeError(f"{what} has {word!r}: {hint}")
+            raise MonaiCaeError(f"{what} has {word!r}: {suggestion(word, _WORDS)}")
     if "choices" in values:
         return Parameter(stage, setting, _choices(values, what))
     low, high, log, step = (values.get(name) for name in _WORDS[:4])

@@ -141,7 +141,7 @@ def voxels_of(header: str) -> str:
 
 
 def _known(path: str) -> Listed:
-    """With size and time, where the file is on this machine; a missing one is told by whoever predicts it."""
+    """With size and time, where the file is on this machine; a missing file is reported when it is predicted."""
     if "://" in path:
         return Listed(path)
     try:

@@ -78,8 +78,8 @@ def take_over(run: TrackedRun, folders: Iterable[Path], going_on: Collection[str
     """Copy what other processes have written below some folders into the database of an open run, nested under it, and
     remove their databases.
 
-    What can't be copied now stays where it is, and is told. Runs that have not ended are those of processes that were
-    killed; they are left out, as they would be for ever unfinished.
+    What can't be copied now stays where it is, and a line says so. Runs that have not ended are those of processes
+    that were killed; they are left out, as they would never be finished.
 
     Args:
         run: open.

@@ -152,11 +152,13 @@ def test_what_a_job_of_an_array_has_begun_is_finished_by_workers(
         ({"part": "1/2"}, "part 1/2: there are 1 splits to share, so at most 1 parts"),
         ({"part": "1/1", "cluster": "local:2"}, "--part is for jobs without a cluster"),
         ({"cluster": "local:many"}, "cluster local:N needs a number of processes"),
-        ({"cluster": "local:1", "device": "cuda", "overwrite": True}, "no worker of local:1 has a GPU"),
+        pytest.param(
+            {"cluster": "local:1", "device": "cuda", "overwrite": True},
+            "no worker of local:1 has a GPU",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="its worker would have the GPU"),
+        ),
     ],
 )
 def test_what_can_not_be_is_refused_in_one_line(run, marked, tmp_path, options, told):
-    if "device" in options and torch.cuda.is_available():
-        pytest.skip("there is a GPU")
     assert told in mistake(run, tmp_path / "out", marked, **options)
     assert "device" in options or not (tmp_path / "out").exists()

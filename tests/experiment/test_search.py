@@ -132,6 +132,7 @@ def test_a_training_that_is_pruned_ends_and_others_go_on(run_bundle, discs, tmp_
         ("nowhere.yaml", "can't read the space of the search, nowhere.yaml (No such file or directory)"),
         ({"pretrain": {"channels": {}}}, "every trial would need an autoencoder of its own"),
         ({"train": {}}, "select#space has no setting"),
+        ({"train": {"_learn": {"choices": ["frozen", "finetune"]}}}, "train#_learn in select#space is no setting"),
         ({"train": {"learning_rate": 1}}, "train#learning_rate in select#space must be {low: ..., high: ...}"),
         ({"train": {"learning_rate": {"lo": 1}}}, "has 'lo': did you mean low?"),
         ({"train": {"learning_rate": {"low": 1, "high": 1}}}, "needs numbers low and high, low the smaller"),

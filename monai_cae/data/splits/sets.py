@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from monai_cae.data.splits.datalists import (
 )
 from monai_cae.data.splits.splitting import Split, split_cohort
 from monai_cae.data.texts import MAX_NAME, shown
-from monai_cae.errors import MonaiCaeError
+from monai_cae.errors import MonaiCaeError, suggestion
 from monai_cae.terminal import say
 
 
@@ -217,9 +216,7 @@ def _known_options(
     known = {field.name: field.default for field in dataclasses.fields(settings) if field.name not in without}
     for name in given or {}:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean --{what}#{close[0]}?" if close else f"there are {', '.join(known)}"
-            raise MonaiCaeError(f"unknown setting --{what}#{name}: {hint}")
+            raise MonaiCaeError(f"unknown setting --{what}#{name}: {suggestion(name, known, f'--{what}#')}")
     return {**known, **(given or {})}
 
 

@@ -6,7 +6,6 @@ scikit-learn's. The parts here are what scikit-learn does not have.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -20,7 +19,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import StratifiedKFold
 from torch.utils.data import Dataset
 
-from monai_cae.errors import MonaiCaeError
+from monai_cae.errors import MonaiCaeError, suggestion
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.files import replacing
 from monai_cae.targets import Target
@@ -264,9 +263,7 @@ def _chosen(
     names = [part.strip() for part in only.split(",") if part.strip()] if isinstance(only, str) else list(only)
     for name in names:
         if name not in models:
-            close = difflib.get_close_matches(str(name), models, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(models)}"
-            raise MonaiCaeError(f"--only names the unknown model {name}: {hint}")
+            raise MonaiCaeError(f"--only names the unknown model {name}: {suggestion(name, models)}")
         if kind not in models[name]:
             others = ", ".join(other for other, model in models.items() if kind in model)
             what = (
