@@ -19,6 +19,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.comparison import corrected_resampled_t
 from monai_cae.evaluation.intervals import RESAMPLES, Interval, bootstrap_counts, percentile_interval
 from monai_cae.evaluation.metrics import mean_and_sd
+from monai_cae.evaluation.summary import TOO_NARROW
 
 PERMUTATIONS = 9999
 COLUMNS = ("subject", "repeat", "fold", "label", "predicted")
@@ -102,7 +103,7 @@ def summarise_numbers(
         for weights in (everyone, counts)
     )
     size = {"subjects": len(subjects), "repeats": len(repeats)}
-    few = f"interval too narrow, of {len(subjects)} subjects" if len(subjects) < _FEW else ""
+    few = f"{TOO_NARROW}, as there are only {len(subjects)} subjects" if len(subjects) < _FEW else ""
     rows: dict[str, Mapping[str, Any]] = {}
     for name in NUMBER_LABELS:
         mean, sd = mean_and_sd(observed[name][:, 0])

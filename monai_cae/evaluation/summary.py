@@ -188,7 +188,7 @@ def _interval(
         return none, note
     interval = percentile_interval(resampled)
     constant = interval.high - interval.low < SAME
-    why = "as resampling changes nothing" if constant else note.replace(f"{TOO_NARROW}, of", "as there are only")
+    why = "as resampling changes nothing" if constant else note.replace(f"{TOO_NARROW}, ", "")
     if name in PROPORTIONS and (constant or TOO_NARROW in note):
         subjects = int(np.isin(record.labels, PROPORTIONS[name]).sum())
         return wilson_interval(round(mean * subjects), subjects), f"Wilson's interval, {why}"
@@ -207,7 +207,7 @@ def _note(record: Pooled, by_repeat: NDArray[np.float64], resampled: NDArray[np.
         )
     few = [f"{size} {name}" for name, size in sizes.items() if 0 < size < FEW]
     notes = [f"undefined in {left_out:.1%} of the resamples"] if left_out else []
-    return "; ".join(notes + ([f"{TOO_NARROW}, of {' and '.join(few)}"] if few else []))
+    return "; ".join(notes + ([f"{TOO_NARROW}, as there are only {' and '.join(few)}"] if few else []))
 
 
 def _trials_note(gains: NDArray[np.float64]) -> str:

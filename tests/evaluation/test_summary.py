@@ -116,7 +116,7 @@ def test_proportions_of_few_subjects_have_wilsons_interval():
     assert table.loc["accuracy", "mean"] == pytest.approx(6 / 9)
     assert table.loc["accuracy", ["low", "high"]].tolist() == pytest.approx([0.3542, 0.8794], abs=1e-4)
     assert table.loc["accuracy", "note"] == "Wilson's interval, as there are only 5 HC and 4 AD"
-    assert table.loc["auc", "note"] == "interval too narrow, of 5 HC and 4 AD"
+    assert table.loc["auc", "note"] == "interval too narrow, as there are only 5 HC and 4 AD"
 
 
 def test_enough_subjects_that_differ_keep_the_bootstrap():
