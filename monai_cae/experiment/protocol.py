@@ -19,7 +19,7 @@ from monai_cae.experiment.plan import BASELINES, CLASSIFIER, CODES, STAGES, Part
 from monai_cae.experiment.record import NETWORK, pool, pool_samples, read_sets
 from monai_cae.experiment.report import log_results, print_results
 from monai_cae.experiment.results import compute
-from monai_cae.experiment.running import begun, engine_for, run_steps
+from monai_cae.experiment.running import begun, check_cluster, engine_for, run_steps
 from monai_cae.experiment.searching import report_search
 from monai_cae.experiment.selecting import report_selection, selection_of
 from monai_cae.experiment.sets import check_parts, given_datalists
@@ -112,6 +112,7 @@ def run_experiment(
     methods = {**candidates, **variants}
     plan = Plan(configs, output, shared, stages, methods, baselines, where, given, selection)
     plan.refuse_labelled_choice()
+    check_cluster(cluster, plan)
     if share := share_of(part, parts):
         if cluster:
             raise MonaiCaeError("--part is for jobs without a cluster: leave out one of --part and --cluster")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from monai_cae.cluster.address import entered
+from monai_cae.cluster.address import engine_of, entered
 from monai_cae.cluster.engine import Done, Engine, NotDone, Task
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.checking import evaluate
@@ -81,6 +81,11 @@ def run_steps(
             f"{tried} step{'s' * (tried != 1)} failed{more}: what is finished is kept; the same command with --resume "
             "true does the rest"
         )
+
+
+def check_cluster(cluster: str, plan: Plan) -> None:
+    """Refuse a `--cluster` that can't be, before the sets are made; see `monai_cae.cluster.address.engine_of`."""
+    engine_of(cluster, gpus=_on_gpu(plan.shared))
 
 
 def engine_for(cluster: str, plan: Plan) -> AbstractContextManager[Engine]:
