@@ -11,7 +11,7 @@ help:
 	@echo "make test   the test suite"
 	@echo "make lint   ruff and mypy"
 	@echo "make configs writes the bundle's configs from their sources in bundle/configs/src"
-	@echo "make faults tries every fault of docs/reliability.md (kills, full disks, dead servers ...) and writes its table"
+	@echo "make faults tries every fault of docs/explanation/reliability.md (kills, full disks ...) and writes its table"
 	@echo "make bench  all benchmarks, quick, and one table of what is claimed; sets up Keras in .venv-keras to compare with"
 	@echo "make gpu    every test of the CUDA path and the GPU benchmarks, on a machine with a CUDA GPU; one table of all"
 	@echo "make clean  remove .venv and the demo's output"
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
-		--target .venv/share/monai-cae/deepbet deepbet==1.0.2  # its weights alone are used: docs/prepare.md
+		--target .venv/share/monai-cae/deepbet deepbet==1.0.2  # its weights alone are used: docs/how-to/prepare.md
 	@touch $@
 
 $(DEMO)/phantom/dataset_description.json: $(STAMP)

@@ -62,7 +62,7 @@ class Quality:
 
 _NONE = math.inf
 _NEAR = 0.2
-# Where the limits come from: docs/prepare.md, "Limits".
+# Where the limits come from: docs/how-to/prepare.md, "Limits".
 QUALITY: tuple[Quality, ...] = (
     Quality("brain_ml", "ml", "volume of the brain", (1000, 2150), (800, 2500)),
     Quality("smoothness", "", "Dice of the mask with itself smoothed", (0.98, 1), (0.95, 1)),
