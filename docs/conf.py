@@ -1,0 +1,93 @@
+"""The site of the documentation: `make docs`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS))
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # tutorials run `monai-cae`
+
+from generated import commands_page, settings_page  # noqa: E402
+
+from monai_cae import DISCLAIMER, __version__  # noqa: E402
+
+_GENERATED = {"reference/settings": settings_page, "reference/commands": commands_page}
+_MARK = "<!-- generated -->"
+
+
+def _source_hash() -> str:
+    """Of the package and its configs, so that a tutorial runs again when they have changed."""
+    files = sorted([*DOCS.parent.glob("monai_cae/**/*.py"), *DOCS.parent.glob("bundle/configs/*.*")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def _generate(_: Sphinx, page: str, source: list[str]) -> None:
+    if page in _GENERATED:
+        source[0] = source[0].replace(_MARK, _GENERATED[page]())
+
+
+def _escape_types(*event: list[str]) -> None:
+    """numpy's `bool_` in the type of an attribute, which napoleon writes as text: a link's name to docutils."""
+    lines = event[-1]
+    lines[:] = [re.sub(r"\bbool_", r"bool\\_", line) if ":vartype" in line else line for line in lines]
+
+
+def _dash(_: Sphinx, page: nodes.document) -> None:
+    """The dash between a parameter and what it is, which Sphinx leaves to `smartquotes`."""
+    for text in [*page.findall(nodes.Text)]:
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" – "))
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _generate)
+    app.connect("autodoc-process-docstring", _escape_types, priority=600)  # after napoleon
+    app.connect("doctree-read", _dash)
+    app.connect("env-get-outdated", lambda *_: [*_GENERATED])
+
+
+project = "monai-cae"
+author = "the authors of monai-cae"
+project_copyright = "the authors of monai-cae, Apache-2.0"
+version = release = __version__
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+smartquotes = False  # what is to be typed stays as it is: "--option" is no dash
+
+myst_enable_extensions = ["deflist", "attrs_block", "colon_fence"]
+myst_heading_anchors = 4  # [text](page.md#heading), as GitHub has them
+
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(DOCS / "_build" / "tutorials" / _source_hash())
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600  # seconds for a cell
+nb_merge_streams = True
+
+default_role = "literal"  # docstrings have code in single backticks
+autodoc_type_aliases = {"ArrayLike": "numpy.typing.ArrayLike"}
+napoleon_use_ivar = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+python_maximum_signature_line_length = 90
+
+html_theme = "furo"
+html_title = "monai-cae"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_theme_options = {
+    "announcement": DISCLAIMER,
+    "source_directory": "docs/",
+}
