@@ -34,10 +34,13 @@ def _generate(_: Sphinx, page: str, source: list[str]) -> None:
         source[0] = source[0].replace(_MARK, _GENERATED[page]())
 
 
-def _escape_types(*event: list[str]) -> None:
-    """numpy's `bool_` in the type of an attribute, which napoleon writes as text: a link's name to docutils."""
-    lines = event[-1]
+def _mend(_: Sphinx, what: str, name: str, __: object, ___: object, lines: list[str]) -> None:
+    """What napoleon takes wrongly: numpy's `bool_` in a type is a link to docutils; a property's colon ends no type."""
     lines[:] = [re.sub(r"\bbool_", r"bool\\_", line) if ":vartype" in line else line for line in lines]
+    kinds = [line for line in lines if line.startswith(":type: ")]
+    if what == "property" and kinds:
+        lines.remove(kinds[0])
+        lines[0] = f"{kinds[0].removeprefix(':type: ')}: {lines[0]}"
 
 
 def _dash(_: Sphinx, page: nodes.document) -> None:
@@ -50,7 +53,7 @@ def _dash(_: Sphinx, page: nodes.document) -> None:
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", _generate)
-    app.connect("autodoc-process-docstring", _escape_types, priority=600)  # after napoleon
+    app.connect("autodoc-process-docstring", _mend, priority=600)  # after napoleon
     app.connect("doctree-read", _dash)
     app.connect("env-get-outdated", lambda *_: [*_GENERATED])
 
@@ -74,6 +77,7 @@ nb_execution_timeout = 600  # seconds for a cell
 nb_merge_streams = True
 
 default_role = "literal"  # docstrings have code in single backticks
+toc_object_entries_show_parents = "hide"
 autodoc_type_aliases = {"ArrayLike": "numpy.typing.ArrayLike"}
 napoleon_use_ivar = True
 autodoc_member_order = "bysource"
