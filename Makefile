@@ -46,7 +46,7 @@ $(DOCS_STAMP): $(STAMP)
 	@touch $@
 
 docs: $(DOCS_STAMP)
-	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build/html
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --show-traceback docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 configs: $(STAMP)
