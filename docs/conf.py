@@ -35,12 +35,21 @@ def _generate(_: Sphinx, page: str, source: list[str]) -> None:
 
 
 def _mend(_: Sphinx, what: str, name: str, __: object, ___: object, lines: list[str]) -> None:
-    """What napoleon takes wrongly: numpy's `bool_` in a type is a link to docutils; a property's colon ends no type."""
-    lines[:] = [re.sub(r"\bbool_", r"bool\\_", line) if ":vartype" in line else line for line in lines]
+    """What napoleon takes wrongly: numpy's `bool_`, several names in one line, the colon in a property's text."""
+    for place, line in enumerate(lines):
+        if line.startswith(":vartype"):
+            lines[place] = re.sub(r"\bbool_", r"bool\\_", line)  # not a link
+        elif found := re.match(r":(ivar|param) ((?:[\w*\\]+, )+[\w*\\]+):", line):
+            lines[place] = line.replace(found[2], found[2].replace(", ", ",\u200b"), 1)  # not a type and a name
     kinds = [line for line in lines if line.startswith(":type: ")]
     if what == "property" and kinds:
         lines.remove(kinds[0])
         lines[0] = f"{kinds[0].removeprefix(':type: ')}: {lines[0]}"
+
+
+def _skip(_: Sphinx, what: str, name: str, member: object, *__: object) -> bool | None:
+    """Fields of named tuples, which their class describes."""
+    return True if str(member.__doc__).startswith("Alias for field number") else None
 
 
 def _dash(_: Sphinx, page: nodes.document) -> None:
@@ -54,6 +63,7 @@ def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", _generate)
     app.connect("autodoc-process-docstring", _mend, priority=600)  # after napoleon
+    app.connect("autodoc-skip-member", _skip)
     app.connect("doctree-read", _dash)
     app.connect("env-get-outdated", lambda *_: [*_GENERATED])
 
@@ -81,6 +91,7 @@ toc_object_entries_show_parents = "hide"
 autodoc_type_aliases = {"ArrayLike": "numpy.typing.ArrayLike"}
 napoleon_use_ivar = True
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 python_maximum_signature_line_length = 90

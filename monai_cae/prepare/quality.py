@@ -32,9 +32,11 @@ _Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Attributes:
-    status: "pass", "review" (look at it) or "fail" (not to be used).
-    reasons: why, a line each; empty for "pass".
+    """Whether to use a prepared scan.
+
+    Attributes:
+        status: "pass", "review" (look at it) or "fail" (not to be used).
+        reasons: why, a line each; empty for "pass".
     """
 
     status: str
