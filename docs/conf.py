@@ -74,6 +74,7 @@ project_copyright = "the authors of monai-cae, Apache-2.0"
 version = release = __version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
+suppress_warnings = ["misc.highlighting_failure"]  # a cell with `%%writefile` may hold YAML, whose $ is no Python
 smartquotes = False  # what is to be typed stays as it is: "--option" is no dash
 
 myst_enable_extensions = ["deflist", "attrs_block", "colon_fence"]
