@@ -42,9 +42,7 @@ def ssim(
     return mean_of_windows(ssim_windows(originals, reconstructions, max_intensity), originals, threshold)
 
 
-def ssim_windows(
-    originals: ArrayLike, reconstructions: ArrayLike, max_intensity: float = 1.0
-) -> NDArray[np.float32]:
+def ssim_windows(originals: ArrayLike, reconstructions: ArrayLike, max_intensity: float = 1.0) -> NDArray[np.float32]:
     """Structural similarity of each window of 11 pixels a side, shape `(n, H - 10, W - 10)` or with a third size; see
     `ssim`."""
     import torch
