@@ -10,7 +10,16 @@ from pathlib import Path
 
 from monai_cae import DISCLAIMER, __version__
 from monai_cae.cli import cluster, cohorts, fitting, prediction, prepare, runs, sharing
-from monai_cae.cli.options import LAYOUTS, add_cohort, add_flags, add_options, add_reading, add_slice, own_options
+from monai_cae.cli.options import (
+    LAYOUTS,
+    WORKERS,
+    add_cohort,
+    add_flags,
+    add_options,
+    add_reading,
+    add_slice,
+    own_options,
+)
 from monai_cae.errors import MonaiCaeError
 
 
@@ -190,6 +199,8 @@ def command_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", type=Path, help=text)
     evaluate.add_argument("cohort", type=Path, help=LAYOUTS)
     evaluate.add_argument("out", type=Path, nargs="?", default=Path("external"), help="for results (default: external)")
+    text = f"whose worker tests: {WORKERS}, see docs/how-to/cluster.md (default: this process)"
+    evaluate.add_argument("--cluster", default="", metavar="WHERE", help=text)
     evaluate.set_defaults(settings=[])
     evaluate.epilog = "Settings can follow, such as --cohort#positive \"DX == 'AD'\": see `monai-cae settings`."
     add_flags(evaluate, "trust")

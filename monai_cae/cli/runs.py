@@ -22,7 +22,7 @@ from yaml import safe_load
 
 from monai_cae import DISCLAIMER
 from monai_cae.cli.overlays import as_settings, overlay_files, parsed
-from monai_cae.cli.prediction import predict_parquet, predict_raw, refuse_inputs, refuse_many
+from monai_cae.cli.prediction import on_gpu, predict_parquet, predict_raw, refuse_inputs, refuse_many
 from monai_cae.cli.prepare import inputs_given
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
@@ -106,8 +106,55 @@ def evaluate(options: argparse.Namespace) -> None:
     if any(part.startswith(("--cohort#task", "--cohort#positive", "--cohort#label_column")) for part in given):
         found = {name: value for name, value in found.items() if not name.startswith("cohort#")}  # the model's rule
     files = [str(bundle_folder() / "configs" / name) for name in ("evaluate.json", "external.yaml")]
+    if options.cluster:
+        _evaluate_elsewhere(options, files, {**found, **parsed(given)})
+        return
     places = _places(dataset_dir=options.cohort, output_dir=options.out)
     _bundle("run", "--config_file", str(files), *_options(found), *places, *given)
+
+
+def _evaluate_elsewhere(options: argparse.Namespace, files: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """The same by a worker, which needs no login: what it has tracked is sent from here."""
+    from monai_cae.cluster.address import engine_of, entered
+    from monai_cae.cluster.engine import Task
+    from monai_cae.tracking import default_tracking_uri, sync
+    from monai_cae.tracking.copying import DATABASE
+
+    out, model, cohort = (path.absolute() for path in (options.out, options.model, options.cohort))
+    gpus = "device" in settings and on_gpu(settings["device"])
+    engine_of(options.cluster, gpus=gpus)
+    made, server = not out.exists(), settings.get("tracking_uri") or default_tracking_uri(str(out))
+    given = {**settings, "dataset_dir": str(cohort), "output_dir": str(out)}
+    given["tracking_uri"] = f"sqlite:///{out / DATABASE}"
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with entered(
+            options.cluster, reads={"the model": model, "the cohort": cohort}, writes=out, gpus=gpus
+        ) as engine:
+            task = Task("evaluate", run_configs, (files, given), needs={"GPU": 1.0} if gpus else {})
+            (done,) = engine.run([task])
+    finally:
+        if made and not any(out.iterdir()):
+            out.rmdir()
+    if done.error:
+        if not isinstance(done.error, MonaiCaeError):
+            print(done.log, flush=True)
+        raise MonaiCaeError(str(done.error)) from done.error
+    print(done.log, flush=True)
+    if server != given["tracking_uri"]:
+        for line in sync(out, server):
+            print(line, flush=True)
+
+
+def run_configs(files: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """What `python -m monai.bundle run` does with configs and settings, on a worker."""
+    from monai.bundle import run
+
+    from monai_cae.training.stages.workflow import mistakes_alone
+
+    warnings.filterwarnings("ignore", "parsing config_file")
+    with mistakes_alone():
+        run(config_file=list(files), **settings)
 
 
 def latent(options: argparse.Namespace) -> None:

@@ -263,9 +263,11 @@ def _sendable(error: Exception) -> Exception:
 
 
 def _first(error: BaseException) -> BaseException:
-    """The one that it was raised from, in the beginning."""
-    while (before := error.__cause__ or error.__context__) is not None:
+    """The one that it was raised from, in the beginning; one can be raised again from what it has led to."""
+    seen = {id(error)}
+    while (before := error.__cause__ or error.__context__) is not None and id(before) not in seen:
         error = before
+        seen.add(id(error))
     return error
 
 
