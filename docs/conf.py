@@ -59,12 +59,26 @@ def _dash(_: Sphinx, page: nodes.document) -> None:
             text.parent.replace(text, nodes.Text(" – "))
 
 
+def _join_streams(_: Sphinx, page: nodes.document) -> None:
+    """What a cell has printed as one block; IPython sends a hundred characters at a time, and may part words."""
+    for output in page.findall(nodes.container):
+        joined: dict[str, nodes.Element] = {}
+        for block in [child for child in output.children if {"stream", "stderr"} & {*child.get("classes", [])}]:
+            if (first := joined.setdefault(str(block["classes"]), block)) is not block:
+                first += block.children
+                output.remove(block)
+        for block in joined.values():
+            text = re.sub(r"[^\n]*\r(?!\n)", "", block.astext()).rstrip()  # progress bars as they end
+            block.children, block.rawsource = [nodes.Text(text)], text
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("source-read", _generate)
     app.connect("autodoc-process-docstring", _mend, priority=600)  # after napoleon
     app.connect("autodoc-skip-member", _skip)
     app.connect("doctree-read", _dash)
+    app.connect("doctree-read", _join_streams)
     app.connect("env-get-outdated", lambda *_: [*_GENERATED])
 
 
@@ -85,7 +99,6 @@ nb_execution_cache_path = str(DOCS / "_build" / "tutorials" / _source_hash())
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600  # seconds for a cell
-nb_merge_streams = True
 
 default_role = "literal"  # docstrings have code in single backticks
 toc_object_entries_show_parents = "hide"
