@@ -7,7 +7,7 @@ DEMO := demo
 .PHONY: help demo test lint configs faults bench gpu clean
 
 help:
-	@echo "make demo   synthetic cohort -> pretrain -> train -> evaluate, a few minutes on two cores"
+	@echo "make demo   synthetic cohort -> pretrain -> train -> evaluate -> report.html, about 5 minutes on two cores"
 	@echo "make test   the test suite"
 	@echo "make lint   ruff and mypy"
 	@echo "make configs writes the bundle's configs from their sources in bundle/configs/src"
