@@ -109,7 +109,7 @@ def test_modules_are_short_enough_to_be_read():
 
 
 def test_the_map_of_the_house_names_every_room():
-    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    page = (PACKAGE.parent / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
     rooms = {path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")} - {"."}
     named = set(re.findall(r"^\| `([\w/]+)` \|", page, re.MULTILINE))
     assert named - {"bundle/configs"} == {room for room in rooms if room not in ("data", "training")}

@@ -27,7 +27,7 @@ def add_many(parser: Arguments) -> None:
     """The options of a prediction in chunks."""
     text = "predict in chunks, and write a Parquet data set in place of predictions.csv: OUT/predictions"
     parser.add_argument("--parquet", action="store_true", help=text)
-    text = f"as --parquet, elsewhere; where to: {WORKERS}, see docs/cluster.md (default: this process)"
+    text = f"as --parquet, elsewhere; where to: {WORKERS}, see docs/how-to/cluster.md (default: this process)"
     parser.add_argument("--cluster", default="", metavar="WHERE", help=text)
     text = "scans of a chunk: what a worker does at a time, and what is lost with it (default: 128)"
     parser.add_argument("--chunk", type=int, metavar="N", help=text)

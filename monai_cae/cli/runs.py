@@ -232,7 +232,7 @@ def _in_a_file(option: str, parts: Sequence[str], at: int) -> str:
 
 
 def settings(options: argparse.Namespace) -> None:
-    told = list(_settings())
+    told = list(all_settings())
     names = list(dict.fromkeys(setting["name"] for setting in told))
     wanted = options.name.replace("-", "_")
     chosen = [name for name in names if not wanted or name == wanted or name.startswith(f"{wanted}#")]
@@ -249,8 +249,12 @@ def settings(options: argparse.Namespace) -> None:
             print(textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  "))
 
 
-def _settings() -> Iterator[dict[str, Any]]:
-    """Every setting of the stages, with those of its remarks and defaults that differ."""
+def all_settings() -> Iterator[dict[str, Any]]:
+    """Every setting of the stages and of the experiment, with those of its remarks and defaults that differ.
+
+    Yields:
+        `name`, such as `cohort#task`; `remark`; `default`, as JSON; `readers`, the configs that have it so.
+    """
     found: dict[tuple[str, str, str], list[str]] = {}
     for stage in _STAGES:
         config = json.loads((bundle_folder() / "configs" / f"{stage}.json").read_text(encoding="utf-8"))

@@ -186,7 +186,7 @@ class DaskEngine(Engine):
         for what, amount in needs.items():
             if known and not any(one.get(what, 0) >= amount for one in known):
                 has = "has a GPU" if what == "GPU" else f"has {what} {amount:g}"
-                raise MonaiCaeError(f"no worker of {self.shown} {has}, which was asked for: see docs/cluster.md")
+                raise MonaiCaeError(f"no worker of {self.shown} {has}, which was asked for: see docs/how-to/cluster.md")
 
     def _check_workers(self) -> None:
         """Refuse workers that are of another version or do not see what they must; those that come later are looked
