@@ -1,4 +1,4 @@
-"""A folder that is laid out in no known way: scans/<number>/brain.nii.gz, and who.txt."""
+"""Seam "layout": where subjects, images and rows are. Here scans/<number>/brain.nii.gz, and a table, who.txt."""
 
 from __future__ import annotations
 
