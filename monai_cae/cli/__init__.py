@@ -11,6 +11,7 @@ from pathlib import Path
 from monai_cae import DISCLAIMER, __version__
 from monai_cae.cli import cluster, cohorts, fitting, prediction, prepare, runs, sharing
 from monai_cae.cli.options import LAYOUTS, add_cohort, add_flags, add_options, add_reading, add_slice, own_options
+from monai_cae.doctor import add_doctor, doctor
 from monai_cae.errors import MonaiCaeError
 
 
@@ -248,6 +249,9 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="check a package, zipped or unpacked, instead of making one"
     )
     add_flags(package, "trust")
+
+    text = "versions, machine and a self-test, to paste into an issue; exit status 1 if something fails"
+    add_doctor(command("doctor", doctor, text))
     return parser
 
 
