@@ -1,8 +1,13 @@
-"""Seam "layout": where subjects, images and rows are. Here scans/<number>/brain.nii.gz, and a table, who.txt."""
+"""Seam "layout": where subjects, images and rows are. Here scans/<number>/brain.nii.gz, and a table, who.txt.
+
+python examples/numbered_scans.py demo/phantom demo/numbered      # makes such a folder of a synthetic cohort
+"""
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import sys
 from pathlib import Path
 
 from monai_cae.data.cohort.tables import Table
@@ -23,3 +28,24 @@ class NumberedScans:
     def rows(self, root: Path, asked: Asked) -> Table:
         read = asked.rows(root / "who.txt")
         return Table([dataclasses.replace(scan, aliases=(scan.row["number"],)) for scan in read.scans], read.notes)
+
+
+def renumber(discs: Path, folder: Path) -> None:
+    """Copy OASIS-1 discs with their table to such a folder, numbered from 100."""
+    import nibabel as nib
+
+    with next(discs.glob("*.csv")).open(encoding="utf-8-sig") as file:
+        rows = [{**row, "number": str(number)} for number, row in enumerate(csv.DictReader(file), 100)]
+    for row in rows:
+        target = folder / "scans" / row["number"] / "brain.nii.gz"
+        target.parent.mkdir(parents=True)
+        image = nib.load(next(discs.rglob(f"{row['ID']}*_t88_masked_gfc.img")))
+        nib.save(nib.Nifti1Image(image.dataobj[..., 0], image.affine), target)
+    with (folder / "who.txt").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    renumber(*map(Path, sys.argv[1:3]))
