@@ -12,7 +12,7 @@ from typing import Any
 from monai_cae.data import recorded_rules
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
-from monai_cae.files import sha256_of
+from monai_cae.files import sha256_of, unmarked
 from monai_cae.sharing.bundle import CHECKPOINTS
 from monai_cae.sharing.executed import as_written
 from monai_cae.training.models.reference import Reference
@@ -133,7 +133,7 @@ def _read(folder: Path, name: str, stage: str, *keys: str) -> dict[str, Any]:
         raise MonaiCaeError(f"{path} is not readable JSON ({error}): run {stage}.json again") from error
     if not isinstance(content, dict) or not all(key in content for key in keys):
         raise MonaiCaeError(f"{path} is not what {stage}.json writes: run it again")
-    return content
+    return unmarked(content, path)
 
 
 def _of_variant(folder: Path, split: Path, name: Path) -> Path:
