@@ -1,4 +1,4 @@
-"""Build the wheel and the sdist, install them into empty environments, and run the wheel there. `make release`, or
+"""Build the wheel and the sdist, install them into empty environments, and run the wheel there.
 
     python tools/release.py [PYTHON ...] [--oldest PYTHON] [--dist FOLDER]
 
