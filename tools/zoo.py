@@ -23,7 +23,7 @@ from monai_cae.cli import main as monai_cae
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import new_folder
 
-SMALL = ("--network_def#hidden", "[16,16]")  # 16 MB of weights in place of 255
+SMALL = ("--stages#classifier", "{'network_def#hidden': [16, 16]}")  # 16 MB of weights in place of 255
 README, METADATA = Path("docs", "README.md"), Path("configs", "metadata.json")
 MARK = "SYNTHETIC"
 
