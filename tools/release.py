@@ -38,7 +38,7 @@ LEAVES = ("output/report.html", "output/results.md", "predicted/predictions.csv"
 
 
 class Failed(Exception):
-    """Which step has failed, and the end of what it said."""
+    """Which step has failed, and all that it said: a cause may stand anywhere in it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Environment:
         )
         if done.returncode:
             said = (done.stdout + done.stderr).strip().splitlines()
-            raise Failed("\n    ".join((f"{what} ended with status {done.returncode}", *said[-15:])))
+            raise Failed("\n    ".join((f"{what} ended with status {done.returncode}", *said)))
         return done.stdout
 
     def pip(self, *arguments: str | Path, what: str = "pip install") -> None:

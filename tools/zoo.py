@@ -1,11 +1,12 @@
 """Make a folder for MONAI's model zoo, of a network trained on synthetic data, and run the zoo's checks on it.
 
-    python tools/zoo.py OUT [--subjects N] [--max-epochs N] [--schema FILE]
+    python tools/zoo.py OUT [--subjects N] [--max-epochs N] [--run FOLDER] [--schema FILE]
 
 Brains are drawn by `monai-cae phantom`, and the shipped experiment is run on them, with a smaller dense layer so that
 every file stays below the 25 MB that the zoo takes. The run's package is unpacked to OUT; its metadata and README say
 that it was trained on synthetic data. OUT's name is the bundle's in the zoo, such as brain_mri_cae_classification. It
-takes some minutes on two cores. OUT appears only when the checks have passed. --schema is as in tools/zoo_checks.py.
+takes some minutes on two cores; --run takes a finished run on synthetic data instead. OUT appears only when the checks
+have passed. --schema is as in tools/zoo_checks.py.
 """
 
 from __future__ import annotations
@@ -75,13 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="new folder; its name is the bundle's")
     parser.add_argument("--subjects", type=int, default=60, help="synthetic brains (default: 60)")
     parser.add_argument("--max-epochs", type=int, default=30, help="of each stage (default: 30)")
+    parser.add_argument("--run", type=Path, help="folder of a finished run on synthetic data, in place of a training")
     parser.add_argument("--schema", type=Path, help="the JSON schema of metadata.json, downloaded")
     options = parser.parse_args(arguments)
     try:
         if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
             raise MonaiCaeError(f"{options.out} exists and is not an empty folder: choose another")
         with tempfile.TemporaryDirectory() as folder:
-            publish(train(Path(folder), options.subjects, options.max_epochs), options.out, options.schema)
+            run = options.run or train(Path(folder), options.subjects, options.max_epochs)
+            publish(run, options.out, options.schema)
     except MonaiCaeError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -124,6 +124,7 @@ def test_a_run_on_synthetic_data_becomes_a_folder_of_the_zoo(zoo, finished_run, 
         "SYNTHETIC data, not real MRI"
     )
     assert "SYNTHETIC" in (out / "docs" / "README.md").read_text().split("## Model")[0]
+    assert not (out / "docs" / "data_license.txt").exists()  # OASIS-1's
     assert (out / "models" / "model.pt").is_file() and [path.name for path in out.parent.iterdir()] == [out.name]
     assert "exists and is not an empty folder" in mistake(zoo.publish, run, out)
 
