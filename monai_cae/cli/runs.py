@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import re
 import runpy
@@ -206,6 +207,7 @@ def _bundle(*arguments: str, quiet: bool = False) -> None:
     if not quiet:
         print(" ".join(["python -m monai.bundle", *shown]), flush=True)
     warnings.filterwarnings("ignore", "parsing config_file")  # MONAI's advice to trust configs: these are our own
+    logging.getLogger("monai.bundle.workflows").addFilter(_is_no_place)
     sys.argv = ["monai.bundle", *arguments]
     try:
         runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
@@ -218,6 +220,11 @@ def _bundle(*arguments: str, quiet: bool = False) -> None:
             if name in parts[least:-1]:
                 raise MonaiCaeError(_in_a_file(option, parts, parts.index(name, least))) from error
         raise MonaiCaeError(f"no config has the setting {name}: see `monai-cae settings`") from error
+
+
+def _is_no_place(record: logging.LogRecord) -> bool:
+    """Whether it is not MONAI's remark, for every overlay of a user's own, that not all configs are in one folder."""
+    return not str(record.msg).startswith("Not all config files are in")
 
 
 def _in_a_file(option: str, parts: Sequence[str], at: int) -> str:
