@@ -8,7 +8,7 @@ DEMO := demo
 .PHONY: help demo test lint docs configs faults bench gpu clean
 
 help:
-	@echo "make demo   synthetic cohort -> pretrain -> train -> evaluate, a few minutes on two cores"
+	@echo "make demo   synthetic cohort -> pretrain -> train -> evaluate -> report.html, about 5 minutes on two cores"
 	@echo "make test   the test suite"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   builds the site of the documentation in docs/_build/html and runs its tutorials; a warning is an error"

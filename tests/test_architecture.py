@@ -16,10 +16,12 @@ import pytest
 import monai_cae
 
 PACKAGE = Path(monai_cae.__file__).parent
-BASE = {"errors", "files", "terminal"}
+BASE = {"errors", "files", "machine", "privacy", "terminal"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    "machine": set(),
+    "privacy": set(),
     "terminal": set(),
     "folders": BASE,
     "data": BASE,
@@ -35,6 +37,8 @@ ALLOWED = {
     "prediction": BASE | {"data", "networks", "training", "cluster"},
     "experiment": BASE | {"training", "networks", "targets", "evaluation", "data", "tracking", "templates", "cluster"},
     "sharing": BASE | {"folders", "networks", "training", "evaluation", "data", "templates", "cluster"},
+    "self_test": BASE | {"data", "networks", "evaluation", "training"},
+    "doctor": BASE | {"folders", "tracking", "training", "self_test"},
     "cli": BASE
     | {
         "data",
@@ -48,6 +52,7 @@ ALLOWED = {
         "prediction",
         "training",
         "cluster",
+        "doctor",
     },
 }
 

@@ -20,6 +20,7 @@ from monai_cae.cli.options import (
     add_slice,
     own_options,
 )
+from monai_cae.doctor import add_doctor, doctor
 from monai_cae.errors import MonaiCaeError
 
 
@@ -260,6 +261,9 @@ def command_parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="check a package, zipped or unpacked, instead of making one"
     )
     add_flags(package, "trust")
+
+    text = "versions, machine and a self-test, to paste into an issue; exit status 1 if something fails"
+    add_doctor(command("doctor", doctor, text))
     return parser
 
 

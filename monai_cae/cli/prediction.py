@@ -128,7 +128,7 @@ def predict_raw(
     warnings: dict[str, list[str]] = {}
     if usable:
         table = _write_table(options.out / TABLE, read_tables(folder, usable))
-        infer(folder, ["--table", _place(table)] if table else [])
+        infer(folder, ["--table", placed(table)] if table else [])
         of_file = {str(Place(folder, name).image.absolute()): name for name in usable}
         with predictions.open(newline="", encoding="utf-8") as file:
             rows = {of_file[str(Path(row["file"]).absolute())]: row for row in csv.DictReader(file)}
@@ -187,7 +187,8 @@ def _value(settings: Sequence[str], name: str) -> str:
     return found
 
 
-def _place(path: Path) -> str:
+def placed(path: Path) -> str:
+    """As a setting; ./ keeps MONAI from reading true, 12 or a,b as something else, -a as a setting."""
     return str(path) if path.is_absolute() else f"./{path}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import re
 import runpy
@@ -22,7 +23,7 @@ from yaml import safe_load
 
 from monai_cae import DISCLAIMER
 from monai_cae.cli.overlays import as_settings, overlay_files, parsed
-from monai_cae.cli.prediction import on_gpu, predict_parquet, predict_raw, refuse_inputs, refuse_many
+from monai_cae.cli.prediction import on_gpu, placed, predict_parquet, predict_raw, refuse_inputs, refuse_many
 from monai_cae.cli.prepare import inputs_given
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
@@ -62,7 +63,7 @@ def predict(options: argparse.Namespace) -> int:
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
     autoencoder = options.model.with_name(CHECKPOINTS["autoencoder"].name)
     config = bundle_folder() / "configs" / "inference.json"
-    settings: dict[str, Any] = {"checkpoint": _place(options.model), "pretrained": _place(autoencoder)}
+    settings: dict[str, Any] = {"checkpoint": placed(options.model), "pretrained": placed(autoencoder)}
     checkpoint, kind = options.model, kind_of(options.model)
     if kind == "package":
         check_package(options.model, trust=options.trust)
@@ -196,12 +197,8 @@ def _with_target(settings: Sequence[str]) -> list[str]:
 
 
 def _places(**paths: Path) -> list[str]:
-    """Paths as settings; ./ keeps MONAI from reading true, 12 or a,b as something else, -a as a setting."""
-    return _options({name: _place(path) for name, path in paths.items()})
-
-
-def _place(path: Path) -> str:
-    return str(path) if path.is_absolute() else f"./{path}"
+    """Paths as settings."""
+    return _options({name: placed(path) for name, path in paths.items()})
 
 
 def _bundle(*arguments: str, quiet: bool = False) -> None:
@@ -210,6 +207,7 @@ def _bundle(*arguments: str, quiet: bool = False) -> None:
     if not quiet:
         print(" ".join(["python -m monai.bundle", *shown]), flush=True)
     warnings.filterwarnings("ignore", "parsing config_file")  # MONAI's advice to trust configs: these are our own
+    logging.getLogger("monai.bundle.workflows").addFilter(_is_no_place)
     sys.argv = ["monai.bundle", *arguments]
     try:
         runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
@@ -222,6 +220,11 @@ def _bundle(*arguments: str, quiet: bool = False) -> None:
             if name in parts[least:-1]:
                 raise MonaiCaeError(_in_a_file(option, parts, parts.index(name, least))) from error
         raise MonaiCaeError(f"no config has the setting {name}: see `monai-cae settings`") from error
+
+
+def _is_no_place(record: logging.LogRecord) -> bool:
+    """Whether it is not MONAI's remark, for every overlay of a user's own, that not all configs are in one folder."""
+    return not str(record.msg).startswith("Not all config files are in")
 
 
 def _in_a_file(option: str, parts: Sequence[str], at: int) -> str:

@@ -1,4 +1,4 @@
-"""Two slices of a volume as the channels of one image."""
+"""Seam "extraction": what of a volume the network sees. Here two slices as the channels of one image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of one's own: where the encoder's code is large, and one with a mistake."""
+"""Seam "figure": a function of a stage's outcome. Here where the encoder's code is large, one panel per class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from monai_cae.training import Outcome
 
 
 class CodeMap:
-    """The mean code of some test subjects, its size by place; one panel per class."""
+    """The mean code of some test subjects, its size by place; one panel per class.
+
+    Args:
+        most: subjects to take.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -18,12 +22,10 @@ class CodeMap:
         with torch.no_grad():
             code = outcome.infer(outcome.images(self.most), outcome.network.encoder)
         labels = outcome.predictions["label"][: len(code)].to_numpy()
-        figure = Figure()
+        figure = Figure(figsize=(6, 3.4), layout="constrained")
         for label, axis in enumerate(figure.subplots(1, 2)):
             axis.imshow(code.float().abs().mean(dim=1).cpu().numpy()[labels == label].mean(axis=0))
+            axis.set_axis_off()
             axis.set_title(f"{(labels == label).sum()} {('HC', 'AD')[label]}")
+        figure.suptitle(outcome.note)
         return figure
-
-
-def broken(outcome: Outcome) -> Figure:
-    raise KeyError("no such column\nin the table")

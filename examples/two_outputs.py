@@ -1,4 +1,4 @@
-"""An autoencoder whose forward pass returns two things, and the loss that understands them."""
+"""Seam "autoencoder": a module with an `encoder`. Here it returns two things, and its own loss takes both."""
 
 from __future__ import annotations
 
