@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from monai_cae.sharing import load_encoder as load_encoder
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 DISCLAIMER = "Research software, not a medical device."
 _LAYERS = ("data", "networks", "training", "evaluation", "experiment", "sharing")
 _SHARED = ("load_encoder",)

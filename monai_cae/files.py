@@ -6,14 +6,18 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
+from monai_cae import __version__
 from monai_cae.errors import MonaiCaeError
 
+FORMAT = 1  # of all files that are written to be read back, see docs/reference/formats.md; those before 1.0 have none
+FORMAT_KEY = "monai_cae_format"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TEMPORARY = ".*-unfinished-*"  # as `replacing` names files while they are written
 
@@ -122,6 +126,30 @@ def new_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise MonaiCaeError(f"can't write {path} ({error.strerror or error}): choose another folder") from error
+
+
+def marked(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says, with the format that it is written in."""
+    return {FORMAT_KEY: FORMAT, **content}
+
+
+def unmarked(content: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """What a file says, without its format; one without a format was written before 1.0, and reads the same.
+
+    Args:
+        content: as it was read.
+        path: of the file, for the message.
+
+    Raises:
+        MonaiCaeError: a format that this version does not know.
+    """
+    found = content.get(FORMAT_KEY, FORMAT)
+    if type(found) is not int or not 0 <= found <= FORMAT:
+        raise MonaiCaeError(
+            f"{path} has {FORMAT_KEY} {ascii(found)[:20]}, and monai-cae {__version__} reads up to {FORMAT}: "
+            "pip install --upgrade monai-cae, or make the file again with this version"
+        )
+    return {name: value for name, value in content.items() if name != FORMAT_KEY}
 
 
 def sha256_of(path: str | Path) -> str:

@@ -258,7 +258,7 @@ def test_point_of_other_settings_is_refused_and_kept(train_here, ended_after, tm
         train_here("pretrain.json")
     said = mistake(train_here, "pretrain.json", resume=True, learning_rate=0.5)
     assert "learning_rate 0.02, not 0.5" in said
-    assert (tmp_path / "out" / "models" / "resume_pretrain.pt").is_file()
+    assert torch.load(tmp_path / "out" / "models" / "resume_pretrain.pt")["monai_cae_format"] == 1
     train_here("pretrain.json", resume=True, device="cpu", threads=1)  # the machine may be another
 
 
@@ -273,6 +273,9 @@ def test_weights_that_are_not_the_finished_ones_are_told(whole, train_here, tmp_
     (copied / "config_train.json").write_text(json.dumps(settings))
     said = mistake(train_here, "train.json", resume=True)
     assert "are not those that" in said
+    results_file = copied / "results_train.json"
+    results_file.write_text(json.dumps(json.loads(results_file.read_text()) | {"monai_cae_format": 2}))
+    assert f"{results_file} has monai_cae_format 2" in mistake(train_here, "train.json", resume=True)
 
 
 def test_broken_point_ends_in_one_line(train_here, tmp_path):

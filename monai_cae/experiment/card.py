@@ -28,7 +28,7 @@ from monai_cae.experiment.wording import (
     number_difference,
     telling,
 )
-from monai_cae.files import write_text
+from monai_cae.files import unmarked, write_text
 from monai_cae.templates import render
 from monai_cae.training.results.caveats import data_caveats
 from monai_cae.training.stages.workflow import evaluated
@@ -301,9 +301,10 @@ def _mark(card: str) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise MonaiCaeError(f"{path} is not readable ({error}): the model card needs it; run the part again") from error
+    return unmarked(content, path)
 
 
 def _class(definition: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from monai_cae.experiment.page import PAGE, external_html
 from monai_cae.experiment.record import NETWORK, pool, pool_places, pool_samples
 from monai_cae.experiment.results import Results, certainty_of, samples_scored, subgroups_of
 from monai_cae.experiment.wording import columns, for_templates, markdown, telling
-from monai_cae.files import replacing, sha256_of, write_text
+from monai_cae.files import replacing, sha256_of, unmarked, write_text
 from monai_cae.targets import Target
 from monai_cae.templates import render
 from monai_cae.tracking import TrackedRun, cohort_name
@@ -35,7 +35,7 @@ from monai_cae.training import PredictionTable, report_test
 from monai_cae.training.results.caveats import data_caveats
 from monai_cae.training.results.samples import scores_of
 from monai_cae.training.stages.earlier import remove
-from monai_cae.training.stages.run import data_kind, write_json
+from monai_cae.training.stages.run import data_kind, write_record
 
 SCANS, SAMPLES = "predictions_scans.csv", "samples_scans.csv"
 
@@ -179,7 +179,7 @@ def _json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return unmarked(content, path) if isinstance(content, dict) else {}
 
 
 def _part(tested: Mapping[str, Any], sets: Sets) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def _write(output: Path, results: Results, summary: Mapping[str, Any]) -> None:
         if not frame.empty:
             with replacing(output / f"{name}.csv") as temporary:
                 frame.to_csv(temporary, float_format="%.5g", index=name not in ("subgroups", "selective"))
-    write_json(output / "summary.json", summary)
+    write_record(output / "summary.json", summary)
 
 
 def _beside(results: Results, own: Own, names: Sequence[str]) -> list[list[str]]:

@@ -17,6 +17,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.wording import readable
+from monai_cae.files import unmarked
 from monai_cae.tracking import Store, StoreAway, StoreRefuses, limits
 from monai_cae.tracking.copying import ID
 
@@ -96,9 +97,11 @@ def _told_beside(path: Path) -> Mapping[str, Any]:
         if path.name == FILE and beside.is_file():
             try:
                 told = json.loads(beside.read_text(encoding="utf-8"))
-                return {"synthetic": bool(told["synthetic"]), "leaks": int(told["leaks"])}
+                about = {"synthetic": bool(told["synthetic"]), "leaks": int(told["leaks"])}
             except (OSError, ValueError, KeyError, TypeError):
                 continue
+            unmarked(told, beside)
+            return about
     return {}
 
 

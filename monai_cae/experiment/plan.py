@@ -12,6 +12,7 @@ from typing import Any
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.space import Changed, Space
+from monai_cae.files import unmarked
 from monai_cae.tracking import cohort_name
 from monai_cae.training.stages.checkpointing import MAY_DIFFER
 
@@ -378,7 +379,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A record of an experiment.
 
     Raises:
-        MonaiCaeError: it is no JSON object, such as half of one.
+        MonaiCaeError: it is no JSON object, such as half of one, or of a later format.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -386,7 +387,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = error
     if not isinstance(content, dict):
         raise MonaiCaeError(f"{path} is not what an experiment writes: delete it to do its part again")
-    return content
+    return unmarked(content, path)
 
 
 def _some(changed: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:

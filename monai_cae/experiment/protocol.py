@@ -32,7 +32,7 @@ from monai_cae.terminal import say
 from monai_cae.tracking import TrackedRun
 from monai_cae.tracking.lending import forget, take_over
 from monai_cae.training.stages.earlier import check_asked, remove
-from monai_cae.training.stages.run import write_json
+from monai_cae.training.stages.run import write_record
 from monai_cae.training.stages.signals import Ending
 from monai_cae.training.stages.workflow import executed_config
 
@@ -176,7 +176,7 @@ def _run_parts(
         for path, content in datalists.items():
             write_content(path, content)
         state = {"run_id": tracked.run_id, "steps": planned(plan, parts)}
-        write_json(output / STATE, state)
+        write_record(output / STATE, state)
         plan = plan.under(tracked.run_id)
         if not tracked.resumed_run_id:
             tracked.log_params({"repeats": parts[-1].repeat, "seed": seed, **one_by_one(plan.shared)})
@@ -204,9 +204,9 @@ def _run_parts(
         elif plan.select:
             summary["selection"] = report_selection(plan.select, results, computed.scores, output)
         summary |= {**computed.summary, "seconds": time.perf_counter() - started}
-        write_json(output / "summary.json", summary)
+        write_record(output / "summary.json", summary)
         log_results(tracked, summary, computed, output)
-        write_json(output / STATE, {**state, "finished": True})
+        write_record(output / STATE, {**state, "finished": True})
     print_results(summary, computed, tracked, output, first=parts[0].folder)
     return summary
 

@@ -29,7 +29,7 @@ from monai_cae.terminal import Overall, duration, say
 from monai_cae.tracking import TrackedRun, without_credentials
 from monai_cae.tracking.lending import lend, take_over, write_empty, writing_to
 from monai_cae.training.stages.earlier import files_of
-from monai_cae.training.stages.run import write_json
+from monai_cae.training.stages.run import write_record
 
 _SHOWN = {"val_psnr": "validation PSNR {:.2f} dB", "test_accuracy": "accuracy {:.3f}", "test_auc": "AUC {:.3f}"}
 _SHOWN |= {"test_mae": "mean absolute error {:.3g}", "test_r2": "R2 {:.3f}"}
@@ -210,7 +210,7 @@ class _Running:
             return
         results, seconds = one.value["results"], one.value["seconds"]
         self.done[part][step.name] = {"settings": step.compared, "results": results, "seconds": seconds}
-        write_json(self.plan.record_of(part), self.done[part])
+        write_record(self.plan.record_of(part), self.done[part])
         told = f"{duration(seconds):<10}{_outcome(results)}".rstrip()
         if self.engine.here:
             self.progress.end()

@@ -17,7 +17,7 @@ from monai_cae.targets import Target
 from monai_cae.terminal import say
 from monai_cae.tracking.lending import forget, writing_to
 from monai_cae.training.stages.earlier import remove
-from monai_cae.training.stages.run import write_json
+from monai_cae.training.stages.run import write_record
 
 _SHARE = re.compile(r"(\d+)/(\d+)")
 
@@ -74,7 +74,7 @@ def run_share(
     for path, content in datalists.items():
         write_content(path, content)
     if not (plan.output / STATE).is_file():  # the others write the same
-        write_json(plan.output / STATE, {"run_id": "", "steps": planned(plan, parts)})
+        write_record(plan.output / STATE, {"run_id": "", "steps": planned(plan, parts)})
     done = {part: plan.finished(part) if resume else {} for part in share}
     with writing_to(folders[0]):
         run_steps(plan, share, done, target, InProcess(), None)

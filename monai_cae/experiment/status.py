@@ -13,6 +13,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.files import unmarked
 from monai_cae.terminal import duration
 
 STATE = "experiment.json"
@@ -159,7 +160,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise MonaiCaeError(f"{path} is not readable ({error}): it may be written just now; try again") from error
     if not isinstance(content, dict):
         raise MonaiCaeError(f"{path} is not what an experiment writes")
-    return content
+    return unmarked(content, path)
 
 
 def _locked(output: Path) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.files import replacing
+from monai_cae.files import marked, replacing, unmarked
 
 Network = TypeVar("Network", bound=nn.Module)
 _UNREADABLE = (
@@ -49,7 +49,7 @@ def save_weights(
     state: Any = OrderedDict((name, tensor.cpu()) for name, tensor in given.items())  # who loads it may have no GPU
     ours = {"subjects": sorted(set(trained_on)), **({"input": dict(network_input)} if network_input else {})}
     ours |= {"labels": sorted(set(labels_of))} if labels_of else {}
-    state._metadata = {**getattr(given, "_metadata", {}), _OURS: ours}
+    state._metadata = {**getattr(given, "_metadata", {}), _OURS: marked(ours)}
     write_checkpoint(state, path)
 
 
@@ -76,15 +76,17 @@ def read_checkpoint(path: str | Path, advice: str = "name another file") -> Any:
         advice: what the user should do if it can't be read.
 
     Raises:
-        MonaiCaeError: not only tensors and plain values, or a broken file.
+        MonaiCaeError: not only tensors and plain values, a broken file, or one of a later format.
     """
     _refuse_bomb(Path(path))
     try:
         with warnings.catch_warnings():  # PyTorch warns of pickles before it refuses them
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         raise MonaiCaeError(f"{path} is not a PyTorch checkpoint of plain weights: {advice}") from error
+    unmarked(_ours_in(content), path)
+    return unmarked(content, path) if type(content) is dict else content
 
 
 def read_state(path: str | Path) -> Mapping[str, torch.Tensor]:
@@ -122,7 +124,11 @@ def _hashes(path: str | Path, name: str) -> list[str]:
 
 
 def _ours(path: str | Path) -> Mapping[str, Any]:
-    metadata = getattr(read_checkpoint(path), "_metadata", {}) if Path(path).is_file() else {}
+    return _ours_in(read_checkpoint(path)) if Path(path).is_file() else {}
+
+
+def _ours_in(content: Any) -> Mapping[str, Any]:
+    metadata = getattr(content, "_metadata", {})
     ours = metadata.get(_OURS) if isinstance(metadata, Mapping) else None
     return ours if isinstance(ours, Mapping) else {}
 

@@ -21,7 +21,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.files import replacing, sha256_of, write_text
+from monai_cae.files import marked, replacing, sha256_of, unmarked, write_text
 from monai_cae.prediction.listing import Listed
 
 DATASET, MANIFEST, SCANS = "predictions", "manifest.json", "scans.parquet"
@@ -92,7 +92,7 @@ class Record:
                 for group in groups:
                     shutil.rmtree(group)
             made = {**self.made, "scans": self.scans, "list": sha256_of(self.out / SCANS)}
-            write_text(manifest, json.dumps(made, indent=2, ensure_ascii=False) + "\n")
+            write_text(manifest, json.dumps(marked(made), indent=2, ensure_ascii=False) + "\n")
         else:
             self.scans = found["scans"]
 
@@ -103,6 +103,7 @@ class Record:
             whole = found["list"] == sha256_of(self.out / SCANS) and isinstance(found["scans"], int)
         except (OSError, ValueError, TypeError, LookupError) as error:
             raise MonaiCaeError(f"{manifest} or its {SCANS} can't be read ({error}): {advice}") from error
+        found = unmarked(found, manifest)
         if not whole:
             raise MonaiCaeError(f"{self.out / SCANS} is not the list that {manifest} is about: {advice}")
         for name, what in _DIFFERENT.items():
@@ -114,7 +115,7 @@ class Record:
                 elif not isinstance(was, Mapping):
                     which = f" ({was})"
                 raise MonaiCaeError(f"{manifest} is of {what}{which}: give the same, {advice}")
-        return dict(found)
+        return found
 
     def _write_list(self, scans: Iterable[Listed], path: Path) -> int:
         rows, total, listed = max(1, _ROWS // self.chunk) * self.chunk, 0, iter(scans)

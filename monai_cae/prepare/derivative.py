@@ -30,7 +30,7 @@ from monai_cae.data.layouts.derivative import TOOL
 from monai_cae.data.scan import Scan
 from monai_cae.data.template import FRAME_NAME, TEMPLATE_NAME
 from monai_cae.errors import MonaiCaeError
-from monai_cae.files import new_folder, only_writer, sha256_of, write_text
+from monai_cae.files import marked, new_folder, only_writer, sha256_of, unmarked, write_text
 from monai_cae.prepare.brain import VERSION as WEIGHTS
 from monai_cae.prepare.montage import draw
 from monai_cae.prepare.pipeline import Prepared, write_transform
@@ -100,7 +100,7 @@ class Place:
             content["Verdict"]["status"], content["Recipe"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise MonaiCaeError(f"{self.folder} has no readable sidecar: delete that folder") from error
-        return dict(content)
+        return unmarked(content, self.sidecar)
 
 
 def recipe_of(source: Source, settings: PrepareSettings) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def write_scan(
         (folder / place.montage.name).write_bytes(picture.jpeg)
         (folder / place.outlines.name).write_bytes(picture.outlines)
         content = _sidecar(source, scan, prepared, recipe, packages)
-        (folder / place.sidecar.name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (folder / place.sidecar.name).write_text(json.dumps(marked(content), indent=2) + "\n", encoding="utf-8")
 
 
 def _rounded(image: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -43,9 +43,9 @@ def read_ensemble(output_dir: str | Path, weights: Path) -> Run:
     try:
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         parts = [part["folder"] for part in summary["results"]]
-        runs = [read_run(folder / part) for part in parts]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MonaiCaeError(f"{folder} holds no finished experiment, whose networks --ensemble takes") from error
+    runs = [read_run(folder / part) for part in parts]
     if len(runs) < 2:
         raise MonaiCaeError(f"{folder} has one network alone: package {parts[0]} without --ensemble")
     shipped = json.loads((bundle_folder() / "configs" / "evaluate.json").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from typing import Any
 from monai_cae.data import recorded_rules
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
-from monai_cae.files import sha256_of
+from monai_cae.files import sha256_of, unmarked
 from monai_cae.sharing.bundle import CHECKPOINTS
 from monai_cae.sharing.executed import as_written
 from monai_cae.training.models.reference import Reference
@@ -34,7 +34,7 @@ class Run:
         results: of the stage evaluate.
         audit: of the three sets, see `monai_cae.data.Audit.to_dict`.
         positive, negative: rules of patients and controls.
-        oasis: every subject is of OASIS-1 by its name.
+        oasis: every subject is of OASIS-1 by its name; a phantom's have such names, too, and are not.
         checkpoints: place in a bundle -> the weights that were evaluated.
         strangers: what tells strangers; None where it is not there, or about another autoencoder.
         members: networks that are one; see `monai_cae.sharing.ensembles`.
@@ -112,7 +112,8 @@ def read_run(output_dir: str | Path) -> Run:
         audit=_read(folder, "audit.json", "evaluate", "sets", "checks"),
         positive=positive or "label 1 of a given datalist",
         negative=negative or "label 0 of a given datalist",
-        oasis=all(_OASIS_1.match(item["subject"]) for name in SETS for item in datalist[name]),
+        oasis=not results["synthetic"]
+        and all(_OASIS_1.match(item["subject"]) for name in SETS for item in datalist[name]),
         checkpoints=checkpoints,
         strangers=_strangers(checkpoints[CHECKPOINTS["autoencoder"]]),
     )
@@ -133,7 +134,7 @@ def _read(folder: Path, name: str, stage: str, *keys: str) -> dict[str, Any]:
         raise MonaiCaeError(f"{path} is not readable JSON ({error}): run {stage}.json again") from error
     if not isinstance(content, dict) or not all(key in content for key in keys):
         raise MonaiCaeError(f"{path} is not what {stage}.json writes: run it again")
-    return content
+    return unmarked(content, path)
 
 
 def _of_variant(folder: Path, split: Path, name: Path) -> Path:

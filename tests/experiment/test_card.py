@@ -426,7 +426,7 @@ def test_status_tells_what_is_done_runs_and_is_left(run, copy, capsys):
     steps = json.loads(path.read_text())
     seconds = {"pretrain": 10, "network": 20, "scratch": 30, "baselines": 40}
     (copy / "repeat_1" / "steps.json").write_text(
-        json.dumps({name: {**step, "seconds": seconds[name]} for name, step in steps.items()})
+        json.dumps({name: {**steps[name], "seconds": took} for name, took in seconds.items()})
     )
     path.write_text(json.dumps({"pretrain": {**steps["pretrain"], "seconds": 20}}))
     state = json.loads((copy / "experiment.json").read_text())

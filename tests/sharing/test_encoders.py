@@ -84,8 +84,8 @@ MISTAKES = {
     ),
     "text for weights": (lambda b: (b / "models/autoencoder.pt").write_text("no weights"), "not a PyTorch checkpoint"),
     "newer version": (
-        lambda b: change(b, "metadata.json", version="0.9.0"),
-        "metadata.json has version 0.9.0, newer than this monai-cae",
+        lambda b: change(b, "metadata.json", version="1.9.0"),
+        "metadata.json has version 1.9.0, newer than this monai-cae",
     ),
     "newer package": (
         lambda b: change(b, "metadata.json", required_packages_version={"monai-cae": "7.0"}),

@@ -1,13 +1,14 @@
-"""The model zoo's checks pass on the bundle and on a package, and tell what is wrong with others."""
+"""The model zoo's checks pass on the bundle and on a package, and tell what is wrong with others; tools/zoo.py."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import runpy
 import shutil
 
 import pytest
-from tiny import CONFIGS
+from tiny import CONFIGS, mistake
 
 zoo_checks = runpy.run_path(str(CONFIGS.parents[1] / "tools" / "zoo_checks.py"))
 STATES = ("ok ", "left out ", "failed ")
@@ -101,3 +102,36 @@ def test_a_broken_package_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err == f"error: {tmp_path} has no configs/: give a bundle's folder or a package\n"
     assert zoo_checks["main"]([str(tmp_path / "x.zip")]) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'x.zip'} is not an intact zip file")
+
+
+@pytest.fixture
+def zoo(monkeypatch):
+    """tools/zoo.py, with the cheap ones of the zoo's checks."""
+    monkeypatch.syspath_prepend(str(CONFIGS.parents[1] / "tools"))
+    module = importlib.import_module("zoo")
+    checks = module.zoo_checks
+    monkeypatch.setattr(checks, "CHECKS", (checks.necessary_files, checks.preferred_files, checks.large_files))
+    return module
+
+
+def test_a_run_on_synthetic_data_becomes_a_folder_of_the_zoo(zoo, finished_run, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "zoo" / "brain_mri_cae"
+    shutil.copytree(finished_run, run)
+    results = run / "results_evaluate.json"
+    results.write_text(json.dumps(json.loads(results.read_text()) | {"synthetic": True}))
+    zoo.publish(run, out)
+    assert json.loads((out / "configs" / "metadata.json").read_text())["name"].startswith(
+        "SYNTHETIC data, not real MRI"
+    )
+    assert "SYNTHETIC" in (out / "docs" / "README.md").read_text().split("## Model")[0]
+    assert not (out / "docs" / "data_license.txt").exists()  # OASIS-1's
+    assert (out / "models" / "model.pt").is_file() and [path.name for path in out.parent.iterdir()] == [out.name]
+    assert "exists and is not an empty folder" in mistake(zoo.publish, run, out)
+
+
+def test_no_other_run_becomes_one(zoo, finished_run, tmp_path, monkeypatch):
+    assert "not marked as trained on synthetic data" in mistake(zoo.publish, finished_run, tmp_path / "zoo")
+    monkeypatch.setattr(zoo, "MARK", "")
+    monkeypatch.setattr(zoo.zoo_checks, "LARGEST", 1)
+    assert "a check has failed" in mistake(zoo.publish, finished_run, tmp_path / "zoo")
+    assert not any(tmp_path.iterdir())

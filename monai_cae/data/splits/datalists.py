@@ -12,7 +12,7 @@ from monai_cae.data.path_safety import below
 from monai_cae.data.scan import Scan
 from monai_cae.data.texts import one_line, require_plain, shown
 from monai_cae.errors import MonaiCaeError
-from monai_cae.files import write_text
+from monai_cae.files import marked, unmarked, write_text
 
 SETS = ("training", "validation", "test")
 MAX_BYTES = 64 << 20  # 100,000 items are about half of it
@@ -25,7 +25,7 @@ def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[s
     """What is in the file, checked but for its items; an error says the hint where it is none.
 
     Raises:
-        MonaiCaeError: no file, too large, not JSON in UTF-8, or an invalid record of how it was made.
+        MonaiCaeError: no file, too large, not JSON in UTF-8, a later format, or an invalid record of how it was made.
     """
     if not path.is_file():
         raise MonaiCaeError(f"no datalist at {path}: check --datalist")
@@ -38,6 +38,7 @@ def read_content(path: Path, hint: str = "give a MONAI datalist JSON") -> dict[s
         raise MonaiCaeError(f"{path} is not readable JSON ({one_line(error)}): {hint}") from error
     if not isinstance(content, dict):
         raise MonaiCaeError(f"{path} is not a usable datalist: it is not an object with training, validation and test")
+    content = unmarked(content, path)
     for name in _OBJECTS:
         if not isinstance(content.get(name) or {}, dict):
             raise MonaiCaeError(f"{path} is not a usable datalist (its {name} is {shown(content[name])}): {hint}")
@@ -107,7 +108,7 @@ def datalist_content(
 
 def write_content(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write a datalist's content, atomically."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(marked(content), indent=2, ensure_ascii=False) + "\n")
 
 
 def folder_of(dataset_dir: Path) -> Path:

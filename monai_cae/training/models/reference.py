@@ -13,6 +13,7 @@ from scipy import stats
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.files import marked
 from monai_cae.networks import read_checkpoint, write_checkpoint
 
 FEWEST = 5  # scans to learn from, and as many to compare with
@@ -179,7 +180,7 @@ class Reference:
             MonaiCaeError: the file can't be written.
         """
         content = _mapped(asdict(self), lambda tensor: tensor.float().contiguous())
-        write_checkpoint(content, path)
+        write_checkpoint(marked(content), path)
 
     @classmethod
     def load(cls, path: str | Path) -> Reference:

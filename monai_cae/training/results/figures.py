@@ -243,8 +243,9 @@ def in_one(images: torch.Tensor) -> np.ndarray:
 
 def _activations(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:
     activations = [module for module in encoder.modules() if isinstance(module, nn.ReLU)]
-    layers: dict[str, nn.Module] = {f"convolution {i}": module for i, module in enumerate(activations, start=1)}
-    layers = layers or {"code": encoder}
+    layers: dict[str, nn.Module] = {f"convolution {i}": module for i, module in enumerate(activations, start=1)} or {
+        "code": encoder
+    }
     maps: dict[str, np.ndarray] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Sequence[torch.Tensor], torch.Tensor], None]:

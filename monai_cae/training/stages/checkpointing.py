@@ -17,6 +17,7 @@ from ignite.handlers import EarlyStopping
 from monai.engines import SupervisedTrainer
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.files import marked
 from monai_cae.networks import read_checkpoint, write_checkpoint
 from monai_cae.tracking import TrackedRun
 from monai_cae.training.engines.handlers import BestCheckpoint
@@ -171,7 +172,7 @@ class Resuming:
                 "trainer": name,
                 **({"parts": self.trainers[name].state_dict()} if name else {}),
             }
-            write_checkpoint(state, self.path)
+            write_checkpoint(marked(state), self.path)
         self._saved_at = time.monotonic()
         self._took = self._saved_at - started
 

@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.audit_page import audit_page
-from monai_cae.files import only_writer, sha256_of, write_text
+from monai_cae.files import marked, only_writer, sha256_of, unmarked, write_text
 from monai_cae.tracking import TrackedRun, program, where_to_see
 from monai_cae.training.engines.image_cache import remove_cache
 from monai_cae.training.engines.parallel import is_first
@@ -116,7 +116,7 @@ def run_stage(
                 run.log_metrics({"seconds": results["seconds"]})
                 results |= {"run_id": run.run_id, "weights": _hashes()}
                 write_json(output / f"config_{stage}.json", config)
-                write_json(output / f"results_{stage}.json", results)
+                write_record(output / f"results_{stage}.json", results)
         except (Ended, KeyboardInterrupt):
             if resuming is not None and resuming.path.is_file():
                 given = "--resume true" + " in place of --overwrite true" * overwrite
@@ -213,19 +213,20 @@ def _finished(stage: str, output: Path, config: Mapping[str, Any], resuming: Res
         return {}
     try:
         found, known = (json.loads(path.read_text(encoding="utf-8")) for path in (results, before))
-        weights = dict(found["weights"])
+        weights, found = dict(found["weights"]), dict(found)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MonaiCaeError(
             f"{results} and {before.name} are not what {stage} writes: --overwrite true in place of --resume true does "
             "the stage again"
         ) from error
+    found = unmarked(found, results)
     refuse_other_config(known, config, output)
     if weights != _hashes():
         raise MonaiCaeError(
             f"the weights in {output} are not those that {results} describes: --overwrite true in place of --resume "
             "true does the stage again"
         )
-    return dict(found)
+    return found
 
 
 def _hashes() -> dict[str, str]:
@@ -249,7 +250,7 @@ def data_kind(synthetic: bool, leaks: int = 0) -> str:
 
 
 def _write_audit(run: TrackedRun, output: Path, audit: Mapping[str, Any]) -> None:
-    write_json(output / "audit.json", audit)
+    write_record(output / "audit.json", audit)
     write_text(output / "audit.html", audit_page(audit))
     for name in ("audit.json", "audit.html"):
         run.log_file(output / name)
@@ -258,6 +259,11 @@ def _write_audit(run: TrackedRun, output: Path, audit: Mapping[str, Any]) -> Non
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; numbers that are not finite become null, as JSON has none."""
     write_text(path, json.dumps(_finite(content), indent=2) + "\n")
+
+
+def write_record(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON that is read back, with its format; see `write_json` and `monai_cae.files.marked`."""
+    write_json(path, marked(content))
 
 
 def _finite(content: Any) -> Any:

@@ -14,7 +14,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from monai_cae import __version__
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 from monai_cae.networks.norms import NORMS
@@ -56,6 +58,11 @@ _TRUE_OR_FALSE = (
 _WORDS = {"keep": KEEP, "cache": CACHES, "norm": tuple(NORMS), "schedule": SCHEDULES}
 _BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 _PLAIN = (str, int, float, bool, torch.device)
+_LACKS = re.compile(r"module '(monai_cae[\w.]*)' has no attribute '(\w+)'")
+_OTHER_VERSION = (
+    f"this is monai-cae {__version__}, and the config may be of another version: `monai-cae bundle FOLDER` copies "
+    "the present ones"
+)
 _NOT_THERE, _NOT_MADE = "Cannot locate class or function path", "Failed to instantiate component"  # MONAI's words
 
 
@@ -315,12 +322,26 @@ def find_mistake(error: BaseException | None) -> MonaiCaeError | None:
         if str(error).startswith(_NOT_THERE):
             path = str(error).removeprefix(_NOT_THERE).strip(": '.")
             advice = "check the name, and that PYTHONPATH has the folder of its file"
+            advice = _OTHER_VERSION if path.startswith("monai_cae.") else advice
             return MonaiCaeError(f"Python finds no {path}, which a _target_ names: {advice}")
+        if isinstance(error, AttributeError) and (lacks := _LACKS.fullmatch(str(error))):
+            return MonaiCaeError(f"there is no {lacks[1]}.{lacks[2]}, which the config names: {_OTHER_VERSION}")
         cause = error.__cause__
         if str(error).startswith(_NOT_MADE) and isinstance(cause, TypeError) and _is_of_the_call(cause):
             return MonaiCaeError(f"{str(error).removeprefix(_NOT_MADE).split()[0]} can't be made: {cause}")
         error = cause or error.__context__
     return None
+
+
+@contextmanager
+def mistakes_alone() -> Iterator[None]:
+    """A user's mistake that MONAI has wrapped is raised by itself, as it can go from one process to another."""
+    try:
+        yield
+    except Exception as error:
+        if (mistake := find_mistake(error)) is not None and mistake is not error:
+            raise MonaiCaeError(str(mistake)) from error
+        raise
 
 
 def _is_of_the_call(error: TypeError) -> bool:
