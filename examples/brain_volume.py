@@ -51,7 +51,7 @@ def predicted_against_true(
     labels: np.ndarray, predicted: np.ndarray, threshold: float, note: str, about: str
 ) -> Figure:
     figure = Figure()
-    axes = figure.add_subplot(title=f"{about} {note}".strip(), xlabel="nWBV", ylabel="predicted nWBV")
+    axes = figure.add_subplot(title=". ".join(filter(None, (about, note))), xlabel="nWBV", ylabel="predicted nWBV")
     axes.scatter(labels, predicted)
     return figure
 

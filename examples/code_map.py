@@ -22,9 +22,10 @@ class CodeMap:
         with torch.no_grad():
             code = outcome.infer(outcome.images(self.most), outcome.network.encoder)
         labels = outcome.predictions["label"][: len(code)].to_numpy()
-        figure = Figure()
+        figure = Figure(figsize=(6, 3.4), layout="constrained")
         for label, axis in enumerate(figure.subplots(1, 2)):
             axis.imshow(code.float().abs().mean(dim=1).cpu().numpy()[labels == label].mean(axis=0))
+            axis.set_axis_off()
             axis.set_title(f"{(labels == label).sum()} {('HC', 'AD')[label]}")
         figure.suptitle(outcome.note)
         return figure

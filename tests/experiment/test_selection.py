@@ -35,7 +35,12 @@ OPTIONS = {
     "split#kind": "kfold",
     "split#folds": 2,
     "channels": [4, 8],
-    "stages": {"pretrain": {}, "classifier": HEAD, "train": {"learn": "linear_probe"}, "evaluate": {}},
+    "stages": {
+        "pretrain": {"figures": {}},
+        "classifier": HEAD,
+        "train": {"learn": "linear_probe", "figures": {}},
+        "evaluate": {"figures": {}},
+    },
     "select": {"candidates": CANDIDATES, "inner_folds": 2, "metric": "auc"},
 }
 FOLDS = [Path("repeat_1", f"fold_{fold}") for fold in (1, 2)]

@@ -294,7 +294,7 @@ def _strangers(table: PredictionTable) -> list[str]:
     return [
         f"UNLIKE THE TRAINING'S: {marked} of {len(table.marked)} scans are above percentile {strangers.limit:g} of the "
         f"{strangers.reference.validation} validation scans (column unlike), as {100 - strangers.limit:g} % of "
-        f"ordinary scans are; their predictions {means}: {farthest}{', ...' * (marked > _NAMED)}."
+        f"ordinary scans are; their predictions {means}: {farthest}{' and others' * (marked > _NAMED)}."
     ]
 
 
