@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from monai.bundle import ConfigParser
 from tiny import CONFIGS
 
 SOURCES = sorted((CONFIGS / "src").glob("*.yaml"))
@@ -55,3 +56,13 @@ def test_the_experiment_hands_on_the_settings_that_stages_share() -> None:
     assert defaults == {name: pretrain[name] for name in defaults}
     assert not pretrain.keys() & others
     assert all(experiment[name] == yaml.safe_load(MADE[file])[name] for name, file in others.items())
+
+
+def test_overlays_for_the_same_stage_add_up() -> None:
+    parser = ConfigParser()
+    parser.read_config([str(CONFIGS / name) for name in ("experiment.yaml", "with_k_sparse.yaml", "with_phantom.yaml")])
+    stages = parser.get("stages")
+    assert {"schedule", "network_def#encoder"} <= stages["pretrain"].keys() and stages["train"]["max_epochs"] == 30
+    assert [
+        path.name for path in CONFIGS.glob("with_*.yaml") if "stages" in yaml.safe_load(path.read_text("utf-8"))
+    ] == []

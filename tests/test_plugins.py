@@ -260,7 +260,7 @@ def test_a_figure_of_ones_own_and_one_with_a_mistake(through, tracking_uri, tmp_
     mistaken = {"_target_": "plugins.mistaken.no_such_column", "_mode_": "callable"}
     left_out = {"figures#confusion_matrix": None, "figures#decoder": None}
     quick = {"figures#explanations#method": "smooth_gradient"}
-    overlay["+stages"]["evaluate"].update({"figures#broken": mistaken, **left_out, **quick})
+    overlay["+stages#evaluate"].update({"figures#broken": mistaken, **left_out, **quick})
     (tmp_path / "with_mistake.yaml").write_text(yaml.safe_dump(overlay))
     made, predicted = through(tmp_path / "with_mistake.yaml")
     drawn = {path.name for path in (made / "figures").glob("evaluate_*.png")}

@@ -171,7 +171,9 @@ def test_settings_of_the_overlays_pass(tmp_path, overlay):
     given = {
         **content.get("+variants", {}),
         **content.get("select", {}).get("candidates", {}),
-        "stages": content.get("+stages", content.get("stages", {})),
+        "stages": {
+            name.removeprefix("+stages#"): changed for name, changed in content.items() if name.startswith("+stages#")
+        },
     }
     (tmp_path / "configs").mkdir()
     count = 0
