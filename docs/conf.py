@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 from docutils import nodes
-from nbclient import NotebookClient
 from sphinx.application import Sphinx
 
 DOCS = Path(__file__).resolve().parent
