@@ -2,26 +2,28 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+DOCS_STAMP := .venv/.installed-docs
 DEMO := demo
 
-.PHONY: help demo test lint configs faults bench gpu clean
+.PHONY: help demo test lint docs configs faults bench gpu clean
 
 help:
-	@echo "make demo   synthetic cohort -> pretrain -> train -> evaluate, a few minutes on two cores"
+	@echo "make demo   synthetic cohort -> pretrain -> train -> evaluate -> report.html, about 5 minutes on two cores"
 	@echo "make test   the test suite"
 	@echo "make lint   ruff and mypy"
+	@echo "make docs   builds the site of the documentation in docs/_build/html and runs its tutorials; a warning is an error"
 	@echo "make configs writes the bundle's configs from their sources in bundle/configs/src"
-	@echo "make faults tries every fault of docs/reliability.md (kills, full disks, dead servers ...) and writes its table"
+	@echo "make faults tries every fault of docs/explanation/reliability.md (kills, full disks ...) and writes its table"
 	@echo "make bench  all benchmarks, quick, and one table of what is claimed; sets up Keras in .venv-keras to compare with"
 	@echo "make gpu    every test of the CUDA path and the GPU benchmarks, on a machine with a CUDA GPU; one table of all"
-	@echo "make clean  remove .venv and the demo's output"
+	@echo "make clean  remove .venv, the demo's output and the site"
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into .venv (a minute or more, once)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
-		--target .venv/share/monai-cae/deepbet deepbet==1.0.2  # its weights alone are used: docs/prepare.md
+		--target .venv/share/monai-cae/deepbet deepbet==1.0.2  # its weights alone are used: docs/how-to/prepare.md
 	@touch $@
 
 $(DEMO)/phantom/dataset_description.json: $(STAMP)
@@ -37,6 +39,15 @@ test: $(STAMP)
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+$(DOCS_STAMP): $(STAMP)
+	@echo "installing Sphinx into .venv (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $@
+
+docs: $(DOCS_STAMP)
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --show-traceback docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 configs: $(STAMP)
 	@$(BIN)/python tools/make_configs.py
@@ -58,4 +69,4 @@ gpu: $(STAMP)
 	@$(BIN)/python tools/gpu.py
 
 clean:
-	rm -rf .venv .venv-keras $(DEMO)
+	rm -rf .venv .venv-keras $(DEMO) docs/_build

@@ -411,7 +411,7 @@ def test_same_command_twice_gives_the_same_numbers(stages):
 
 
 def test_with_phantom_changes_only_settings_that_the_experiment_has(run_bundle, discs, tmp_path):
-    run_bundle(["experiment.yaml", "with_phantom.yaml"], discs, tmp_path / "out")
+    run_bundle(["experiment.yaml", "with_phantom.yaml"], discs, tmp_path / "out", **{"stages#train#max_epochs": 1})
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["repeats"] == 1
 
 

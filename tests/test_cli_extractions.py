@@ -80,7 +80,7 @@ def test_an_overlay_of_ones_own_and_its_plane_are_taken(discs, tmp_path, monkeyp
     overlay = tmp_path / "mine.yaml"
     overlay.write_text(
         "plane: sagittal\nslice_index: 9\n"
-        "extraction: {_target_: plugins.two_slices.TwoSlices, plane: '@plane', slice_index: '@slice_index', apart: 2}\n"
+        "extraction: {_target_: two_slices.TwoSlices, plane: '@plane', slice_index: '@slice_index', apart: 2}\n"
     )
     assert main(["datalist", str(discs), "--out", str(tmp_path / "out"), "--with", "mine.yaml"]) == 0
     recipe = json.loads((tmp_path / "out" / "datalist.json").read_text())["recipe"]

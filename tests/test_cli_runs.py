@@ -84,6 +84,13 @@ def test_overlays_are_the_bundles_or_files(started, tmp_path):
     assert started("run", "DATA", "OUT", "--repeats", 2, "--with", "selection")[3] == str(files[:2])
 
 
+def test_an_overlay_of_ones_own_makes_monai_say_nothing_of_folders(refused, tmp_path, caplog):
+    (tmp_path / "mine.yaml").write_text("repeats: 3\n")
+    given = ["--with", tmp_path / "mine.yaml", "--stages#trian#max_epochs", "3"]
+    assert "no config has the setting trian" in refused("run", tmp_path, tmp_path / "out", *given)
+    assert "config files" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("given", "handed_on"),
     [

@@ -19,7 +19,7 @@ import torch
 from drawing import drawing
 from mlflow import MlflowClient
 from sklearn import metrics
-from tiny import TINY, mistake, volume, write_discs, write_pair
+from tiny import CONFIGS, TINY, mistake, volume, write_discs, write_pair
 
 from monai_cae.cli import main
 from monai_cae.networks import trained_on
@@ -407,7 +407,7 @@ def test_what_is_not_known_of_the_training_is_a_caveat(refused, model, others, t
 
 
 def test_a_target_that_is_a_number_is_tested_too(run_bundle, discs, others, tmp_path):
-    overlay = str(Path(__file__).parent / "plugins" / "with_number.yaml")
+    overlay = str(CONFIGS.parents[1] / "examples" / "with_brain_volume.yaml")
     run_bundle(["experiment.yaml", overlay], discs, tmp_path / "out", max_epochs=1, repeats=1)
     model, output = tmp_path / "out" / "repeat_1", tmp_path / "tested"
     assert main(["evaluate", str(model), str(others), str(output), "--device", "cpu"]) == 0

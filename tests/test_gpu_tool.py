@@ -66,7 +66,7 @@ def test_a_failed_part_does_not_stop_the_others_and_all_is_told(scripts, tmp_pat
     for part in ("Card 9 (80 GiB)", "driver 570.1", "PyTorch 2.11.0 with CUDA 12.8", "5 passed, 2 failed, 2 skipped"):
         assert part in text
     assert "Failed: tests, slow." in text and "| 3 s | 2 s, what is compared with | 1.5 | <= 1.3, not met |" in text
-    table, _, rest = capfd.readouterr().out.partition("; for docs/performance.md")
+    table, _, rest = capfd.readouterr().out.partition("; for docs/explanation/performance.md")
     assert text in rest and "NOT MET" in table and "slow was ended after 5 s" in table
     assert all(len(line) <= 80 for line in table.splitlines() if str(tmp_path) not in line)
 

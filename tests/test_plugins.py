@@ -12,9 +12,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import yaml
 from mlflow import MlflowClient
-from plugins.numbered_scans import NumberedScans
-from plugins.two_outputs import ShrinkingAutoencoder, ShrinkingLoss
+from numbered_scans import NumberedScans
 from runs import (
     assert_predicts_as_tested,
     assert_tells_what_it_sees,
@@ -23,7 +23,8 @@ from runs import (
     rows_of,
     scaled,
 )
-from tiny import mistake, random_network, volume
+from tiny import CONFIGS, mistake, random_network, volume
+from two_outputs import ShrinkingAutoencoder, ShrinkingLoss
 
 from monai_cae.cli import main
 from monai_cae.data import load_cohort, read_scans
@@ -33,7 +34,7 @@ from monai_cae.experiment.load_runs import read_predictions
 from monai_cae.networks import reconstruction_of, trained_with
 from monai_cae.training.stages.workflow import find_mistake
 
-PLUGINS = Path(__file__).parent / "plugins"
+EXAMPLES = CONFIGS.parents[1] / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +42,11 @@ def through(run_bundle, discs, tmp_path_factory):
     """through(overlay): the run's folder and what its package predicts of the scans of disc1, or another cohort's."""
 
     def run(
-        overlay: str, cohort: Path = discs, scans: str = "disc1", **settings: Any
+        overlay: str | Path, cohort: Path = discs, scans: str = "disc1", **settings: Any
     ) -> tuple[Path, list[dict[str, str]]]:
-        folder = tmp_path_factory.mktemp(overlay)
-        run_bundle(["experiment.yaml", str(PLUGINS / overlay)], cohort, folder / "out", **{"repeats": 1, **settings})
+        file = EXAMPLES / overlay
+        folder = tmp_path_factory.mktemp(file.name)
+        run_bundle(["experiment.yaml", str(file)], cohort, folder / "out", **{"repeats": 1, **settings})
         made, package = folder / "out" / "repeat_1", folder / "cae.zip"
         assert main(["package", str(package), "--output-dir", str(made)]) == 0
         assert main(["bundle", str(folder / "cae"), "--from", str(package)]) == 1  # nobody's code runs unasked
@@ -61,14 +63,14 @@ def test_an_autoencoder_with_two_outputs_and_its_own_loss(through):
     results = json.loads((made / "results_evaluate.json").read_text())
     assert 0 < results["test_psnr"] < 60 and results["test_mse"] > 0
     pretrained = json.loads((made / "config_pretrain.json").read_text())
-    assert pretrained["network_def"]["_target_"] == "plugins.two_outputs.ShrinkingAutoencoder"
-    assert pretrained["loss"] == {"_target_": "plugins.two_outputs.ShrinkingLoss", "weight": 0.01}
+    assert pretrained["network_def"]["_target_"] == "two_outputs.ShrinkingAutoencoder"
+    assert pretrained["loss"] == {"_target_": "two_outputs.ShrinkingLoss", "weight": 0.01}
     assert {path.name for path in (made / "figures").glob("pretrain_*.png")} >= {"pretrain_reconstructions.png"}
     assert_predicts_as_tested(made, predicted)
 
 
 def test_a_target_that_is_a_number(through, run_bundle, discs, capsys):
-    made, predicted = through("with_number.yaml", repeats=2)
+    made, predicted = through("with_brain_volume.yaml", repeats=2, **{"target#_target_": "plugins.mistaken.BadlyDrawn"})
     said = capsys.readouterr()
     told = said.out
     for name, times in (("broken", 2), ("target_broken", 1)):  # of the stage in each repeat, and of all repeats
@@ -105,7 +107,7 @@ def test_a_target_that_is_a_number(through, run_bundle, discs, capsys):
     assert len({round(value, 5) for value in tested.values()}) > 1
     options = {"run_id": "run", "checkpoint": str(made / "models" / "model.pt")}
     said = mistake(run_bundle, "inference.json", discs / "disc1", whole / "again", **options)
-    assert "was trained with target 'BrainVolume(centre=0.73, scale=0.02)', not Diagnosis(): take the target" in said
+    assert "was trained with target 'BadlyDrawn(centre=0.73, scale=0.02)', not Diagnosis(): take the target" in said
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_a_target_that_is_a_number(through, run_bundle, discs, capsys):
     ],
 )
 def test_what_makes_no_sense_for_a_number_is_refused(run_bundle, discs, tmp_path, settings, message):
-    config = ["experiment.yaml", str(PLUGINS / "with_number.yaml")]
+    config = ["experiment.yaml", str(EXAMPLES / "with_brain_volume.yaml")]
     assert message in mistake(run_bundle, config, discs, tmp_path / "out", repeats=1, **settings)
     assert not (tmp_path / "out" / "experiment.json").exists()
 
@@ -132,10 +134,10 @@ SLICES = {"plane": "@plane", "slice_index": "@slice_index"}
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"target": {"_target_": "plugins.number.BrianVolume"}}, "Python finds no plugins.number.BrianVolume"),
-        ({"target": {"_target_": "plugins.number.BrainVolume", "center": 1}}, "unexpected keyword argument 'center'"),
+        ({"target": {"_target_": "brain_volume.BrianVolume"}}, "Python finds no brain_volume.BrianVolume"),
+        ({"target": {"_target_": "brain_volume.BrainVolume", "center": 1}}, "unexpected keyword argument 'center'"),
         ({"target": {"_target_": "plugins.mistaken.Nothing"}}, "abstract methods activation, headline, loss, name"),
-        ({"target": "plugins.number.BrainVolume"}, "target must be a monai_cae.targets.Target"),
+        ({"target": "brain_volume.BrainVolume"}, "target must be a monai_cae.targets.Target"),
         ({"target": {"_target_": "plugins.mistaken.ColumnOfOthers", **PLACE}}, "the column age is another's in the"),
         ({"target": {"_target_": "plugins.mistaken.UnknownMetric", **PLACE}}, "val_rmse is neither val_loss nor"),
         ({"target": {"_target_": "plugins.mistaken.OtherClasses", **PLACE}}, "other classes are numbers, 0 and 1"),
@@ -247,14 +249,20 @@ def test_two_slices_as_channels(through, run_bundle, discs, tmp_path):
     assert [row["probability"] for row in rows_of(tmp_path / "out" / "predictions.csv")] == [
         row["probability"] for row in predicted
     ]
-    other = {"_target_": "plugins.two_slices.TwoSlices", "plane": "@plane", "slice_index": "@slice_index", "apart": 2}
+    other = {"_target_": "two_slices.TwoSlices", "plane": "@plane", "slice_index": "@slice_index", "apart": 2}
     given = {"pretrained": checkpoint, "extraction": other, "max_epochs": 1}
     said = mistake(run_bundle, "train.json", discs, tmp_path / "other", **given)
     assert "was trained with extraction#apart 3, not 2: give --extraction#apart 3, or another checkpoint" in said
 
 
-def test_a_figure_of_ones_own_and_one_with_a_mistake(through, tracking_uri, capfd):
-    made, predicted = through("with_code_map.yaml")
+def test_a_figure_of_ones_own_and_one_with_a_mistake(through, tracking_uri, tmp_path, capfd):
+    overlay = yaml.safe_load((EXAMPLES / "with_code_map.yaml").read_text())
+    mistaken = {"_target_": "plugins.mistaken.no_such_column", "_mode_": "callable"}
+    left_out = {"figures#confusion_matrix": None, "figures#decoder": None}
+    quick = {"figures#explanations#method": "smooth_gradient"}
+    overlay["+stages"]["evaluate"].update({"figures#broken": mistaken, **left_out, **quick})
+    (tmp_path / "with_mistake.yaml").write_text(yaml.safe_dump(overlay))
+    made, predicted = through(tmp_path / "with_mistake.yaml")
     drawn = {path.name for path in (made / "figures").glob("evaluate_*.png")}
     explained = {"evaluate_explanations.png", "evaluate_explanations_groups.png"}
     assert drawn == {"evaluate_roc.png", "evaluate_code_map.png", *explained}
@@ -271,6 +279,6 @@ def test_a_figure_of_ones_own_and_one_with_a_mistake(through, tracking_uri, capf
 
 
 def test_a_figure_that_is_not_there_ends_an_experiment_before_its_first_training(run_bundle, discs, tmp_path):
-    given = {"evaluate": {"figures#mine": {"_target_": "plugins.code_map.CodeMap"}}}
+    given = {"evaluate": {"figures#mine": {"_target_": "code_map.CodeMap"}}}
     said = mistake(run_bundle, "experiment.yaml", discs, tmp_path / "out", repeats=1, stages=given)
     assert said.startswith("evaluate: ") and "most" in said and not list((tmp_path / "out").glob("repeat_*"))

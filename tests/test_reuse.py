@@ -1,4 +1,4 @@
-"""Every recipe of docs/reuse.md, as it stands there, on a tiny cohort."""
+"""Every recipe of docs/how-to/reuse.md, as it stands there, on a tiny cohort."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from tiny import CONFIGS, TINY, write_discs
 from monai_cae import cli
 
 ROOT = CONFIGS.parents[1]
-RECIPES = dict(re.findall(r"^## (\d)\. .*?$(.*?)(?=^## |\Z)", (ROOT / "docs" / "reuse.md").read_text(), re.M | re.S))
+PAGE = (ROOT / "docs" / "how-to" / "reuse.md").read_text()
+RECIPES = dict(re.findall(r"^## (\d)\. .*?$(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
 # MonaiAlgo says so whenever it executes a bundle
 pytestmark = pytest.mark.filterwarnings("ignore:executing the bundle config:UserWarning")
 TINY_OPTIONS = {**TINY, "max_epochs": 1, "threads": 1}

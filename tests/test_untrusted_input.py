@@ -215,7 +215,7 @@ def test_pseudonyms_need_the_key(monkeypatch, tmp_path, capsys):
 
 def test_nothing_that_users_are_told_to_run_listens_beyond_this_machine():
     root = CONFIGS.parents[1]
-    files = [root / "README.md", root / "Makefile", *root.glob("docs/*.md"), *root.glob("bundle/**/*.*"),
+    files = [root / "README.md", root / "Makefile", *root.glob("docs/**/*.md"), *root.glob("bundle/**/*.*"),
              *root.glob("monai_cae/**/*.py"), *root.glob("examples/*.py")]  # fmt: skip
     opening = re.compile(r"0\.0\.0\.0|--host|--rdzv|--master|\.bind\(|serve_forever|http\.server|init_method")
     found = [

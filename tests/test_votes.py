@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from runs import rows_of, run_to_predictions
 from scipy.special import expit, logit
 from sklearn import metrics
-from tiny import mistake, write_discs
+from tiny import CONFIGS, mistake, write_discs
 
 from monai_cae.cli import main
 from monai_cae.experiment.earlier import left_in
@@ -218,7 +218,7 @@ def test_the_map_of_an_experiment_is_over_the_mean_of_all_test_images(tmp_path):
 
 
 def test_votes_about_a_number_are_averaged(run_bundle, discs, tmp_path):
-    number = str(Path(__file__).parent / "plugins" / "with_number.yaml")
+    number = str(CONFIGS.parents[1] / "examples" / "with_brain_volume.yaml")
     config = ["experiment.yaml", "with_slices.yaml", number]
     run_bundle(config, discs, tmp_path / "out", repeats=1, **SMALL)
     run = tmp_path / "out" / "repeat_1"

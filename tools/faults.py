@@ -1,4 +1,4 @@
-"""Try every fault that docs/reliability.md promises to survive, and write its table: `make faults`.
+"""Try every fault that docs/explanation/reliability.md promises to survive, and write its table: `make faults`.
 
 A test that tries one carries the mark `fault(what, happened)`; its row is written when all tests with it have passed.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "reliability.md"
+PAGE = ROOT / "docs" / "explanation" / "reliability.md"
 BEGIN, END = "<!-- table of faults: written by make faults -->", "<!-- end of the table -->"
 
 

@@ -4,7 +4,7 @@
 
 It takes a source tree and what it needs on PYTHONPATH; nothing has to be installed, nothing is downloaded, and nilearn
 is not needed. What was measured is printed as one table, goes to benchmarks/results/gpu.json, and comes as a paragraph
-for docs/performance.md. A part that fails does not stop the others; then the status is 1.
+for docs/explanation/performance.md. A part that fails does not stop the others; then the status is 1.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def parts(quick: bool, folder: Path) -> list[Part]:
 
 
 def paragraph(done: Sequence[Part], machine: Mapping[str, Any], command: str, day: str) -> str:
-    """Markdown for docs/performance.md: the machine, the tests, and a row per figure."""
+    """Markdown for docs/explanation/performance.md: the machine, the tests, and a row per figure."""
     counts = next((part.tests for part in done if part.tests), {})
     tests = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "did not run"
     failed = [part.name for part in done if not part.passed]
@@ -156,7 +156,7 @@ def prove(todo: Sequence[Part], machine: Mapping[str, Any], command: str, longes
         print(f"{part.name:<16}{'passed' if part.passed else 'FAILED':<8}{part.seconds:>5.0f} s  {counts}".rstrip())
     print()
     print_table([row for part in done for row in part.rows])
-    print(f"\n{out}; for docs/performance.md:\n\n{text}", flush=True)
+    print(f"\n{out}; for docs/explanation/performance.md:\n\n{text}", flush=True)
     return int(not all(part.passed for part in done))
 
 

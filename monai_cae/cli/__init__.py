@@ -10,7 +10,17 @@ from pathlib import Path
 
 from monai_cae import DISCLAIMER, __version__
 from monai_cae.cli import cluster, cohorts, fitting, prediction, prepare, runs, sharing
-from monai_cae.cli.options import LAYOUTS, add_cohort, add_flags, add_options, add_reading, add_slice, own_options
+from monai_cae.cli.options import (
+    LAYOUTS,
+    WORKERS,
+    add_cohort,
+    add_flags,
+    add_options,
+    add_reading,
+    add_slice,
+    own_options,
+)
+from monai_cae.doctor import add_doctor, doctor
 from monai_cae.errors import MonaiCaeError
 
 
@@ -21,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0; 1 after a user's mistake, explained in one line on stderr, or if `audit` or `check` found
         something; 130 after Ctrl-C.
     """
-    parser = _parser()
+    parser = command_parser()
     given = [_hyphenated(text) for text in (sys.argv[1:] if arguments is None else arguments)]
     options, further = parser.parse_known_args(given)
     if hasattr(options, "settings"):
@@ -58,7 +68,8 @@ def _hyphenated(argument: str) -> str:
     return f"{name.replace('_', '-')}{equals}{value}" if name.startswith("--") and "#" not in name else argument
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of `monai-cae`, from which the site of the documentation lists every command with its help."""
     parser = argparse.ArgumentParser(
         prog="monai-cae",
         description="From a cohort on disk to an audited datalist, for the MONAI bundle of a convolutional autoencoder "
@@ -189,6 +200,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", type=Path, help=text)
     evaluate.add_argument("cohort", type=Path, help=LAYOUTS)
     evaluate.add_argument("out", type=Path, nargs="?", default=Path("external"), help="for results (default: external)")
+    text = f"whose worker tests: {WORKERS}, see docs/how-to/cluster.md (default: this process)"
+    evaluate.add_argument("--cluster", default="", metavar="WHERE", help=text)
     evaluate.set_defaults(settings=[])
     evaluate.epilog = "Settings can follow, such as --cohort#positive \"DX == 'AD'\": see `monai-cae settings`."
     add_flags(evaluate, "trust")
@@ -248,6 +261,9 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true", help="check a package, zipped or unpacked, instead of making one"
     )
     add_flags(package, "trust")
+
+    text = "versions, machine and a self-test, to paste into an issue; exit status 1 if something fails"
+    add_doctor(command("doctor", doctor, text))
     return parser
 
 

@@ -17,6 +17,7 @@ SLICE = {"plane": "axial", "slice_index": 106, "axes": "anatomical"}
 OF_EXTRACTION = ("extraction#", "image-size")  # settings that may follow the commands that look at images
 SHOWN = 20  # lines about scans; a screen
 _OF_A_TRAINING = ("on_bad_scan", "allow_leaks", "allow_outside")
+WORKERS = "local:N, tls://HOST:PORT or slurm:FILE.yaml"
 LAYOUTS = "cohort folder (OASIS-1 to -3, ADNI, AIBL, IXI, BIDS, Clinica CAPS, or with a table), or a datalist (.json)"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_cae.cli.options import SHOWN, Arguments
+from monai_cae.cli.options import SHOWN, WORKERS, Arguments
 from monai_cae.cli.prepare import inputs_given, prepare_folder
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
@@ -27,8 +27,8 @@ def add_many(parser: Arguments) -> None:
     """The options of a prediction in chunks."""
     text = "predict in chunks, and write a Parquet data set in place of predictions.csv: OUT/predictions"
     parser.add_argument("--parquet", action="store_true", help=text)
-    text = "where to: local:N, tls://HOST:PORT or slurm:FILE.yaml, see docs/cluster.md (default: this process)"
-    parser.add_argument("--cluster", default="", metavar="WHERE", help=f"as --parquet, elsewhere; {text}")
+    text = f"as --parquet, elsewhere; where to: {WORKERS}, see docs/how-to/cluster.md (default: this process)"
+    parser.add_argument("--cluster", default="", metavar="WHERE", help=text)
     text = "scans of a chunk: what a worker does at a time, and what is lost with it (default: 128)"
     parser.add_argument("--chunk", type=int, metavar="N", help=text)
     text = "true goes on with a data set that was begun with the same scans, weights and settings"
@@ -52,7 +52,7 @@ def predict_parquet(options: argparse.Namespace, config: Path, settings: dict[st
             settings[name] = str(Path(place).absolute())
     if options.table:
         settings["table"] = str(options.table.absolute())
-    gpus = bool(options.cluster) and _on_gpu(settings.get("device"))
+    gpus = bool(options.cluster) and on_gpu(settings.get("device"))
     asked = Asked(
         plan=Plan(str(config.absolute()), json.dumps(settings)),
         scans=options.scans,
@@ -70,7 +70,7 @@ def predict_parquet(options: argparse.Namespace, config: Path, settings: dict[st
     return 0
 
 
-def _on_gpu(device: Any) -> bool:
+def on_gpu(device: Any) -> bool:
     """Whether workers are to have a GPU each; where no device is named, as this machine has it."""
     import torch
 
@@ -128,7 +128,7 @@ def predict_raw(
     warnings: dict[str, list[str]] = {}
     if usable:
         table = _write_table(options.out / TABLE, read_tables(folder, usable))
-        infer(folder, ["--table", _place(table)] if table else [])
+        infer(folder, ["--table", placed(table)] if table else [])
         of_file = {str(Place(folder, name).image.absolute()): name for name in usable}
         with predictions.open(newline="", encoding="utf-8") as file:
             rows = {of_file[str(Path(row["file"]).absolute())]: row for row in csv.DictReader(file)}
@@ -187,7 +187,8 @@ def _value(settings: Sequence[str], name: str) -> str:
     return found
 
 
-def _place(path: Path) -> str:
+def placed(path: Path) -> str:
+    """As a setting; ./ keeps MONAI from reading true, 12 or a,b as something else, -a as a setting."""
     return str(path) if path.is_absolute() else f"./{path}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from monai_cae.cli.options import ROLES, SHOWN, Arguments, add_flags, add_options, progress
+from monai_cae.cli.options import ROLES, SHOWN, WORKERS, Arguments, add_flags, add_options, progress
 from monai_cae.errors import MonaiCaeError
 from monai_cae.terminal import duration, progress_bar, say
 
@@ -27,7 +27,7 @@ def add_prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, metavar="IN", help=INPUTS)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of the BIDS derivative to write")
     add_inputs(parser)
-    text = "whose workers prepare: local:N, tls://HOST:PORT or slurm:FILE.yaml (default: --jobs of this machine)"
+    text = f"whose workers prepare: {WORKERS} (default: --jobs of this machine)"
     parser.add_argument("--cluster", default="", help=text)
     parser.add_argument(
         "--resume", action="store_true", help="keep what is finished with the same settings, do the rest"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import re
 import runpy
@@ -22,7 +23,7 @@ from yaml import safe_load
 
 from monai_cae import DISCLAIMER
 from monai_cae.cli.overlays import as_settings, overlay_files, parsed
-from monai_cae.cli.prediction import predict_parquet, predict_raw, refuse_inputs, refuse_many
+from monai_cae.cli.prediction import on_gpu, placed, predict_parquet, predict_raw, refuse_inputs, refuse_many
 from monai_cae.cli.prepare import inputs_given
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
@@ -62,7 +63,7 @@ def predict(options: argparse.Namespace) -> int:
     given = as_settings(options.settings, ("config_file", "checkpoint", "dataset_dir", "predictions"))
     autoencoder = options.model.with_name(CHECKPOINTS["autoencoder"].name)
     config = bundle_folder() / "configs" / "inference.json"
-    settings: dict[str, Any] = {"checkpoint": _place(options.model), "pretrained": _place(autoencoder)}
+    settings: dict[str, Any] = {"checkpoint": placed(options.model), "pretrained": placed(autoencoder)}
     checkpoint, kind = options.model, kind_of(options.model)
     if kind == "package":
         check_package(options.model, trust=options.trust)
@@ -106,8 +107,55 @@ def evaluate(options: argparse.Namespace) -> None:
     if any(part.startswith(("--cohort#task", "--cohort#positive", "--cohort#label_column")) for part in given):
         found = {name: value for name, value in found.items() if not name.startswith("cohort#")}  # the model's rule
     files = [str(bundle_folder() / "configs" / name) for name in ("evaluate.json", "external.yaml")]
+    if options.cluster:
+        _evaluate_elsewhere(options, files, {**found, **parsed(given)})
+        return
     places = _places(dataset_dir=options.cohort, output_dir=options.out)
     _bundle("run", "--config_file", str(files), *_options(found), *places, *given)
+
+
+def _evaluate_elsewhere(options: argparse.Namespace, files: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """The same by a worker, which needs no login: what it has tracked is sent from here."""
+    from monai_cae.cluster.address import engine_of, entered
+    from monai_cae.cluster.engine import Task
+    from monai_cae.tracking import default_tracking_uri, sync
+    from monai_cae.tracking.copying import DATABASE
+
+    out, model, cohort = (path.absolute() for path in (options.out, options.model, options.cohort))
+    gpus = "device" in settings and on_gpu(settings["device"])
+    engine_of(options.cluster, gpus=gpus)
+    made, server = not out.exists(), settings.get("tracking_uri") or default_tracking_uri(str(out))
+    given = {**settings, "dataset_dir": str(cohort), "output_dir": str(out)}
+    given["tracking_uri"] = f"sqlite:///{out / DATABASE}"
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with entered(
+            options.cluster, reads={"the model": model, "the cohort": cohort}, writes=out, gpus=gpus
+        ) as engine:
+            task = Task("evaluate", run_configs, (files, given), needs={"GPU": 1.0} if gpus else {})
+            (done,) = engine.run([task])
+    finally:
+        if made and not any(out.iterdir()):
+            out.rmdir()
+    if done.error:
+        if not isinstance(done.error, MonaiCaeError):
+            print(done.log, flush=True)
+        raise MonaiCaeError(str(done.error)) from done.error
+    print(done.log, flush=True)
+    if server != given["tracking_uri"]:
+        for line in sync(out, server):
+            print(line, flush=True)
+
+
+def run_configs(files: Sequence[str], settings: Mapping[str, Any]) -> None:
+    """What `python -m monai.bundle run` does with configs and settings, on a worker."""
+    from monai.bundle import run
+
+    from monai_cae.training.stages.workflow import mistakes_alone
+
+    warnings.filterwarnings("ignore", "parsing config_file")
+    with mistakes_alone():
+        run(config_file=list(files), **settings)
 
 
 def latent(options: argparse.Namespace) -> None:
@@ -149,12 +197,8 @@ def _with_target(settings: Sequence[str]) -> list[str]:
 
 
 def _places(**paths: Path) -> list[str]:
-    """Paths as settings; ./ keeps MONAI from reading true, 12 or a,b as something else, -a as a setting."""
-    return _options({name: _place(path) for name, path in paths.items()})
-
-
-def _place(path: Path) -> str:
-    return str(path) if path.is_absolute() else f"./{path}"
+    """Paths as settings."""
+    return _options({name: placed(path) for name, path in paths.items()})
 
 
 def _bundle(*arguments: str, quiet: bool = False) -> None:
@@ -163,6 +207,7 @@ def _bundle(*arguments: str, quiet: bool = False) -> None:
     if not quiet:
         print(" ".join(["python -m monai.bundle", *shown]), flush=True)
     warnings.filterwarnings("ignore", "parsing config_file")  # MONAI's advice to trust configs: these are our own
+    logging.getLogger("monai.bundle.workflows").addFilter(_is_no_place)
     sys.argv = ["monai.bundle", *arguments]
     try:
         runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
@@ -177,6 +222,11 @@ def _bundle(*arguments: str, quiet: bool = False) -> None:
         raise MonaiCaeError(f"no config has the setting {name}: see `monai-cae settings`") from error
 
 
+def _is_no_place(record: logging.LogRecord) -> bool:
+    """Whether it is not MONAI's remark, for every overlay of a user's own, that not all configs are in one folder."""
+    return not str(record.msg).startswith("Not all config files are in")
+
+
 def _in_a_file(option: str, parts: Sequence[str], at: int) -> str:
     """How to set a member of a stage's item, which no option reaches where the experiment has no such item yet."""
     line = f'"+{"#".join([option, *parts[:at]])}": {{"{"#".join(parts[at:])}": VALUE}}'
@@ -185,7 +235,7 @@ def _in_a_file(option: str, parts: Sequence[str], at: int) -> str:
 
 
 def settings(options: argparse.Namespace) -> None:
-    told = list(_settings())
+    told = list(all_settings())
     names = list(dict.fromkeys(setting["name"] for setting in told))
     wanted = options.name.replace("-", "_")
     chosen = [name for name in names if not wanted or name == wanted or name.startswith(f"{wanted}#")]
@@ -202,8 +252,12 @@ def settings(options: argparse.Namespace) -> None:
             print(textwrap.fill(text, width, initial_indent="  ", subsequent_indent="  "))
 
 
-def _settings() -> Iterator[dict[str, Any]]:
-    """Every setting of the stages, with those of its remarks and defaults that differ."""
+def all_settings() -> Iterator[dict[str, Any]]:
+    """Every setting of the stages and of the experiment, with those of its remarks and defaults that differ.
+
+    Yields:
+        `name`, such as `cohort#task`; `remark`; `default`, as JSON; `readers`, the configs that have it so.
+    """
     found: dict[tuple[str, str, str], list[str]] = {}
     for stage in _STAGES:
         config = json.loads((bundle_folder() / "configs" / f"{stage}.json").read_text(encoding="utf-8"))

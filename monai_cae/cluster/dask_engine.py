@@ -186,7 +186,7 @@ class DaskEngine(Engine):
         for what, amount in needs.items():
             if known and not any(one.get(what, 0) >= amount for one in known):
                 has = "has a GPU" if what == "GPU" else f"has {what} {amount:g}"
-                raise MonaiCaeError(f"no worker of {self.shown} {has}, which was asked for: see docs/cluster.md")
+                raise MonaiCaeError(f"no worker of {self.shown} {has}, which was asked for: see docs/how-to/cluster.md")
 
     def _check_workers(self) -> None:
         """Refuse workers that are of another version or do not see what they must; those that come later are looked
@@ -263,9 +263,11 @@ def _sendable(error: Exception) -> Exception:
 
 
 def _first(error: BaseException) -> BaseException:
-    """The one that it was raised from, in the beginning."""
-    while (before := error.__cause__ or error.__context__) is not None:
+    """The one that it was raised from, in the beginning; one can be raised again from what it has led to."""
+    seen = {id(error)}
+    while (before := error.__cause__ or error.__context__) is not None and id(before) not in seen:
         error = before
+        seen.add(id(error))
     return error
 
 

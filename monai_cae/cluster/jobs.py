@@ -76,7 +76,7 @@ def read_jobs(path: Path, needs_gpu: bool = False) -> Jobs:
             raise MonaiCaeError(f"{path} has an unknown setting {name}: {suggestion(name, known)}")
     for name in ("jobs", "cores", "memory"):
         if name not in given:
-            raise MonaiCaeError(f"{path} does not say {name}: see docs/cluster.md")
+            raise MonaiCaeError(f"{path} does not say {name}: see docs/how-to/cluster.md")
     for name, value in given.items():
         _check(path, str(name), value)
     made: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}

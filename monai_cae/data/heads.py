@@ -81,7 +81,7 @@ def write_heads(
     """Write the synthetic cohort's raw scans as BIDS; see `write_phantom` for the arguments and errors.
 
     Returns:
-        The folder: sub-*/anat/sub-*_T1w.nii.gz, participants.tsv with OASIS-1's columns, dataset_description.json;
+        The folder: `sub-*/anat/sub-*_T1w.nii.gz`, participants.tsv with OASIS-1's columns, dataset_description.json;
         with `volumes` also truth.csv.
     """
     out = Path(out_dir).expanduser().resolve()

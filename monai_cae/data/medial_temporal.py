@@ -87,12 +87,12 @@ class MedialTemporal:
         )
         near = np.flatnonzero(inner.all(axis=0))
         points = source[:, near] - self.corner[:, None].astype(np.float32)
-        distance = _at(self.distance, points)
+        distance = values_at(self.distance, points)
         close = distance < _REACH_MM + _HORN_MM * lost
         near, points, distance = near[close], points[:, close], distance[close]
-        opening = _at(self.opening, points)
+        opening = values_at(self.opening, points)
         retreat = opening * np.float32(np.interp(lost, np.linspace(0, 0.99, 100), self.depths))
-        horn = _at(self.horn, points) * np.float32(_HORN_MM * lost)
+        horn = values_at(self.horn, points) * np.float32(_HORN_MM * lost)
         thickness = np.float32(-self.distance.min())
         beyond = np.clip(1 - (distance - horn) / _REACH_MM, 0, 1)
         shift = np.where(
@@ -100,10 +100,10 @@ class MedialTemporal:
             retreat * np.clip((distance + thickness) / np.maximum(thickness - retreat, 1), 0, 1),
             -horn * beyond**2 * (3 - 2 * beyond),
         )
-        source[:, near] += shift * np.stack([_at(component, points) for component in self.outward])
+        source[:, near] += shift * np.stack([values_at(component, points) for component in self.outward])
         fluid = np.clip(np.minimum(distance + 0.5, horn) - np.maximum(distance - 0.5, -retreat), 0, 1)
         whole = np.clip(0.5 + _SUPPORT_MM * (1 - opening) - distance - retreat, 0, 1)
-        left = (_at(self.hippocampus, points) < 0) & (distance < -retreat)
+        left = (values_at(self.hippocampus, points) < 0) & (distance < -retreat)
         return near, whole, fluid, float(left.sum()) / 1000
 
 
@@ -189,5 +189,6 @@ def _signed_distance(mask: _Array) -> _Array:
     return np.asarray(ndimage.gaussian_filter((outside - inside).astype(np.float32), 0.7))
 
 
-def _at(volume: _Array, points: _Array) -> _Array:
+def values_at(volume: _Array, points: _Array) -> _Array:
+    """Args: volume: shape `(X, Y, Z)`; points: in voxels, shape `(3, ...)`. Returns: linear between voxels, `(...)`."""
     return np.asarray(ndimage.map_coordinates(volume, points, output=np.float32, order=1, mode="nearest"))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
-from monai_cae.data.medial_temporal import MedialTemporal, load_medial_temporal
+from monai_cae.data.medial_temporal import MedialTemporal, load_medial_temporal, values_at
 from monai_cae.data.people import Atrophy, Person, draw_people
 from monai_cae.data.template import COMMISSURE, FRAME_SHAPE, MNI_PER_T88, TEMPLATE_NAME, load_icbm152
 from monai_cae.files import new_folder
@@ -248,14 +248,14 @@ def _render(anatomy: _Anatomy, atrophy: Atrophy, rng: _Generator, unaffected: At
 def _shrink(anatomy: _Anatomy, source: _Array, folding: _Array, atrophy: Atrophy) -> tuple[_Array, float, float]:
     """Give the brightness of the voxels inside, and measure ventricles and hippocampi; `source` is moved in place."""
     _widen_ventricles(source, anatomy, atrophy.ventricle_mm)
-    ventricle_ml = float((_sample(anatomy.ventricle, source) < 0).sum()) / 1000
+    ventricle_ml = float((values_at(anatomy.ventricle, source) < 0).sum()) / 1000
     hippocampus_ml = math.nan
     cortex_mm: float | _Array = atrophy.cortex_mm
     if anatomy.medial:
         near, whole, fluid, hippocampus_ml = anatomy.medial.shrink(source, atrophy.lost)
         cortex_mm = np.float32(atrophy.cortex_mm) + np.float32(_TEMPORAL_MM * atrophy.lost) * anatomy.medial.lobe
-    brightness = _sample(anatomy.brightness, source)
-    excess_mm = _sample(anatomy.depth, source) - (_CORTEX_MM - cortex_mm) - 0.6 * folding
+    brightness = values_at(anatomy.brightness, source)
+    excess_mm = values_at(anatomy.depth, source) - (_CORTEX_MM - cortex_mm) - 0.6 * folding
     thinned = np.clip(excess_mm / 1.2 + 0.5, 0, 1)
     if anatomy.medial:
         thinned[near] *= 1 - whole
@@ -295,15 +295,11 @@ def _to_template(voxels: _Array, origin: _Array, rng: _Generator) -> _Array:
 
 def _widen_ventricles(source: _Array, anatomy: _Anatomy, wall_mm: float) -> None:
     """Pull sampling points towards the ventricles, in place: their walls appear up to `wall_mm` further out."""
-    distance = _sample(anatomy.ventricle, source)
+    distance = values_at(anatomy.ventricle, source)
     near = np.flatnonzero((distance > -1) & (distance < 2 * _VENTRICLE_REACH_MM))
     points, distance = source[:, near], distance[near]
     pull = np.minimum(distance + 1, wall_mm * np.exp(-0.5 * (distance / _VENTRICLE_REACH_MM) ** 2))
-    source[:, near] -= pull * np.stack([_sample(component, points) for component in anatomy.outward])
-
-
-def _sample(volume: _Array, points: _Array) -> _Array:
-    return np.asarray(ndimage.map_coordinates(volume, points, output=np.float32, order=1, mode="nearest"))
+    source[:, near] -= pull * np.stack([values_at(component, points) for component in anatomy.outward])
 
 
 def _acquire(brightness: _Array, bias: _Array, rng: _Generator) -> _Array:

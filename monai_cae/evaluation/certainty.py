@@ -15,7 +15,6 @@ from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.evaluation.style import FAINT, INK, LEGEND, LINE_COLOURS, empty_figure, tidy
 
 ERROR_RATES = (0.05, 0.1, 0.2)
-SHARES = (0.25, 0.5, 0.75, 1.0)
 _CURVE = tuple(np.linspace(0.1, 1.0, 19).round(2))
 _Numbers = NDArray[np.float64]
 

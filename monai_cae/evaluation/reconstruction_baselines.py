@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.metrics import BRAIN_THRESHOLD, mean_and_sd, psnr, psnr_brain
-from monai_cae.evaluation.similarity import ssim
+from monai_cae.evaluation.similarity import mean_of_windows, ssim_windows
 
 AUTOENCODER = "autoencoder"  # its row among the codecs
 SHRUNK = {"half size": 2, "quarter size": 4, "eighth size": 8}
@@ -173,11 +173,12 @@ def reconstruction_table(
     images = np.asarray(originals, dtype=np.float64)
     rows = {}
     for name, (outputs, code_size) in reconstructions.items():
+        windows = ssim_windows(images, outputs)
         values = {
             "psnr": psnr(images, outputs),
             "psnr_brain": psnr_brain(images, outputs, threshold),
-            "ssim": ssim(images, outputs),
-            "ssim_brain": ssim(images, outputs, threshold),
+            "ssim": mean_of_windows(windows, images),
+            "ssim_brain": mean_of_windows(windows, images, threshold),
         }
         row: dict[str, float] = {"code_size": code_size, "per_pixel": code_size / math.prod(images.shape[1:])}
         for measure, by_image in values.items():

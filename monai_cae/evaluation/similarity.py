@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from monai_cae.errors import MonaiCaeError
 
 WINDOW, SIGMA = 11, 1.5  # pixels; the paper's and the defaults of MONAI's SSIMMetric
+_TOGETHER = 1_000_000  # pixels that are compared at a time: the convolution needs several times their memory
 
 
 def require_windows(sizes: Sequence[int]) -> None:
@@ -29,8 +30,7 @@ def ssim(
     Args:
         originals: Images of shape `(n, H, W)` or `(n, H, W, D)`, each side 11 pixels or more.
         reconstructions: Their reconstructions, same shape.
-        threshold: Only windows whose centre is above this intensity in the original count. In the background of a
-            brain-masked image similarity is nearly 1, which flatters. None for all windows.
+        threshold: See `mean_of_windows`.
         max_intensity: The largest value a pixel can have; 1 for images scaled to [0, 1].
 
     Returns:
@@ -39,6 +39,12 @@ def ssim(
     Raises:
         MonaiCaeError: For shapes that differ or are too small, or a `max_intensity` that is not positive.
     """
+    return mean_of_windows(ssim_windows(originals, reconstructions, max_intensity), originals, threshold)
+
+
+def ssim_windows(originals: ArrayLike, reconstructions: ArrayLike, max_intensity: float = 1.0) -> NDArray[np.float32]:
+    """Structural similarity of each window of 11 pixels a side, shape `(n, H - 10, W - 10)` or with a third size; see
+    `ssim`."""
     import torch
     from monai.metrics.regression import compute_ssim_and_cs  # whoever asks for no similarity waits for neither
 
@@ -53,13 +59,33 @@ def ssim(
     if not max_intensity > 0:
         raise MonaiCaeError(f"max_intensity must be positive, not {max_intensity}.")
     axes = images.ndim - 1
+    together = max(1, _TOGETHER // images[0].size)
     found = []
-    for image, output in zip(images, outputs, strict=True):
-        prediction, truth = (torch.from_numpy(values[None, None]) for values in (output, image))
-        windows = compute_ssim_and_cs(prediction, truth, axes, [WINDOW] * axes, [SIGMA] * axes, max_intensity)[0]
-        similarity = windows.double().numpy()
+    for first in range(0, len(images), together):
+        truth, prediction = (torch.from_numpy(part[first : first + together, None]) for part in (images, outputs))
+        windows, _ = compute_ssim_and_cs(prediction, truth, axes, [WINDOW] * axes, [SIGMA] * axes, max_intensity)
+        found.append(windows[:, 0].numpy())
+    return np.concatenate(found)
+
+
+def mean_of_windows(
+    windows: NDArray[np.float32], originals: ArrayLike, threshold: float | None = None
+) -> NDArray[np.float64]:
+    """Mean of each image's windows.
+
+    Args:
+        windows: From `ssim_windows`.
+        originals: The images.
+        threshold: Only windows whose centre is above this intensity in the original count. In the background of a
+            brain-masked image similarity is nearly 1, which flatters. None for all windows.
+
+    Returns:
+        Shape `(n,)`; nan for an image without any window that counts.
+    """
+    images, middle = np.asarray(originals), slice(WINDOW // 2, -(WINDOW // 2))
+    means = []
+    for image, similarity in zip(images, windows, strict=True):
         if threshold is not None:  # the negation keeps a nan pixel in, so that it shows in the result
-            middles = image[(slice(WINDOW // 2, -(WINDOW // 2)),) * axes]
-            similarity = similarity[0, 0][~(middles <= threshold)]
-        found.append(similarity.mean() if similarity.size else np.nan)
-    return np.array(found, dtype=np.float64)
+            similarity = similarity[~(image[(middle,) * image.ndim] <= threshold)]
+        means.append(similarity.mean(dtype=np.float64) if similarity.size else np.nan)
+    return np.array(means, dtype=np.float64)

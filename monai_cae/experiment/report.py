@@ -61,6 +61,7 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         f"  every prediction   {output / 'predictions.csv'}",
         f"  summary            {output / 'summary.json'}",
         "",
+        f"open in a browser:   {(output / PAGE).resolve().as_uri()}",
         f"see the runs:        {seen}",
         f"                     {at}",
         f"predict new scans:   {command} predict {run} SCANS PREDICTED",

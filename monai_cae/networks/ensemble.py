@@ -15,7 +15,7 @@ MOST_MEMBERS = 100
 
 
 class Ensemble(nn.Module):
-    """The mean of several `EncoderClassifier`s of one kind, each with weights of its own, such as those of a
+    """The mean of several networks `EncoderClassifier` of one kind, each with weights of its own, such as those of a
     cross-validation's folds (Lakshminarayanan et al. 2017, NeurIPS).
 
     It takes as many times one network's memory and time as it has members.

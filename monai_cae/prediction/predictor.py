@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from monai_cae.prediction.fetching import fetched
 from monai_cae.prediction.listing import Listed, voxels_of
 from monai_cae.training.engines.memory import is_full
 from monai_cae.training.results.predictions import SPREAD, UNLIKE, PredictionTable
-from monai_cae.training.stages.workflow import find_mistake
+from monai_cae.training.stages.workflow import find_mistake, mistakes_alone
 
 Row = dict[str, Any]
 REASON, NOTE = "reason", "note"  # columns: why a scan could not be used; what of it differs from the training's
@@ -65,7 +65,7 @@ class Predictor:
     """
 
     def __init__(self, plan: Plan, **settings: Any) -> None:
-        with _mistakes():
+        with mistakes_alone():
             given = {**json.loads(plan.settings), **_OWN, **settings}
             workflow = ConfigWorkflow(plan.config, run_id=_READY, workflow_type="infer", **given)
             workflow.initialize()
@@ -95,7 +95,7 @@ class Predictor:
         A scan that can't be used has a reason in its row. So has one that ends a prediction with an error, which is
         then done again scan by scan; if that ends them all, it is raised, as it is none of theirs.
         """
-        with _mistakes(), fetched([scan.path for scan in scans if "://" in scan.path]) as copies:
+        with mistakes_alone(), fetched([scan.path for scan in scans if "://" in scan.path]) as copies:
             rows: list[Row] = []
             usable: list[tuple[Row, Path]] = []
             for scan in scans:
@@ -178,14 +178,3 @@ def _changed(scan: Listed, image: Path) -> str:
 
 def _brief(reason: str, image: Path) -> str:
     return reason.replace(f"{image.parent}{os.sep}", "")
-
-
-@contextlib.contextmanager
-def _mistakes() -> Iterator[None]:
-    """A user's mistake, which MONAI has wrapped, by itself: it can go from one process to another."""
-    try:
-        yield
-    except Exception as error:
-        if (mistake := find_mistake(error)) is not None and mistake is not error:
-            raise mistake from error
-        raise

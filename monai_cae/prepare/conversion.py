@@ -76,7 +76,7 @@ def convert(series: Series, name: str) -> RawScan:
         except MonaiCaeError as error:
             raise MonaiCaeError(str(error).replace(str(made[0]), series.line)) from error
     _refuse_other(scan, series)
-    return replace(scan, source="", entities={}, notes=(*series.notes, *scan.notes))
+    return replace(scan, source="", notes=(*series.notes, *scan.notes))
 
 
 def _refuse_other(scan: RawScan, series: Series) -> None:

@@ -30,7 +30,7 @@ from monai_cae.prepare.template import load_template
 if TYPE_CHECKING:
     import SimpleITK
 
-MOST_SPACING_MM = 5.0  # thicker slices hide what is registered: docs/prepare.md has what was tried
+MOST_SPACING_MM = 5.0  # thicker slices hide what is registered: docs/how-to/prepare.md has what was tried
 LEAST_EXTENT_MM = 100.0  # along each axis; the smallest adult brain is wider
 LEAST_BRAIN_ML, MOST_BRAIN_ML = 400.0, 2600.0  # of a mask that somebody gives or that the voxels show
 

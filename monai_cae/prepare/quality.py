@@ -32,9 +32,11 @@ _Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Attributes:
-    status: "pass", "review" (look at it) or "fail" (not to be used).
-    reasons: why, a line each; empty for "pass".
+    """Whether to use a prepared scan.
+
+    Attributes:
+        status: "pass", "review" (look at it) or "fail" (not to be used).
+        reasons: why, a line each; empty for "pass".
     """
 
     status: str
@@ -62,7 +64,7 @@ class Quality:
 
 _NONE = math.inf
 _NEAR = 0.2
-# Where the limits come from: docs/prepare.md, "Limits".
+# Where the limits come from: docs/how-to/prepare.md, "Limits".
 QUALITY: tuple[Quality, ...] = (
     Quality("brain_ml", "ml", "volume of the brain", (1000, 2150), (800, 2500)),
     Quality("smoothness", "", "Dice of the mask with itself smoothed", (0.98, 1), (0.95, 1)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +22,6 @@ class RawScan:
         name: what messages call it; never an identity.
         source: the file or folder that it was read from; "" where it never was a file.
         oriented: the file says which way is up; otherwise `affine` is a guess, and `prepare_scan` refuses it.
-        entities: what the file's name or header says, e.g. {"sub": "01", "ses": "02"}; never an identity.
         notes: what was changed or guessed while it was read, a sentence each.
     """
 
@@ -32,7 +30,6 @@ class RawScan:
     name: str
     source: str = ""
     oriented: bool = True
-    entities: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property

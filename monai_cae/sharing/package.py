@@ -28,7 +28,8 @@ LARGE = 25_000_000  # bytes; what the model zoo takes as a file of its repositor
 
 @dataclass(frozen=True)
 class Package:
-    """
+    """A package that has been written.
+
     Attributes:
         path: the zip.
         run: what it is of.

@@ -13,7 +13,6 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.tracking import limits
@@ -115,10 +114,12 @@ class Store:
 
 def without_credentials(tracking_uri: str) -> str:
     """The address without user name, password and query, fit to print and write."""
-    parts = urlsplit(tracking_uri)
-    if not parts.netloc:
+    scheme, separator, rest = tracking_uri.partition("://")
+    if not separator or rest.startswith("/"):  # a file
         return tracking_uri
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return (
+        f"{scheme}://{re.split('[?#]', rest.rpartition('@')[2])[0]}"  # a password may have / and ?, against the rules
+    )
 
 
 def _check(database: Path) -> None:

@@ -42,6 +42,15 @@ def noisy(lines: int) -> None:
     raise MonaiCaeError("the third scan is empty")
 
 
+def circle() -> None:
+    """An error that is raised again from what it has led to."""
+    first = ValueError("the first")
+    try:
+        raise RuntimeError("what it has led to") from first
+    except RuntimeError as error:
+        raise first from error
+
+
 def test_an_error_stops_only_what_needs_it(engine):
     tasks = [
         Task("six", mul, (2, 3)),
@@ -50,6 +59,7 @@ def test_an_error_stops_only_what_needs_it(engine):
         Task("and after that", mul, (1, 1), after=("after",)),
         Task("ten", mul, (2, 5), after=("six",)),
         Task("told", noisy, (100,)),
+        Task("circle", circle),
     ]
     done = {one.key: one for one in engine.run(tasks)}
     assert done.keys() == {task.key for task in tasks}
@@ -58,6 +68,7 @@ def test_an_error_stops_only_what_needs_it(engine):
     assert isinstance(done["after"].error, NotDone) and str(done["after"].error) == "broken"
     assert isinstance(done["and after that"].error, NotDone) and str(done["and after that"].error) == "after"
     assert str(done["told"].error) == "the third scan is empty"
+    assert "what it has led to" in str(done["circle"].error)
     assert done["told"].log.splitlines() == [f"line {number}" for number in range(80, 100)]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from monai.data import NibabelReader
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
-from plugins.two_slices import TwoSlices
+from two_slices import TwoSlices
 
 from monai_cae.data import (
     Extractd,

@@ -29,7 +29,7 @@ from monai_cae.errors import MonaiCaeError
 PLANES = ("axial", "coronal", "sagittal")
 SHAPE = (7, 6, 5)
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "400"))
-MEGABYTES = 200  # what docs/reliability.md promises of one slice, the widest number format and all copies included
+MEGABYTES = 200  # as docs/explanation/reliability.md promises: one slice, the widest number format, all copies included
 fuzz = settings(
     max_examples=EXAMPLES,
     deadline=None,
@@ -376,6 +376,6 @@ def test_a_large_mat_file_is_not_read(tmp_path, refused):
 
 
 def test_limits_are_as_documented():
-    text = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "explanation" / "reliability.md").read_text(encoding="utf-8")
     for number in (f"{MAX_SLICE_PIXELS:,}", f"{MAX_VOXELS:,}", f"{MAX_OFFSET_BYTES >> 20} MiB", f"{MEGABYTES} MB"):
         assert number in text

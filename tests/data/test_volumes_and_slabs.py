@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from monai.data import NibabelReader
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
-from plugins.two_slices import TwoSlices
 from tiny import volume, write_pair
+from two_slices import TwoSlices
 
 from monai_cae.data import Extract, Extractd, ExtractionReader, SlabExtraction, VolumeExtraction, frame_lines
 from monai_cae.data.images.readers import read_image

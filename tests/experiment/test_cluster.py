@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mlflow import MlflowClient
-from tiny import mistake
+from tiny import mistake, write_discs
 
+from monai_cae.cli import main
 from monai_cae.training.stages.checkpointing import Resuming
 
 pytest.importorskip("distributed")
@@ -141,6 +143,32 @@ def test_what_a_job_of_an_array_has_begun_is_finished_by_workers(
     assert (output / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
     assert runs(tracking_uri, output) == runs(tracking_uri, whole)
     assert not [path.name for path in output.rglob(".*") if path.name != ".lock"]
+
+
+def test_a_worker_tests_a_network_on_a_cohort_as_this_process_does(
+    whole, cluster, tracking_uri, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    cohort = write_discs(tmp_path / "cohort", first=24)
+
+    def evaluate(out: Path, *further: str) -> int:
+        known = ["--tracking_uri", tracking_uri, "--experiment_name", str(tmp_path), *further]
+        return main(["evaluate", str(whole / "repeat_1"), str(cohort), str(out), *known])
+
+    assert evaluate(tmp_path / "here") == 0
+    assert evaluate(tmp_path / "there", "--cluster", cluster) == 0
+    assert "report.html" in capsys.readouterr().out.rpartition("1 worker")[2]
+    here, there = ((tmp_path / name / "predictions.csv").read_text() for name in ("here", "there"))
+    assert here == there and here.count("\n") == 25
+    client = MlflowClient(tracking_uri)
+    experiment = client.get_experiment_by_name(str(tmp_path))
+    one, other = client.search_runs([experiment.experiment_id])
+    assert one.data.metrics["test_auc"] == other.data.metrics["test_auc"]
+    assert evaluate(tmp_path / "there", "--cluster", cluster) == 1
+    assert capsys.readouterr().err.count("\n") == 1 and (tmp_path / "there" / "predictions.csv").read_text() == here
+    assert evaluate(tmp_path / "none", "--cluster", cluster, "--batch_size", "0") == 1
+    assert "batch_size must be" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from plugins.number import BrainVolume
+from brain_volume import BrainVolume
 from torch import nn
 
 from monai_cae.data import PatchesExtraction, PlanesExtraction, SliceExtraction, VolumeExtraction

@@ -1,1 +1,1 @@
-"""What a user adds to the project without touching it: one file and one overlay each."""
+"""Parts that tests give to the project by config. The working examples are in examples/."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from brain_volume import BrainVolume
+from matplotlib.figure import Figure
 from torch import nn
+from two_slices import TwoSlices
 
 from monai_cae.data import Scan
 from monai_cae.targets import Target
-from plugins.number import BrainVolume
-from plugins.two_slices import TwoSlices
+from monai_cae.training import Outcome
 
 
 class Nothing(Target):
@@ -39,6 +42,11 @@ class Text(BrainVolume):
         return scan.sex  # type: ignore[return-value]
 
 
+class BadlyDrawn(BrainVolume):
+    def figures(self) -> dict[str, Callable[..., Figure]]:
+        return {"broken": broken, **super().figures()}
+
+
 class NoValue(BrainVolume):
     value = Target.value
 
@@ -55,3 +63,11 @@ class NoEncoder(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         return self.parts(image)
+
+
+def broken(*tested: object) -> Figure:
+    raise ValueError("nothing to draw")
+
+
+def no_such_column(outcome: Outcome) -> Figure:
+    raise KeyError("no such column\nin the table")

@@ -10,10 +10,11 @@ from monai.engines import SupervisedTrainer
 from tiny import mistake, write_bundle
 from torch import nn
 
+from monai_cae.machine import host_memory
 from monai_cae.training import PrecisionInferer
 from monai_cae.training.engines import memory
 from monai_cae.training.engines.counting import count_step
-from monai_cae.training.engines.memory import full_memory, host_memory, largest
+from monai_cae.training.engines.memory import full_memory, largest
 
 GIB = 2**30
 

@@ -7,8 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from ignite.engine import Engine
+from torch import nn
 
-from monai_cae.training import KeptPictures
+from monai_cae.data import SliceExtraction
+from monai_cae.training import KeptPictures, Outcome
+from monai_cae.training.results.figures import feature_maps
 from monai_cae.training.results.pictures import read_maps, read_pictures
 
 FLAT = SimpleNamespace(picture=lambda image: image[0])
@@ -36,3 +39,12 @@ def test_no_or_broken_pictures_are_none(tmp_path):
     assert read_pictures(tmp_path) == {} and read_maps(tmp_path) == ({}, "")
     (tmp_path / "pictures.npz").write_bytes(b"PK?")
     assert read_pictures(tmp_path) == {}
+
+
+def test_feature_maps_of_an_encoder_without_relu_are_its_code():
+    encoder = nn.Sequential(nn.Conv2d(1, 3, 3, stride=2, padding=1), nn.PReLU())
+    network = nn.ModuleDict({"encoder": encoder})
+    scans = [{"image": torch.rand(1, 8, 12)}]
+    outcome = Outcome("pretrain", network, lambda images, part: part(images), SliceExtraction(), scans)
+    shown = [(axis.get_title(), axis.get_xlabel()) for axis in feature_maps(outcome).axes]
+    assert shown == [("code", "3 of 3 channels, 4 \N{MULTIPLICATION SIGN} 6")]

@@ -15,6 +15,7 @@ from monai.transforms import Compose, EnsureTyped, RandFlipd, Transform
 from scipy import ndimage
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.machine import allowed_cores
 from monai_cae.networks import ConvEncoder, on_device
 from monai_cae.training import (
     BatchAugmentation,
@@ -26,7 +27,6 @@ from monai_cae.training import (
     TrainingStep,
     use_machine,
 )
-from monai_cae.training.stages.runtime import allowed_cores
 
 ITEMS = [{"image": torch.full((1, 2, 2), float(n)), "label": torch.tensor([n % 2]), "name": f"S{n}"} for n in range(7)]
 

@@ -175,7 +175,7 @@ def test_what_is_told_is_at_the_server_while_the_run_goes_on(server, track, tmp_
         run.send()
         until(lambda: {"train", "experiment"} <= runs_of(server, experiment).keys())
         there = runs_of(server, experiment)["train"]
-        until(lambda: len(page(server, there)["loss"]) == 4)
+        until(lambda: (seen := page(server, there))["early"] and len(seen["loss"]) == 4)  # they may come in two batches
         seen = page(server, there)
         assert seen["status"] == "RUNNING" and seen["params"]["cohort.task"] == "ad"
         assert seen["early"][0][0] == 7 and math.isnan(seen["early"][0][1])

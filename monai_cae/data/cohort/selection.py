@@ -193,11 +193,12 @@ def load_usable_cohort(
     subject's second scan replaces a bad first one. Only selected scans are read.
 
     Args:
-        dataset_dir, **settings: see `load_cohort`.
+        dataset_dir: see `load_cohort`.
         extraction: what is read of the scans.
         on_bad_scan: "fail" names all selected bad scans; "skip" leaves them out.
         frame: `training` and `allow_other_frame` of `find_bad`.
         target: what a scan's label is; by default whether it is a patient's.
+        settings: see `load_cohort`.
 
     Raises:
         MonaiCaeError: what `load_cohort` refuses, bad scans, or a class of which none is left.

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
-from monai_cae.data.images.frames import PLACE_MM, Frame, frame_lines, frame_of
+from monai_cae.data.images.frames import PLACE_MM, Frame, frame_lines, frame_of, times
 from monai_cae.data.images.planes import plane_axis
 from monai_cae.data.images.readers import read_image
 from monai_cae.data.images.views import View
@@ -214,9 +214,9 @@ def _compare_headers(looks: Sequence[ScanCheck], shape: Any, spacing: Any) -> li
         if look.frame is None or look.affine is None:
             continue
         if look.frame.shape != shape:
-            look.problems.append(f"different shape: {_times(look.frame.shape)} voxels, usually {_times(shape)}")
+            look.problems.append(f"different shape: {times(look.frame.shape)} voxels, usually {times(shape)}")
         elif look.frame.spacing != spacing:
-            look.problems.append(f"different voxel size: {_times(look.frame.spacing)} mm, usually {_times(spacing)} mm")
+            look.problems.append(f"different voxel size: {times(look.frame.spacing)} mm, usually {times(spacing)} mm")
         elif not np.isfinite(look.affine).all():
             look.problems.append("no orientation: the header's affine is not finite")
         elif recorded != bool(look.frame.codes):
@@ -366,7 +366,3 @@ def _unusual(name: str, value: float, usual: float, limit: float) -> str:
     back: Any = float if measure in ("fit", "non-zero share") else np.exp
     bounds = f"{back(usual - limit):.3g}" + ("" if measure == "fit" else f" to {back(usual + limit):.3g}")
     return f"{kind}: {what.format(plane=plane)} {back(value):.3g}, usually {back(usual):.3g} (limit {bounds})"
-
-
-def _times(sizes: Any) -> str:
-    return " x ".join(f"{size:g}" for size in sizes)

@@ -128,7 +128,7 @@ def _misplaced(frame: Frame, wanted: Frame | None, others: str, extraction: Extr
     if wanted and extraction.grid is not None:
         ours, theirs = (_field(one, extraction.grid) for one in (frame, wanted))
         if (ours < LEAST_SHARE * theirs).any():
-            return f"has {_times(ours)} mm, {others} {_times(theirs)} (limit {LEAST_SHARE:.0%} of each)"
+            return f"has {times(ours)} mm, {others} {times(theirs)} (limit {LEAST_SHARE:.0%} of each)"
     if off > MOST_MM:
         return f"lies {off:.3g} mm from {others} (limit {MOST_MM:g} mm)"
     if tilt > MOST_DEGREES:
@@ -143,7 +143,8 @@ def _field(frame: Frame, grid: Grid) -> NDArray[np.float64]:
     return np.minimum(np.multiply(frame.shape, frame.spacing), np.multiply(grid.size, grid.spacing))
 
 
-def _times(sizes: Iterable[float]) -> str:
+def times(sizes: Iterable[float]) -> str:
+    """Sizes in one text, such as "176 x 208"."""
     return " x ".join(f"{size:g}" for size in sizes)
 
 

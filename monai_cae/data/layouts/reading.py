@@ -52,7 +52,7 @@ def read_scans(dataset_dir: str | Path, asked: Asked | None = None, **options: A
     """Recognise the layout of a cohort by what is there, and read it.
 
     - OASIS-1 discs: `OAS1_*_t88_masked_gfc.hdr` at any depth, else the raw scans;
-    - OASIS-2, OASIS-3, ADNI and AIBL, IXI, as their archives give them: see their modules and docs/cohorts.md;
+    - OASIS-2, OASIS-3, ADNI and AIBL, IXI, as their archives give them: see their modules and docs/how-to/cohorts.md;
     - BIDS: `sub-*/[ses-*/]anat/*_T1w.nii[.gz]`, with participants.tsv and, if present, `sub-*_sessions.tsv`;
     - a BIDS derivative: `*_desc-preproc_T1w.nii[.gz]`, without the scans that its qc.tsv rules out;
     - Clinica CAPS: `subjects/sub-*/ses-*/t1_linear`, with a table named by `table`;

@@ -20,9 +20,10 @@ from monai.utils import ensure_tuple
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import replacing
+from monai_cae.machine import host_memory
 from monai_cae.networks import read_checkpoint
 from monai_cae.training.engines.disk_rows import DiskRows, checksum, row_bytes, take
-from monai_cae.training.engines.memory import host_memory, return_freed_memory
+from monai_cae.training.engines.memory import return_freed_memory
 from monai_cae.training.engines.packing import CACHES, Packed, pack, repacked, unpack, widest
 
 FOLDER = "cache"  # in an output_dir

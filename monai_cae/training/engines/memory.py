@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,15 +12,12 @@ from monai.bundle import ConfigWorkflow
 from monai.engines import SupervisedTrainer, Workflow
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.machine import host_memory
 from monai_cae.training.engines.counting import count_step
 from monai_cae.training.engines.inferers import PrecisionInferer
 
 _RESIDENT_BYTES = 4 * 2**30
 _RESIDENT_SHARE = 8  # of a card; training and validation data, codes and images may all lie there
-_CGROUPS = (  # limit, what is used of it, and its statistics with what can be had back, of versions 2 and 1
-    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
-)
 _FULL = ("out of memory", "DefaultCPUAllocator", "not enough memory", "STATUS_ALLOC_FAILED")
 _MORE = {"cpu": 1.5, "cuda": 1.1}  # than is counted: what kernels need inside, and gaps that nothing fits into
 
@@ -52,37 +47,6 @@ def return_freed_memory() -> None:
     """Give the system back what the C library keeps of freed memory. Does nothing where it is not glibc."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def host_memory(cgroup: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> tuple[int, int]:
-    """Bytes that this process may still take, and that there are: of the machine, or of its container.
-
-    Args:
-        cgroup: where the kernel tells the container's limit.
-        proc: where it tells the machine's memory.
-    """
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    told = _numbers(proc / "meminfo", " kB")
-    total = told.get("MemTotal:", total // 1024) * 1024
-    available = told.get("MemAvailable:", total // 1024) * 1024
-    for limit_file, used_file, statistics, reclaimable in _CGROUPS:
-        try:
-            limit, used = (int((cgroup / name).read_text(encoding="ascii")) for name in (limit_file, used_file))
-        except (OSError, ValueError):  # "max" is no number
-            continue
-        if limit < total:
-            total = limit
-            available = min(available, limit - used + _numbers(cgroup / statistics).get(reclaimable, 0))
-    return max(0, available), total
-
-
-def _numbers(file: Path, unit: str = "") -> dict[str, int]:
-    """Of lines such as "MemTotal:  24684084 kB"."""
-    try:
-        lines = [line.removesuffix(unit).split() for line in file.read_text(encoding="ascii").splitlines()]
-    except OSError:
-        return {}
-    return {line[0]: int(line[1]) for line in lines if len(line) == 2 and line[1].isdigit()}
 
 
 def is_full(error: BaseException) -> bool:

@@ -65,7 +65,8 @@ def write_reference(network: nn.Module, checkpoint: str | Path, training: Datase
         Reference.fitted(sha256_of(checkpoint), list(image.shape), known, unseen).save(path)
     except (MonaiCaeError, RuntimeError, AttributeError) as error:  # a user's encoder may give anything
         reason = str(error).partition("\n")[0]
-        print(f"strangers can't be told by this autoencoder: {reason}", file=sys.stderr, flush=True)
+        text = f"strangers, scans unlike the training's, can't be told by this autoencoder: {reason}"
+        print(text, file=sys.stderr, flush=True)
         return 0
     return sizes[1]
 

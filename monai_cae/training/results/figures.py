@@ -153,7 +153,8 @@ def _drawn(images: torch.Tensor, extraction: Pictures) -> np.ndarray:
 
 
 def feature_maps(outcome: Outcome) -> Figure:
-    """The paper's figure 3: what the encoder's layers see in the first validation image."""
+    """The paper's figure 3: what the encoder's layers see in the first validation image; of an encoder without ReLU,
+    which may be anybody's, the code alone."""
     maps = _activations(outcome.network.get_submodule("encoder"), outcome.images(1))
     drawn = {name: np.stack([outcome.extraction.flat(one) for one in channels]) for name, channels in maps.items()}
     sizes = {name: channels.shape[1:] for name, channels in maps.items()}
@@ -242,6 +243,9 @@ def in_one(images: torch.Tensor) -> np.ndarray:
 
 def _activations(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarray]:
     activations = [module for module in encoder.modules() if isinstance(module, nn.ReLU)]
+    layers: dict[str, nn.Module] = {f"convolution {i}": module for i, module in enumerate(activations, start=1)} or {
+        "code": encoder
+    }
     maps: dict[str, np.ndarray] = {}
 
     def keep(name: str) -> Callable[[nn.Module, Sequence[torch.Tensor], torch.Tensor], None]:
@@ -251,7 +255,7 @@ def _activations(encoder: nn.Module, image: torch.Tensor) -> dict[str, np.ndarra
 
         return hook
 
-    hooks = [module.register_forward_hook(keep(f"convolution {i}")) for i, module in enumerate(activations, start=1)]
+    hooks = [module.register_forward_hook(keep(name)) for name, module in layers.items()]
     try:
         with torch.no_grad():
             encoder(image)

@@ -14,9 +14,10 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.machine import host_memory
 from monai_cae.training.engines.counting import count_step
 from monai_cae.training.engines.image_cache import check_share, memory_for_images
-from monai_cae.training.engines.memory import estimated_bytes, filled, host_memory, is_full, largest
+from monai_cae.training.engines.memory import estimated_bytes, filled, is_full, largest
 from monai_cae.training.stages.workflow import find_mistake
 
 _STEPS = 6  # more than are computed before a step is recorded as a CUDA graph, which keeps memory of its own

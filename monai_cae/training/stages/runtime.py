@@ -5,16 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from pathlib import Path
 
 import torch
 from monai.utils import set_determinism
 
 from monai_cae.errors import MonaiCaeError
+from monai_cae.machine import allowed_cores
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # glibc, malloc.h
 _USUAL_THREADS = torch.get_num_threads()
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def use_machine(*, seed: int = 0, threads: int = 0, deterministic: bool = False) -> None:
@@ -42,20 +41,6 @@ def use_machine(*, seed: int = 0, threads: int = 0, deterministic: bool = False)
     torch.backends.cudnn.allow_tf32 = False  # float32 is float32; PyTorch rounds convolutions to 10 bits otherwise
     torch.set_num_threads(threads or min(_USUAL_THREADS, allowed_cores()))
     keep_freed_memory()
-
-
-def allowed_cores(cgroup: Path = _CGROUP) -> int:
-    """Cores that this process may use: its affinity, and the quota of its container, which PyTorch does not look at.
-
-    Args:
-        cgroup: where the kernel tells the quota (cgroup v2).
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = (cgroup / "cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))
 
 
 def keep_freed_memory() -> None:

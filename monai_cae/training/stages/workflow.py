@@ -14,7 +14,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -330,6 +331,17 @@ def find_mistake(error: BaseException | None) -> MonaiCaeError | None:
             return MonaiCaeError(f"{str(error).removeprefix(_NOT_MADE).split()[0]} can't be made: {cause}")
         error = cause or error.__context__
     return None
+
+
+@contextmanager
+def mistakes_alone() -> Iterator[None]:
+    """A user's mistake that MONAI has wrapped is raised by itself, as it can go from one process to another."""
+    try:
+        yield
+    except Exception as error:
+        if (mistake := find_mistake(error)) is not None and mistake is not error:
+            raise MonaiCaeError(str(mistake)) from error
+        raise
 
 
 def _is_of_the_call(error: TypeError) -> bool:
