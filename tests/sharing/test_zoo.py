@@ -121,7 +121,7 @@ def test_a_run_on_synthetic_data_becomes_a_folder_of_the_zoo(zoo, finished_run, 
     results.write_text(json.dumps(json.loads(results.read_text()) | {"synthetic": True}))
     zoo.publish(run, out)
     assert json.loads((out / "configs" / "metadata.json").read_text())["name"].startswith(
-        "SYNTHETIC data, not real MRI"
+        "SYNTHETIC DATA, NOT REAL MRI"
     )
     assert "SYNTHETIC" in (out / "docs" / "README.md").read_text().split("## Model")[0]
     assert not (out / "docs" / "data_license.txt").exists()  # OASIS-1's
