@@ -45,8 +45,10 @@ $(DOCS_STAMP): $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	@touch $@
 
+TUTORIALS := cache  # off: the pages without what their cells print
 docs: $(DOCS_STAMP)
-	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --show-traceback docs docs/_build/html
+	@$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --show-traceback \
+		-D nb_execution_mode=$(strip $(TUTORIALS)) docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
 configs: $(STAMP)

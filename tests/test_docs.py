@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import runpy
+import shlex
 import subprocess
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
 from monai_cae.cli import command_parser
+from monai_cae.cli.runs import all_settings
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / "monai_cae" / "templates"  # with Jinja's places in them
@@ -91,6 +94,24 @@ def test_files_that_messages_and_remarks_name_are_there():
     known = {"docs/README.md", "docs/model_card_experiment.md"}  # of a bundle
     assert "docs/how-to/cluster.md" in named
     assert {name for name in named - known if not (ROOT / name).is_file()} == set()
+
+
+def test_commands_of_the_tutorials_have_options_and_settings_that_exist():
+    """`make docs` runs the tutorials; this tells in a moment where a name has changed."""
+    known = {setting["name"].partition("#")[0] for setting in all_settings()} | {"stages"}
+    lines = [
+        line
+        for page in sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+        for cell in re.findall(r"```\{code-cell\}[^\n]*\n%%bash\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+        for line in cell.replace("\\\n", " ").splitlines()
+        if line.startswith("monai-cae ")
+    ]
+    assert len(lines) > 20
+    for line in lines:
+        words = [*takewhile(lambda word: not re.match(r"[|>&]|2>", word), shlex.split(line, comments=True))]
+        _, further = command_parser().parse_known_args(words[1:])
+        names = {word[2:].partition("=")[0].partition("#")[0] for word in further if word.startswith("--")}
+        assert names <= known, line
 
 
 def test_the_reference_has_every_command_and_setting():
