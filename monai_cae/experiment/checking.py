@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigWorkflow
+from torch import nn
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.experiment.plan import BASELINES, Part, Plan, Step, read_json
 from monai_cae.experiment.record import NETWORK
 from monai_cae.training.stages.workflow import executed_config, find_mistake
 
+Shapes = dict[str, tuple[int, ...]]  # of a network's weights, by their names
+_TRAINED, _READ = "@network_def", "@autoencoder_def"  # the same autoencoder, as it is trained and as it is tested
 # Per stage: items that are evaluated, and what is set so that none of them reads an image or needs a trained network.
 _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
-    "pretrain": (["@resuming", "@loss", "@train#inferer", "@train#optimizer", "@figures"], {}),
+    "pretrain": (["@resuming", "@loss", "@train#inferer", "@train#optimizer", "@figures", _TRAINED], {}),
     "train": (
         [
             "@resuming",
@@ -30,6 +33,7 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
             "$@target.require_binary(calibrate=@calibrate)",
             "$@train#target.begin(@network_def)",
             "$monai_cae.training.check_linear_probe(@learn, @network, @penalty)",
+            _READ,
         ],
         {"network": "$@network_def", "train#dataset#share": 0, "validate#dataset#share": 0},
     ),
@@ -37,7 +41,7 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
         [
             "@figures",
             "@network_def",
-            "@autoencoder_def",
+            _READ,
             "@inferer",
             "@dataset",
             "@validation#dataset",
@@ -70,6 +74,7 @@ def check_steps(plan: Plan, part: Part, datalist: Path) -> None:
     Raises:
         MonaiCaeError: naming the variant, the stage and what is wrong.
     """
+    trained: dict[Path, Shapes] = {}
     outer = [step for step in plan.steps(part) if not step.inner]  # a candidate's own step has the same settings
     for step in [*outer, *plan.corners(part)]:
         what = "candidate" if plan.select and step.method in plan.select.candidates else "variant"
@@ -77,19 +82,36 @@ def check_steps(plan: Plan, part: Part, datalist: Path) -> None:
             where = f"{stage}: " if step.method in (NETWORK, BASELINES) else f"{what} {step.method}, {stage}: "
             where = f"select#space, {stage}: " if step.inner else where
             try:
-                _check(plan, step, stage, {**settings, "datalist": str(datalist)})
+                _check(plan, step, stage, {**settings, "datalist": str(datalist)}, trained)
             except (ValueError, RuntimeError, TypeError, KeyError) as error:
                 raise MonaiCaeError(f"{where}{_reason(error)}") from error
 
 
-def _check(plan: Plan, step: Step, stage: str, settings: Mapping[str, Any]) -> None:
+def _check(plan: Plan, step: Step, stage: str, settings: Mapping[str, Any], trained: dict[Path, Shapes]) -> None:
     items, changed = _CHECKED[stage]
     if str(settings.get("transfer", "none")) != "none":  # it must fit
         changed = {name: value for name, value in changed.items() if name != "network"}
     elif plan.elsewhere(str(settings.get("pretrained", "none"))):
         changed = {name: value for name, value in changed.items() if name != "network"}
         items = [*items, "$monai_cae.networks.load_weights(@autoencoder_def, @pretrained)"]
-    evaluate(plan, step, stage, {**settings, **changed, "_checked": items}, "_checked")
+    made = dict(
+        zip(items, evaluate(plan, step, stage, {**settings, **changed, "_checked": items}, "_checked"), strict=True)
+    )
+    if stage == "pretrain":
+        trained[Path(settings["output_dir"], "models", "autoencoder.pt")] = _shapes(made[_TRAINED])
+    elif _READ in made:
+        read = settings.get("pretrained") or Path(settings["output_dir"], "models", "autoencoder.pt")
+        shapes, other = trained.get(Path(str(read))), _shapes(made[_READ])
+        if shapes is not None and (differ := {name for name, _ in shapes.items() ^ other.items()}):
+            raise MonaiCaeError(
+                f"autoencoder_def is another network than pretrain trains ({len(differ)} weights differ, such as "
+                f"{min(differ)}): give classifier network_def#encoder, and evaluate autoencoder_def#encoder, as pretrain "
+                "has it"
+            )
+
+
+def _shapes(network: nn.Module) -> Shapes:
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
 
 
 def _reason(error: BaseException) -> str:

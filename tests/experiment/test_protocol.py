@@ -305,6 +305,10 @@ LATE = {  # each would be met only after a training
         "train: penalty#code must be a number above 0, not 0",
     ),
     "hidden": ({"classifier": {"network_def#hidden": "abc"}}, "train: hidden must be a list of whole numbers above 0"),
+    "another autoencoder": (
+        {"pretrain": {"channels": [2, 3]}},
+        "train: autoencoder_def is another network than pre",
+    ),
     "no weights": ({"train": {"pretrained": "/nowhere.pt"}}, "train: no pretrained autoencoder at /nowhere.pt"),
     "encoder's weights": (
         {"classifier": {"network_def#encoder": {"_target_": "monai_cae.networks.VGG16Encoder", "weights": "no.pth"}}},
