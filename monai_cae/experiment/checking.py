@@ -105,8 +105,8 @@ def _check(plan: Plan, step: Step, stage: str, settings: Mapping[str, Any], trai
         if shapes is not None and (differ := {name for name, _ in shapes.items() ^ other.items()}):
             raise MonaiCaeError(
                 f"autoencoder_def is another network than pretrain trains ({len(differ)} weights differ, such as "
-                f"{min(differ)}): give classifier network_def#encoder, and evaluate autoencoder_def#encoder, as pretrain "
-                "has it"
+                f"{min(differ)}): give classifier network_def#encoder, and evaluate autoencoder_def#encoder, as "
+                "pretrain has it"
             )
 
 
