@@ -23,6 +23,7 @@ from tiny import CONFIGS, TINY, mistake, volume, write_discs, write_pair
 
 from monai_cae.cli import main
 from monai_cae.networks import trained_on
+from monai_cae.sharing.settings import evaluation_settings
 from monai_cae.training.stages.workflow import find_mistake
 
 
@@ -33,6 +34,16 @@ def ixi(tmp_path_factory) -> Path:
         path = root / f"IXI{number + 2:03}-Guys-{number + 800:04}-T1.nii.gz"
         nib.save(nib.Nifti1Image(volume(number + 500, 0), np.eye(4)), path)
     return root
+
+
+def test_the_rule_of_a_given_datalist_is_the_networks(model, tmp_path):
+    shutil.copytree(model, tmp_path / "run")
+    path = tmp_path / "run" / "datalist.json"
+    content = json.loads(path.read_text())
+    recipe = {"task": "paper", "positive": "DX == 'AD'", "negative": "DX == 'CN'", "label_column": None}
+    path.write_text(json.dumps({**content, "recipe": {**(content.get("recipe") or {}), **recipe}}))
+    found = evaluation_settings(tmp_path / "run")
+    assert (found["cohort#positive"], found["cohort#negative"]) == ("DX == 'AD'", "DX == 'CN'")
 
 
 def test_an_autoencoder_is_pretrained_on_healthy_people_without_labels(run_bundle, ixi, discs, tmp_path):

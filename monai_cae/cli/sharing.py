@@ -76,7 +76,7 @@ def package(options: argparse.Namespace) -> None:
     if made.doubts:
         print(f"unpacking it needs --trust: {len(made.doubts)} of its settings are not monai-cae's own:")
         print("\n".join(f"  {doubt}" for doubt in made.doubts))
-    print(_next_of(made.path))
+    print(_next_of(made.path, trust=bool(made.doubts)))
 
 
 def _print_trusted(doubts: Sequence[str]) -> None:
@@ -85,8 +85,8 @@ def _print_trusted(doubts: Sequence[str]) -> None:
         print(f"trusted: this is not what monai-cae ships, and will run ({count}: {doubts[0]})")
 
 
-def _next_of(package: Path) -> str:
+def _next_of(package: Path, trust: bool = False) -> str:
     if package.is_dir():
         config = quote(str(package / "configs" / "inference.json"))
         return f"next: python -m monai.bundle run --config_file {config} --dataset_dir SCAN_OR_FOLDER\n{DISCLAIMER}"
-    return f"next: monai-cae bundle FOLDER --from {quote(str(package))}\n{DISCLAIMER}"
+    return f"next: monai-cae bundle FOLDER --from {quote(str(package))}{' --trust' * trust}\n{DISCLAIMER}"

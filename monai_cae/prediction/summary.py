@@ -50,5 +50,5 @@ def print_summary(record: Record, table: PredictionTable, checkpoint: str, now: 
     print_predictions(table, left_out, checkpoint_caveats(checkpoint), now=now)
     for file, reason in list(left_out.items())[:_SHOWN]:
         say(f"    {file}: {reason}")
-    print(f'  to read it   pandas.read_parquet("{record.folder}")', flush=True)
+    print(f"  to read it   pandas.read_parquet({str(record.folder)!r})", flush=True)
     return record.scans - len(left_out)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from monai_cae.data import recorded_rules
+from monai_cae.data.cohort.tasks import RULES, recorded_rules
 from monai_cae.data.splits.datalists import SETS
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import sha256_of, unmarked
@@ -34,6 +34,7 @@ class Run:
         results: of the stage evaluate.
         audit: of the three sets, see `monai_cae.data.Audit.to_dict`.
         positive, negative: rules of patients and controls.
+        rules: the settings of `cohort` that they were made by, as the datalist records them.
         oasis: every subject is of OASIS-1 by its name; a phantom's have such names, too, and are not.
         checkpoints: place in a bundle -> the weights that were evaluated.
         strangers: what tells strangers; None where it is not there, or about another autoencoder.
@@ -46,6 +47,7 @@ class Run:
     audit: dict[str, Any]
     positive: str
     negative: str
+    rules: dict[str, Any]
     oasis: bool
     checkpoints: dict[Path, Path]
     strangers: Path | None
@@ -104,7 +106,8 @@ def read_run(output_dir: str | Path) -> Run:
     found = {stage: _of_variant(home, split, Path(f"config_{stage}.json")) for stage, home in homes.items()}
     stages = {stage: file.parent for stage, file in found.items() if file.is_file()} | {"evaluate": folder}
     checkpoints = _evaluated(folder, split, results)
-    positive, negative = recorded_rules({**(datalist.get("made_from") or {}), **(datalist.get("recipe") or {})})
+    recorded = {**(datalist.get("made_from") or {}), **(datalist.get("recipe") or {})}
+    positive, negative = recorded_rules(recorded)
     return Run(
         folder=folder,
         configs={stage: as_written(_read(where, f"config_{stage}.json", stage)) for stage, where in stages.items()},
@@ -112,6 +115,7 @@ def read_run(output_dir: str | Path) -> Run:
         audit=_read(folder, "audit.json", "evaluate", "sets", "checks"),
         positive=positive or "label 1 of a given datalist",
         negative=negative or "label 0 of a given datalist",
+        rules={name: recorded[name] for name in RULES if name in recorded},
         oasis=not results["synthetic"]
         and all(_OASIS_1.match(item["subject"]) for name in SETS for item in datalist[name]),
         checkpoints=checkpoints,

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from monai_cae.data.cohort.tasks import RULES
 from monai_cae.errors import MonaiCaeError
 from monai_cae.folders import bundle_folder
 from monai_cae.sharing.bundle import CHECKPOINTS
@@ -17,7 +18,6 @@ from monai_cae.sharing.unpack import check_package
 # not the network's: how the cohort that it was trained on was read and split, and how fast it ran
 _OF_THE_COHORT = ("cohort", "split", "seed", "layout", "hash_ids", "precision")
 _OF_THE_CLASSIFIER = ("cohort", "target", "checkpoint", "threshold", "covariates")
-_RULES = ("task", "positive", "negative", "label_column")
 
 
 def kind_of(model: Path) -> Literal["package", "run", "checkpoint"]:
@@ -69,8 +69,9 @@ def evaluation_settings(model: str | Path, trust: bool = False) -> dict[str, Any
         run = read_run(model)
         wanted = as_defaults(run.configs["evaluate"], shipped)
         wanted["threshold"] = run.results.get("threshold", wanted["threshold"])
-        before, usual = run.configs["evaluate"]["cohort"], shipped["cohort"]
-        rules = {f"cohort#{name}": before[name] for name in _RULES if before[name] != usual[name]}
+        # a datalist that was given says by which rule it was made, and the config does not
+        before, usual = {**run.configs["evaluate"]["cohort"], **run.rules}, shipped["cohort"]
+        rules = {f"cohort#{name}": before[name] for name in RULES if before[name] != usual[name]}
         weights = {SETTING[network]: str(run.checkpoints[place]) for network, place in CHECKPOINTS.items()}
         return {**weights, **_as_options(wanted, shipped, leave=_OF_THE_COHORT), **rules}
     autoencoder = model.with_name(CHECKPOINTS["autoencoder"].name)

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from monai_cae.data import Scan, Task, read_table
+from monai_cae.data.cohort.tables import read_subjects
 
 HEADER = "ID,M/F,Hand,Age,Educ,SES,MMSE,CDR,eTIV,nWBV,ASF,Delay"
 OASIS_2 = "Subject ID,MRI ID,Group,Visit,MR Delay,M/F,Hand,Age,EDUC,SES,MMSE,CDR,eTIV,nWBV,ASF"
@@ -101,6 +102,15 @@ def test_other_separators_in_the_cells_do_not_count(tmp_path):
 
 def test_table_of_one_column(tmp_path):
     assert read_table(write(tmp_path / "t.csv", "ID", "a", "b_MR2")) == [Scan("a"), Scan("b", "MR2")]
+
+
+def test_a_column_that_may_be_the_age_or_the_sex_is_told(tmp_path):
+    table = write(tmp_path / "table.csv", "ID,age_years,Image,stage,Gender identity", "A,70,a.nii,2,F")
+    assert [note.line() for note in read_subjects(table).notes] == [
+        "no column is known as the age; --age-column names it, perhaps: age_years",
+        "no column is known as the sex; --sex-column names it, perhaps: Gender identity",
+    ]
+    assert read_subjects(table, {"age": "age_years", "sex": "none"}).notes == []
 
 
 @pytest.mark.parametrize(

@@ -199,7 +199,7 @@ def test_a_resumed_prediction_goes_on_with_its_list_and_refuses_what_would_diffe
     assert sorted(found["subject"]) == sorted(usual["subject"])
     printed = capsys.readouterr().out
     assert "10 of 24 scans are done\n" in printed and "\n23 scans, 14 of them now in " in printed
-    assert f'pandas.read_parquet("{out}/predictions")' in printed
+    assert f"pandas.read_parquet('{out}/predictions')" in printed
     assert main(command(model, root, out, "--overwrite", "true")) == 0
     assert len(pd.read_parquet(out / "predictions")) == 25
     manifest = json.loads((out / "manifest.json").read_text())

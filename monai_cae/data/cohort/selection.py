@@ -12,7 +12,7 @@ import numpy as np
 from scipy import optimize
 
 from monai_cae.data.cohort.persons import natural, person
-from monai_cae.data.cohort.tasks import UNLABELLED, Task, make_task
+from monai_cae.data.cohort.tasks import RULES, UNLABELLED, Task, make_task
 from monai_cae.data.images.extraction import Extraction
 from monai_cae.data.images.scan_quality import LEFT_OUT, bad_scans
 from monai_cae.data.layouts import Asked, Found, read_scans
@@ -25,7 +25,7 @@ from monai_cae.errors import MonaiCaeError
 CONTROLS = ("oldest", "matched", "all")
 SESSIONS = ("first", "all")
 CONVERTERS = ("as_scanned", "leave_out")
-_RULES = ("task", "positive", "negative", "label_column", "controls", "converters")
+_RULES = (*RULES, "controls", "converters")
 _SEEN = "trained on by the other network"
 _FURTHER = "further scans of a subject"
 _NAMED = 5

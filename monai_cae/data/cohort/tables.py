@@ -144,6 +144,7 @@ def subjects_in(
         for (number, row), owner in zip(cells.rows, owners, strict=True)
     ]
     _note_ages(rows, roles, notes)
+    notes += _unread(cells.columns, roles, given)
     scans, guessed = name_persons(scans, subject_pattern, str(path))
     for name, count in Counter(scan.name for scan in scans).items():
         if count > 1:
@@ -276,6 +277,16 @@ def _sexes(
     if others:
         notes.append(Note(f"sex is not given where {column} is neither F nor M", tuple(others[:3])))
     return meanings
+
+
+def _unread(names: Sequence[str], roles: Mapping[str, str], given: Mapping[str, str]) -> list[Note]:
+    """Columns that may be the age or the sex, where none is read as such."""
+    found = []
+    for role, like in (("age", r"(?<![a-z])age(?![a-z])|^age"), ("sex", "sex|gender")):
+        alike = tuple(name for name in names if re.search(like, name.lower()))
+        if alike and role not in roles and given.get(role) != "none":
+            found.append(Note(f"no column is known as the {role}; --{role}-column names it, perhaps", alike[:3]))
+    return found
 
 
 def _note_ages(rows: Sequence[Row], roles: Mapping[str, str], notes: list[Note]) -> None:

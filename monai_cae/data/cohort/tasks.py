@@ -12,6 +12,7 @@ from typing import Any
 
 from monai_cae.errors import MonaiCaeError
 
+RULES = ("task", "positive", "negative", "label_column")  # settings that say who is a patient and who a control
 # name -> (positive, negative): rules on the Clinical Dementia Rating
 TASKS = {
     "paper": ("CDR > 0", "CDR == 0"),
@@ -167,10 +168,9 @@ def make_task(
 
 def recorded_rules(recorded: Mapping[str, Any]) -> tuple[str, str]:
     """The rules of patients and of controls as a datalist records them; "" where it does not."""
-    names = ("task", "positive", "negative", "label_column")
-    if not all(name in recorded for name in names):
+    if not all(name in recorded for name in RULES):
         return "", ""
-    task = make_task(**{name: recorded[name] for name in names})
+    task = make_task(**{name: recorded[name] for name in RULES})
     return task.positive, task.negative or f"not ({task.positive})"
 
 
@@ -255,7 +255,8 @@ class Rule:
         if len(matches) != 1:
             have = ", ".join(self._columns)
             raise MonaiCaeError(
-                f"the table has no column {name}, which the rule {self.text!r} needs (it has: {have}); {UNLABELLED}"
+                f"the table has no column {name}, which the rule {self.text!r} needs (it has: {have}): say who is a "
+                f"patient and who a control with --positive and --negative; {UNLABELLED}"
             )
         return matches[0]
 

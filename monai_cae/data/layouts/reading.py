@@ -214,7 +214,7 @@ def _nothing_matches(root: Path, asked: Asked, rows: list[Scan], images: Mapping
         return (
             f"no images in {root}: neither OASIS-1's *_t88_masked_gfc.hdr, nor BIDS's sub-*/anat/*_T1w.nii.gz, nor "
             f"Clinica's t1_linear, nor ID.nii.gz in {root} or {root / asked.plane}, nor a column of the table that "
-            f"names them{other_formats(walk(root))}"
+            f"names them (say which with --image-column){other_formats(walk(root))}"
         )
     return (
         f"no image in {root} is named after an ID of the table: the first ID is {rows[0].name}, "
