@@ -5,11 +5,12 @@ STAMP := .venv/.installed
 DOCS_STAMP := .venv/.installed-docs
 DEMO := demo
 
-.PHONY: help demo test lint docs configs faults bench gpu clean
+.PHONY: help demo test test-all lint docs configs faults bench gpu clean
 
 help:
 	@echo "make demo   synthetic cohort -> pretrain -> train -> evaluate -> report.html, about 5 minutes on two cores"
 	@echo "make test   the test suite"
+	@echo "make test-all  the same with its slow tests, as before a release"
 	@echo "make lint   ruff and mypy"
 	@echo "make docs   builds the site of the documentation in docs/_build/html and runs its tutorials; a warning is an error"
 	@echo "make configs writes the bundle's configs from their sources in bundle/configs/src"
@@ -36,6 +37,9 @@ demo: $(STAMP) | $(DEMO)/phantom/dataset_description.json
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+test-all: $(STAMP)
+	@$(BIN)/python -m pytest -m "slow or not slow"
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -33,6 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--on", default="cuda", metavar="DEVICE", help="device of the tests marked cuda: cuda or cpu")
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than cores: some tests wait for other processes most of the time."""
+    return len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)) + 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """xdist would hand out files by their number of tests, and not in the order below."""
     config.option.loadscopereorder = False

@@ -14,9 +14,9 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 def test_every_target_of_make_is_told_by_make_help_and_by_the_page():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)[1].split())
-    assert targets == set(re.findall(r"^([a-z]+):(?!=)", makefile, re.MULTILINE))
-    assert targets == set(re.findall(r"^make (\w+) ", PAGE, re.MULTILINE))
-    assert targets - {"help"} == set(re.findall(r'^\t@echo "make (\w+) ', makefile, re.MULTILINE))
+    assert targets == set(re.findall(r"^([a-z-]+):(?!=)", makefile, re.MULTILINE))
+    assert targets == set(re.findall(r"^make ([\w-]+) ", PAGE, re.MULTILINE))
+    assert targets - {"help"} == set(re.findall(r'^\t@echo "make ([\w-]+) ', makefile, re.MULTILINE))
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "examples/README.md"])

@@ -92,6 +92,7 @@ def ended_after(monkeypatch):
     "SIGKILL and SIGTERM in turn, twenty times at random moments of pretraining, the frozen stage and fine-tuning",
     "the same command with --resume true ends with the weights of an uninterrupted run, bit for bit",
 )
+@pytest.mark.slow
 def test_twenty_kills_at_random_moments_change_nothing(whole, settings, tmp_path, tracking_uri):
     chance = random.Random(2026)
     statuses, finished = [], 0

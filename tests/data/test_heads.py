@@ -33,6 +33,7 @@ def heads():
     return list(synthetic_heads(4, 1, spacing_mm=4.0))
 
 
+@pytest.mark.slow
 def test_the_brain_lies_where_motion_says(heads):
     brain = next(synthetic_brains(4, 1))
     head = heads[0]

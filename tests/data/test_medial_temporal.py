@@ -138,6 +138,7 @@ def test_lesions_are_what_cdr_changed(cohort):
         assert darker[near].mean() > 2.5 * darker[brain.inside & ~near].mean()
 
 
+@pytest.mark.slow
 def test_heads_have_the_same_brains_and_truth(tmp_path, monkeypatch):
     coarse = list(synthetic_heads(4, 1, spacing_mm=8.0, volumes=True))
     monkeypatch.setattr("monai_cae.data.heads.synthetic_heads", lambda *_, volumes: iter(coarse) if volumes else None)

@@ -310,6 +310,7 @@ print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     f"refused, or read, within {MEGABYTES} MB of address space",
 )
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="address space can be limited on Linux alone")
+@pytest.mark.slow
 def test_the_worst_files_within_a_limited_address_space(tmp_path):
     bombs = [
         bomb(tmp_path / "huge.nii.gz", header((1024,) * 3, np.float64), 40 << 20),  # claims 8 GiB, has 40 MB

@@ -95,6 +95,7 @@ def test_a_head_that_is_turned_and_stored_otherwise_gives_the_same_image(prepare
     assert again.native_mask.shape == moved(mask).voxels.shape
 
 
+@pytest.mark.slow
 def test_the_same_scan_gives_the_same_bytes_however_many_threads(prepared, scan, mask):
     before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(3)
@@ -121,6 +122,7 @@ def test_the_transform_is_written_for_other_tools(prepared, tmp_path):
     assert read.TransformPoint(point) == pytest.approx(prepared.transform.TransformPoint(point))
 
 
+@pytest.mark.slow
 def test_a_brain_half_outside_fails(scan, mask):
     cut = {}
     for name, one in {"scan": scan, "mask": mask}.items():
@@ -133,6 +135,7 @@ def test_a_brain_half_outside_fails(scan, mask):
     assert prepare_scan(cut["scan"], COARSE, cut["mask"]).verdict.status == "fail"
 
 
+@pytest.mark.slow
 def test_a_brain_without_a_hemisphere_fails(scan, mask, head):
     right = (head.affine[:3, :3] @ np.indices(head.brain.shape).reshape(3, -1) + head.affine[:3, 3:])[0]
     lost = head.brain & (right.reshape(head.brain.shape) > head.motion[0, 3])

@@ -69,6 +69,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "out"
 
 
+@pytest.mark.slow
 def test_workers_prepare_as_this_machine_does(prepared, tmp_path):
     pytest.importorskip("distributed")
     out = tmp_path / "out"

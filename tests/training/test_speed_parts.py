@@ -357,7 +357,9 @@ def test_best_weights_are_written_late_and_restored(tmp_path):
     keep.restore()
     state = torch.load(tmp_path / "best.pt", weights_only=True)
     assert network.weight.item() == state["weight"].item() == 2.0
-    assert state._metadata["monai_cae"] == {"subjects": ["a", "b"]} and state._metadata[""] == {"version": 2}
+    assert state._metadata["monai_cae"] == {"subjects": ["a", "b"], "monai_cae_format": 1} and state._metadata[""] == {
+        "version": 2
+    }
     (tmp_path / "best.pt").unlink()
     keep.write()
     assert not (tmp_path / "best.pt").exists()
