@@ -35,7 +35,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "models" / "model.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", ["resnet", pytest.param("densenet", marks=pytest.mark.slow)])
 def test_networks_of_volumes_predict_as_tested_from_a_package_and_export(name, experiment, discs, tmp_path):
     made = experiment / "variants" / name
     state = weights(made)

@@ -104,6 +104,7 @@ def runs(uri: str, output: Path) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.slow
 def test_a_killed_worker_and_a_failing_step_cost_what_they_did(
     run, whole, cluster, tracking_uri, tmp_path, capsys, monkeypatch
 ):
