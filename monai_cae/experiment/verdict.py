@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from monai_cae.evaluation.numbers import COMPARED_NUMBER
+from monai_cae.evaluation.summary import TOO_NARROW
 from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.results import Results
 from monai_cae.experiment.wording import (
@@ -73,7 +74,8 @@ def _against_chance(results: Results) -> tuple[Literal["good", "open", "bad"], s
     if not math.isfinite(row["low"]):
         return "open", "Undecided, without an interval"
     if row["low"] > chance:
-        return "good", f"Better than {nothing}"
+        narrow = TOO_NARROW in str(row["note"])  # and the true one may reach it
+        return ("open", f"Perhaps better than {nothing}") if narrow else ("good", f"Better than {nothing}")
     return (
         ("bad", f"Worse than {nothing}") if row["high"] < chance else ("open", f"Not shown to be better than {nothing}")
     )
