@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shlex
@@ -14,6 +15,8 @@ import pytest
 
 from monai_cae.cli import command_parser
 from monai_cae.cli.runs import all_settings
+from monai_cae.data.cohort.tables import COVARIATES, ROLES, SCAN_IDS
+from monai_cae.folders import bundle_folder
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = ROOT / "monai_cae" / "templates"  # with Jinja's places in them
@@ -130,3 +133,29 @@ def test_the_reference_has_every_command_and_setting():
     assert "{confval} cohort#task\n" in settings
     assert settings.index("## The experiment alone") < settings.index("{confval} repeats\n")
     assert settings.partition("{confval} datalist\n")[2].partition("````")[0].count("Default: ") == 2
+
+
+def test_every_caveat_stands_on_its_page():
+    """The capital letters that a text of the package begins with; formats and such are no caveats."""
+    begins = re.compile(r"""["'](?:! )?(?:([A-Z][A-Z']+(?: [A-Z']+)*): |((?:[A-Z,]+ ){3,}[A-Z]+)["'])""")
+    sources = [path.read_text("utf-8") for path in ROOT.glob("monai_cae/**/*.py")]
+    printed = {first or second for source in sources for first, second in begins.findall(source)}
+    printed -= {"BIDS", "DICOM", "IXI", "MINC", "NRRD", "YAML"}
+    page = (ROOT / "docs" / "reference" / "caveats.md").read_text("utf-8")
+    assert set(re.findall(r"^\*\*([A-Z][A-Z', ]+)\*\*$", page, re.MULTILINE)) == printed
+    assert {"FEW REPEATS", "SYNTHETIC DATA, NOT REAL MRI", "COLLAPSED CODE"} <= printed
+
+
+def test_names_of_columns_are_those_that_are_known():
+    page = (ROOT / "docs" / "how-to" / "cohorts.md").read_text("utf-8")
+    section = page.partition("\n## Names of columns\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\w+) \| `--(\w+)-column` \| (.+) \|$", section, re.MULTILINE)
+    assert {role: tuple(re.findall("`([^`]+)`", names)) for role, option, names in rows if option == role} == ROLES
+    assert set(SCAN_IDS) | set(COVARIATES) <= set(re.findall("`([^`]+)`", section))
+
+
+def test_the_baselines_that_a_page_names_are_those_of_the_config():
+    models = json.loads((bundle_folder() / "configs" / "baselines.json").read_text("utf-8"))["models"]
+    page = (ROOT / "docs" / "how-to" / "experiments.md").read_text("utf-8")
+    section = page.partition("\n### The baselines\n")[2].partition("\n### ")[0]
+    assert set(models) <= set(re.findall(r"`(\w+)`", section))
