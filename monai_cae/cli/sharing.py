@@ -63,7 +63,7 @@ def package(options: argparse.Namespace) -> None:
         print(_next_of(options.package))
         return
     if options.output_dir is None:
-        raise MonaiCaeError("give a run with --output_dir RUN, or add --check to check an existing package")
+        raise MonaiCaeError("give a run with --output-dir RUN, or add --check to check an existing package")
     told = {name: getattr(options, name) for name in ("data", "weights_url", "ensemble")}
     made = package_run(options.output_dir, options.package, **told)
     print(f"{made.path}: {made.size / 1e6:.1f} MB, of a run on {made.run.kind}\nsha256: {made.sha256}")

@@ -65,7 +65,7 @@ def print_results(summary: Mapping[str, Any], results: Results, tracked: Tracked
         f"see the runs:        {seen}",
         f"                     {at}",
         f"predict new scans:   {command} predict {run} SCANS PREDICTED",
-        f"share the network:   {command} package cae.zip --output_dir {run}",
+        f"share the network:   {command} package cae.zip --output-dir {run}",
         "",
         DISCLAIMER,
     ]
