@@ -66,6 +66,19 @@ def test_links_between_pages_lead_somewhere():
     assert [fault for page in found for fault in broken(page, prose(page))] == []
 
 
+def test_the_site_links_to_no_page_that_it_lacks():
+    docs = ROOT / "docs"
+    found = [
+        f"{page.relative_to(docs)}: {link}"
+        for page in pages()
+        if page.is_relative_to(docs)
+        for link in (first or second for first, second in LINK.findall(prose(page)))
+        if (target := (page.parent / link.partition("#")[0]).resolve()).suffix == ".md"
+        and not target.is_relative_to(docs)
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize(
     ("text", "faults"),
     [
