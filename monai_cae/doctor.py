@@ -53,7 +53,7 @@ _TOLD = (  # variables whose values decide something, and are told
     "PYTORCH_CUDA_ALLOC_CONF", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "LOCAL_WORLD_SIZE",
     "MPLBACKEND", "TMPDIR", "MLFLOW_DISABLE_TELEMETRY",
 )  # fmt: skip
-_NAMED = (  # of which is told only that they are set
+_NAMED = (  # reported as set, without their values
     "PYTHONPATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "HTTP_PROXY", "HTTPS_PROXY", "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_INSECURE_TLS", "MONAI_CAE_ID_KEY",
     "MONAI_CAE_DEEPBET", "MONAI_CAE_CLUSTER_KEYS",
@@ -127,7 +127,7 @@ def examined() -> dict[str, Any]:
 
 def facts_lines(facts: Mapping[str, Any]) -> Iterator[str]:
     """What `examined` gives as lines of at most 80 columns."""
-    yield f"monai-cae {facts['monai_cae']} doctor, to paste into an issue as it is. Names of persons,"
+    yield f"monai-cae {facts['monai_cae']} doctor, to paste into an issue. Names of persons,"
     yield "machines and home folders are left out; please look for others before you do."
     cores, memory = facts["cores"], facts["memory"]
     yield from _line("source", facts["source"])

@@ -13,6 +13,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -118,7 +119,7 @@ def _evaluate_elsewhere(options: argparse.Namespace, files: Sequence[str], setti
     """The same by a worker, which needs no login: what it has tracked is sent from here."""
     from monai_cae.cluster.address import engine_of, entered
     from monai_cae.cluster.engine import Task
-    from monai_cae.tracking import default_tracking_uri, sync
+    from monai_cae.tracking import default_tracking_uri, program, sync, without_credentials
     from monai_cae.tracking.copying import DATABASE
 
     out, model, cohort = (path.absolute() for path in (options.out, options.model, options.cohort))
@@ -127,7 +128,6 @@ def _evaluate_elsewhere(options: argparse.Namespace, files: Sequence[str], setti
     made, server = not out.exists(), settings.get("tracking_uri") or default_tracking_uri(str(out))
     given = {**settings, "dataset_dir": str(cohort), "output_dir": str(out)}
     given["tracking_uri"] = f"sqlite:///{out / DATABASE}"
-    out.mkdir(parents=True, exist_ok=True)
     try:
         with entered(
             options.cluster, reads={"the model": model, "the cohort": cohort}, writes=out, gpus=gpus
@@ -135,16 +135,23 @@ def _evaluate_elsewhere(options: argparse.Namespace, files: Sequence[str], setti
             task = Task("evaluate", run_configs, (files, given), needs={"GPU": 1.0} if gpus else {})
             (done,) = engine.run([task])
     finally:
-        if made and not any(out.iterdir()):
-            out.rmdir()
+        if made:
+            with suppress(OSError):  # there may be results in it
+                out.rmdir()
     if done.error:
         if not isinstance(done.error, MonaiCaeError):
             print(done.log, flush=True)
         raise MonaiCaeError(str(done.error)) from done.error
     print(done.log, flush=True)
     if server != given["tracking_uri"]:
-        for line in sync(out, server):
-            print(line, flush=True)
+        try:
+            for line in sync(out, server):
+                print(line, flush=True)
+        except MonaiCaeError as error:  # the results are here all the same
+            command = (
+                f"{program('monai-cae')} sync {quote(str(options.out))} --tracking-uri {without_credentials(server)}"
+            )
+            print(f"{error}: later, {command}", file=sys.stderr)
 
 
 def run_configs(files: Sequence[str], settings: Mapping[str, Any]) -> None:

@@ -71,7 +71,7 @@ def entered(
     Args:
         cluster: see `engine_of`.
         reads: paths, by what they are.
-        writes: a folder that is there.
+        writes: a folder, which is made if it is not there.
         gpus: see `engine_of`.
         ahead: see `engine_of`.
 

@@ -170,6 +170,14 @@ def test_a_worker_tests_a_network_on_a_cohort_as_this_process_does(
     assert capsys.readouterr().err.count("\n") == 1 and (tmp_path / "there" / "predictions.csv").read_text() == here
     assert evaluate(tmp_path / "none", "--cluster", cluster, "--batch_size", "0") == 1
     assert "batch_size must be" in capsys.readouterr().err and not (tmp_path / "none").exists()
+    (tmp_path / "file").touch()
+    assert evaluate(tmp_path / "file", "--cluster", cluster) == 1
+    assert capsys.readouterr().err.count("\n") == 1 and (tmp_path / "file").read_bytes() == b""
+    away = "http://user:secret@127.0.0.1:9"
+    assert evaluate(tmp_path / "away", "--cluster", cluster, "--tracking_uri", away) == 0
+    told = capsys.readouterr()
+    assert "monai-cae sync" in told.err and "secret" not in told.out + told.err
+    assert (tmp_path / "away" / "predictions.csv").read_text() == here
 
 
 @pytest.mark.parametrize(
