@@ -572,6 +572,8 @@ def test_shared_settings_have_the_same_default_everywhere():
         ("inference.json", {"chekpoint": "x"}, "did you mean --checkpoint?"),
         ("experiment.yaml", {"repeat": 2}, "did you mean --repeats?"),
         ("pretrain.json", {"batch_size": 0}, "batch_size must be a whole number above 0, not 0"),
+        ("pretrain.json", {"max_epochs": [1]}, "max_epochs must be a single value, not [1]"),
+        ("pretrain.json", {"augment": {"a": True}}, "augment must be a single value, not {'a': True}"),
         ("pretrain.json", {"max_epochs": "many"}, "max_epochs must be a whole number above 0, not 'many'"),
         ("pretrain.json", {"learning_rate": -1.0}, "learning_rate must be a number above 0, not -1.0"),
         ("pretrain.json", {"seed": "abc"}, "seed must be a whole number, 0 or more, not 'abc'"),

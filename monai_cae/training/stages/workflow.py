@@ -197,6 +197,9 @@ def check_settings(config: dict[str, Any]) -> None:
         if not isinstance(value := config.get(name, ""), (str, os.PathLike)):
             advice = "put ./ in front of a path that reads as something else"
             raise MonaiCaeError(f"{name} must be a path, not {value!r}: {advice}")
+    for name in (*_POSITIVE_INTEGERS, *_POSITIVE_NUMBERS, *_TRUE_OR_FALSE):
+        if isinstance(value := config.get(name), (list, dict)):
+            raise MonaiCaeError(f"{name} must be a single value, not {value!r}")
     for name, value in settings(config).items():
         if name != "device" or not config.get("cluster"):  # whose GPUs need not be here
             _check_value(name, value)
