@@ -1,7 +1,7 @@
 """Claim: prediction in chunks uses each worker fully, in flat memory, and loses and repeats nothing when workers die.
 
 Run: python benchmarks/batch_prediction.py [--quick] [--volumes N] [--kills K]
-     --quick takes 2 turns of 64 volumes instead of 5 of 256, 1,000 volumes instead of 5,000 for the memory, and 3,000
+     --quick takes 2 turns of 64 volumes instead of 3 of 1,000, 1,000 volumes instead of 5,000 for the memory, and 3,000
      with 3 kills instead of 100,000 with 20 for the last run; --volumes and --kills are of the last run alone
 
 All volumes are synthetic. Workers are processes of this machine (`--cluster local:N`), with one thread each.
@@ -282,7 +282,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         if given.only in ("", "workers"):
-            rows += [*one_and_two(root, 64 if quick else 256, 2 if quick else 5), waiting()]
+            rows += [*one_and_two(root, 64 if quick else 1000, 2 if quick else 3), waiting()]
         if given.only in ("", "memory"):
             rows += [memory(root, 100, 900 if quick else 4900), objects(root, 500, 1000 if quick else 5000)]
         if given.only in ("", "overhead"):

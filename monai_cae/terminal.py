@@ -1,4 +1,4 @@
-"""Terminal output: lines as wide as the terminal, and one progress bar for all trainers."""
+"""Terminal output: lines as wide as the terminal, and one kind of progress bar, or of lines in a log."""
 
 from __future__ import annotations
 
@@ -37,14 +37,45 @@ def say(text: str, indent: str = "    ") -> None:
 
 
 def progress_bar(title: str, total: int, unit: str, initial: int = 0, hidden: bool = False) -> Any:
-    """A bar of its own, or inside an experiment a part of the experiment's: both have what `tqdm` has of `update`,
-    `set_postfix`, `set_description` and `close`."""
+    """A bar of its own, or inside an experiment a part of the experiment's; where stderr is no terminal, a line a
+    minute there. All have what `tqdm` has of `update`, `set_postfix`, `set_description` and `close`."""
     overall = _OVERALL.get()
-    if overall is not None:
-        return overall.part(title, total, initial)
-    return tqdm(
-        total=total, initial=initial, desc=title, unit=unit, mininterval=1.0, dynamic_ncols=True, disable=hidden or None
-    )
+    if overall is not None and not hidden:
+        return overall.part(title, total, unit, initial)
+    if hidden or sys.stderr.isatty():
+        return tqdm(
+            total=total, initial=initial, desc=title, unit=unit, mininterval=1.0, dynamic_ncols=True, disable=hidden
+        )
+    return _Lines(title, total, unit, initial)
+
+
+class _Lines:
+    """What a log gets in place of a bar: how far, how fast, the latest metrics, and how long it takes from here."""
+
+    def __init__(self, title: str, total: int, unit: str, initial: int) -> None:
+        self.title, self.total, self.unit, self.n = title, total, unit, initial
+        self._initial, self._metrics = initial, ""
+        self._started = self._told = time.monotonic()
+
+    def set_postfix(self, metrics: dict[str, Any], refresh: bool = True) -> None:
+        self._metrics = _told(metrics)
+
+    def set_description(self, title: str) -> None:
+        self.title = title
+
+    def update(self, n: int = 1) -> None:
+        self.n += n
+        if (now := time.monotonic()) - self._told < _MINUTE:
+            return
+        self._told = now
+        speed = (self.n - self._initial) / (now - self._started)
+        told = [f"{self.n} of {self.total} {self.unit}s", *([f"{speed:.1f} per second"] if speed >= 1 else [])]
+        told += [self._metrics] if self._metrics else []
+        told += [f"about {duration((self.total - self.n) / speed)} left"] if self.n < self.total else []
+        print(f"  {self.title}: {', '.join(told)}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Nothing stays open."""
 
 
 class Overall:
@@ -84,7 +115,8 @@ class Overall:
         self.show(title, 0.0)
         if self._bar.disable:
             left = self.left(0.0)
-            say(f"  step {self.done + 1} of {len(self.steps)}" + (f", about {duration(left)} left" if left else ""))
+            told = f", about {duration(left)} left" if left else ""
+            say(f"  step {self.done + 1} of {len(self.steps)}: {title}{told}")
 
     def end(self) -> None:
         """The step is done."""
@@ -101,9 +133,10 @@ class Overall:
         if self.done < len(self.steps):
             self.show(f"{self.workers} at a time", 0.0)
 
-    def part(self, title: str, total: int, initial: int) -> _Part:
+    def part(self, title: str, total: int, unit: str, initial: int) -> _Part | _Lines:
         """What a trainer of the running step moves."""
-        return _Part(self, f"{self._title}: {title}", total, initial)
+        title = f"{self._title}: {title}"
+        return _Lines(title, total, unit, initial) if self._bar.disable else _Part(self, title, total, initial)
 
     def show(self, title: str, fraction: float, metrics: str = "") -> None:
         """Args: title: what runs; fraction: of the step's running trainer that is done; metrics: its latest."""
@@ -137,7 +170,7 @@ class _Part:
         self.metrics = ""
 
     def set_postfix(self, metrics: dict[str, Any], refresh: bool = True) -> None:
-        self.metrics = ", ".join(f"{name}={value}" for name, value in metrics.items())
+        self.metrics = _told(metrics)
 
     def set_description(self, title: str) -> None:
         """A trainer that has stopped early says so; the experiment's bar goes on."""
@@ -151,6 +184,10 @@ class _Part:
 
 
 _OVERALL: ContextVar[Overall | None] = ContextVar("overall", default=None)
+
+
+def _told(metrics: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in metrics.items())
 
 
 def duration(seconds: float) -> str:

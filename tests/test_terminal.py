@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 
@@ -101,11 +102,41 @@ def test_a_log_says_which_step_runs_without_waiting_for_its_end(clock, monkeypat
     overall = Overall(["network", "network"])
     with overall.shown():
         overall.start("repeat 1, network")
-        assert log.seen == "  step 1 of 2\n"
+        assert log.seen == "  step 1 of 2: repeat 1, network\n"
         clock[0] += 40
         overall.end()
         overall.start("repeat 2, network")
-        assert log.seen.splitlines()[-1] == "  step 2 of 2, about 40 s left"
+        assert log.seen.splitlines()[-1] == "  step 2 of 2: repeat 2, network, about 40 s left"
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in an experiment"])
+def test_a_log_gets_a_line_a_minute_of_a_long_training(clock, monkeypatch, inside):
+    monkeypatch.setattr("sys.stdout", io.StringIO())
+    monkeypatch.setattr("sys.stderr", log := io.StringIO())
+    overall, before = Overall(["network"]), ""
+    with overall.shown() if inside else contextlib.nullcontext():
+        if inside:
+            overall.start("repeat 1, network")
+            before = "repeat 1, network: "
+        bar = progress_bar("autoencoder", 10, "epoch", initial=2)
+        for _ in range(4):
+            clock[0] += 40
+            bar.set_postfix({"val_psnr": "26.4"}, refresh=False)
+            bar.update(1)
+        bar.close()
+    assert log.getvalue().splitlines() == [
+        f"  {before}autoencoder: 4 of 10 epochs, val_psnr=26.4, about 4 min left",
+        f"  {before}autoencoder: 6 of 10 epochs, val_psnr=26.4, about 3 min left",
+    ]
+
+
+def test_a_log_tells_how_fast_scans_are_predicted(clock, monkeypatch):
+    monkeypatch.setattr("sys.stderr", log := io.StringIO())
+    bar = progress_bar("predictions", 1000, "scan")
+    for _ in range(2):
+        clock[0] += 30
+        bar.update(150)
+    assert log.getvalue() == "  predictions: 300 of 1000 scans, 5.0 per second, about 2 min left\n"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from monai_cae.cli.options import ROLES, SHOWN, WORKERS, Arguments, add_flags, add_options, progress
 from monai_cae.errors import MonaiCaeError
-from monai_cae.terminal import duration, progress_bar, say
+from monai_cae.terminal import progress_bar, say
 
 if TYPE_CHECKING:
     from monai_cae.prepare.batch import Outcome
@@ -146,18 +145,14 @@ def _print_choices(scans: Sequence[Source]) -> None:
 
 
 def _shown(outcomes: Iterable[Outcome], total: int) -> Iterator[Outcome]:
-    """Show a bar on a terminal, and a line for each scan; elsewhere the line has the estimate."""
+    """Show a bar, and a line for each scan."""
     if not total:
         return
-    bar, started = progress_bar("prepare", total, "scan"), time.monotonic()
+    bar = progress_bar("prepare", total, "scan")
     try:
         for number, outcome in enumerate(outcomes, start=1):
+            say(f"{number} of {total}: {outcome.line}")
             bar.update(1)
-            left = (time.monotonic() - started) / number * (total - number)
-            say(
-                f"{number} of {total}: {outcome.line}"
-                + (f", about {duration(left)} left" if bar.disable and left else "")
-            )
             yield outcome
     finally:
         bar.close()

@@ -17,7 +17,7 @@ from monai_cae.prediction.listing import Listed, list_scans
 from monai_cae.prediction.predictor import REASON, Plan, Predictor, Row, predict_scans, row_of
 from monai_cae.prediction.record import DATASET, Record
 from monai_cae.prediction.summary import print_summary
-from monai_cae.terminal import duration, progress_bar, say
+from monai_cae.terminal import progress_bar
 from monai_cae.training.models.strangers import reference_path
 
 CHUNK = 128
@@ -28,7 +28,6 @@ _PLACES = (
     "dataset_dir", "output_dir", "predictions", "overwrite", "checkpoint", "pretrained", "table", "device", "threads",
     "num_workers", "handlers", "on_bad_scan",
 )  # fmt: skip
-_BETWEEN = 60  # seconds between the lines of a log that is no terminal
 
 
 @dataclass(frozen=True)
@@ -158,12 +157,11 @@ def _run(record: Record, plan: Plan, needs: Mapping[str, float], engine: Engine,
 
 
 class _Progress:
-    """A bar on a terminal, elsewhere a line a minute: scans, how many a second, how long it takes from here."""
+    """What is done, and how many of it were left out."""
 
     def __init__(self, total: int, before: int) -> None:
-        self.total, self.done, self.before, self.left_out = total, before, before, 0
+        self.left_out = 0
         self._bar = progress_bar("predictions", total, "scan", initial=before)
-        self._started = self._told = time.monotonic()
 
     def __enter__(self) -> _Progress:
         return self
@@ -174,14 +172,7 @@ class _Progress:
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Count what is done."""
         reasons = [row.get(REASON) for row in rows]
-        self.done += len(reasons)
         self.left_out += sum(map(bool, reasons))
         if self.left_out:
             self._bar.set_postfix({"left out": self.left_out}, refresh=False)
         self._bar.update(len(reasons))
-        if not self._bar.disable or (now := time.monotonic()) - self._told < _BETWEEN:
-            return
-        self._told = now
-        speed = (self.done - self.before) / (now - self._started)
-        left = duration((self.total - self.done) / speed)
-        say(f"  {self.done} of {self.total} scans, {speed:.1f} per second, about {left} left")
