@@ -197,17 +197,18 @@ def test_ended_in_every_epoch(whole, train_here, ended_after, tmp_path, config, 
 
 
 def test_images_on_disk_change_nothing_and_a_resumed_run_uses_them(whole, train_here, ended_after, tmp_path, capfd):
-    cache = tmp_path / "out" / "cache"
+    node = tmp_path / "node"
     ended_after(2)
     with pytest.raises(Ended):
-        train_here("pretrain.json", cache_share=0)
+        train_here("pretrain.json", cache_share=0, cache_dir=str(node))
+    (cache,) = node.iterdir()
     written = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
     assert len([path for path in written if path.suffix == ".rows"]) == 2  # training and validation
     assert f"read from {cache} batch by batch" in capfd.readouterr().out
-    train_here("pretrain.json", cache_share=0, resume=True)
+    train_here("pretrain.json", cache_share=0, cache_dir=str(node), resume=True)
     assert "as before" in capfd.readouterr().out
     assert results(tmp_path / "out", "pretrain") == results(whole, "pretrain")
-    assert not cache.exists()
+    assert not cache.exists() and not (tmp_path / "out" / "cache").exists()
 
 
 @pytest.mark.fault(

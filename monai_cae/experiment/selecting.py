@@ -21,7 +21,7 @@ from monai_cae.experiment.space import read_space
 from monai_cae.files import replacing
 from monai_cae.networks import labels_learned
 from monai_cae.targets import Target
-from monai_cae.training.engines.image_cache import remove_cache
+from monai_cae.training.engines.image_cache import cache_folder, remove_cache
 from monai_cae.training.stages.earlier import files_of, remove
 from monai_cae.training.stages.transfer import Transfer
 
@@ -188,7 +188,7 @@ def score_inner(plan: Plan, step: Step, target: Target, watching: Sequence[str] 
     *_, table = evaluate(plan, step, STAGES[2], given, "_scored")
     tested = np.array(table.column("label")), np.array(table.column(target.column)), table.threshold
     remove(files_of(STAGES[1], place), place)
-    remove_cache(place)
+    remove_cache(cache_folder(place, train["cache_dir"]))
     return {STAGES[2]: {f"test_{name}": value for name, value in target.scores(*tested).items()}}
 
 

@@ -13,7 +13,7 @@ from monai_cae.training.engines.batches import (
 from monai_cae.training.engines.feature_cache import EncodedDataset
 from monai_cae.training.engines.freezing import EncoderFreezing, LayerwiseLearning
 from monai_cae.training.engines.handlers import BestCheckpoint, BestWriting, EpochProgress, EpochTracking, StopWhenWorse
-from monai_cae.training.engines.image_cache import ImageCache
+from monai_cae.training.engines.image_cache import ImageCache, cache_folder
 from monai_cae.training.engines.inferers import PrecisionInferer
 from monai_cae.training.engines.loaders import ResidentLoader
 from monai_cae.training.engines.loss_guard import LossWatch
@@ -102,6 +102,7 @@ __all__ = [
     "batch_for",
     "become_replica",
     "bundle_root",
+    "cache_folder",
     "check_linear_probe",
     "check_models",
     "checkpoint_caveats",

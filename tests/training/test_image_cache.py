@@ -15,7 +15,7 @@ from monai.data import CacheDataset, DataLoader
 from monai.transforms import Compose, Lambdad, RandFlipd, ScaleIntensity
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.training import EncodedDataset, ImageCache, ResidentLoader
+from monai_cae.training import EncodedDataset, ImageCache, ResidentLoader, cache_folder
 from monai_cae.training.engines import image_cache
 from monai_cae.training.engines.packing import pack, unpack
 
@@ -212,7 +212,7 @@ def test_a_resumed_run_notices_other_scans_and_a_new_one_looks_at_nothing(files,
 def test_a_full_disk_is_one_line_and_leaves_nothing(files, tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
-    with pytest.raises(MonaiCaeError, match=r"cache has 0 MiB left: free some space, choose another --output_dir"):
+    with pytest.raises(MonaiCaeError, match=r"cache has 0 MiB left: free some space, choose another --cache_dir"):
         ImageCache(items(files), Reading(), share=0, folder=folder)[0]
     assert not [*folder.glob("*.rows"), *folder.glob(".*")]
     monkeypatch.undo()
@@ -253,3 +253,10 @@ def test_images_of_two_sizes_are_one_line(files):
     torch.save(torch.zeros(1, 6, 9), files[3])
     with pytest.raises(MonaiCaeError, match=r"image 4 has the shape \(1, 6, 9\), the first \(1, 6, 8\)"):
         ImageCache(items(files), Reading())
+
+
+def test_each_output_folder_has_its_own_images_where_several_share_a_disk(tmp_path):
+    first, second = (cache_folder(tmp_path / name, str(tmp_path / "disk")) for name in ("one", "two"))
+    assert first.parent == second.parent == tmp_path / "disk" and first != second
+    assert first == cache_folder(str(tmp_path / "one"), str(tmp_path / "disk"))
+    assert cache_folder(tmp_path / "one", "") == tmp_path / "one" / "cache"

@@ -196,7 +196,7 @@ class ImageCache(Dataset):
         if size > left:
             raise MonaiCaeError(
                 f"{why} memory is {_size(self.limit)}; {self.folder} has {_size(left)} left: free some space, choose "
-                "another --output_dir, or raise --cache_share"
+                "another --cache_dir, or raise --cache_share"
             )
         print(f"{why} memory is {_size(self.limit)}: they are read from {self.folder} batch by batch", flush=True)
 
@@ -234,9 +234,23 @@ def refuse_random(transform: Any) -> None:
             )
 
 
-def remove_cache(output_dir: Path) -> None:
-    """Of a stage that has ended, or that begins anew."""
-    shutil.rmtree(output_dir / FOLDER, ignore_errors=True)
+def cache_folder(output_dir: str | Path, cache_dir: str) -> Path:
+    """Where images go that take too much of the memory: each output folder has its own, as several steps may run on one
+    machine.
+
+    Args:
+        output_dir: of the run.
+        cache_dir: the setting; if empty, a folder of `output_dir`.
+    """
+    if not cache_dir:
+        return Path(output_dir, FOLDER)
+    name = hashlib.sha256(str(Path(output_dir).absolute()).encode()).hexdigest()[:16]
+    return Path(cache_dir, f"monai-cae-{name}")
+
+
+def remove_cache(folder: Path) -> None:
+    """Of a stage that has ended, or that begins anew. Args: folder: see `cache_folder`."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -245,7 +259,9 @@ def writable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise MonaiCaeError(f"can't write {folder} ({error.strerror or error}): choose another --output_dir") from error
+        raise MonaiCaeError(
+            f"can't write {folder} ({error.strerror or error}): choose another --cache_dir or --output_dir"
+        ) from error
 
 
 def _files(name: Path) -> tuple[Path, Path]:

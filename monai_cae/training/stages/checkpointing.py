@@ -28,7 +28,7 @@ _SLOWEST = 20  # times as long as writing a point took passes before the next: a
 # Another device, thread count or tracking server may finish what one has begun; whatever else differs may not.
 MAY_DIFFER = (
     "resume", "overwrite", "save_every", "device", "compile", "threads", "tracking_uri", "experiment_name", "run_name",
-    "parent_run_id", "cache_share", "codes",
+    "parent_run_id", "cache_share", "cache_dir", "codes",
 )  # fmt: skip
 _OF_THE_MACHINE = ("capturable", "foreach", "fused")  # of an optimizer's options
 _ANEW = "--overwrite true in place of --resume true starts again"

@@ -18,7 +18,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.audit_page import audit_page
 from monai_cae.files import marked, only_writer, sha256_of, unmarked, write_text
 from monai_cae.tracking import TrackedRun, program, where_to_see
-from monai_cae.training.engines.image_cache import remove_cache
+from monai_cae.training.engines.image_cache import cache_folder, remove_cache
 from monai_cae.training.engines.parallel import is_first
 from monai_cae.training.stages.checkpointing import Resuming, refuse_other_config
 from monai_cae.training.stages.earlier import check_asked, files_of, outdated_by, refuse, remove
@@ -38,6 +38,7 @@ def run_stage(
     stage: str,
     run: TrackedRun,
     output_dir: str,
+    cache_dir: str,
     datalist: str,
     write_datalist: Callable[[str], None],
     synthetic: bool,
@@ -57,6 +58,7 @@ def run_stage(
         stage: "pretrain", "train" or "evaluate".
         run: opened here; gets the settings, the executed config and the datalist.
         output_dir: where `results_<stage>.json`, with the SHA-256 of the weights, and `config_<stage>.json` go.
+        cache_dir: see `cache_folder`; what is in it of this stage is removed at the end.
         datalist: the subjects of the sets.
         write_datalist: writes it, where it is new; nothing is written before all settings have been checked.
         synthetic: say so in whatever is written.
@@ -78,7 +80,7 @@ def run_stage(
             be overwritten, or what is to be resumed had other settings.
         Ended: SIGTERM has come.
     """
-    config, output = executed_config(), Path(output_dir)
+    config, output, cache = executed_config(), Path(output_dir), cache_folder(output_dir, cache_dir)
     if not is_first():
         with Ending(later=resuming is not None) as ending:
             if not _finished(stage, output, config, resuming):
@@ -95,7 +97,7 @@ def run_stage(
         going_on = resuming is not None and resuming.open(config)
         outdated = [] if going_on else _outdated(stage, output, resuming, overwrite)
         if not going_on:
-            remove_cache(output)
+            remove_cache(cache)
         started = time.perf_counter()
         try:
             with run:
@@ -126,7 +128,7 @@ def run_stage(
             raise
         if resuming is not None:
             resuming.close()
-        remove_cache(output)
+        remove_cache(cache)
         if not run.parent_run_id:
             _print_summary(stage, run, results, output, next_config)
         if ending.requested:
