@@ -19,6 +19,7 @@ from monai_cae.errors import MonaiCaeError
 FORMAT = 1  # of all files that are written to be read back, see docs/reference/formats.md; those before 1.0 have none
 FORMAT_KEY = "monai_cae_format"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_LOOK = 0.5  # seconds that a lock is waited for: whoever only looks whether there is one has it for a moment
 _TEMPORARY = ".*-unfinished-*"  # as `replacing` names files while they are written
 
 
@@ -77,7 +78,7 @@ def only_writer(folder: str | Path) -> Iterator[None]:
         lock_file = folder / ".lock"
         before = set() if lock_file.exists() else {lock_file, *folder.iterdir()}
         lock = FileLock(lock_file)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_LOOK, poll_interval=_LOOK / 10)
     except Timeout as error:
         raise MonaiCaeError(
             f"another process is writing to {folder}: wait until it has ended, or choose another --output_dir"

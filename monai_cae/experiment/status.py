@@ -28,15 +28,17 @@ class Status:
         output: its folder.
         state: it may run, have ended before its end, or be finished.
         done: part -> step -> seconds that it took, in the order of the work.
-        left: part and step of those that are not recorded as done; the first of them runs, if any does.
-        planned: whether the folder records what is left; older versions did not.
-        since: seconds that the running step has taken so far.
+        left: part and step of those that are not recorded as done.
+        running: those of them that run; on a cluster several may.
+        planned: whether the folder records what is left; jobs of an array and older versions don't.
+        since: seconds that a step which runs alone has taken so far.
     """
 
     output: Path
     state: Literal["finished", "running", "stopped"]
     done: Mapping[str, Mapping[str, float]]
     left: Sequence[tuple[str, str]]
+    running: Sequence[tuple[str, str]]
     planned: bool
     since: float
 
@@ -47,8 +49,8 @@ class Status:
 
     @property
     def estimate(self) -> float | None:
-        """Seconds to the end: a step takes as long as its like in other parts did, or as the others on average; None
-        where no step is done."""
+        """Seconds to the end, with as many steps at a time as now: each takes as long as its like in other parts did,
+        or as the others on average; None where no step is done."""
         took: dict[str, list[float]] = {}
         for steps in self.done.values():
             for name, seconds in steps.items():
@@ -58,7 +60,7 @@ class Status:
         known = {name: mean(times) for name, times in took.items()}
         usual = mean(known.values())
         first, *others = (known.get(name, usual) for _, name in self.left) if self.left else (0.0,)
-        return max(0.0, first - self.since) + sum(others)
+        return (max(0.0, first - self.since) + sum(others)) / max(1, len(self.running))
 
 
 def read_status(output: Path) -> Status:
@@ -67,27 +69,28 @@ def read_status(output: Path) -> Status:
     Raises:
         MonaiCaeError: no experiment has been started there, or its record is broken.
     """
-    if not (output / STATE).is_file():
+    of_parts = sorted(output.glob("repeat_*/**/steps.json"))
+    if not (output / STATE).is_file() and not of_parts:  # jobs of an array share no file
         alone = [stage for stage in _STAGES if (output / f"results_{stage}.json").is_file()]
         if alone:
             raise MonaiCaeError(f"{output} has no experiment but stages that were run alone: {', '.join(alone)} done")
         raise MonaiCaeError(f"no experiment in {output}: give the output folder of `monai-cae run`")
-    told = _read(output / STATE)
+    told = _read(output / STATE) if (output / STATE).is_file() else {}
     steps = _planned(told.get("steps") or {}, output / STATE)
-    folders = list(steps) or sorted(
-        path.parent.relative_to(output).as_posix() for path in output.glob("repeat_*/**/steps.json")
-    )
+    folders = list(steps) or [path.parent.relative_to(output).as_posix() for path in of_parts]
     done, latest = {}, 0.0
     for folder in folders:
         path = output / folder / "steps.json"
         done[folder] = _took(_read(path), path) if path.is_file() else {}
         latest = max(latest, path.stat().st_mtime if path.is_file() else 0.0)
     left = [(part, name) for part, names in steps.items() for name in names if name not in done[part]]
-    state: Literal["finished", "running", "stopped"] = "running" if _locked(output) else "stopped"
+    whole = _locked(output)
+    running = _running(output, left) or (left[:1] if whole else [])
+    state: Literal["finished", "running", "stopped"] = "running" if whole or running else "stopped"
     if told.get("finished") and not left and state != "running":
         state = "finished"
-    began = max(latest, (output / STATE).stat().st_mtime)
-    return Status(output, state, done, left, bool(steps), time.time() - began if state == "running" else 0.0)
+    began = max(latest, (output / STATE).stat().st_mtime) if len(running) == 1 and told else time.time()
+    return Status(output, state, done, left, running, bool(steps), time.time() - began)
 
 
 def status_lines(status: Status) -> list[str]:
@@ -97,14 +100,15 @@ def status_lines(status: Status) -> list[str]:
     lines = [f"experiment in {status.output}: {words[status.state]}", ""]
     of = f" of {count + len(status.left)}" if status.planned else ""
     lines.append(f"  done      {count}{of} steps in {duration(status.seconds)}")
-    left = list(status.left)
-    if left and status.state == "running":
-        lines.append(f"  running   {_named(*left.pop(0))}, for {duration(status.since)}")
+    left = [one for one in status.left if one not in status.running]
+    for title, one in zip(["running", *[""] * len(status.running)], status.running, strict=False):
+        since = f", for {duration(status.since)}" if len(status.running) == 1 else ""
+        lines.append(f"  {title:<10}{_named(*one)}{since}")
     if status.left:
         estimate = "" if status.estimate is None else f"; to the end about {duration(status.estimate)}"
         lines.append(f"  left      {len(left)} step{'s' * (len(left) != 1)}{estimate}")
     elif not status.planned and status.state != "finished":
-        lines.append("  left      not recorded: an older version of monai-cae has begun it")
+        lines.append("  left      not recorded: jobs of an array, or an older version of monai-cae, have begun it")
     lines.append("")
     for part, steps in status.done.items():
         missing = [name for which, name in status.left if which == part]
@@ -161,6 +165,22 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise MonaiCaeError(f"{path} is not what an experiment writes")
     return unmarked(content, path)
+
+
+def _running(output: Path, left: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Whose folder a process is writing to; of steps that share one, the first."""
+    first: dict[Path, tuple[str, str]] = {}
+    for part, step in left:
+        first.setdefault(output / part / _folder_of(step), (part, step))
+    return [step for folder, step in first.items() if _locked(folder)]
+
+
+def _folder_of(step: str) -> Path:
+    """Where it writes, below the folder of its part: as `Plan` has it."""
+    inner, _, variant = step.rpartition("/")
+    if variant == "pretrain":  # the network's, or a variant's own autoencoder
+        inner, variant = "", inner
+    return Path() if variant in ("", "network", "baselines") else Path(inner, "variants", variant)
 
 
 def _locked(output: Path) -> bool:

@@ -441,6 +441,21 @@ def test_status_tells_what_is_done_runs_and_is_left(run, copy, capsys):
         assert main(["status", str(copy)]) == 0
     printed = capsys.readouterr().out
     assert "running   repeat 2, network, for" in printed and "left      2 steps" in printed
+    # on a cluster: whoever is at a step holds the lock of its folder
+    with only_writer(copy), only_writer(copy / "repeat_2"), only_writer(copy / "repeat_2" / "variants" / "scratch"):
+        assert main(["status", str(copy)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3:6] == ["  running   repeat 2, network", "            repeat 2, scratch", lines[5]]
+    assert lines[5] == "  left      1 step; to the end about 45 s"  # 20, 30 and 40 s, two at a time
+
+
+def test_status_tells_of_jobs_of_an_array(copy, capsys):
+    for name in ("experiment.json", "report.html", "summary.json"):
+        (copy / name).unlink(missing_ok=True)
+    assert main(["status", str(copy)]) == 0
+    printed = capsys.readouterr().out
+    assert "not running, and not finished" in printed and "done      8 steps" in printed
+    assert "left      not recorded: jobs of an array" in printed
 
 
 def test_status_tells_parts_and_inner_folds_apart(tmp_path, capsys):
