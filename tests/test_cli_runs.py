@@ -84,6 +84,26 @@ def test_overlays_are_the_bundles_or_files(started, tmp_path):
     assert started("run", "DATA", "OUT", "--repeats", 2, "--with", "selection")[3] == str(files[:2])
 
 
+@pytest.mark.parametrize(
+    ("overlay", "others", "told"),
+    [
+        (
+            "stages: {train: {max_epochs: 3}}",
+            "k_sparse",
+            'with_k_sparse.yaml sets in stages: leave out one of them, or write "+stages", which',
+        ),
+        ("stages#pretrain: {max_epochs: 3}", "k_sparse", "with_k_sparse.yaml sets in stages#pretrain: "),
+        ("extraction: {_target_: my.Extraction}", "slab", "with_slab.yaml sets in extraction: leave out one of them"),
+    ],
+)
+def test_an_overlay_that_drops_what_another_sets_is_refused(started, refused, tmp_path, overlay, others, told):
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(overlay)
+    assert f"mine.yaml would drop what {told}" in refused("run", "DATA", "OUT", "--with", f"{others},{mine}")
+    mine.write_text('"+stages": {train: {max_epochs: 3}}\nrepeats: 3')
+    assert started("run", "DATA", "OUT", "--with", f"phantom,{others},{mine}")
+
+
 def test_an_overlay_of_ones_own_makes_monai_say_nothing_of_folders(refused, tmp_path, caplog):
     (tmp_path / "mine.yaml").write_text("repeats: 3\n")
     given = ["--with", tmp_path / "mine.yaml", "--stages#trian#max_epochs", "3"]

@@ -17,7 +17,7 @@ def overlay_files(names: str) -> list[Path]:
     """The files of overlays, such as "slab,baselines"; a name that the bundle has none of is a file.
 
     Raises:
-        MonaiCaeError: no such overlay, or not a YAML or JSON config.
+        MonaiCaeError: no such overlay, not a YAML or JSON config, or one that drops what an earlier one has set.
     """
     shipped = sorted((bundle_folder() / "configs").glob("with_*.yaml"))
     known = {path.stem.removeprefix("with_"): path for path in shipped}
@@ -28,19 +28,31 @@ def overlay_files(names: str) -> list[Path]:
                 f"no overlay {name}: give --with a file or one of the bundle's overlays: {', '.join(known)}"
             )
         files.append(known.get(name) or Path(name).absolute())
+    before: dict[str, Path] = {}  # item -> the overlay that sets something of it
     for file in files:
-        _check_readable(file)
+        config = _read(file)
+        for name in config:
+            if name in before and isinstance(config[name], dict):  # a list or a single value has no parts to keep
+                raise MonaiCaeError(
+                    f"{file.name} would drop what {before[name].name} sets in {name}: leave out one of them, or write "
+                    f'"+{name}", which adds to it'
+                )
+        for name in config:
+            parts = name.lstrip("+").split("#")
+            before |= {"#".join(parts[: end + 1]): file for end in range(len(parts))}
     return files
 
 
-def _check_readable(file: Path) -> None:
+def _read(file: Path) -> dict[str, Any]:
     from monai.bundle import ConfigParser
     from yaml import YAMLError
 
     try:
-        ConfigParser.load_config_file(str(file)).keys()
+        config: dict[str, Any] = ConfigParser.load_config_file(str(file))
+        config.keys()
     except (OSError, ValueError, AttributeError, YAMLError) as error:
         raise MonaiCaeError(f"{file} is not a YAML or JSON config: {' '.join(str(error).split())}") from error
+    return config
 
 
 def as_settings(arguments: Sequence[str], taken: Sequence[str]) -> list[str]:
