@@ -69,7 +69,7 @@ def list_scans(given: str, column: str = "") -> Iterator[Listed]:
         found = [_known(_header(str(Path(given).absolute())))]
     elif glob.has_magic(given):
         names = glob.iglob(str(Path(given).absolute()), recursive=True)  # noqa: PTH207  # Path's takes no absolute one
-        found = map(_known, chosen(_once(names)))
+        found = map(_known, chosen(_once(map(_header, names))))
     else:
         raise MonaiCaeError(f"no scan at {given}: give a folder, a glob, a table of paths or an address")
     empty = True
@@ -124,6 +124,8 @@ def file_system(address: str) -> tuple[Any, str]:
 
 
 def _line(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError):  # most drivers have only the address in it
+        return "nothing is there, or it can't be reached"
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -164,7 +166,8 @@ def _remote(address: str) -> Iterator[Listed]:
     except Exception as error:
         raise MonaiCaeError(f"can't list {address} ({_line(error)}): correct the address") from error
     files = {fs.unstrip_protocol(name): one for name, one in sorted(found.items()) if one.get("type") != "directory"}
-    for name in chosen(files):
+    names = sorted({*map(_header, files)}) if glob.has_magic(path) else files
+    for name in chosen(names):
         known = files.get(voxels_of(name), {})
         yield Listed(name, known.get("size"), _time(known))
 

@@ -93,9 +93,9 @@ def as_table(root: Path, folder: Path, suffix: str) -> Path:
 def test_whatever_is_given_the_values_are_those_of_a_prediction_without_chunks(given, model, discs, usual, tmp_path):
     scans = {
         "folder": lambda: discs,
-        "glob": lambda: f"{discs}/disc*/**/*.hdr",
+        "glob": lambda: f"{discs}/disc*/**/*.img",  # the header is taken of each pair
         "address": lambda: as_address(discs),
-        "glob of addresses": lambda: f"{as_address(discs)}/*_gfc.hdr",
+        "glob of addresses": lambda: f"{as_address(discs)}/*_gfc.i*g",
     }.get(given, lambda: as_table(discs, tmp_path, given))()
     found = predicted(model, scans, tmp_path / "out", "--chunk", 8)
     assert list(found.columns) == [*usual.columns, *ADDED]
@@ -222,10 +222,10 @@ def test_a_scan_that_ends_every_process_is_left_out_and_no_other(model, discs, t
         ("nowhere", [], "no scan at nowhere: give a folder, a glob, a table of paths or an address"),
         ("s3:/", [], "no scan at s3:/"),
         ("nothing://here", [], "can't open nothing://here (Protocol not known: nothing): correct the address"),
-        ("memory://nobody", [], "can't list memory://nobody"),
+        ("memory://nobody", [], "can't list memory://nobody (nothing is there, or it can't be reached)"),
         ("https://me:secret@host/scans", [], "https://... has a password in it"),
         ("nowhere/*.nii", [], "no .nii, .nii.gz or .hdr/.img image in nowhere/*.nii"),
-        ("nowhere.csv", [], "nowhere.csv is not a readable table"),
+        ("nowhere.csv", [], "nowhere.csv is not a readable table (nothing is there, or it can't be reached)"),
         ("two.csv", [], "two.csv has several columns that may hold the paths (a, b): name it with --image-column"),
         ("two.csv", ["--image-column", "c"], "two.csv has no column c (a, b): name it with --image-column"),
         ("two.csv", ["--image-column", "a"], "two.csv names 1.nii twice: leave one out"),
