@@ -315,6 +315,14 @@ def test_next_command_has_the_widths_too(finished, run_bundle, discs, tmp_path, 
     assert "--channels '[2, 3, 4]'" in capsys.readouterr().out
 
 
+def test_next_command_names_the_parts_of_an_object_that_were_changed(copy, run_bundle, discs, capsys):
+    changed = {"network_def#hidden": [3], "network_def#pooling": 1}
+    run_bundle("train.json", discs, copy, **SHORT | changed, overwrite=True)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  next")]
+    assert "evaluate.json" in line and "--network_def#hidden '[3]' --network_def#pooling 1" in line
+    assert "_target_" not in line and line.count("--network_def") == 2
+
+
 def test_what_is_refused_without_a_trace_ends_in_one_line(discs, tmp_path):
     places = ["--config_file", CONFIGS / "experiment.yaml", "--dataset_dir", discs, "--output_dir", tmp_path / "out"]
     done = killing.command("monai.bundle", "run", "training", *places, "--learning_rate", 0.1, *slices(), cwd=tmp_path)

@@ -7,7 +7,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -317,9 +317,20 @@ def next_command(stage: str, config: str) -> str:
         and _setting(shipped, name) == _setting(theirs, name) is not None
         and _setting(executed, name) != _setting(theirs, name)
     }
-    options = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in changed.items())
+    parts = [part for name, value in changed.items() for part in _differences(name, value, _setting(theirs, name))]
+    options = " ".join(f"--{name} {shlex.quote(str(value))}" for name, value in parts)
     command = f"{program('python')} -m monai.bundle run training --config_file {shlex.quote(str(folder / config))}"
     return f"{command} {options}".strip()
+
+
+def _differences(name: str, ours: Any, theirs: Any) -> Iterator[tuple[str, Any]]:
+    """Of a group or an object, what in it is otherwise."""
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping) and theirs.keys() <= ours.keys():
+        for key, value in ours.items():
+            if key not in theirs or value != theirs[key]:
+                yield from _differences(f"{name}#{key}", value, theirs.get(key))
+    else:
+        yield name, ours
 
 
 def _shipped(path: Path) -> dict[str, Any]:
