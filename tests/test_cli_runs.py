@@ -104,6 +104,22 @@ def test_an_overlay_that_drops_what_another_sets_is_refused(started, refused, tm
     assert started("run", "DATA", "OUT", "--with", f"phantom,{others},{mine}")
 
 
+@pytest.mark.parametrize(
+    ("overlay", "told"),
+    [
+        ("", "mine.yaml has no settings: write NAME: VALUE there, or leave it out"),
+        ("- repeats", "mine.yaml has no settings"),
+        (
+            "stages: {train: {}}\nstages: {pretrain: {}}",
+            "mine.yaml is ambiguous: Duplicate key: `stages`; write it once",
+        ),
+    ],
+)
+def test_an_overlay_without_settings_or_with_one_twice_is_refused(refused, tmp_path, overlay, told):
+    (tmp_path / "mine.yaml").write_text(overlay)
+    assert told in refused("run", "DATA", "OUT", "--with", tmp_path / "mine.yaml")
+
+
 def test_an_overlay_of_ones_own_makes_monai_say_nothing_of_folders(refused, tmp_path, caplog):
     (tmp_path / "mine.yaml").write_text("repeats: 3\n")
     given = ["--with", tmp_path / "mine.yaml", "--stages#trian#max_epochs", "3"]

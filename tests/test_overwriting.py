@@ -292,6 +292,26 @@ def test_a_refused_experiment_leaves_nothing(name, finished, run_bundle, discs, 
     assert not list((tmp_path / "mine").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("overlay", "told"),
+    [
+        ("patience:", "patience has no value: give one, or leave it out"),
+        ("repeats: null", "repeats has no value"),
+        ("stages#pretrain: {batch_size: }", "batch_size has no value"),
+        ("cohort#controls:", "cohort#controls has no value"),
+        ("cohort#allow_unmatched: 'no'", "cohort#allow_unmatched must be true or false, not 'no'"),
+        ("cohort#days: abc", "cohort#days must be a whole number, not 'abc'"),
+        ("cohort#columns: RID", "cohort#columns must be a group such as {subject: RID}, not 'RID'"),
+        ("cohort#positive: 5", "cohort#positive must be a rule on columns, such as \"DX == 'AD'\", not 5"),
+    ],
+)
+def test_a_setting_without_a_value_or_of_another_kind_is_refused(run_bundle, discs, tmp_path, overlay, told):
+    (tmp_path / "mine.yaml").write_text(overlay)
+    files = ["experiment.yaml", str(tmp_path / "mine.yaml")]
+    assert told in mistake(run_bundle, files, discs, tmp_path / "out", image_size=16, slice_index=11, device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_settings_of_all_stages_reach_every_stage_that_has_them(experiment):
     for stage in STAGES:
         config = json.loads((experiment / "repeat_1" / "fold_1" / f"config_{stage}.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,15 @@ def _read(file: Path) -> dict[str, Any]:
     from yaml import YAMLError
 
     try:
-        config: dict[str, Any] = ConfigParser.load_config_file(str(file))
-        config.keys()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # MONAI warns of a key that is there twice, and drops the first
+            config: dict[str, Any] = ConfigParser.load_config_file(str(file))
+    except UserWarning as error:
+        raise MonaiCaeError(f"{file} is ambiguous: {error}; write it once") from error
     except (OSError, ValueError, AttributeError, YAMLError) as error:
         raise MonaiCaeError(f"{file} is not a YAML or JSON config: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise MonaiCaeError(f"{file} has no settings: write NAME: VALUE there, or leave it out")
     return config
 
 

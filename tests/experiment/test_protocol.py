@@ -140,6 +140,17 @@ def test_a_variant_of_volumes_is_not_given_the_plane_of_the_slices(tmp_path):
     assert planes == {"network": {"coronal"}, "volume": {"axial"}, "slab": {"coronal"}}
 
 
+def test_trainings_have_the_precision_that_is_given_and_tests_that_of_predictions(tmp_path):
+    shared = {"split": {}, "dataset_dir": "data", "precision": "auto"}
+    plan = Plan(str(CONFIGS), tmp_path, shared, {}, {}, ["majority"], {})
+    given = {stage: one for step in plan.steps(Part("repeat_1", 1, 0)) for stage, one in step.stages.items()}
+    told = {stage: settings.get("precision") for stage, settings in given.items()}
+    # None is what evaluate.json and baselines.json have by themselves, as inference.json does
+    assert told == {"pretrain": "auto", "train": "auto", "evaluate": None, "baselines": None}
+    names = ("evaluate", "baselines", "inference")
+    assert {json.loads((CONFIGS / f"{name}.json").read_text())["precision"] for name in names} == {"float32"}
+
+
 def test_a_part_of_a_network_is_told_by_its_class(tmp_path):
     encoder = {"_target_": "monai_cae.networks.VGG16Encoder", "weights": ""}
     variants = {"vgg": {"classifier": {"network_def#encoder": encoder}, "train": {"learn": "finetune" * 200}}}

@@ -47,6 +47,7 @@ _LOOKED_UP = {
 _REFERENCE = re.compile(r"(?:[@%](?:::|#)?|unevaluated\(')(\w+)")
 _POSITIVE_INTEGERS = ("batch_size", "accumulate", "max_epochs", "patience", "val_interval", "repeats")
 _GROUPS = ("cohort", "split")
+_RULES = ("cohort#positive", "cohort#negative")
 _STAGES = ("pretrain", "train", "evaluate", "baselines")
 _PATHS = ("dataset_dir", "output_dir")
 _PLANE = "axial"  # in the configs, whether their extraction reads it or not
@@ -197,6 +198,7 @@ def check_settings(config: dict[str, Any]) -> None:
         if not isinstance(value := config.get(name, ""), (str, os.PathLike)):
             advice = "put ./ in front of a path that reads as something else"
             raise MonaiCaeError(f"{name} must be a path, not {value!r}: {advice}")
+    _check_against_defaults(config)
     for name in (*_POSITIVE_INTEGERS, *_POSITIVE_NUMBERS, *_TRUE_OR_FALSE):
         if isinstance(value := config.get(name), (list, dict)):
             raise MonaiCaeError(f"{name} must be a single value, not {value!r}")
@@ -206,6 +208,42 @@ def check_settings(config: dict[str, Any]) -> None:
     interval, epochs = config.get("val_interval"), config.get("max_epochs")
     if isinstance(interval, int) and isinstance(epochs, int) and interval > epochs:
         raise MonaiCaeError(f"val_interval {interval} is above max_epochs {epochs}: there would be no validation")
+
+
+def _check_against_defaults(config: Mapping[str, Any]) -> None:
+    """Refuse what has no value where a shipped config has one, and in a group what is of another kind than there."""
+    defaults = _shipped_defaults()
+    given = [(name, value) for name, value in config.items() if name in defaults]
+    for name, default in defaults.items():
+        group, _, member = name.partition("#")
+        if member and isinstance(members := config.get(group), Mapping) and member in members:
+            given.append((name, value := members[member]))
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if isinstance(default, bool) and not isinstance(value, bool) and value not in _BOOLEANS:
+                raise MonaiCaeError(f"{name} must be true or false, not {value!r}")
+            if isinstance(default, int) and not isinstance(default, bool) and not whole and value is not None:
+                raise MonaiCaeError(f"{name} must be a whole number, not {value!r}")
+            if isinstance(default, dict) and not isinstance(value, dict) and value is not None:
+                raise MonaiCaeError(f"{name} must be a group such as {{subject: RID}}, not {value!r}")
+            if name in _RULES and not isinstance(value, str):
+                raise MonaiCaeError(f"{name} must be a rule on columns, such as \"DX == 'AD'\", not {value!r}")
+    for name, value in given:
+        if value is None and defaults[name] is not None:
+            raise MonaiCaeError(f"{name} has no value: give one, or leave it out")
+
+
+@cache
+def _shipped_defaults() -> dict[str, Any]:
+    """Setting -> its value in a shipped config, None where one has none; those in a group as "cohort#task"."""
+    folder, found = bundle_folder() / "configs", dict[str, Any]()
+    for path in (*sorted(folder.glob("*.json")), folder / "experiment.yaml"):
+        config = ConfigParser.load_config_file(str(path))
+        grouped = {f"{group}#{name}": value for group in _GROUPS for name, value in config.get(group, {}).items()}
+        for name, value in {**config, **grouped}.items():
+            alone = "#" not in name or name in grouped  # not what multi_gpu_train.json changes
+            if alone and not name.startswith("_") and (name not in found or value is None):
+                found[name] = value
+    return found
 
 
 def _check_plane(config: Mapping[str, Any], read: Collection[str]) -> None:
