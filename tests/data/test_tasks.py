@@ -81,9 +81,9 @@ def test_rules_that_overlap_are_refused():
     [
         ({"task": "mci"}, "task must be one of paper, ad, very-mild"),
         ({"negative": "CDR == 0"}, "give both"),
-        ({"label_column": "CDR", "positive": "CDR > 0"}, "^positive and label_column both say who is a patient"),
-        ({"label_column": "CDR", "task": "ad"}, "^task and label_column both say"),
-        ({"positive": "CDR > 0", "task": "ad"}, "^task and positive both say"),
+        ({"label_column": "CDR", "positive": "CDR > 0"}, "^positive and label_column each say who is a patient"),
+        ({"label_column": "CDR", "task": "ad"}, "^task and label_column each say"),
+        ({"positive": "CDR > 0", "task": "ad"}, "^task and positive each say"),
     ],
 )
 def test_tasks_that_are_none(options, message):

@@ -162,7 +162,7 @@ def make_task(
     missing = read_codes(missing_codes)
     asked = {"task": task != "paper", "positive": positive, "label_column": label_column}
     if len(given := [name for name, value in asked.items() if value]) > 1:
-        raise MonaiCaeError(f"{' and '.join(given)} both say who is a patient: give one of them")
+        raise MonaiCaeError(f"{' and '.join(given)} each say who is a patient: give one of them")
     if positive:
         return Task(positive, negative, missing)
     if negative:
