@@ -71,7 +71,7 @@ def _print_cohort(cohort: Cohort, seen: Extraction, options: argparse.Namespace,
         print(f"{row:<23}" + "".join(f"{cell:>14}" for cell in (*ours[row], *paper)))
     print(f"{'Age, p of t test':<23}{_p(p['age']):>28}{'0.15':>28}")
     print(f"{'Sex, p of chi-square':<23}{_p(p['sex']):>28}{'0.04':>28}")
-    print(f"\npatients: {cohort.task.positive}; controls: {cohort.task.negative or 'not ' + cohort.task.positive}")
+    print(f"\npatients: {cohort.task.positive}; controls: {cohort.task.controls}")
     for note in cohort.notes:
         say(note.line(names))
     for reason, count in cohort.left_out.items():

@@ -126,7 +126,6 @@ class Number(Target):
         def cell(scan: Scan, missing: frozenset[float]) -> float | None:
             text = scan.row.get(found, "")
             value = parse(text, missing)
-            value = parse(text.replace(",", "."), missing) if isinstance(value, str) else value
             if isinstance(value, str) or (value is not None and not math.isfinite(value)):
                 raise MonaiCaeError(
                     f"the target {found} is text: {scan.name} has {shown(text)}; choose a column of numbers, or "

@@ -154,7 +154,7 @@ A, B, C = (scan(name, cdr=0, age=70, sex="F") for name in "abc")
         (SCANS, {"sessions": "last"}, "sessions must be one of first, all, not 'last'"),
         ([A, B], {}, r"no patient \(CDR > 0\) among 2 scans.*check the table and the task"),
         ([P, scan("b")], {}, r"no control \(CDR == 0\) among 2 scans"),
-        ([P, scan("b")], {"task": Task("CDR > 0", "")}, r"no control \(not CDR > 0\) among 2 scans"),
+        ([P, scan("b")], {"task": Task("CDR > 0", "")}, r"no control \(not \(CDR > 0\)\) among 2 scans"),
         ([], {"controls": "all"}, "no patient .* among 0 scans"),
         ([A, P], {"task": Task("DX == 1")}, r"no column DX, which the rule 'DX == 1' needs \(it has: CDR\)"),
         (

@@ -98,7 +98,7 @@ def test_capped_ages_are_noted(tmp_path):
     assert [note.line() for note in table.notes] == ["2 ages are capped and read as the number in them: 89+, >89"]
 
 
-@pytest.mark.parametrize("cell", ["old", "70-79", "1950-01-01", "inf", "1e2", "7 0"])
+@pytest.mark.parametrize("cell", ["old", "70-79", "1950-01-01", "inf", "1e2", "7 0", "1,074"])
 def test_other_ages_are_refused_with_how_to_write_them(tmp_path, refused, cell):
     with refused(r"row 2: Age is '.*', not a number of years such as 74, 74\.5, 74,5, 074Y or 89\+"):
         read_table(write(tmp_path / "t.tsv", "ID\tAge", f"a\t{cell}"))
@@ -110,6 +110,7 @@ def test_other_ages_are_refused_with_how_to_write_them(tmp_path, refused, cell):
         ("12", "F=2,M=1", "MF"),
         ("01", "M=1, F=0", "FM"),
         ("wm", "F=w,M=m", "FM"),
+        (["2.0", "1.00"], "F=2,M=1", "FM"),
         ("FM", "", "FM"),
         ("fm", "", "fm".upper()),
         ("12", "none", ["", ""]),
@@ -133,6 +134,19 @@ def test_sex_that_is_neither_is_noted_and_missing_codes_are_blank(tmp_path):
     table = read_subjects(write(tmp_path / "t.csv", "ID,sex", "a,F", "b,other", "c,-4", "d,n/a"))
     assert [scan.sex for scan in table.scans] == ["F", "", "", ""]
     assert [note.line() for note in table.notes] == ["sex is not given where sex is neither F nor M: other"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        ("F=1,M=1", "sex_codes 'F=1,M=1' says of one value that it is F and M: correct it"),
+        ("F=1,M=1.0", "of one value that it is F and M"),
+        ("F=3,M=4", r"t\.csv: sex has 1, 2, and none of the values in --sex-codes F=3,M=4: correct them"),
+    ],
+)
+def test_sex_codes_that_contradict_or_meet_nobody_are_refused(tmp_path, refused, codes, message):
+    with refused(message):
+        read_table(write(tmp_path / "t.csv", "ID,sex", "a,1", "b,2"), sex_codes=codes)
 
 
 @pytest.mark.parametrize("codes", ["1=F", "F", "X=1,M=2", "F=,M=1"])

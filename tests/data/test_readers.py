@@ -537,6 +537,22 @@ def test_slices_outside_the_volume_are_refused(tmp_path, noise, refused, slice_i
         read(path, "axial", slice_index)
 
 
+@pytest.mark.parametrize(("unit", "size"), [("meter", 0.001), ("micron", 1000)])
+@pytest.mark.parametrize("image_class", [nib.Nifti1Image, nib.Nifti2Image])
+def test_sizes_in_another_unit_than_mm_are_refused(tmp_path, noise, refused, unit, size, image_class):
+    def volume(size):
+        image = image_class(noise(SHAPE), np.diag([size, size, size, 1]))
+        image.header.set_xyzt_units(unit)
+        image.to_filename(tmp_path / f"{size}.nii")
+        return str(tmp_path / f"{size}.nii")
+
+    with refused(
+        rf"{size}\.nii has voxels of {size} {unit}s, and sizes are read in mm: write its affine and its unit in"
+    ):
+        find_volume(volume(size))
+    assert find_volume(volume(1)).layout.spacing == (1, 1, 1)  # the code alone is wrong
+
+
 def test_limit_of_slice_index_is_the_planes(tmp_path, noise, refused):
     path = save(tmp_path / "a.nii", noise())
     np.testing.assert_array_equal(read(path, "coronal", 24)[0], noise()[:, 23:])

@@ -200,12 +200,64 @@ def test_xlsx(tmp_path):
     ]
 
 
+def test_of_several_sheets_the_first_is_read_and_told(tmp_path, refused):
+    def workbook(*sheets):
+        with pd.ExcelWriter(tmp_path / "t.xlsx", engine="openpyxl") as writer:
+            for name, columns in sheets:
+                pd.DataFrame(columns).to_excel(writer, sheet_name=name, index=False)
+        return tmp_path / "t.xlsx"
+
+    subjects, old = ("now", {"ID": ["a"], "CDR": [0.5]}), ("old", {"ID": ["b"]})
+    table = read_subjects(workbook(subjects, old))
+    assert table.scans == [Scan("a", cdr=0.5)]
+    assert [note.line() for note in table.notes] == ["t.xlsx: the first of 2 sheets is read, 'now', not 'old'"]
+    assert read_subjects(workbook(subjects)).notes == []
+    for empty in ({}, {"see the next sheet": []}):
+        with refused(r"t\.xlsx: the first sheet, 'readme', has no rows, and the others \('now', 'old'\) are not read"):
+            read_table(workbook(("readme", empty), subjects, old))
+
+
+def test_a_formula_without_its_value_is_refused(tmp_path, refused):
+    from openpyxl import Workbook
+
+    book = Workbook()
+    for row in (["ID", "Age"], ["a", 70], ["b", "=60+1"]):
+        book.active.append(row)
+    book.save(tmp_path / "t.xlsx")
+    with refused(r"t\.xlsx: cell B3 is a formula without its value: open the file in a spreadsheet"):
+        read_table(tmp_path / "t.xlsx")
+
+
+def test_decimal_commas_are_read_as_numbers_everywhere_and_told(tmp_path):
+    lines = ["ID;Age;CDR;gait;brain", "a;74,5;0,5;-0,035;1,074", "b;61;0;1,734;1,100"]
+    table = read_subjects(write(tmp_path / "t.csv", *lines))
+    assert table.scans == [Scan("a", cdr=0.5, age=74.5), Scan("b", cdr=0, age=61)]
+    rows = [scan.row for scan in table.scans]
+    assert Task("gait > 0", "").labels(rows, "ab") == [0, 1]
+    assert Task("Age > 70 and CDR > 0", "").labels(rows, "ab") == [1, 0]
+    assert Task("brain > 0", "").labels(rows, "ab") == [None, None]  # 1.074 or 1074
+    assert [note.line() for note in table.notes] == [
+        "decimal commas are read as decimal points in Age, CDR, gait",
+        "read as text, as the comma may be decimal or separate thousands: 1,074 in brain",
+    ]
+
+
+def test_ids_keep_their_commas(tmp_path):
+    scans = read_table(write(tmp_path / "t.csv", "ID;CDR", "1,5;0", "2,5;0"))
+    assert [scan.subject for scan in scans] == ["1,5", "2,5"]
+
+
+def test_an_age_that_is_something_else_too_is_refused(tmp_path, refused):
+    with refused(r"t\.csv: ID can't be both subject and age: check --age-column"):
+        read_table(write(tmp_path / "t.csv", "ID,Sex", "1,F"), {"age": "ID"})
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
         (["Name,CDR", "a,0"], r"t\.csv has no column ID \(it has: Name, CDR\): add one"),
         (["ID|CDR", "a|0"], r"t\.csv has no column ID \(it has: ID\|CDR\)"),
-        (["ID;CDR;Age", "a;0,5;70"], r"t\.csv, row 2: CDR is '0,5', not a number"),
+        (["ID;CDR;eTIV", "a;0,5;1,344"], r"t\.csv, row 2: eTIV is '1,344', not a number"),
         (
             [OASIS_2, *["x"] * 2],
             r"t\.csv is the table of OASIS-2 .*not OASIS-1's .* give --subject-column 'Subject ID'",
@@ -232,7 +284,7 @@ def test_xlsx(tmp_path):
     ids=[
         "no-id",
         "bars",
-        "decimal-comma",
+        "thousands",
         "oasis-2",
         "header-only",
         "empty-file",

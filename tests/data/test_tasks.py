@@ -78,7 +78,13 @@ def test_rules_that_overlap_are_refused():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"task": "mci"}, "task must be one of paper, ad, very-mild"), ({"negative": "CDR == 0"}, "give both")],
+    [
+        ({"task": "mci"}, "task must be one of paper, ad, very-mild"),
+        ({"negative": "CDR == 0"}, "give both"),
+        ({"label_column": "CDR", "positive": "CDR > 0"}, "^positive and label_column each say who is a patient"),
+        ({"label_column": "CDR", "task": "ad"}, "^task and label_column each say"),
+        ({"positive": "CDR > 0", "task": "ad"}, "^task and positive each say"),
+    ],
 )
 def test_tasks_that_are_none(options, message):
     with pytest.raises(MonaiCaeError, match=message):

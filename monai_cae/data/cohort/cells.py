@@ -6,17 +6,19 @@ import csv
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
-from monai_cae.data.texts import one_line, require_plain
+from monai_cae.data.scan import Note
+from monai_cae.data.texts import listed, one_line, require_plain, shown
 from monai_cae.errors import MonaiCaeError
 
 MAX_BYTES = 32 << 20  # of an xlsx, unpacked; OASIS-1's table has 200 kB
 MAX_ROWS, MAX_COLUMNS, MAX_CELLS = 200_000, 16_384, 5_000_000  # 16,384 columns are what a spreadsheet can have
 MAX_ROW = 1 << 20  # characters
+_SHEETS = 5  # that a message names
 Row = tuple[int, list[str]]  # number of the line, cells
 
 
@@ -26,18 +28,21 @@ class Cells:
 
     columns: list[str]  # the names in the header, each once
     rows: list[tuple[int, dict[str, str]]]  # number of the line in the file (the header's is 1), and column -> text
+    notes: list[Note] = field(default_factory=list)  # what of the file was not read
 
 
 def read_cells(path: Path) -> Cells:
     """Read text separated by commas, semicolons or tabs (UTF-8, the header tells the separator), or an xlsx.
 
-    Columns without a name and empty lines are skipped.
+    Columns without a name and empty lines are skipped. Of several sheets of an xlsx the first is read.
 
     Raises:
-        MonaiCaeError: not such a file, too large, a column twice, or a row with more cells than the header.
+        MonaiCaeError: not such a file, too large, a column twice, a row with more cells than the header, a formula
+            without a value, or a first sheet without rows before others.
     """
+    notes: list[Note] = []
     try:
-        return _cells(_sheet(path) if path.suffix.lower() == ".xlsx" else _lines(path), path)
+        return _cells(_sheet(path, notes) if path.suffix.lower() == ".xlsx" else _lines(path), path, notes)
     except MonaiCaeError:
         raise
     except Exception as error:  # zipfile, expat, openpyxl and csv raise what they like
@@ -52,7 +57,7 @@ def read_header(path: Path) -> list[str]:
         MonaiCaeError: not such a file.
     """
     try:
-        with closing(_sheet(path) if path.suffix.lower() == ".xlsx" else _lines(path)) as lines:
+        with closing(_sheet(path, []) if path.suffix.lower() == ".xlsx" else _lines(path)) as lines:
             return [name.strip() for name in next(lines, (0, []))[1] if name.strip()]
     except Exception as error:  # as in `read_cells`
         reason = one_line(error)
@@ -82,7 +87,7 @@ def _lines(path: Path) -> Generator[Row]:
             yield reader.line_num, row
 
 
-def _sheet(path: Path) -> Generator[Row]:
+def _sheet(path: Path, notes: list[Note]) -> Generator[Row]:
     from openpyxl import load_workbook  # an import that costs more than reading a csv does
 
     with path.open("rb") as file:  # which openpyxl would leave open where it fails
@@ -90,20 +95,38 @@ def _sheet(path: Path) -> Generator[Row]:
             unpacked = sum(part.file_size for part in parts.infolist())
         if unpacked > MAX_BYTES:
             raise ValueError(f"it unpacks to {unpacked} bytes, the limit is {MAX_BYTES}")
-        sheet = load_workbook(file, read_only=True, data_only=True, keep_links=False).worksheets[0]
-        sheet.reset_dimensions()  # what the file says of them need not be so
-        for number, row in enumerate(sheet.iter_rows(), start=1):
-            yield number, [_text(cell) for cell in row]
+        sheets = load_workbook(file, read_only=True, data_only=True, keep_links=False).worksheets
+        as_written = load_workbook(file, read_only=True, keep_links=False).worksheets[0]  # with formulas
+        for sheet in (sheets[0], as_written):
+            sheet.reset_dimensions()  # what the file says of them need not be so
+        filled = 0
+        for number, (row, written) in enumerate(zip(sheets[0].iter_rows(), as_written.iter_rows(), strict=True), 1):
+            texts = [_text(*cells, path) for cells in zip(row, written, strict=True)]
+            filled += any(text.strip() for text in texts)
+            yield number, texts
+        first, others = sheets[0].title, listed([shown(sheet.title) for sheet in sheets[1:]], _SHEETS)
+        if others and filled < 2:  # the header alone
+            raise MonaiCaeError(
+                f"{path}: the first sheet, {shown(first)}, has no rows, and the others ({others}) are not read: "
+                "move the subjects' sheet to the front, or save it as csv"
+            )
+        if others:
+            notes.append(Note(f"{path.name}: the first of {len(sheets)} sheets is read, {shown(first)}, not {others}"))
 
 
-def _text(cell: Any) -> str:
+def _text(cell: Any, written: Any, path: Path) -> str:
     value = cell.value
+    if value is None and written.data_type == "f" and cell.data_type == "n":  # an empty text is "str"
+        raise MonaiCaeError(
+            f"{path}: cell {written.coordinate} is a formula without its value: open the file in a spreadsheet program "
+            "and save it, or save it as csv"
+        )
     if value is None or cell.data_type == "e":  # an error such as #N/A
         return ""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
-def _cells(lines: Iterable[Row], path: Path) -> Cells:
+def _cells(lines: Iterable[Row], path: Path, notes: list[Note]) -> Cells:
     rows = _within_limits(lines)
     names = [name.strip() for name in next(rows, (0, []))[1]]
     for name in names:
@@ -123,7 +146,7 @@ def _cells(lines: Iterable[Row], path: Path) -> Cells:
         cells = dict.fromkeys(columns, "")
         cells |= {name: cell for name, cell in zip(names, row, strict=False) if name}
         found.append((number, cells))
-    return Cells(columns, found)
+    return Cells(columns, found, notes)
 
 
 def _within_limits(lines: Iterable[Row]) -> Iterator[Row]:

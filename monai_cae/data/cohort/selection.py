@@ -278,8 +278,7 @@ def select_cohort(
     _refuse_contradictions(labelled)
     patients = [scan for scan in labelled if scan.label == 1]
     healthy = [scan for scan in labelled if scan.label == 0]
-    negative = task.negative or f"not {task.positive}"
-    for found, rule in ((patients, f"patient ({task.positive})"), (healthy, f"control ({negative})")):
+    for found, rule in ((patients, f"patient ({task.positive})"), (healthy, f"control ({task.controls})")):
         if not found:
             told = f" ({'; '.join(values)})" if values else ""
             raise MonaiCaeError(

@@ -6,14 +6,14 @@ import csv
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from monai_cae.data.cohort.cells import Cells, read_cells
 from monai_cae.data.cohort.persons import name_persons, person
-from monai_cae.data.cohort.tasks import BLANK, MISSING_CODES, Row, parse, read_codes
+from monai_cae.data.cohort.tasks import BLANK, MISSING_CODES, Row, Value, parse, read_codes
 from monai_cae.data.scan import CDR_GRADES, Note, Scan
 from monai_cae.data.texts import listed, require_plain, shown
 from monai_cae.errors import MonaiCaeError
@@ -36,12 +36,18 @@ SCAN_IDS = (
 )  # fmt: skip
 COVARIATES = ("Educ", "SES", "MMSE", "eTIV", "nWBV", "ASF")
 SHOWN = 40  # columns that an error names
+_FEW = 5  # that a note names
 _PREFERRED = ("oasis_cross-sectional", "participants")
-_SEXES = {
+_SEXES: Mapping[Value, str] = {
     "f": "F", "female": "F", "woman": "F", "m": "M", "male": "M", "man": "M",
     **dict.fromkeys(("o", "other", "x", "u", "unknown", "d", "diverse", "intersex", "non-binary"), ""),
 }  # fmt: skip
-_AGE = re.compile(r"(?:>=?|≥)?\s*(\d{1,4}(?:[.,]\d{1,6})?)\s*\+?\s*(y|yrs?|years?|m|months?)?\+?", re.IGNORECASE)
+_DECIMAL = re.compile(r"-?\d+,\d+")
+_THOUSANDS = re.compile(r"-?[1-9]\d{0,2},\d{3}")
+_NOT_YEARS = r"(?!\d,\d{3}(?!\d))"  # 1,074 may be thousands; 74,512 can't
+_AGE = re.compile(
+    rf"(?:>=?|≥)?\s*{_NOT_YEARS}(\d{{1,4}}(?:[.,]\d{{1,6}})?)\s*\+?\s*(y|yrs?|years?|m|months?)?\+?", re.IGNORECASE
+)
 
 
 def find_table(folder: Path) -> Path:
@@ -94,7 +100,8 @@ def read_subjects(
 
     Reads text separated by commas, semicolons or tabs (UTF-8, a byte-order mark is fine) and xlsx. "N/A" and blanks
     mean "not given", except in an ID; column names are matched without regard to case ("M/F", "sex" and "gender" are
-    one). Of several columns of IDs, the subjects' column is found by its values: see `persons`.
+    one). Of several columns of IDs, the subjects' column is found by its values: see `persons`. A decimal comma is read
+    as a point, but for a column whose commas all may separate thousands, as in "1,074": that stays text.
 
     Args:
         path: the table.
@@ -124,17 +131,22 @@ def subjects_in(
 ) -> Table:
     """`read_subjects` of what has been read. Errors call it `path`, and rows by their numbers or, where they were
     `joined` from several tables, by subject and session."""
-    rows = [row for _, row in cells.rows]
-    if not rows:
+    if not cells.rows:
         raise MonaiCaeError(f"{path} has no rows: name another --table")
     given = columns or {}
     roles = _roles(cells.columns, given, path)
     persons, unique = _id_columns(cells)
+    texts = {roles[role] for role in ("subject", "session", "image", "sex") if role in roles}
+    cells = _with_points(cells, {*persons, *unique, *texts}, roles.get("age", ""))
+    rows = [row for _, row in cells.rows]
     if not given.get("subject"):
         roles["subject"] = _persons_column(rows, persons, unique, path)
     ids = [column for column in (*persons, *unique) if column != roles["subject"]]
     owners = [row[roles["subject"]] for row in rows]
-    notes = [Note(f"subjects are in the column {roles['subject']}", tuple(dict.fromkeys(owners))[:3])] if ids else []
+    notes = [*cells.notes]
+    if ids:
+        notes.append(Note(f"subjects are in the column {roles['subject']}", tuple(dict.fromkeys(owners))[:3]))
+    _refuse_two_roles(roles, path)
     missing = read_codes(missing_codes)
     sexes = _sexes(rows, roles.get("sex", ""), sex_codes, missing, path, notes)
     unique_id = next((column for column in ids if len({row[column] for row in rows}) == len(rows)), "")
@@ -204,6 +216,38 @@ def _roles(names: list[str], given: Mapping[str, str], path: Path) -> dict[str, 
     return roles
 
 
+def _refuse_two_roles(roles: Mapping[str, str], path: Path) -> None:
+    """Refuse a column that is the age or the sex, and something else."""
+    for role in ("age", "sex"):
+        for other, column in roles.items():
+            if column == roles.get(role) and other != role:
+                raise MonaiCaeError(f"{path}: {column} can't be both {other} and {role}: check --{role}-column")
+
+
+def _with_points(cells: Cells, texts: Collection[str], age: str) -> Cells:
+    """Decimal points in place of decimal commas, but in these columns of texts; told in a note."""
+
+    def commas(column: str) -> list[str]:
+        pattern = _AGE if column == age else _DECIMAL
+        found = (row[column].strip() for _, row in cells.rows if "," in row[column])
+        return [] if column in texts else [text for text in found if pattern.fullmatch(text)]
+
+    found = {column: numbers for column in cells.columns if (numbers := commas(column))}
+    doubtful = {name: one[0] for name, one in found.items() if name != age and all(map(_THOUSANDS.fullmatch, one))}
+    points = {name: {text: text.replace(",", ".") for text in found[name]} for name in found if name not in doubtful}
+    notes = [*cells.notes]
+    if points:
+        notes.append(Note(f"decimal commas are read as decimal points in {listed([*points], _FEW)}"))
+    if doubtful:
+        examples = listed([f"{text} in {name}" for name, text in doubtful.items()], _FEW)
+        notes.append(Note(f"read as text, as the comma may be decimal or separate thousands: {examples}"))
+    rows = [
+        (number, {name: points.get(name, {}).get(text.strip(), text) for name, text in row.items()})
+        for number, row in (cells.rows if points else ())
+    ]
+    return Cells(cells.columns, rows or cells.rows, notes)
+
+
 def _id_columns(cells: Cells) -> tuple[list[str], list[str]]:
     """Columns that may hold the IDs of persons, by their names, the best first; and those of scans: unique IDs."""
     by_lower = {name.lower(): name for name in cells.columns}
@@ -249,8 +293,8 @@ def _grouping(keys: Sequence[str]) -> list[int]:
 
 def _sexes(
     rows: Sequence[Row], column: str, codes: str, missing: frozenset[float], path: Path, notes: list[Note]
-) -> Mapping[str, str]:
-    """What each value of the sex column means: "F", "M" or "".
+) -> Mapping[Value, str]:
+    """What each value of the sex column means, as `parse` reads it: "F", "M" or "".
 
     Raises:
         MonaiCaeError: a value that means nothing known, or codes that are not such.
@@ -260,20 +304,28 @@ def _sexes(
     if not column or codes == "none":
         return {}
     found = list(dict.fromkeys(row[column].strip() for row in rows if parse(row[column], missing) is not None))
-    meanings: Mapping[str, str] = _SEXES
+    meanings = _SEXES
     if codes:
-        pairs = [pair.partition("=") for pair in str(codes).split(",")]
-        meanings = {value.strip().casefold(): sex.strip().upper() for sex, _, value in pairs}
-        if not set(meanings.values()) <= {"F", "M"} or "" in meanings:
+        parts = [pair.partition("=") for pair in str(codes).split(",")]
+        pairs = [(parse(value), sex.strip().upper()) for sex, _, value in parts]
+        meanings = dict(pairs)
+        if not set(meanings.values()) <= {"F", "M"} or None in meanings:
             raise MonaiCaeError(f"sex_codes must be like F=2,M=1, or none, not {shown(codes)}")
-    strange = [value for value in found if value.casefold() not in meanings]
+        if len(meanings) < len(set(pairs)):
+            raise MonaiCaeError(f"sex_codes {shown(codes)} says of one value that it is F and M: correct it")
+        if found and not any(parse(value) in meanings for value in found):
+            raise MonaiCaeError(
+                f"{path}: {column} has {', '.join(found[:4])}, and none of the values in --sex-codes {codes}: "
+                "correct them"
+            )
+    strange = [value for value in found if parse(value) not in meanings]
     if strange and not codes:
         example = f"F={strange[0]},M={strange[1] if len(strange) > 1 else '...'}"
         raise MonaiCaeError(
             f"{path}: {column} has {', '.join(strange[:4])}: say which is which with --sex-codes, such as {example}, "
             "or continue without sex with --sex-codes none"
         )
-    others = [value for value in found if not meanings.get(value.casefold())]
+    others = [value for value in found if not meanings.get(parse(value))]
     if others:
         notes.append(Note(f"sex is not given where {column} is neither F nor M", tuple(others[:3])))
     return meanings
@@ -306,7 +358,7 @@ class _Reading:
     unique_id: str  # the column of those that has another value in every row; "" for none
     repeated: bool  # a person has several rows
     missing: frozenset[float]
-    sexes: Mapping[str, str]
+    sexes: Mapping[Value, str]
 
     def text(self, row: Row, role: str) -> str:
         value = row[self.roles[role]].strip() if role in self.roles else ""
@@ -322,13 +374,13 @@ class _Reading:
         cdr = _number(self.text(row, "CDR"), "CDR", where)
         if cdr is not None and cdr not in CDR_GRADES:
             raise MonaiCaeError(f"{where}: CDR is {cdr:g}, not 0, 0.5, 1, 2 or 3: correct the table")
-        numbers = {key: _number(self.text(row, key).replace(",", "."), key, where) for key in COVARIATES}
+        numbers = {key: _number(self.text(row, key), key, where) for key in COVARIATES}
         return Scan(
             subject=name,
             session=session,
             cdr=cdr,
             age=read_age(self.text(row, "age"), self.roles.get("age", "age"), where),
-            sex=self.sexes.get(self.text(row, "sex").casefold(), ""),
+            sex=self.sexes.get(parse(self.text(row, "sex")), ""),
             covariates={key: value for key, value in numbers.items() if value is not None},
             row=row,
             file=self.text(row, "image"),

@@ -63,6 +63,11 @@ class Task:
     negative: str = TASKS["paper"][1]
     missing: frozenset[float] = field(default_factory=lambda: read_codes(MISSING_CODES))
 
+    @property
+    def controls(self) -> str:
+        """The rule of label 0, in words too where none is given."""
+        return self.negative or f"not ({self.positive})"
+
     def labels(self, rows: Iterable[Row], names: Iterable[str]) -> list[int | None]:
         """The label of every row (column -> text); errors call the rows by these names.
 
@@ -108,8 +113,7 @@ class Task:
 
     def _rules(self, rows: Sequence[Row]) -> tuple[Rule, Rule]:
         columns = list(dict.fromkeys(column for row in rows for column in row))  # not every row has all of them
-        negative = self.negative or f"not ({self.positive})"
-        return Rule(self.positive, columns, self.missing), Rule(negative, columns, self.missing)
+        return Rule(self.positive, columns, self.missing), Rule(self.controls, columns, self.missing)
 
 
 def _counted(cells: Iterable[str]) -> str:
@@ -146,15 +150,19 @@ def make_task(
     """Make the task that a user asks for.
 
     Args:
-        task: one of `TASKS`; used when nothing else is given.
+        task: one of `TASKS`; the default is used when nothing else is given.
         positive, negative: rules of labels 1 and 0; without the latter, 0 is whoever is known not to be positive.
         label_column: column that holds 1 and 0; short for `positive="COLUMN == 1"`, `negative="COLUMN == 0"`.
         missing_codes: see `read_codes`.
 
     Raises:
-        MonaiCaeError: an unknown task, or a negative rule without a positive one.
+        MonaiCaeError: an unknown task, a negative rule without a positive one, or two settings that both say who is a
+            patient.
     """
     missing = read_codes(missing_codes)
+    asked = {"task": task != "paper", "positive": positive, "label_column": label_column}
+    if len(given := [name for name, value in asked.items() if value]) > 1:
+        raise MonaiCaeError(f"{' and '.join(given)} each say who is a patient: give one of them")
     if positive:
         return Task(positive, negative, missing)
     if negative:
@@ -171,7 +179,7 @@ def recorded_rules(recorded: Mapping[str, Any]) -> tuple[str, str]:
     if not all(name in recorded for name in RULES):
         return "", ""
     task = make_task(**{name: recorded[name] for name in RULES})
-    return task.positive, task.negative or f"not ({task.positive})"
+    return task.positive, task.controls
 
 
 class Rule:

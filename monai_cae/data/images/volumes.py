@@ -298,7 +298,7 @@ def _parse(kept: int, image_class: type[Any], mat: bytes = b"") -> Layout | str:
     except Exception as error:  # of a damaged header nibabel and SciPy raise whatever they stumble over
         return _no_image(first_line(error))
     proxy, shape = image.dataobj, three_sizes(image.shape) or (0, 0, 0)
-    refused = _refused(image.shape, proxy, affine)
+    refused = _refused(image.shape, proxy, affine) or _other_unit(image.header, max(sizes[:3]))
     if refused:
         return refused
     stored, known = View(shape, affine), closest_view(shape, affine) if _is_oriented(image.header, mat) else None
@@ -346,6 +346,14 @@ def _refused(shape: Sequence[int], proxy: Any, affine: NDArray[np.float64]) -> s
     return ""
 
 
+def _other_unit(header: Any, largest: float) -> str:
+    """What is wrong where NIfTI's code says meter or micron, and the largest voxel size is none in mm."""
+    unit, lowest, highest = _UNITS.get(int(header["xyzt_units"]) & 7 if "xyzt_units" in header else 0, ("", 0, 0))
+    if not unit or lowest < largest < highest:  # of voxels of 1 mm the code alone is wrong
+        return ""
+    return f"has voxels of {largest:g} {unit}, and sizes are read in mm: write its affine and its unit in mm"
+
+
 def _no_image(reason: str) -> str:
     return f"is not a readable image ({reason}): copy it again"
 
@@ -359,6 +367,7 @@ def _bits(image_class: type[Any], names: Iterable[str]) -> int:
     return int.from_bytes(marked, "little")
 
 
+_UNITS = {1: ("meters", 0.05, math.inf), 3: ("microns", 0, 20)}  # code -> name, sizes that are plausible in mm
 _ALL = int.from_bytes(b"\xff" * _SNIFFED, "little")
 _ANALYZE_DATES = ("generated", "scannum", "patient_id", "exp_date", "exp_time", "hist_un0", "views", "vols_added")
 _ANALYZE_KEPT = _ALL & ~_bits(Spm2AnalyzeImage, (*_TEXTS, *_ANALYZE_DATES, "start_field", "field_skip", "omax", "omin"))

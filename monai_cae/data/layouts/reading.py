@@ -83,6 +83,11 @@ def read_scans(dataset_dir: str | Path, asked: Asked | None = None, **options: A
         counts = ", ".join(f"{count} {why}" for why, count in ruled_out.items())
         raise MonaiCaeError(f"no image of {root} takes part ({counts}): look at its qc.html")
     scans, notes = match(rows, images.by_name, root, asked.allow_outside)
+    sessions = {row.session for row in rows}
+    if not scans and len(sessions) == 1 and "" not in sessions:
+        rows = [dataclasses.replace(row, session="") for row in rows]
+        scans, notes = match(rows, images.by_name, root, asked.allow_outside)
+        notes.append(Note("no image is named after the session, the same in all rows: it is passed over", (*sessions,)))
     if not scans:
         raise MonaiCaeError(_nothing_matches(root, asked, rows, images.by_name))
     _refuse_shared(scans)
@@ -140,17 +145,19 @@ def _unmatched(
     rows: Sequence[Scan], scans: Sequence[Scan], images: Mapping[str, Path], allowed: bool, notes: list[Note]
 ) -> dict[str, int]:
     """Count the rows and images that stay without a partner, name the first of them, and refuse too many."""
-    matched, used = {scan.name for scan in scans}, {scan.image for scan in scans}
+    matched = {scan.name for scan in scans}
+    used = {os.path.realpath(str(scan.image)) for scan in scans}
+    places = {name: os.path.realpath(path) for name, path in images.items()}
     alone = {
         "rows without an image": [row.name for row in rows if row.name not in matched],
         # of OASIS-2 and DICOM, files of all sessions have one name
         "images without a row in the table": [
-            path.name if name in path.name else name for name, path in images.items() if path not in used
+            path.name if name in path.name else name for name, path in images.items() if places[name] not in used
         ],
     }
     files, asked = [path.name for path in images.values()], [row.name for row in rows]
-    allowed = allowed or any(row.file for row in rows)  # the table names its images: what else is there is not missed
-    for (what, names), total, partners in zip(alone.items(), (len(rows), len(images)), (files, asked), strict=True):
+    totals = (len(rows), len(used.union(places.values())))
+    for (what, names), total, partners in zip(alone.items(), totals, (files, asked), strict=True):
         if len(names) > total * MOST_UNMATCHED and not allowed:
             raise MonaiCaeError(
                 f"{len(names)} of {total} {what}, such as {nearest(names[0], partners)}: correct the names, name the "
