@@ -156,6 +156,7 @@ def _unmatched(
         ],
     }
     files, asked = [path.name for path in images.values()], [row.name for row in rows]
+    allowed = allowed or any(row.file for row in rows)  # the table names its images: what else is there is not missed
     totals = (len(rows), len(used.union(places.values())))
     for (what, names), total, partners in zip(alone.items(), totals, (files, asked), strict=True):
         if len(names) > total * MOST_UNMATCHED and not allowed:
