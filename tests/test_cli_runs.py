@@ -223,6 +223,19 @@ def test_left_out_of_another_is_not_removed(experiment, discs, tmp_path):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("command", ["run", "predict", "latent", "drift", "pretrain.json", "parquet"])
+def test_results_do_not_go_into_the_data(experiment, discs, run_bundle, command):
+    """They would be read with it: `several tables in ...`. Below it they do no harm."""
+    before, model = sorted(discs.iterdir()), str(experiment / "repeat_1")
+    if command == "pretrain.json":
+        said = mistake(run_bundle, command, discs, discs / "disc1" / "..")
+    else:
+        words = {"run": ["run"], "parquet": ["predict", model]}.get(command, [command, model])
+        said = mistake(main, [*words, str(discs), str(discs), *(["--parquet"] if command == "parquet" else [])])
+    assert "is the folder of the data: choose another folder for the results" in said
+    assert sorted(discs.iterdir()) == before
+
+
 def test_weights_without_a_test_beside_them_are_doubted(experiment, discs, tmp_path, capsys):
     shutil.copy(experiment / "repeat_1" / "models" / "model.pt", tmp_path / "copied.pt")
     settings = ["--image-size", "16", "--slice-index", "11", "--device", "cpu"]
