@@ -104,8 +104,8 @@ def load_sets(
         compare: look whether a datalist that was made from the cohort has the subjects and labels that it has now.
 
     Raises:
-        MonaiCaeError: an unknown option, a datalist of other settings or of other subjects or labels, a subject in two
-            sets, bad scans, a set or class of which none is left, or what `load_usable_cohort` and `split_cohort` refuse.
+        MonaiCaeError: an unknown option, a datalist of other settings, subjects or labels, a subject in two sets, bad
+            scans, a set or class of which none is left, or what `load_usable_cohort` and `split_cohort` refuse.
     """
     cohort_options = _known_options("cohort", cohort, CohortSettings, without={"plane", "layout", "allow_outside"})
     split_options = _known_options("split", split, Split, without={"seed"})
