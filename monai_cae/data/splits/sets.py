@@ -178,11 +178,11 @@ def _refuse_changed(
         return
     try:
         there = [scan for scan in found.scans if scan.image is not None]
-        chosen = asked.of([scan for scan in there if below(scan.image, folder) not in skipped], target)
+        chosen = asked.of([scan for scan in there if below(Path(str(scan.image)), folder) not in skipped], target)
     except MonaiCaeError as error:
         raise MonaiCaeError(_in_groups(str(error), [field.name for field in dataclasses.fields(asked)])) from error
     before = {item["image"]: (str(item["subject"]), item["label"]) for name in SETS for item in content[name]}
-    now = {below(scan.image, folder): (scan.subject, scan.label) for scan in chosen.scans}
+    now = {below(Path(str(scan.image)), folder): (scan.subject, scan.label) for scan in chosen.scans}
     changed = [image for image in {**before, **now} if before.get(image) != now.get(image)]
     if changed:
         image = min(changed, key=lambda image: (image not in before or image not in now, image))

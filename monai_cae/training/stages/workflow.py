@@ -216,9 +216,10 @@ def _check_places(config: Mapping[str, Any]) -> None:
     places = {name: Path(value) for name, value in given.items() if not value.startswith(("$", "@", "%"))}
     if "predictions" in places:
         places["predictions"] = places["predictions"].parent
-    data = places.pop("dataset_dir", None)
-    for place in places.values() if data else ():
-        refuse_same_folder(place, data, "the data")
+    if "dataset_dir" in places:
+        data = places.pop("dataset_dir")
+        for place in places.values():
+            refuse_same_folder(place, data, "the data")
 
 
 def _check_plane(config: Mapping[str, Any], read: Collection[str]) -> None:
