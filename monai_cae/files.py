@@ -60,6 +60,12 @@ def write_text(path: str | Path, text: str, advice: str = "choose another --outp
         temporary.write_text(text, encoding="utf-8")
 
 
+def refuse_same_folder(out: Path, read: Path, what: str) -> None:
+    """Raise MonaiCaeError where results would be written beside what they are made from, and be read with it later."""
+    if out.is_dir() and read.is_dir() and out.samefile(read):
+        raise MonaiCaeError(f"{out} is the folder of {what}: choose another folder for the results")
+
+
 @contextmanager
 def only_writer(folder: str | Path) -> Iterator[None]:
     """Let no other process that asks for the same write to a folder during the block; leftovers of one that was killed

@@ -239,6 +239,36 @@ def test_left_out_of_another_is_not_removed(experiment, discs, tmp_path):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("command", ["run", "predict", "latent", "drift", "pretrain.json", "parquet"])
+def test_results_do_not_go_into_the_data(experiment, discs, refused, run_bundle, command):
+    """They would be read with it: `several tables in ...`. Below it they do no harm."""
+    before, model = sorted(discs.iterdir()), str(experiment / "repeat_1")
+    if command == "pretrain.json":
+        said = mistake(run_bundle, command, discs, discs / "disc1" / "..")
+    elif command == "parquet":
+        said = refused("predict", model, discs, discs, "--parquet")
+    else:
+        said = mistake(
+            main, ["run" if command == "run" else command, *([model] * (command != "run")), *[str(discs)] * 2]
+        )
+    assert "is the folder of the data: choose another folder for the results" in said
+    assert sorted(discs.iterdir()) == before
+
+
+def test_an_unfinished_experiment_is_not_resumed_with_another_label(experiment, discs):
+    table, summary = discs / "oasis_cross-sectional.csv", experiment / "summary.json"
+    text, told = table.read_bytes(), summary.read_bytes()
+    row = next(line for line in text.splitlines() if line.startswith(b"OAS1_0003_MR1"))
+    try:
+        table.write_bytes(text.replace(row, row.replace(b",0,N/A", b",0.5,N/A")))
+        summary.unlink()
+        said = mistake(main, ["run", str(discs), str(experiment), *SETTINGS, "--resume", "true"])
+    finally:
+        table.write_bytes(text)
+        summary.write_bytes(told)
+    assert "OAS1_0003 had label 0 then and has label 1 now: restore the table" in said
+
+
 def test_weights_without_a_test_beside_them_are_doubted(experiment, discs, tmp_path, capsys):
     shutil.copy(experiment / "repeat_1" / "models" / "model.pt", tmp_path / "copied.pt")
     settings = ["--image-size", "16", "--slice-index", "11", "--device", "cpu"]

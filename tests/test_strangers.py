@@ -143,7 +143,8 @@ def test_without_what_the_training_looked_like_nobody_is_told(run, package, scan
     sums = (older / "SHA256SUMS").read_text().splitlines(keepends=True)
     (older / "SHA256SUMS").write_text("".join(line for line in sums if "strangers" not in line))
     assert main(["predict", str(older), str(scans), str(tmp_path / "a")]) == 0
-    assert "unlike the training's: not known, as" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "unlike the training's: not known, as" in told and "or with fewer than 5 scans in training or valid" in told
     assert "unlike" not in rows_of(tmp_path / "a" / "predictions.csv")[0]
     asked = mistake(main, ["predict", str(older), str(scans), str(tmp_path / "b"), "--withhold", "true"])
     assert "withhold needs to know which scans are unlike the training's, and this is not known" in asked

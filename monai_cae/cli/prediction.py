@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from monai_cae.cli.options import SHOWN, WORKERS, Arguments
 from monai_cae.cli.prepare import inputs_given, prepare_folder
 from monai_cae.errors import MonaiCaeError
-from monai_cae.files import replacing
+from monai_cae.files import refuse_same_folder, replacing
 from monai_cae.terminal import say
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def predict_parquet(options: argparse.Namespace, config: Path, settings: dict[st
             "--prepare writes no Parquet: prepare the scans with `monai-cae prepare`, and predict its folder"
         )
     refuse_inputs([name for name in inputs_given(options) if name not in ("table", "image_column")])
+    refuse_same_folder(options.out, Path(options.scans), "the data")
     overwrite = settings.pop("overwrite", False) in (True, "true")
     for name in ("checkpoint", "pretrained"):  # workers have folders of their own
         if isinstance(place := settings.get(name), str) and not place.startswith(("$", "@")):

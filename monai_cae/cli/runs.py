@@ -27,6 +27,7 @@ from monai_cae.cli.overlays import as_settings, overlay_files, parsed
 from monai_cae.cli.prediction import on_gpu, placed, predict_parquet, predict_raw, refuse_inputs, refuse_many
 from monai_cae.cli.prepare import inputs_given
 from monai_cae.errors import MonaiCaeError
+from monai_cae.files import refuse_same_folder
 from monai_cae.folders import bundle_folder
 
 # what the settings of inference.json decide without a scan: their names, and whether weights, slice and threshold fit
@@ -102,8 +103,7 @@ def evaluate(options: argparse.Namespace) -> None:
             "the threshold is the network's own, or a number: no validation subjects are here to choose one"
         )
     for what, taken in (("the model", options.model), ("the cohort", options.cohort)):
-        if taken.is_dir() and options.out.resolve() == taken.resolve():
-            raise MonaiCaeError(f"{options.out} is the folder of {what}: choose another folder for the results")
+        refuse_same_folder(options.out, taken, what)
     found = evaluation_settings(options.model, trust=options.trust)
     if any(part.startswith(("--cohort#task", "--cohort#positive", "--cohort#label_column")) for part in given):
         found = {name: value for name, value in found.items() if not name.startswith("cohort#")}  # the model's rule

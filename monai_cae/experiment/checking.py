@@ -131,7 +131,7 @@ def evaluate(plan: Plan, step: Step, stage: str, settings: Mapping[str, Any], ru
         plan: of the experiment.
         step: the stage is run for it.
         stage: has the config.
-        settings: override it.
+        settings: override it; sets are compared with the cohort once, see `check_parts`, unless these say otherwise.
         run_id: the item, a list.
 
     Returns:
@@ -142,7 +142,8 @@ def evaluate(plan: Plan, step: Step, stage: str, settings: Mapping[str, Any], ru
     """
     path = Path(plan.configs, f"{stage}.json")
     try:
-        workflow = ConfigWorkflow(str(path), run_id=run_id, **deepcopy(settings))  # MONAI changes lists in place
+        given = {"sets#compare": False, **deepcopy(settings)}  # MONAI changes lists in place
+        workflow = ConfigWorkflow(str(path), run_id=run_id, **given)
         workflow.initialize()
         outcome = workflow.run()
         workflow.finalize()

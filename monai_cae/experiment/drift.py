@@ -72,7 +72,8 @@ def report_drift(
         raise MonaiCaeError(f"{output} has {there[0]}: choose another --output_dir, or give --overwrite true")
     if isinstance(reference, str):
         raise MonaiCaeError(
-            f"what the autoencoder's training looked like is {reference}: run pretrain.json of this version"
+            f"what the autoencoder's training looked like is {reference}: run pretrain.json of this version, with "
+            "enough scans (--split#val_fraction)"
         )
     columns = list(dict.fromkeys(name for scan in scans for name in scan.row))
     name = next((one for one in columns if one.casefold() == by.casefold()), "")

@@ -82,7 +82,8 @@ def check_parts(plan: Plan, parts: Sequence[Part], overwrite: bool, target: Targ
             read = given or (absent if overwrite else place)
             step = next(plan.steps(part))
             settings = {**step.stages[STAGES[0]], **_of_sources(plan, part), "datalist": str(read)}
-            settings |= {"_checked": ["@sets", "@audit"]}
+            # the other parts are of the same cohort
+            settings |= {"_checked": ["@sets", "@audit"], "sets#compare": part is parts[0]}
             with nullcontext() if part is parts[0] else redirect_stdout(StringIO()):  # of one cohort the same notes
                 sets, audit = evaluate(plan, step, STAGES[0], settings, "_checked")
             content = _copied(given, place, overwrite) if given else sets.unwritten

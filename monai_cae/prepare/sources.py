@@ -187,7 +187,7 @@ def _found(root: Path, wanted: Wanted) -> Found:
         raise MonaiCaeError(f"{root} has been prepared already: monai-cae cohort {root} reads it")
     if study := read_study(root, wanted.asked, wanted.progress):
         return study
-    files = [path for path in walk(root) if not path.name.startswith(".")]
+    files = list(walk(root))
     images_there = [path for path in files if path.name.lower().endswith(IMAGE_SUFFIXES)]
     others = [
         path for path in files if path not in set(images_there) and path.suffix.lower() not in (*SUFFIXES, ".img")

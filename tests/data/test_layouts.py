@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from monai_cae.data import Found, Scan, find_images, read_scans
 from monai_cae.errors import MonaiCaeError
+from monai_cae.prediction.listing import list_scans
 
 T88 = "PROCESSED/MPRAGE/T88_111"
 ROWS = [("OAS1_0001_MR1", "F", 74, 0), ("OAS1_0002_MR1", "M", 80, 0.5), ("OAS1_0002_MR2", "M", 80, 0.5)]
@@ -455,6 +457,18 @@ def test_links_are_followed_once(discs, tmp_path, write_pair):
     found = images(read_scans(discs).scans)
     assert list(found) == [row[0] for row in ROWS]
     assert found[name].resolve() == t88(away, ".", name, 3).resolve()
+
+
+def test_hidden_files_are_no_images(tmp_path, write_pair):
+    """macOS leaves "._NAME" beside NAME on foreign disks."""
+    for name in ("a.hdr", "._a.hdr", "sub/b.hdr", "sub/._b.hdr"):
+        write_pair(tmp_path / name)
+    expected = [tmp_path / "a.hdr", tmp_path / "sub" / "b.hdr"]
+    assert find_images(tmp_path) == expected
+    for given in (str(tmp_path), f"{tmp_path}/**/*.hdr", f"local://{tmp_path}"):
+        assert [Path(one.path.removeprefix("file://")) for one in list_scans(given)] == expected
+    with pytest.raises(MonaiCaeError, match="image in"):
+        list(list_scans(f"{tmp_path}/.*.hdr"))
 
 
 @pytest.mark.fault("folder: links that form a loop", "each file is found once")

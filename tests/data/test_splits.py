@@ -298,6 +298,33 @@ def test_datalist_is_reused_not_made_anew(tmp_path, discs, load):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([(*ROWS[3][:3], 0.5) if row is ROWS[3] else row for row in ROWS], "had label 0 then and has label 1 now"),
+        ([row for row in ROWS if row is not ROWS[3]], "had label 0 then and has no part now"),
+        (
+            [row for row in ROWS if "0004" not in row[0] and "0006" not in row[0]],
+            "had label 0 then and has no part now",
+        ),
+    ],
+    ids=["another label", "a row less", "a tenth of the rows less"],
+)
+def test_a_datalist_of_other_subjects_or_labels_than_the_tables_is_refused(
+    discs, load, refused, write_table, rows, told
+):
+    table = discs / "oasis_cross-sectional.csv"
+    sets = load()
+    write_table(table, rows)
+    with refused(f"{discs} has changed since .*datalist.json was made: OAS1_0004 {told}: restore the table, or begin"):
+        load()
+    assert load(given=True) == load(compare=False) == sets
+    write_table(
+        table, [(name, sex, age - 1, cdr) for name, sex, age, cdr in [*reversed(ROWS), ("OAS1_0099_MR1", "F", 70, 0)]]
+    )
+    assert load() == sets  # the same people and labels
+
+
 def test_relative_dataset_dir_gives_absolute_paths(discs, load, monkeypatch):
     monkeypatch.chdir(discs.parent)
     sets = load("discs")

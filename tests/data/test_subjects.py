@@ -135,3 +135,14 @@ def test_the_tables_subjects_need_no_covariates(tmp_path, refused):
     assert all("covariates" not in item for item in items)
     with refused("no row whose ID the name of 9.nii starts with"):
         inference_items([Path("9.nii")], str(tmp_path / "table.csv"), {})
+
+
+def test_one_name_in_two_folders_is_told(capsys):
+    sessions = [f"sub-01/ses-{n}/anat/sub-01_ses-{n}_T1w.nii.gz" for n in (1, 2)]
+    runs = [f"sub-02/anat/sub-02_run-{n}_T1w.nii.gz" for n in (1, 2)]
+    images = [Path(name) for name in (*sessions, *runs, "a/x.nii.gz", "b/y.nii.gz")]
+    inference_items(images, "", {})
+    assert capsys.readouterr().out == ""
+    inference_items([*images, Path("b/x.nii.gz"), Path("c/x.nii.gz")], "", {})
+    told = "note: a/x.nii.gz and b/x.nii.gz count as one subject's, x: rename one if they are not\n"
+    assert capsys.readouterr().out == told

@@ -309,6 +309,14 @@ LATE = {  # each would be met only after a training
     "pooling": ({"classifier": {"network_def#pooling": 99}}, "train: pooling must be from 0 to the code's size"),
     "argument": ({"classifier": {"network_def#poling": 1}}, "unexpected keyword argument 'poling'"),
     "covariate": ({"classifier": {"covariates": {"weight": [70, 9]}}}, "no scan has 'weight' in its table row"),
+    "covariate without a scale": (
+        {"classifier": {"covariates": {"age": 75}}},
+        "train: covariates: age needs [centre, s",
+    ),
+    "covariates in a list": (
+        {"classifier": {"covariates": ["age"]}},
+        "train: covariates must be name: [centre, scale]",
+    ),
     "share": ({"train": {"training_share": 7}}, "train: training_share must be above 0"),
     "hidden layers": ({"train": {"learn": "linear_probe"}}, "train: learn linear_probe takes a network without hidden"),
     "penalty": (

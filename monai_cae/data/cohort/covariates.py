@@ -86,6 +86,7 @@ def inference_items(
     read = _read(table, _stamp(table), codes) if table else None
     rows = [_row_of(path, read, table) for path in images] if read else []
     subjects = [row.subject for row in rows] if table else [subject_of(path)[0] for path in images]
+    _tell_same_names(images, subjects)
     items: list[Item] = [
         {
             "image": str(path),
@@ -106,6 +107,16 @@ def inference_items(
         {**item, "covariates": _scaled({**item, **_known(row)}, covariates)}
         for item, row in zip(items, rows, strict=True)
     ]
+
+
+def _tell_same_names(images: Sequence[Path], subjects: Sequence[str]) -> None:
+    """A note where scans of several folders are taken for one subject's, and their names say nothing of a session."""
+    first: dict[str, Path] = {}
+    for path, subject in zip(images, subjects, strict=True):
+        other = first.setdefault(subject, path) if not subject_of(path)[1] else path
+        if other.parent != path.parent:
+            print(f"note: {other} and {path} count as one subject's, {subject}: rename one if they are not", flush=True)
+            return
 
 
 def _known(row: Scan) -> Item:

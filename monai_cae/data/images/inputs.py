@@ -53,7 +53,7 @@ class NetworkInput:
         self.settings = {**first, **own}
         self.settings["intensity"] = ", ".join(_scaling(preprocessing))
         if covariates is not None:
-            self.settings["covariates"] = {name: list(scale) for name, scale in covariates.items()}
+            self.settings["covariates"] = _plain(covariates)  # checked by `with_covariates`
         if target is not None:
             self.settings["target"] = repr(target)
 

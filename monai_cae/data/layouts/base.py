@@ -104,7 +104,8 @@ class WithTable:
 
 
 def walk(root: Path) -> Iterator[Path]:
-    """All files below a folder in a fixed order; links are followed, but never back to where the walk has been."""
+    """All files below a folder but hidden ones, see `entries`, in a fixed order; links are followed, but never back to
+    where the walk has been."""
 
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=_refuse_unreadable):
@@ -114,7 +115,7 @@ def walk(root: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         subfolders.sort()
-        yield from (Path(folder, file) for file in sorted(files))
+        yield from (Path(folder, file) for file in sorted(files) if file[0] != ".")
 
 
 def entries(folder: Path) -> list[Path]:

@@ -201,9 +201,11 @@ def images_in(folder: Path) -> list[str]:
 
 
 def chosen(files: Iterable[str]) -> list[str]:
-    """Of the files of a folder those to predict from: OASIS-1's registered ones, if there are any, else all images."""
-    images = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
-    return [file for file in images if T88.match(file.rpartition("/")[2])] or images
+    """Of the files of a folder those to predict from: OASIS-1's registered ones, if there are any, else all images but
+    hidden ones."""
+    named = ((file, file.rpartition("/")[2]) for file in files if file.lower().endswith(IMAGE_SUFFIXES))
+    images = [(file, name) for file, name in named if name[0] != "."]
+    return [file for file, name in images if T88.match(name)] or [file for file, _ in images]
 
 
 def _refuse_shared(scans: list[Scan]) -> None:

@@ -15,8 +15,8 @@ from monai_cae.data.cohort.tables import ROLES
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import Frame
 from monai_cae.data.images.scan_quality import bad_scans, from_record, recorded
-from monai_cae.data.layouts import Layout
-from monai_cae.data.path_safety import require_inside
+from monai_cae.data.layouts import Layout, read_scans
+from monai_cae.data.path_safety import below, require_inside
 from monai_cae.data.scan import BadScan
 from monai_cae.data.splits.datalists import (
     SETS,
@@ -79,6 +79,7 @@ def load_sets(
     given: bool = False,
     target: Labels | None = None,
     everyone: bool = False,
+    compare: bool = True,
 ) -> Sets:
     """The three sets, read from the datalist; where there is none yet, it is made from the cohort first.
 
@@ -100,10 +101,11 @@ def load_sets(
         given: a datalist that is there was made elsewhere, and is taken whatever cohort, split and seed it records.
         target: what the labels are; by default patients and controls.
         everyone: all subjects are for the test; nobody is trained on.
+        compare: look whether a datalist that was made from the cohort has the subjects and labels that it has now.
 
     Raises:
-        MonaiCaeError: an unknown option, a datalist of other settings, a subject in two sets, bad scans, a set or class
-            of which none is left, or what `load_usable_cohort` and `split_cohort` refuse.
+        MonaiCaeError: an unknown option, a datalist of other settings, subjects or labels, a subject in two sets, bad
+            scans, a set or class of which none is left, or what `load_usable_cohort` and `split_cohort` refuse.
     """
     cohort_options = _known_options("cohort", cohort, CohortSettings, without={"plane", "layout", "allow_outside"})
     split_options = _known_options("split", split, Split, without={"seed"})
@@ -148,11 +150,48 @@ def load_sets(
     known = {name: made_from[name] for name in ("dataset_dir", "target")} if given else made_from
     allowed["needed"] = SETS[2:] if everyone else SETS
     found = read_datalist(datalist, root, content=unwritten, made_from=known, target=target, **allowed)
+    if compare and not unwritten and not given:
+        asked = CohortSettings(plane=extraction.plane, layout=layout, allow_outside=allow_outside, **cohort_options)
+        _refuse_changed(datalist, root, asked, made_from, target)
     found = usable_sets(found, datalist, extraction, on_bad_scan=on_bad_scan, frame=frame, target=target)
     if write and unwritten:
         write_content(datalist, unwritten)
         return found
     return dataclasses.replace(found, unwritten=unwritten)
+
+
+def _refuse_changed(
+    datalist: Path, root: Path, asked: CohortSettings, made_from: Mapping[str, Any], target: Labels
+) -> None:
+    """Raise MonaiCaeError where the cohort gives other subjects or labels than when this datalist was made from it.
+
+    It may be there without the table that it was made from.
+    """
+    content = read_content(datalist)
+    if content.get("made_from") != made_from:  # it came from elsewhere, and does not record all of this
+        return
+    skipped = {one["image"] for one in (content.get("recipe") or {}).get("bad_scans", [])}
+    folder = folder_of(root)
+    try:
+        found = read_scans(root, asked, allow_unmatched=True)
+    except MonaiCaeError:
+        return
+    try:
+        there = [scan for scan in found.scans if scan.image is not None]
+        chosen = asked.of([scan for scan in there if below(Path(str(scan.image)), folder) not in skipped], target)
+    except MonaiCaeError as error:
+        raise MonaiCaeError(_in_groups(str(error), [field.name for field in dataclasses.fields(asked)])) from error
+    before = {item["image"]: (str(item["subject"]), item["label"]) for name in SETS for item in content[name]}
+    now = {below(Path(str(scan.image)), folder): (scan.subject, scan.label) for scan in chosen.scans}
+    changed = [image for image in {**before, **now} if before.get(image) != now.get(image)]
+    if changed:
+        image = min(changed, key=lambda image: (image not in before or image not in now, image))
+        subject, _ = before.get(image) or now[image]
+        was, is_now = (f"label {sets[image][1]:g}" if image in sets else "no part" for sets in (before, now))
+        raise MonaiCaeError(
+            f"{root} has changed since {datalist} was made: {subject} had {was} then and has {is_now} now: restore the "
+            "table, or begin anew in another --output_dir, of an experiment also with --overwrite true"
+        )
 
 
 def recipe_of(cohort: Cohort, root: Path) -> dict[str, Any]:

@@ -193,8 +193,10 @@ class Strangers:
         if not self.limit:
             return "not looked for (unlike_limit 0)"
         if not Path(self.checkpoint).is_file() or not path.is_file():
-            missing = path if Path(self.checkpoint).is_file() else Path(self.checkpoint)
-            return f"not known, as {missing} is not there"
+            if not Path(self.checkpoint).is_file():
+                return f"not known, as {self.checkpoint} is not there"
+            fewest = f"with fewer than {FEWEST} scans in training or validation"
+            return f"not known, as {path} is not there (trained by an older version, or {fewest})"
         reference = Reference.load(path)
         if reference.autoencoder != sha256_of(Path(self.checkpoint)):
             return f"not known, as {path.name} is about another autoencoder than {self.checkpoint}"

@@ -26,6 +26,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 from monai_cae import __version__
 from monai_cae.errors import MonaiCaeError
+from monai_cae.files import refuse_same_folder
 from monai_cae.folders import bundle_folder
 from monai_cae.networks.norms import NORMS
 from monai_cae.tracking import without_credentials
@@ -198,6 +199,7 @@ def check_settings(config: dict[str, Any]) -> None:
         if not isinstance(value := config.get(name, ""), (str, os.PathLike)):
             advice = "put ./ in front of a path that reads as something else"
             raise MonaiCaeError(f"{name} must be a path, not {value!r}: {advice}")
+    _check_places(config)
     _check_against_defaults(config)
     for name in (*_POSITIVE_INTEGERS, *_POSITIVE_NUMBERS, *_TRUE_OR_FALSE):
         if isinstance(value := config.get(name), (list, dict)):
@@ -244,6 +246,18 @@ def _shipped_defaults() -> dict[str, Any]:
             if alone and not name.startswith("_") and (name not in found or value is None):
                 found[name] = value
     return found
+
+
+def _check_places(config: Mapping[str, Any]) -> None:
+    """Refuse to write into the folder that the scans are read from."""
+    given = {name: str(config.get(name, "$")) for name in ("dataset_dir", "output_dir", "predictions")}
+    places = {name: Path(value) for name, value in given.items() if not value.startswith(("$", "@", "%"))}
+    if "predictions" in places:
+        places["predictions"] = places["predictions"].parent
+    if "dataset_dir" in places:
+        data = places.pop("dataset_dir")
+        for place in places.values():
+            refuse_same_folder(place, data, "the data")
 
 
 def _check_plane(config: Mapping[str, Any], read: Collection[str]) -> None:
