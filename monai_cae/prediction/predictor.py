@@ -75,6 +75,7 @@ class Predictor:
             self.table: PredictionTable
             self._evaluator, self.table, self._items, self._dataset = parts
             self.table.collect(self._evaluator)
+            self._said = False
 
     @property
     def columns(self) -> dict[str, str]:
@@ -139,7 +140,9 @@ class Predictor:
     def _evaluate(self, usable: Sequence[tuple[Row, Path]]) -> None:
         if not usable:
             return
-        self._dataset.data = self._items([image for _, image in usable])
+        with contextlib.redirect_stdout(io.StringIO()) if self._said else contextlib.nullcontext():  # notes, once
+            self._dataset.data = self._items([image for _, image in usable])
+        self._said = True
         self._evaluator.state.epoch_length = len(self._evaluator.data_loader)
         self._evaluator.run()
         found = self.table.rows

@@ -109,6 +109,18 @@ def test_whatever_is_given_the_values_are_those_of_a_prediction_without_chunks(g
     assert parts == [Path(f"out/predictions/group=000/part-{number:06d}.parquet") for number in range(3)]
 
 
+def test_scans_of_one_name_in_two_folders_are_told_once_not_for_each_chunk(model, discs, tmp_path, capsys):
+    for number, header in enumerate(scans_in(discs)[:2]):
+        for folder in "ab":
+            (tmp_path / "scans" / folder).mkdir(parents=True, exist_ok=True)
+            for file in (header, header.with_suffix(".img")):
+                shutil.copy(file, tmp_path / "scans" / folder / f"subject{number}{file.suffix}")
+    table = tmp_path / "scans" / "list.csv"
+    table.write_text("path\na/subject0.hdr\nb/subject0.hdr\na/subject1.hdr\nb/subject1.hdr\n")
+    predicted(model, table, tmp_path / "out", "--chunk", 2)
+    assert capsys.readouterr().out.count("count as one subject's") == 1
+
+
 def test_a_scan_that_cant_be_used_has_a_row_that_says_why(model, discs, tmp_path, capsys, mistake):
     root = tmp_path / "scans"
     for number in range(3):
