@@ -107,8 +107,8 @@ def test_an_overlay_that_drops_what_another_sets_is_refused(started, refused, tm
 @pytest.mark.parametrize(
     ("overlay", "told"),
     [
-        ("", "mine.yaml has no settings: write NAME: VALUE there, or leave it out"),
-        ("- repeats", "mine.yaml has no settings"),
+        ("", "mine.yaml is not a YAML or JSON config: no NAME: VALUE is in it"),
+        ("- repeats", "mine.yaml is not a YAML or JSON config: no NAME: VALUE"),
         (
             "stages: {train: {}}\nstages: {pretrain: {}}",
             "mine.yaml is ambiguous: Duplicate key: `stages`; write it once",

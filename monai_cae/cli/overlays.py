@@ -57,7 +57,7 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, ValueError, AttributeError, YAMLError) as error:
         raise MonaiCaeError(f"{file} is not a YAML or JSON config: {' '.join(str(error).split())}") from error
     if not isinstance(config, dict):
-        raise MonaiCaeError(f"{file} has no settings: write NAME: VALUE there, or leave it out")
+        raise MonaiCaeError(f"{file} is not a YAML or JSON config: no NAME: VALUE is in it")
     return config
 
 

@@ -323,9 +323,8 @@ class Plan:
         if inner and self.select:
             split |= {"kind": "kfold", "folds": self.select.inner_folds, "fold": inner}
         method = BASELINES if stage == BASELINES else variant or NETWORK
-        shared = {name: value for name, value in self.shared.items() if name in known}
-        if stage not in STAGES[:2]:
-            shared.pop("precision", None)  # tested is what `predict` computes, on any machine
+        not_shared = set() if stage in STAGES[:2] else {"precision"}  # tested is what `predict` computes
+        shared = {name: value for name, value in self.shared.items() if name in known and name not in not_shared}
         if "extraction" in own and "@plane" not in str(own["extraction"]):  # the plane is that of the others
             shared["plane"] = known["plane"]
         return {

@@ -6,12 +6,13 @@ import csv
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from monai_cae.data.cohort.cells import Cells, read_cells
+from monai_cae.data.cohort.decimals import with_points
 from monai_cae.data.cohort.persons import name_persons, person
 from monai_cae.data.cohort.tasks import BLANK, MISSING_CODES, Row, Value, parse, read_codes
 from monai_cae.data.scan import CDR_GRADES, Note, Scan
@@ -36,14 +37,11 @@ SCAN_IDS = (
 )  # fmt: skip
 COVARIATES = ("Educ", "SES", "MMSE", "eTIV", "nWBV", "ASF")
 SHOWN = 40  # columns that an error names
-_FEW = 5  # that a note names
 _PREFERRED = ("oasis_cross-sectional", "participants")
 _SEXES: Mapping[Value, str] = {
     "f": "F", "female": "F", "woman": "F", "m": "M", "male": "M", "man": "M",
     **dict.fromkeys(("o", "other", "x", "u", "unknown", "d", "diverse", "intersex", "non-binary"), ""),
 }  # fmt: skip
-_DECIMAL = re.compile(r"-?\d+,\d+")
-_THOUSANDS = re.compile(r"-?[1-9]\d{0,2},\d{3}")
 _NOT_YEARS = r"(?!\d,\d{3}(?!\d))"  # 1,074 may be thousands; 74,512 can't
 _AGE = re.compile(
     rf"(?:>=?|≥)?\s*{_NOT_YEARS}(\d{{1,4}}(?:[.,]\d{{1,6}})?)\s*\+?\s*(y|yrs?|years?|m|months?)?\+?", re.IGNORECASE
@@ -137,7 +135,7 @@ def subjects_in(
     roles = _roles(cells.columns, given, path)
     persons, unique = _id_columns(cells)
     texts = {roles[role] for role in ("subject", "session", "image", "sex") if role in roles}
-    cells = _with_points(cells, {*persons, *unique, *texts}, roles.get("age", ""))
+    cells = with_points(cells, {*persons, *unique, *texts}, roles.get("age", ""), _AGE)
     rows = [row for _, row in cells.rows]
     if not given.get("subject"):
         roles["subject"] = _persons_column(rows, persons, unique, path)
@@ -224,30 +222,6 @@ def _refuse_two_roles(roles: Mapping[str, str], path: Path) -> None:
                 raise MonaiCaeError(f"{path}: {column} can't be both {other} and {role}: check --{role}-column")
 
 
-def _with_points(cells: Cells, texts: Collection[str], age: str) -> Cells:
-    """Decimal points in place of decimal commas, but in these columns of texts; told in a note."""
-
-    def commas(column: str) -> list[str]:
-        pattern = _AGE if column == age else _DECIMAL
-        found = (row[column].strip() for _, row in cells.rows if "," in row[column])
-        return [] if column in texts else [text for text in found if pattern.fullmatch(text)]
-
-    found = {column: numbers for column in cells.columns if (numbers := commas(column))}
-    doubtful = {name: one[0] for name, one in found.items() if name != age and all(map(_THOUSANDS.fullmatch, one))}
-    points = {name: {text: text.replace(",", ".") for text in found[name]} for name in found if name not in doubtful}
-    notes = [*cells.notes]
-    if points:
-        notes.append(Note(f"decimal commas are read as decimal points in {listed([*points], _FEW)}"))
-    if doubtful:
-        examples = listed([f"{text} in {name}" for name, text in doubtful.items()], _FEW)
-        notes.append(Note(f"read as text, as the comma may be decimal or separate thousands: {examples}"))
-    rows = [
-        (number, {name: points.get(name, {}).get(text.strip(), text) for name, text in row.items()})
-        for number, row in (cells.rows if points else ())
-    ]
-    return Cells(cells.columns, rows or cells.rows, notes)
-
-
 def _id_columns(cells: Cells) -> tuple[list[str], list[str]]:
     """Columns that may hold the IDs of persons, by their names, the best first; and those of scans: unique IDs."""
     by_lower = {name.lower(): name for name in cells.columns}
@@ -314,10 +288,7 @@ def _sexes(
         if len(meanings) < len(set(pairs)):
             raise MonaiCaeError(f"sex_codes {shown(codes)} says of one value that it is F and M: correct it")
         if found and not any(parse(value) in meanings for value in found):
-            raise MonaiCaeError(
-                f"{path}: {column} has {', '.join(found[:4])}, and none of the values in --sex-codes {codes}: "
-                "correct them"
-            )
+            raise MonaiCaeError(f"{path}: {column} has {', '.join(found[:4])}, and nothing of --sex-codes {codes}")
     strange = [value for value in found if parse(value) not in meanings]
     if strange and not codes:
         example = f"F={strange[0]},M={strange[1] if len(strange) > 1 else '...'}"

@@ -101,7 +101,7 @@ def load_sets(
         given: a datalist that is there was made elsewhere, and is taken whatever cohort, split and seed it records.
         target: what the labels are; by default patients and controls.
         everyone: all subjects are for the test; nobody is trained on.
-        compare: look whether a datalist that was made from the cohort has the subjects and labels that it has now.
+        compare: look whether the cohort's table still says of a datalist's subjects what it said when it was made.
 
     Raises:
         MonaiCaeError: an unknown option, a datalist of other settings, subjects or labels, a subject in two sets, bad
@@ -163,9 +163,9 @@ def load_sets(
 def _refuse_changed(
     datalist: Path, root: Path, asked: CohortSettings, made_from: Mapping[str, Any], target: Labels
 ) -> None:
-    """Raise MonaiCaeError where the cohort gives other subjects or labels than when this datalist was made from it.
+    """Raise MonaiCaeError where the table says otherwise of these subjects than when this datalist was made from it.
 
-    It may be there without the table that it was made from.
+    The table need not be there any more. Images that are gone change who is chosen, and are told of with the scans.
     """
     content = read_content(datalist)
     if content.get("made_from") != made_from:  # it came from elsewhere, and does not record all of this
@@ -183,14 +183,15 @@ def _refuse_changed(
         raise MonaiCaeError(_in_groups(str(error), [field.name for field in dataclasses.fields(asked)])) from error
     before = {item["image"]: (str(item["subject"]), item["label"]) for name in SETS for item in content[name]}
     now = {below(Path(str(scan.image)), folder): (scan.subject, scan.label) for scan in chosen.scans}
-    changed = [image for image in {**before, **now} if before.get(image) != now.get(image)]
+    compared = before if all((folder / image).exists() for image in before) else before.keys() & now.keys()
+    changed = [image for image in compared if before[image] != now.get(image)]
     if changed:
-        image = min(changed, key=lambda image: (image not in before or image not in now, image))
-        subject, _ = before.get(image) or now[image]
-        was, is_now = (f"label {sets[image][1]:g}" if image in sets else "no part" for sets in (before, now))
+        image = min(changed, key=lambda image: (image not in now, image))
+        subject, label = before[image]
+        is_now = f"label {now[image][1]:g}" if image in now else "no part"
         raise MonaiCaeError(
-            f"{root} has changed since {datalist} was made: {subject} had {was} then and has {is_now} now: restore the "
-            "table, or begin anew in another --output_dir, of an experiment also with --overwrite true"
+            f"{root} has changed since {datalist} was made: {subject} had label {label:g} then and has {is_now} now: "
+            "restore the table, or begin anew in another --output_dir, of an experiment also with --overwrite true"
         )
 
 

@@ -16,7 +16,6 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +26,6 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai_cae import __version__
 from monai_cae.errors import MonaiCaeError
 from monai_cae.files import refuse_same_folder
-from monai_cae.folders import bundle_folder
 from monai_cae.networks.norms import NORMS
 from monai_cae.tracking import without_credentials
 from monai_cae.training.engines.handlers import KEEP
@@ -38,6 +36,7 @@ from monai_cae.training.engines.packing import CACHES
 from monai_cae.training.engines.schedules import SCHEDULES
 from monai_cae.training.stages.learning import check_learn
 from monai_cae.training.stages.runtime import use_machine
+from monai_cae.training.stages.shipped import BOOLEANS, GROUPS, check_against_shipped, shipped_items
 
 # What MONAI looks up by name (monai/bundle/properties.py), runs or exports, though no other item refers to it.
 _LOOKED_UP = {
@@ -47,8 +46,6 @@ _LOOKED_UP = {
 }  # fmt: skip
 _REFERENCE = re.compile(r"(?:[@%](?:::|#)?|unevaluated\(')(\w+)")
 _POSITIVE_INTEGERS = ("batch_size", "accumulate", "max_epochs", "patience", "val_interval", "repeats")
-_GROUPS = ("cohort", "split")
-_RULES = ("cohort#positive", "cohort#negative")
 _STAGES = ("pretrain", "train", "evaluate", "baselines")
 _PATHS = ("dataset_dir", "output_dir")
 _PLANE = "axial"  # in the configs, whether their extraction reads it or not
@@ -58,7 +55,6 @@ _TRUE_OR_FALSE = (
     "deterministic", "permute_labels", "resume", "overwrite", "single_slice",
 )  # fmt: skip
 _WORDS = {"keep": KEEP, "cache": CACHES, "norm": tuple(NORMS), "schedule": SCHEDULES}
-_BOOLEANS = {"true": True, "false": False, "True": True, "False": False}
 _PLAIN = (str, int, float, bool, torch.device)
 _LACKS = re.compile(r"module '(monai_cae[\w.]*)' has no attribute '(\w+)'")
 _OTHER_VERSION = (
@@ -89,7 +85,7 @@ def prepare(seed: int = 0, threads: int = 0, deterministic: bool = False) -> Non
         _check_expressed_device(workflow)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise MonaiCaeError(f"seed must be a whole number, 0 or more, not {seed!r}")
-    use_machine(seed=seed, threads=threads, deterministic=_BOOLEANS.get(str(deterministic), deterministic))
+    use_machine(seed=seed, threads=threads, deterministic=BOOLEANS.get(str(deterministic), deterministic))
 
 
 def _read_booleans(workflow: ConfigWorkflow) -> None:
@@ -97,7 +93,7 @@ def _read_booleans(workflow: ConfigWorkflow) -> None:
     _replace_booleans(workflow.parser.get())
     for item in workflow.parser.ref_resolver.items.values():
         if isinstance(item.config, str):
-            item.update_config(_BOOLEANS.get(item.config, item.config))
+            item.update_config(BOOLEANS.get(item.config, item.config))
 
 
 def _replace_booleans(config: Any) -> None:
@@ -105,8 +101,8 @@ def _replace_booleans(config: Any) -> None:
     for key, value in list(entries):
         if isinstance(value, (dict, list)):
             _replace_booleans(value)
-        elif isinstance(value, str) and value in _BOOLEANS:
-            config[key] = _BOOLEANS[value]
+        elif isinstance(value, str) and value in BOOLEANS:
+            config[key] = BOOLEANS[value]
 
 
 def running_workflow() -> ConfigWorkflow | None:
@@ -200,7 +196,7 @@ def check_settings(config: dict[str, Any]) -> None:
             advice = "put ./ in front of a path that reads as something else"
             raise MonaiCaeError(f"{name} must be a path, not {value!r}: {advice}")
     _check_places(config)
-    _check_against_defaults(config)
+    check_against_shipped(config)
     for name in (*_POSITIVE_INTEGERS, *_POSITIVE_NUMBERS, *_TRUE_OR_FALSE):
         if isinstance(value := config.get(name), (list, dict)):
             raise MonaiCaeError(f"{name} must be a single value, not {value!r}")
@@ -210,42 +206,6 @@ def check_settings(config: dict[str, Any]) -> None:
     interval, epochs = config.get("val_interval"), config.get("max_epochs")
     if isinstance(interval, int) and isinstance(epochs, int) and interval > epochs:
         raise MonaiCaeError(f"val_interval {interval} is above max_epochs {epochs}: there would be no validation")
-
-
-def _check_against_defaults(config: Mapping[str, Any]) -> None:
-    """Refuse what has no value where a shipped config has one, and in a group what is of another kind than there."""
-    defaults = _shipped_defaults()
-    given = [(name, value) for name, value in config.items() if name in defaults]
-    for name, default in defaults.items():
-        group, _, member = name.partition("#")
-        if member and isinstance(members := config.get(group), Mapping) and member in members:
-            given.append((name, value := members[member]))
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if isinstance(default, bool) and not isinstance(value, bool) and value not in _BOOLEANS:
-                raise MonaiCaeError(f"{name} must be true or false, not {value!r}")
-            if isinstance(default, int) and not isinstance(default, bool) and not whole and value is not None:
-                raise MonaiCaeError(f"{name} must be a whole number, not {value!r}")
-            if isinstance(default, dict) and not isinstance(value, dict) and value is not None:
-                raise MonaiCaeError(f"{name} must be a group such as {{subject: RID}}, not {value!r}")
-            if name in _RULES and not isinstance(value, str):
-                raise MonaiCaeError(f"{name} must be a rule on columns, such as \"DX == 'AD'\", not {value!r}")
-    for name, value in given:
-        if value is None and defaults[name] is not None:
-            raise MonaiCaeError(f"{name} has no value: give one, or leave it out")
-
-
-@cache
-def _shipped_defaults() -> dict[str, Any]:
-    """Setting -> its value in a shipped config, None where one has none; those in a group as "cohort#task"."""
-    folder, found = bundle_folder() / "configs", dict[str, Any]()
-    for path in (*sorted(folder.glob("*.json")), folder / "experiment.yaml"):
-        config = ConfigParser.load_config_file(str(path))
-        grouped = {f"{group}#{name}": value for group in _GROUPS for name, value in config.get(group, {}).items()}
-        for name, value in {**config, **grouped}.items():
-            alone = "#" not in name or name in grouped  # not what multi_gpu_train.json changes
-            if alone and not name.startswith("_") and (name not in found or value is None):
-                found[name] = value
-    return found
 
 
 def _check_places(config: Mapping[str, Any]) -> None:
@@ -270,24 +230,14 @@ def _check_plane(config: Mapping[str, Any], read: Collection[str]) -> None:
         raise MonaiCaeError(f"--plane {plane} has no effect: {kind} does not read it; leave it out")
 
 
-@cache
-def _shipped_items() -> dict[str, frozenset[str]]:
-    """Name of a shipped config -> its items at the top."""
-    folder, found = bundle_folder() / "configs", {}
-    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.yaml")):
-        names = (name.lstrip("+").split("#")[0] for name in ConfigParser.load_config_file(str(path)))
-        found[path.name] = frozenset(name for name in names if not name.startswith("_"))
-    return {name: items for name, items in found.items() if name != "metadata.json"}
-
-
 def _merged(name: str, config: Mapping[str, Any]) -> bool:
     """Whether an item that nothing reads came with a shipped config: all of this one is here. It was merged with
     another, as MonaiAlgo merges train.json and evaluate.json, or the part that read the item was replaced."""
-    return any(name in items and items <= config.keys() for items in _shipped_items().values())
+    return any(name in items and items <= config.keys() for items in shipped_items().values())
 
 
 def _unread(name: str, config: Mapping[str, Any], known: set[str]) -> str:
-    shipped = [file for file, items in _shipped_items().items() if name in items]
+    shipped = [file for file, items in shipped_items().items() if name in items]
     stages = [file.removesuffix(".json") for file in shipped if file.removesuffix(".json") in _STAGES]
     close = [full for full in sorted(known) if full.endswith(f"#{name}")]
     if "stages" in config and stages and not close:
@@ -302,7 +252,7 @@ def _unread(name: str, config: Mapping[str, Any], known: set[str]) -> str:
 
 def _grouped_settings(config: Mapping[str, Any]) -> list[str]:
     """Settings that lie one level down, as the command line names them: "cohort#task"."""
-    groups = {name: config[name] for name in _GROUPS if isinstance(config.get(name), dict)}
+    groups = {name: config[name] for name in GROUPS if isinstance(config.get(name), dict)}
     return [f"{group}#{name}" for group, members in groups.items() for name in members]
 
 
@@ -323,7 +273,7 @@ def _check_value(name: str, value: Any) -> None:
         raise MonaiCaeError(f"{name} must be a whole number, 0 or more, not {value!r}")
     if name in _POSITIVE_NUMBERS and not (isinstance(value, (int, float)) and value > 0):
         raise MonaiCaeError(f"{name} must be a number above 0, not {value!r}")
-    if name in _TRUE_OR_FALSE and not isinstance(value, bool) and value not in _BOOLEANS:  # any text counts as true
+    if name in _TRUE_OR_FALSE and not isinstance(value, bool) and value not in BOOLEANS:  # any text counts as true
         raise MonaiCaeError(f"{name} must be true or false, not {value!r}")
     if value not in _WORDS.get(name, (value,)):
         raise MonaiCaeError(f"{name} must be one of {', '.join(_WORDS[name])}, not {value!r}")
