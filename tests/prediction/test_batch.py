@@ -117,7 +117,7 @@ def test_scans_of_one_name_in_two_folders_are_told_once_not_for_each_chunk(model
                 shutil.copy(file, tmp_path / "scans" / folder / f"subject{number}{file.suffix}")
     table = tmp_path / "scans" / "list.csv"
     table.write_text("path\na/subject0.hdr\nb/subject0.hdr\na/subject1.hdr\nb/subject1.hdr\n")
-    predicted(model, table, tmp_path / "out", "--chunk", 2)
+    predicted(model, table, tmp_path / "out", "--chunk", 2, "--batch_size", 3)  # a predictor of its own
     assert capsys.readouterr().out.count("count as one subject's") == 1
 
 
