@@ -36,16 +36,23 @@ def say(text: str, indent: str = "    ") -> None:
     sys.stdout.flush()  # a log shows what runs now, not what was printed a buffer ago
 
 
-def progress_bar(title: str, total: int, unit: str, initial: int = 0, hidden: bool = False) -> Any:
+def progress_bar(
+    title: str, total: int, unit: str, initial: int = 0, hidden: bool = False, passing: bool = False
+) -> Any:
     """A bar of its own, or inside an experiment a part of the experiment's; where stderr is no terminal, a line a
-    minute there. All have what `tqdm` has of `update`, `set_postfix`, `set_description` and `close`."""
+    minute there. All have what `tqdm` has of `update`, `set_postfix`, `set_description` and `close`.
+
+    Args:
+        title, total, unit, initial: as `tqdm` has them.
+        hidden: show nothing.
+        passing: of a bar of its own: from the third second on, and gone at the end.
+    """
     overall = _OVERALL.get()
     if overall is not None and not hidden:
         return overall.part(title, total, unit, initial)
     if hidden or sys.stderr.isatty():
-        return tqdm(
-            total=total, initial=initial, desc=title, unit=unit, mininterval=1.0, dynamic_ncols=True, disable=hidden
-        )
+        when = {"delay": 2, "leave": False} if passing else {"mininterval": 1.0}
+        return tqdm(total=total, initial=initial, desc=title, unit=unit, dynamic_ncols=True, disable=hidden, **when)
     return _Lines(title, total, unit, initial)
 
 

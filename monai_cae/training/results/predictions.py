@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch.utils.hooks import RemovableHandle
-from tqdm import tqdm
 
 from monai_cae import DISCLAIMER
 from monai_cae.errors import MonaiCaeError
@@ -26,6 +25,7 @@ from monai_cae.evaluation.style import save_figure
 from monai_cae.files import replacing
 from monai_cae.networks import Ensemble
 from monai_cae.targets import Target
+from monai_cae.terminal import progress_bar
 from monai_cae.training.models.strangers import Strangers
 
 SAMPLES = "samples.csv"  # beside a table of predictions, where the samples of images vote
@@ -192,7 +192,7 @@ class PredictionTable:
 
 
 class PredictionProgress:
-    """A progress bar of the scans, on a terminal and from the third second on.
+    """A progress bar of the scans, on a terminal from the third second on, elsewhere a line a minute.
 
     Args:
         total: how many scans there are.
@@ -210,15 +210,7 @@ class PredictionProgress:
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._fail)
 
     def _start(self, engine: Engine) -> None:
-        self._bar = tqdm(
-            total=self.total,
-            desc="predictions",
-            unit="scan",
-            delay=2,
-            disable=None,
-            leave=False,
-            dynamic_ncols=True,
-        )
+        self._bar = progress_bar("predictions", self.total, "scan", passing=True)
 
     def __call__(self, engine: Engine) -> None:
         """Count the scans of one batch."""

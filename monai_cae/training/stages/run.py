@@ -38,7 +38,6 @@ def run_stage(
     stage: str,
     run: TrackedRun,
     output_dir: str,
-    cache_dir: str,
     datalist: str,
     write_datalist: Callable[[str], None],
     synthetic: bool,
@@ -49,6 +48,7 @@ def run_stage(
     overwrite: bool = False,
     next_config: str = "",
     shared_datalist: Mapping[str, Any] | None = None,
+    cache_dir: str = "",
 ) -> dict[str, Any]:
     """Run the steps of a stage inside its MLflow run, write its results and executed config, and print a summary.
 
@@ -58,7 +58,6 @@ def run_stage(
         stage: "pretrain", "train" or "evaluate".
         run: opened here; gets the settings, the executed config and the datalist.
         output_dir: where `results_<stage>.json`, with the SHA-256 of the weights, and `config_<stage>.json` go.
-        cache_dir: see `cache_folder`; what is in it of this stage is removed at the end.
         datalist: the subjects of the sets.
         write_datalist: writes it, where it is new; nothing is written before all settings have been checked.
         synthetic: say so in whatever is written.
@@ -70,6 +69,7 @@ def run_stage(
             made of it.
         next_config: config file of the bundle that the summary names as the next to run; "" for none.
         shared_datalist: what MLflow gets in place of the datalist, see `monai_cae.data.shareable`.
+        cache_dir: see `cache_folder`; what is in it of this stage is removed at the end.
 
     Returns:
         The results, with the seconds that steps and report took and the MLflow run's ID; nothing in other processes
