@@ -14,7 +14,7 @@ from monai_cae.experiment.record import NETWORK
 from monai_cae.experiment.space import Changed, Space
 from monai_cae.files import unmarked
 from monai_cae.tracking import cohort_name
-from monai_cae.training.stages.checkpointing import MAY_DIFFER
+from monai_cae.training.stages.checkpointing import MAY_DIFFER, same_setting
 
 STAGES = ("pretrain", "train", "evaluate")
 CLASSIFIER = "classifier"  # settings of both stages that build it
@@ -128,7 +128,7 @@ class Step:
         for stage in sorted(before.keys() | now.keys()):
             old, new = one_by_one(before.get(stage, {})), one_by_one(now.get(stage, {}))
             for key in sorted(old.keys() | new.keys()):
-                if old.get(key) != new.get(key) and key not in _NOT_COMPARED:
+                if key not in _NOT_COMPARED and not same_setting(key, old.get(key), new.get(key)):
                     raise MonaiCaeError(
                         f"{folder} has {self.name} finished with {key} {old.get(key)!r}, not {new.get(key)!r}: choose "
                         "another --output_dir, or --overwrite true in place of --resume true to do all of it again"

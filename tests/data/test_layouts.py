@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from monai_cae.data import Found, Scan, find_images, read_scans
+from monai_cae.data.scan import Note
 from monai_cae.errors import MonaiCaeError
 from monai_cae.prediction.listing import list_scans
 
@@ -164,6 +165,8 @@ def test_plain_folder_whose_table_names_the_images(tmp_path, header):
     expected = [root / "a" / "one.nii", root / "two.hdr", away, root / "p4.nii"]
     assert [scan.image for scan in found.scans] == expected
     assert (found.layout, found.left_out) == ("plain folder", {"images without a row in the table": 1})
+    guessed = "1 rows in which the table names no image matched to images named after their ID"
+    assert Note(guessed, ("p4 -> p4.nii",)) in found.notes
 
 
 def test_columns_reach_the_table(tmp_path):

@@ -196,7 +196,8 @@ def test_resuming_does_only_what_is_left_and_gives_the_same_numbers(run, copy, r
     shutil.rmtree(lost / "variants" / "half")
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("model.pt")}
     options = all_options(run, resume=True)
-    run_bundle("experiment.yaml", discs, copy, **options)
+    respelled = Path(f"{discs}/../{discs.name}")
+    run_bundle("experiment.yaml", respelled, copy, **options)
     printed = capsys.readouterr().out
     assert printed.count("done before") == 5 * 4 - 2
     for names in re.findall(r"^  (?:figures|checkpoints) +(.*)", printed, re.MULTILINE):

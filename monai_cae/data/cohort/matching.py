@@ -30,7 +30,7 @@ _OTHER_FORMATS = {
 def match(
     rows: Sequence[Scan], images: Mapping[str, Path], root: Path, allow_outside: bool
 ) -> tuple[list[Scan], list[Note]]:
-    """The rows that have an image, each with its own, and which were matched in spite of another spelling.
+    """The rows that have an image, each with its own, and notes of what was guessed.
 
     Args:
         rows: of the table; `file` names the image where the table does, with or without its suffix.
@@ -43,7 +43,8 @@ def match(
     spelled, asked = defaultdict(list), Counter(loose(row.name) for row in rows)
     for name in images:
         spelled[loose(name)].append(name)
-    found, respelled = [], []
+    found, respelled, blank = [], [], []
+    names_images = any(row.file for row in rows)
     for row in rows:
         if row.file and row.file not in images:
             require_inside(row.file, root, f"the table's row of {row.name}", allow_outside)
@@ -57,11 +58,16 @@ def match(
             path = images[name]
             if name in alike and without_prefixes(name) != without_prefixes(row.name):
                 respelled.append(f"{row.name} -> {name}")
+            if names_images and not row.file:
+                blank.append(f"{row.name} -> {path.name}")
         if path.suffix.lower() == ".img":
             path = path.with_suffix(".HDR" if path.suffix.isupper() else ".hdr")
         found.append(dataclasses.replace(row, image=path))
-    text = f"{len(respelled)} rows matched to images whose names differ in zeros, prefixes or case"
-    return found, [Note(text, tuple(respelled[:3]))] if respelled else []
+    told = {
+        "rows matched to images whose names differ in zeros, prefixes or case": respelled,
+        "rows in which the table names no image matched to images named after their ID": blank,
+    }
+    return found, [Note(f"{len(names)} {what}", tuple(names[:3])) for what, names in told.items() if names]
 
 
 def nearest(name: str, partners: Iterable[str]) -> str:

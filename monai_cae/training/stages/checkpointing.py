@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -295,11 +296,17 @@ def refuse_other_config(before: Mapping[str, Any], now: Mapping[str, Any], where
     """
     now = json.loads(json.dumps(now, default=str))
     for name in sorted({*before, *now} - set(MAY_DIFFER)):
-        if before.get(name) != now.get(name) and not name.startswith("_"):
+        if not same_setting(name, before.get(name), now.get(name)) and not name.startswith("_"):
             item, one, other = _first_difference(name, before.get(name), now.get(name))
             raise MonaiCaeError(
                 f"{where} was started with {item} {_short(one)}, not {_short(other)}: give the settings it had; {_ANEW}"
             )
+
+
+def same_setting(name: str, before: Any, now: Any) -> bool:
+    """Whether two values of a setting mean the same: a folder may be spelled "data", "data/" or "/home/data"."""
+    folders = name.endswith("_dir") and isinstance(before, str) and isinstance(now, str) and before and now
+    return before == now or bool(folders and os.path.realpath(before) == os.path.realpath(now))
 
 
 def _first_difference(name: str, before: Any, now: Any) -> tuple[str, Any, Any]:
