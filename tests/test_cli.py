@@ -255,7 +255,9 @@ def next_commands(printed: str) -> list[list[str]]:
     return [shlex.split(line) for line in lines]
 
 
-@pytest.mark.parametrize(("folds", "repeats"), [(0, 2), (2, 1)], ids=["hold-out", "k-fold"])
+@pytest.mark.parametrize(
+    ("folds", "repeats"), [pytest.param(0, 2, id="hold-out", marks=pytest.mark.slow), pytest.param(2, 1, id="k-fold")]
+)
 def test_next_commands_run_as_they_are_printed(discs, tmp_path, monkeypatch, capsys, folds, repeats):
     monkeypatch.chdir(tmp_path)
     Path("my discs").symlink_to(discs)
@@ -347,6 +349,7 @@ def test_folds_that_do_not_go_together_are_refused(name, discs, run_bundle, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_given_datalist_of_another_run_and_seed_is_taken_as_it_is(discs, run_bundle, tmp_path):
     short = {"max_epochs": 1, "channels": [2, 3, 4]}
     run_bundle("pretrain.json", discs, tmp_path / "one", seed=3, **short)

@@ -253,6 +253,7 @@ def renamed(discs: Path, root: Path, old: str, new: str) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_subjects_under_other_names_are_found_by_their_images(run_bundle, refused, model, others, tmp_path):
     """The training's images, while they are where its datalist says; afterwards the page says that nobody can tell."""
     discs = write_discs(tmp_path / "discs")
@@ -352,6 +353,7 @@ def test_results_go_neither_into_the_model_nor_into_the_cohort(refused, model, o
     assert (model / "results_evaluate.json").is_file() and not (others / "results.md").exists()
 
 
+@pytest.mark.slow
 def test_a_package_is_tested_like_its_run(model, others, evaluated, tmp_path, capsys):
     assert main(["package", str(tmp_path / "cae.zip"), "--output-dir", str(model)]) == 0
     assert main(["bundle", str(tmp_path / "cae"), "--from", str(tmp_path / "cae.zip")]) == 0

@@ -118,6 +118,7 @@ def test_twenty_kills_at_random_moments_change_nothing(whole, settings, tmp_path
         assert not [path for path in output.rglob("*") if "unfinished" in path.name or "resume_" in path.name]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "SIGTERM in a training whose learning rate follows a schedule",
     "the rates go on where they were; the end is the same, bit for bit",
@@ -211,6 +212,7 @@ def test_images_on_disk_change_nothing_and_a_resumed_run_uses_them(whole, train_
     assert not cache.exists() and not (tmp_path / "out" / "cache").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     "SIGKILL between two repeats of an experiment",
     "the finished repeat is kept, the other trained; same predictions as without it",

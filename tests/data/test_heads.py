@@ -44,6 +44,7 @@ def test_the_brain_lies_where_motion_says(heads):
     assert volume_ml == pytest.approx(brain.inside.sum() / 1000, rel=0.03)
 
 
+@pytest.mark.slow
 def test_the_head_is_more_than_the_brain_and_darker_between(heads):
     for head in heads:
         voxels = nib.Nifti1Image(head.voxels, head.affine)

@@ -16,6 +16,7 @@ from monai_cae.cli import main
 from monai_cae.training.stages.checkpointing import Resuming
 
 pytest.importorskip("distributed")
+SELECT = {"candidates": {"frozen": {}, "slower": {"train": {"learning_rate": 1e-4}}}, "inner_folds": 2}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,6 @@ def run(run_bundle, discs):
                 "evaluate": {"figures": {}},
             },
             "variants": {"fragile": {"train": {"train#inferer": failed}}},
-            "select": {"candidates": {"frozen": {}, "slower": {"train": {"learning_rate": 1e-4}}}, "inner_folds": 2},
             "baselines": ["majority"],
             "experiment_name": str(output),
             "max_epochs": 4,
@@ -106,10 +106,11 @@ def runs(uri: str, output: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_killed_worker_and_a_failing_step_cost_what_they_did(
-    run, whole, cluster, tracking_uri, tmp_path, capsys, monkeypatch
+    run, marked, cluster, tracking_uri, tmp_path, capsys, monkeypatch
 ):
-    output = tmp_path / "out"
-    told = mistake(run, output, tmp_path, cluster=cluster)
+    output, whole = tmp_path / "out", tmp_path / "whole"
+    run(whole, marked, select=SELECT)
+    told = mistake(run, output, tmp_path, cluster=cluster, select=SELECT)
     assert told == "1 step failed: what is finished is kept; the same command with --resume true does the rest"
     assert (tmp_path / "killed").exists() and (tmp_path / "failed").exists()
     printed = capsys.readouterr().out
@@ -118,7 +119,7 @@ def test_a_killed_worker_and_a_failing_step_cost_what_they_did(
         "repeat 1, fragile: failed: OSError: the disk of this node is full\n" in printed and "in __call__\n" in printed
     )
     assert steps(output).keys() == steps(whole).keys() - {"fragile"}
-    run(output, tmp_path, resume=True)
+    run(output, tmp_path, select=SELECT, resume=True)
     assert (output / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
     assert (output / "selection.csv").read_bytes() == (whole / "selection.csv").read_bytes()
 

@@ -237,6 +237,7 @@ def test_a_truncated_record_is_named(run, copy, run_bundle, discs):
     assert f"{path} is not what an experiment writes: delete it" in said
 
 
+@pytest.mark.slow
 def test_a_method_added_later_is_all_that_runs(run, copy, run_bundle, discs, capsys):
     later = {**VARIANTS, "scratch": {"train": {"pretrained": "none"}}}
     options = all_options(run, variants=later, resume=True)
@@ -267,6 +268,7 @@ def test_the_shipped_candidates_and_further_overlays(run_bundle, discs, tmp_path
     assert "fitted_loss" in results and results["epochs"] == 1  # a regression has no epochs to count
 
 
+@pytest.mark.slow
 def test_test_sets_scored_twice_are_told(run_bundle, discs, tmp_path, capsys):
     options = {"repeats": 1, "seed": 7, "max_epochs": 1, "channels": [2, 4], "experiment_name": str(tmp_path)}
     told = []

@@ -75,6 +75,7 @@ def test_every_trial_is_a_run_under_the_experiment(run, tracking_uri):
         assert float(one.data.params["train.penalty.code"]) == pytest.approx(row["train#penalty#code"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_ends_like_another(run, run_bundle, discs, tmp_path, monkeypatch):
     """The disk is full in the second inner fold of the third trial, and in the middle of a line of the journal."""
     score, calls = searching.score_inner, []

@@ -168,6 +168,7 @@ def test_nothing_is_left_where_mlflow_answers(server, track, tmp_path, experimen
     assert_nothing_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_told_is_at_the_server_while_the_run_goes_on(server, track, tmp_path, experiment):
     with track("experiment") as parent, track("train", "repeat_1", parent_run_id=parent.run_id) as run:
         log_all(run, tmp_path)
@@ -218,7 +219,9 @@ def test_down_for_the_whole_run_and_sent_by_hand(server, track, tmp_path, experi
     "MLflow dies, hangs, answers 500, 503 with `Retry-After: 3600`, a web page, or a byte at a time, then comes back",
     "page complete, every metric once; one line when it went, one when it came back",
 )
-@pytest.mark.parametrize("fault", ["dead", "500", "503", "html", "hang", "drip"])
+@pytest.mark.parametrize(
+    "fault", ["dead", "drip", *(pytest.param(name, marks=pytest.mark.slow) for name in ("500", "503", "html", "hang"))]
+)
 def test_away_in_the_middle_and_back(server, track, tmp_path, experiment, said, fault, monkeypatch):
     with track() as run:
         run._sent_at = 0.0
@@ -265,7 +268,7 @@ def test_back_before_a_run_that_began_without_it_ends(server, track, tmp_path, e
 @pytest.mark.fault(
     "MLflow down or hanging for a whole experiment", "asked twice in all; after `sync` all pages complete and nested"
 )
-@pytest.mark.parametrize("fault", ["dead", "hang"])
+@pytest.mark.parametrize("fault", ["dead", pytest.param("hang", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("short_waits")
 def test_experiment_of_three_stages_asks_twice(server, track, tmp_path, experiment, fault, monkeypatch):
     monkeypatch.setattr(limits, "PAUSE_SECONDS", 1000.0)
@@ -397,7 +400,9 @@ def test_resumed_at_another_server_is_there_as_a_whole(server, track, tmp_path, 
 @pytest.mark.fault(
     "MLflow dies during `sync`, after 1 to 11 requests", "the next `sync` completes the page, every metric once"
 )
-@pytest.mark.parametrize("requests", range(1, 12, 2))
+@pytest.mark.parametrize(
+    "requests", [3, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 5, 7, 9, 11))]
+)
 def test_sync_that_is_broken_off_goes_on(server, track, tmp_path, experiment, requests):
     server.stop()
     with track() as run:
@@ -441,7 +446,7 @@ def test_several_that_sync_at_once_make_one_run(server, track, tmp_path, experim
 @pytest.mark.fault(
     "SIGKILL of a training, also while MLflow is down, then `sync`", "every metric that was written, once"
 )
-@pytest.mark.parametrize("fault", ["", "dead"])
+@pytest.mark.parametrize("fault", [pytest.param("", marks=pytest.mark.slow), "dead"])
 def test_killed_training_is_sent_by_hand(server, track, tmp_path, experiment, discs, fault, empty):
     output = tmp_path / "out"
     output.mkdir()
