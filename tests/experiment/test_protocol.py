@@ -250,15 +250,16 @@ def test_the_shipped_candidates_and_further_overlays(run_bundle, discs, tmp_path
     overlays = ["with_selection.yaml", "with_paper.yaml", "with_baselines.yaml", "with_learning_curve.yaml"]
     shorter = {f"variants#papers_classifier#train#{name}": 1 for name in ("max_epochs", "patience")}
     shipped = yaml.safe_load((CONFIGS / "with_selection.yaml").read_text())["select"]
-    few = {name: shipped["candidates"][name] for name in ("table_only", "code_places_table", "image_only")}
+    few = {name: shipped["candidates"][name] for name in ("code_places_table", "image_only")}
     select = {**shipped, "candidates": few, "inner_folds": 2}
     out = tmp_path / "out"
-    run_bundle(["experiment.yaml", *overlays], discs, out, repeats=1, max_epochs=1, select=select, **shorter)
+    undrawn = {f"stages#{stage}#figures": {} for stage in ("pretrain", "train", "evaluate")}
+    run_bundle(["experiment.yaml", *overlays], discs, out, repeats=1, max_epochs=1, select=select, **undrawn, **shorter)
     assert "experiment finished" in capsys.readouterr().out
     others = ["papers_classifier", "random_weights", "permuted_labels", "quarter", "half", "three_quarters"]
     methods = list(record(out)["method"].unique())
-    assert methods[:10] == ["network", *few, *others]
-    assert len(methods) == 10 + 11
+    assert methods[:9] == ["network", *few, *others]
+    assert len(methods) == 9 + 11
     table = pd.read_csv(out / "selection.csv")
     chosen = few[table["candidate"][table["chosen"] == 1].item()]["classifier"]
     config = json.loads((out / "repeat_1" / "config_evaluate.json").read_text())
