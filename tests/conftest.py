@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -141,4 +142,5 @@ def foreign_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest
     folder = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(folder)
     yield
+    sys.path[:] = dict.fromkeys(sys.path)  # where MONAI puts the bundle's folder in every run
     assert not any(folder.iterdir())

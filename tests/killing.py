@@ -21,7 +21,9 @@ from tiny import CONFIGS, TINY
 SMALL = {**TINY, "channels": [2, 3, 4], "save_every": 0}
 LONGEST = 600  # seconds, for a machine that is busy
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["monai.bundle", "monai_cae.experiment", "monai_cae.training", "mlflow", "skops"])
+# one server for a process: scans are prepared in children of this one too, where it has been started before
+_IMPORTED = ["monai.bundle", "monai_cae.experiment", "monai_cae.training", "mlflow", "skops", "monai_cae.prepare.warm"]
+_CONTEXT.set_forkserver_preload(_IMPORTED)
 
 
 def start(configs: Sequence[str], log: Path, **settings: Any) -> BaseProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -153,6 +154,8 @@ def evaluate(plan: Plan, step: Step, stage: str, settings: Mapping[str, Any], ru
             raise
         names = {*read_json(path), *settings} - set(executed_config())
         raise MonaiCaeError(_as_given(str(mistake), names, f"{_place(plan, step)}#{stage}")) from error
+    finally:  # each run puts the bundle's folder there again, and every import looks into all of them
+        sys.path[:] = dict.fromkeys(sys.path)
     return list(outcome)
 
 
