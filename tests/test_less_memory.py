@@ -57,7 +57,7 @@ def test_batches_in_parts_end_with_the_weights_of_whole_ones(config, run_bundle,
         assert_same(tmp_path / "other", tmp_path / "whole", rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize("norm", ["batch", pytest.param("instance", marks=pytest.mark.slow)])
 def test_activation_checkpointing_changes_no_bit_of_a_volumes_network(norm, run_bundle, discs, tmp_path):
     for checkpointing in (False, True):
         for stage in ("pretrain.json", "train.json"):

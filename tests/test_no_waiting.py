@@ -139,7 +139,7 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("compile", ["off", "graph"])
+@pytest.mark.parametrize("compile", [pytest.param("off", marks=pytest.mark.slow), "graph"])
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_epoch_reads_as_often_with_many_batches_as_with_few_and_never_between_them(
     run_bundle, discs, tmp_path, monkeypatch, reading, stage, compile

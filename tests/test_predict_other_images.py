@@ -69,7 +69,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["slab", "volume"])
+@pytest.mark.parametrize("number", [pytest.param(0, id="slab", marks=pytest.mark.slow), pytest.param(1, id="volume")])
 @pytest.mark.parametrize("given", REFUSED)
 def test_other_images_are_refused_in_a_line(package, tmp_path, number, given):
     voxels, options, *said = REFUSED[given]

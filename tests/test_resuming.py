@@ -142,7 +142,7 @@ def test_a_schedule_goes_on_where_it_was(train_here, ended_after, tmp_path):
 @pytest.mark.parametrize(
     ("overlay", "given"),
     [
-        ("with_slab.yaml", {"extraction#slices": 3}),
+        pytest.param("with_slab.yaml", {"extraction#slices": 3}, marks=pytest.mark.slow),
         ("with_volume.yaml", {"image_size": [12, 16, 12], "augment": False, "batch_size": 4}),
     ],
 )

@@ -120,7 +120,9 @@ def test_principal_components_are_of_the_fitting_subjects_alone(which, request, 
 
 
 @pytest.mark.parametrize("suffix", ["ts", "onnx"])
-@pytest.mark.parametrize(("which", "shape"), [("slab", (3, 16, 16)), ("whole", (1, 12, 16, 12))])
+@pytest.mark.parametrize(
+    ("which", "shape"), [pytest.param("slab", (3, 16, 16), marks=pytest.mark.slow), ("whole", (1, 12, 16, 12))]
+)
 def test_exports_agree(which, shape, suffix, request, tmp_path, discs):
     package = request.getfixturevalue(which)[0].parents[1] / "cae"
     for network, volumes in (("classifier", discs / "disc1"), ("autoencoder", None)):

@@ -161,7 +161,7 @@ def test_they_are_known_as_files_of_the_stage_and_of_the_experiment(made):
     assert run.parent / "figures" / "samples.png" in known
 
 
-@pytest.mark.parametrize("method", ["network", "attention"])
+@pytest.mark.parametrize("method", [pytest.param("network", marks=pytest.mark.slow), "attention"])
 def test_exports_agree(made, tmp_path, method):
     run, _ = made
     package = Path(shutil.copytree(run.parents[1] / "cae", tmp_path / "cae"))

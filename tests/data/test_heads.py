@@ -55,6 +55,7 @@ def test_the_head_is_more_than_the_brain_and_darker_between(heads):
     assert len({head.motion.tobytes() for head in heads}) == 4
 
 
+@pytest.mark.slow
 def test_wider_ventricles_have_more_volume():
     anatomy = phantom._load_anatomy()
     drawn = [

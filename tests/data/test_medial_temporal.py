@@ -119,6 +119,7 @@ def test_written_images_follow_the_truth(cohort):
     assert main(["cohort", str(cohort)]) == 0
 
 
+@pytest.mark.slow
 def test_lesions_are_what_cdr_changed(cohort):
     written = volumes_of(cohort)
     brains = list(itertools.islice(synthetic_brains(SUBJECTS, SEED, volumes=True, lesions=True), 2))

@@ -106,6 +106,7 @@ def test_other_trials_are_not_the_same_search(run, run_bundle, discs, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_training_that_is_pruned_ends_and_others_go_on(run_bundle, discs, tmp_path, monkeypatch):
     """The second trial is pruned after its first epoch, by the score that its validation subjects have."""
     from optuna.pruners import BasePruner

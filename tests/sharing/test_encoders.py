@@ -172,6 +172,7 @@ def test_radius_is_learned_on_the_frozen_encoder(bundle, run_example, capsys):
     assert after < 0.15 < before
 
 
+@pytest.mark.slow
 def test_unet_on_the_encoder_learns_to_segment(bundle, run_example, capsys):
     run_example("unet_on_encoder.py", bundle)
     before, after = map(float, re.search(r"(\d\.\d+) before, (\d\.\d+) after", capsys.readouterr().out).groups())

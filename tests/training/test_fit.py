@@ -32,6 +32,7 @@ def free(monkeypatch, mib: int) -> None:
     monkeypatch.setattr(fitting, "host_memory", lambda: (mib * 2**20, 2**30))
 
 
+@pytest.mark.slow
 def test_batch_and_image_fill_what_is_free(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     free(monkeypatch, 300)
@@ -81,6 +82,7 @@ def test_batch_that_does_not_fit_is_told_in_parts(monkeypatch, capsys):
     assert found and int(found[1]) * int(found[2]) == 2 * 96
 
 
+@pytest.mark.slow
 def test_encoders_of_volumes_fit_by_their_own_sizes(monkeypatch, capsys):
     free(monkeypatch, 4000)
     extraction = "{'_target_': 'monai_cae.data.VolumeExtraction', 'size': '@image_size'}"
@@ -108,6 +110,7 @@ def test_classifiers_first_dense_layer_grows_with_the_image(monkeypatch, capsys)
     assert 0.8 * 1000 * 2**20 <= dense + images <= 1000 * 2**20
 
 
+@pytest.mark.slow
 def test_network_of_a_whole_volume(monkeypatch, capsys):
     free(monkeypatch, 300)
     volume = [
@@ -134,6 +137,7 @@ def test_sizes_of_each_axis_stay_as_given(monkeypatch, capsys):
     assert "--image_size '[16, 24, 16]'" in lines[5]
 
 
+@pytest.mark.slow
 def test_on_a_gpu_each_size_is_tried_with_the_configs_own_trainer(monkeypatch, capsys, tmp_path):
     """The GPU is simulated: it can hold 12 slices of 32 x 32, or two of 72 x 72."""
     monkeypatch.chdir(tmp_path)

@@ -62,6 +62,7 @@ def autoencoder() -> ConvAutoencoder:
     return ConvAutoencoder(encoder=ConvEncoder(channels=(2, 3)), decoder=ConvDecoder(channels=(2, 3)))
 
 
+@pytest.mark.slow
 def test_a_long_run_ends_with_the_weights_and_statistics_it_had_without():
     drawn = batches(300)
     ours, plain = (trained(autoencoder(), drawn, warmup).state_dict() for warmup in (True, False))

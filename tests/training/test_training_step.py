@@ -329,7 +329,12 @@ def settings() -> dict:
     return {"batch_size": 5, "max_epochs": 5, "channels": [4, 8], "learning_rate": 2.0**-10}
 
 
-@pytest.mark.parametrize("more", [{}, {"augment": True, "precision": "bfloat16"}], ids=["plain", "augment"])
+AUGMENTED = {"augment": True, "precision": "bfloat16"}
+
+
+@pytest.mark.parametrize(
+    "more", [pytest.param({}, id="plain", marks=pytest.mark.slow), pytest.param(AUGMENTED, id="augment")]
+)
 def test_both_stages_of_the_bundle_end_with_the_same_weights(run_bundle, discs, tmp_path, monkeypatch, settings, more):
     for stage, trainers in (("pretrain.json", 1), ("train.json", 2)):
         run_bundle(stage, discs, tmp_path / "off", compile="off", **settings, **more)
