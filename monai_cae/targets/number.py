@@ -25,7 +25,7 @@ from monai_cae.data.cohort.tasks import parse, read_codes
 from monai_cae.data.texts import listed, shown
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import number_figures
-from monai_cae.evaluation.caveats import SAME
+from monai_cae.evaluation.caveats import equal_numbers, no_better_than_mean
 from monai_cae.evaluation.numbers import NUMBER_HEADLINE, NUMBER_LABELS, number_scores
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.targets.base import Numbers, Target
@@ -185,13 +185,8 @@ class Number(Target):
 
     def caveats(self, labels: Numbers, predicted: Numbers, threshold: float) -> list[str]:
         """Equal predictions, or predictions that are worse than one number for all."""
-        spread = float(np.std(labels))
-        if len(labels) > 1 and np.ptp(predicted) <= SAME * max(spread, 1e-12):
-            return [f"NOTHING LEARNED: all subjects have the same predicted {self.name}."]
         r2 = number_scores(labels, predicted)["r2"]
-        if r2 <= 0:
-            return [f"NO BETTER THAN THE MEAN: R2 is {r2:.2f}; the mean of these subjects for all has 0."]
-        return []
+        return equal_numbers(labels, predicted, self.name) or no_better_than_mean(r2)
 
 
 class SquaredError(nn.Module):

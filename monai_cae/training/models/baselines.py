@@ -168,7 +168,7 @@ class Baselines:
             **self.target.columns(self.predicted[name].tolist(), DEFAULT_THRESHOLD, classes=False),
         }
         with replacing(self.path(name)) as temporary:
-            pd.DataFrame(table).to_csv(temporary, index=False, float_format="%.6f")
+            pd.DataFrame(table).to_csv(temporary, index=False, float_format=self.target.written)
 
 
 def fitting_items(*sets: Sequence[Item]) -> list[Item]:
