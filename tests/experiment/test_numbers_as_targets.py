@@ -282,6 +282,16 @@ def test_a_covariate_or_baseline_that_is_the_target_itself_is_not_taken(run_bund
     given = {"target": age, "stages#classifier": {"network_def#number": False}, "repeats": 1}
     said = mistake(run_bundle, "experiment.yaml", people, tmp_path / "out", **given)
     assert "the network gives logits, and the target is a number: set network_def#number to true" in said, network
+    years = write_people(tmp_path / "years", Years=lambda i, cdr: 60 + i)  # as Age has them
+    copied = {"_target_": "monai_cae.targets.Number", "column": "Years"}
+    for setting, value, who in (
+        ("stages#classifier", {"covariates": {"age": [70, 8]}}, "covariates: age is"),
+        ("baselines", ["table_ridge"], "table_ridge has the column age, which is"),
+    ):
+        said = mistake(
+            run_bundle, "experiment.yaml", years, tmp_path / "out", target=copied, repeats=1, **{setting: value}
+        )
+        assert f"{who} what is predicted, in another unit or other steps, in all" in said
     assert not (tmp_path / "out" / "experiment.json").exists()
 
 
