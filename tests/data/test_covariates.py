@@ -68,7 +68,7 @@ def people(**columns: object) -> list[dict]:
     [
         # the target in months, cut to whole years; its inverse; the other way round, with blanks
         (Number("Months"), "age", {"label": lambda i: 12 * i + i % 12, "age": lambda i: 60.0 + i}, (), "another unit"),
-        (Number("eTIV"), "ASF", {"label": lambda i: 1200.0 + i, "ASF": lambda i: 1755 / (1200 + i)}, (), "another unit"),
+        (Number("eTIV"), "ASF", {"label": lambda i: 1200 + i, "ASF": lambda i: 1755 / (1200 + i)}, (), "another unit"),
         (Number("Lost"), "MMSE", {"label": lambda i: i, "MMSE": lambda i: 30.0 - i if i % 3 else None}, (), "all 26"),
         (Number("Lost"), "MMSE", {"label": lambda i: 0.0 + i // 2 + i % 5}, (), ""),
         (None, "Educ", {"Educ": lambda i: 5.0 - 2 * (i >= 20)}, (), "one value in all patients and another in all con"),
@@ -86,6 +86,16 @@ def test_the_label_under_another_name_is_no_covariate(target, name, columns, rul
             with_covariates(items[:5], {name: [1, 1]}, target, items, rules)
         return
     assert len(with_covariates(items[:5], {name: [1, 1]}, target, items, rules)) == 5
+
+
+def test_blank_covariates_and_what_may_be_codes_are_told_once(capsys):
+    items = people(Educ=lambda i: None if i % 4 == 0 else 99.0 if i == 1 else 1.0 + i % 5)
+    for _ in range(2):
+        with_covariates(items[:5], {"Educ": [3, 2], "age": [60, 8]}, everyone=items)
+    assert capsys.readouterr().out.splitlines() == [
+        "note: covariates: 10 of 40 scans have no Educ, and count as 3 there",
+        'note: covariates: Educ 99 may mean "not given": if so, add 99 to the numbers of --missing-codes',
+    ]
 
 
 def test_new_scans_get_the_row_whose_whole_id_begins_their_name(tmp_path):

@@ -248,6 +248,21 @@ def test_a_column_that_is_no_target_is_refused(tmp_path, column, make, message):
     assert message in mistake(selected, root, Number("CDRSUM"))
 
 
+def test_what_counts_as_not_given_is_told_and_what_may_mean_it(tmp_path):
+    """A change of -1 or -4 is a number, which ADNI's codes take away; 999 is learned as one unless it is a code."""
+    change = {0: -1, 1: -4, 2: -1, 3: -2, 4: "", 5: 999}
+    root = write_people(tmp_path / "people", Change=lambda i, cdr: change.get(i, i % 7))
+    cohort = selected(root, Number("change"))
+    assert [note.text for note in cohort.notes] == [
+        'Change -4 (1), -1 (2) count as "not given": where they are numbers, take them out of --missing-codes',
+        'Change 999 may mean "not given": if so, add 999 to the numbers of --missing-codes',
+        "4 of 24 scans have no change and take no part",
+    ]
+    cohort = selected(root, Number("Change"), missing_codes="999")
+    assert {-1, -2, -4} < {scan.label for scan in cohort.scans} and len(cohort.scans) == 22
+    assert selected(root, Number("age")).notes == ()
+
+
 def test_fewer_than_twenty_subjects_and_settings_of_classes_are_refused(tmp_path):
     root = write_people(tmp_path / "people", 22, CDRSUM=lambda i, cdr: i if i < 19 else "")
     cohort = selected(root, Number("cdrsum"))

@@ -16,8 +16,10 @@ from monai_cae.data.cohort.persons import loose, split_session, subject_of
 from monai_cae.data.cohort.pseudonyms import hash_subject, names_of
 from monai_cae.data.cohort.selection import Labels, PatientsAndControls
 from monai_cae.data.cohort.tables import ROLES, read_table
+from monai_cae.data.cohort.tasks import perhaps_codes
 from monai_cae.data.scan import Scan
 from monai_cae.errors import MonaiCaeError
+from monai_cae.terminal import say
 
 Item = dict[str, Any]
 Scales = Mapping[str, Sequence[float]]
@@ -26,6 +28,7 @@ _SQUARE = "^2"
 _SHOWN = 5
 _AN_ID = re.compile(r"sub-[a-z0-9]+|OAS[13]_?\d{4}", re.IGNORECASE)
 _LARGEST = 1e30  # beyond, a product of two has no float32
+_told: set[str] = set()  # an experiment would say it in every part
 _ENOUGH = 15  # scans; fewer may have the label's order by chance
 _COPY = 0.995  # of a correlation: the same number in another unit, rounded, or with other steps
 
@@ -58,7 +61,18 @@ def with_covariates(
         values = [_value(item, name) for item in everyone]
         if why := label_in(values, [item["label"] for item in everyone], name, rules):
             raise MonaiCaeError(f"covariates: {name} {why}: leave it out")
+        _tell_blanks(name, values, covariates[name][0])
     return [{**item, "covariates": _scaled(item, covariates)} for item in items]
+
+
+def _tell_blanks(name: str, values: Sequence[float | None], centre: float) -> None:
+    """Once: how many scans are taken to be average, and which numbers may be codes for that."""
+    blank = sum(value is None for value in values)
+    what = f"{blank} of {len(values)} scans have no {name.removesuffix(_SQUARE)}, and count as {centre:g} there"
+    for line in filter(None, (what * bool(blank), perhaps_codes(name.removesuffix(_SQUARE), values))):
+        if line not in _told:
+            _told.add(line)
+            say(f"note: covariates: {line}")
 
 
 def label_in(values: Sequence[float | None], labels: Sequence[float], name: str, rules: Sequence[str] = ()) -> str:
