@@ -106,7 +106,6 @@ class Number(Target):
         cohort = select_measured(known, lambda scan: scan.label, name=self.name, sessions=sessions)
         left_out = {f"scans without {self.name}": lacking} if lacking else {}
         told = told_codes(column, [scan.row.get(column, "") for scan in scans], missing) if column else []
-        told += [f"{lacking} of {len(scans)} scans have no {self.name} and take no part"] if lacking else []
         notes = (*cohort.notes, *map(Note, told))
         return dataclasses.replace(cohort, left_out={**left_out, **cohort.left_out}, notes=notes)
 

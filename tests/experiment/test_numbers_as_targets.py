@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from tiny import mistake, write_discs
 
 from monai_cae.cli import main
-from monai_cae.data import load_cohort, split_cohort
+from monai_cae.data import SliceExtraction, load_cohort, load_sets, split_cohort
 from monai_cae.data.cohort.selection import CohortSettings
 from monai_cae.data.layouts import read_scans
 from monai_cae.networks import trained_with
@@ -248,7 +248,7 @@ def test_a_column_that_is_no_target_is_refused(tmp_path, column, make, message):
     assert message in mistake(selected, root, Number("CDRSUM"))
 
 
-def test_what_counts_as_not_given_is_told_and_what_may_mean_it(tmp_path):
+def test_what_counts_as_not_given_is_told_and_what_may_mean_it(tmp_path, capsys):
     """A change of -1 or -4 is a number, which ADNI's codes take away; 999 is learned as one unless it is a code."""
     change = {0: -1, 1: -4, 2: -1, 3: -2, 4: "", 5: 999}
     root = write_people(tmp_path / "people", Change=lambda i, cdr: change.get(i, i % 7))
@@ -256,8 +256,10 @@ def test_what_counts_as_not_given_is_told_and_what_may_mean_it(tmp_path):
     assert [note.text for note in cohort.notes] == [
         'Change -4 (1), -1 (2) count as "not given": where they are numbers, take them out of --missing-codes',
         'Change 999 may mean "not given": if so, add 999 to the numbers of --missing-codes',
-        "4 of 24 scans have no change and take no part",
     ]
+    load_sets(root, tmp_path / "datalist.json", extraction=SliceExtraction(slice_index=11), target=Number("change"))
+    said = capsys.readouterr().out
+    assert 'note: Change -4 (1), -1 (2) count as "not given"' in said and "left out: 4 scans without change" in said
     cohort = selected(root, Number("Change"), missing_codes="999")
     assert {-1, -2, -4} < {scan.label for scan in cohort.scans} and len(cohort.scans) == 22
     assert selected(root, Number("age")).notes == ()

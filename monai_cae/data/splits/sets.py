@@ -15,7 +15,7 @@ from monai_cae.data.cohort.tables import ROLES
 from monai_cae.data.cohort.tasks import recorded_rules
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import Frame
-from monai_cae.data.images.scan_quality import bad_scans, from_record, recorded
+from monai_cae.data.images.scan_quality import LEFT_OUT, bad_scans, from_record, recorded
 from monai_cae.data.layouts import Layout, read_scans
 from monai_cae.data.path_safety import below, require_inside
 from monai_cae.data.scan import BadScan
@@ -150,6 +150,9 @@ def load_sets(
             raise MonaiCaeError(_in_groups(str(error), cohort_options.keys())) from error
         for note in chosen.notes:
             say(f"note: {note.line(names=not hash_ids)}")
+        for why, count in chosen.left_out.items():
+            if why != LEFT_OUT:  # which are named one by one
+                say(f"left out: {count} {why}")
         about: dict[str, Any] = {"made_from": made_from, "recipe": {**extraction.settings, **recipe_of(chosen, root)}}
         about |= {} if target.classes else {"labels": f"label = {target.name}"}
         unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, **about)
