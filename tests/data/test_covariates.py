@@ -124,10 +124,19 @@ def subjects(items):
     return {item["subject"] for item in items}
 
 
-@pytest.mark.parametrize(("share", "patients", "controls"), [(0.1, 1, 3), (0.25, 3, 8), (0.5, 5, 15), (1.0, 10, 30)])
+@pytest.mark.parametrize(("share", "patients", "controls"), [(0.1, 1, 3), (0.25, 3, 7), (0.5, 5, 15), (1.0, 10, 30)])
 def test_share_is_of_each_class(share, patients, controls):
     counts = Counter(item["label"] for item in labelled_items(PEOPLE, share=share, seed=3))
     assert counts == {1: patients, 0: controls}
+
+
+def test_a_share_of_many_small_strata_is_no_larger_share():
+    """Of 20 numbers in quarters of five, a quarter is 5 subjects: two of each quarter would be 8."""
+    numbers = [{"subject": f"S{n:02d}", "label": float(n), "image": str(n)} for n in range(20)]
+    for share, expected in ((0.05, 4), (0.25, 5), (0.5, 10), (0.75, 15), (1.0, 20)):
+        kept = labelled_items(numbers, share=share, seed=1, target=Number("MMSE"))
+        quarters = Counter(int(item["label"]) // 5 for item in kept)
+        assert len(kept) == expected and max(quarters.values()) - min(quarters.values()) <= 1
 
 
 def test_larger_shares_have_everybody_of_smaller_ones():

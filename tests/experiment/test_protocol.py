@@ -21,7 +21,7 @@ from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.methods import descriptions
 from monai_cae.experiment.plan import Part, Plan
 from monai_cae.experiment.record import pool
-from monai_cae.experiment.results import compute
+from monai_cae.experiment.results import Results, compute
 from monai_cae.targets import Diagnosis, Number
 
 HEAD = {"network_def#pooling": 1, "network_def#hidden": []}
@@ -416,6 +416,13 @@ def test_the_doubt_about_numbers_has_the_r2_of_the_table():
         "NOTHING LEARNED: all subjects have the same predicted MMSE. This holds in 1 of 5 test sets.",
         f"NO BETTER THAN THE MEAN: R2 is {np.mean(each):.3g}; the mean of these subjects for all has 0.",
     ]
+    nothing, coded = pd.DataFrame(), coded.assign(code_size=1, per_pixel=0.1)
+    results = Results(Number("MMSE"), table, scores, nothing, nothing, coded, nothing, None, 28, {}, [], {})
+    drawn = drawings({"synthetic": False, "leaks": 0, "repeats": 5}, results)
+    titles = [text.get_text() for name in ("target_scatter", "target_bland_altman") for text in drawn[name].texts]
+    assert [line for title in titles for line in title.splitlines() if "subjects" in line] == [
+        "40 test subjects, mean of 5 repeats' predictions"
+    ] * 2
 
 
 def test_subjects_called_na_007_and_null_stay_in_the_record(tmp_path):
