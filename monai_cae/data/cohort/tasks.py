@@ -194,10 +194,14 @@ def make_task(
 
 
 def recorded_rules(recorded: Mapping[str, Any]) -> tuple[str, str]:
-    """The rules of patients and of controls as a datalist records them; "" where it does not."""
-    if not all(name in recorded for name in RULES):
+    """The rules of patients and of controls as a datalist records them; "" where it does not, or two that exclude each
+    other, as earlier versions did."""
+    if not all(isinstance(recorded.get(name), str) for name in RULES):
         return "", ""
-    task = make_task(**{name: recorded[name] for name in RULES})
+    try:
+        task = make_task(**{name: recorded[name] for name in RULES})
+    except MonaiCaeError:
+        return "", ""
     return task.positive, task.controls
 
 
