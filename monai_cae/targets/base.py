@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from monai_cae.data import Cohort, Scan
+from monai_cae.data.cohort.covariates import label_in
 from monai_cae.data.cohort.selection import select_measured
 from monai_cae.data.texts import shown
 from monai_cae.errors import MonaiCaeError
@@ -196,6 +197,12 @@ class Target(ABC):
             raise MonaiCaeError(f"{name}: number is for what is not binary, and has the column predicted")
         if self.binary and self.column != "probability":
             raise MonaiCaeError(f"{name}: binary is for patients and controls; other classes are numbers, 0 and 1")
+
+    def label_in(
+        self, values: Sequence[float | None], labels: Sequence[float], name: str, rules: Sequence[str] = ()
+    ) -> str:
+        """In which way a column of the table is the label under another name, see `covariates.label_in`."""
+        return label_in(values, labels, name, rules)
 
     def without_label(self, columns: Sequence[str]) -> list[str]:
         """Those columns of the table that do not give the label."""

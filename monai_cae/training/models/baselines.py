@@ -19,7 +19,6 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import StratifiedKFold
 from torch.utils.data import Dataset
 
-from monai_cae.data.cohort.covariates import label_in
 from monai_cae.errors import MonaiCaeError, suggestion
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.files import replacing
@@ -235,20 +234,22 @@ def check_models(
                 "has: add it to the table and make the datalist again"
                 + _without(chosen, lambda other: bool(_empty_columns(other, fitting)))
             )
-        if telling := _telling_columns(model["features"], fitting, rules):
+        if telling := _telling_columns(model["features"], fitting, target, rules):
             column, why = next(iter(telling.items()))
             raise MonaiCaeError(
                 f"{name} has the column {column}, which {why}: take it out of features"
-                + _without(chosen, lambda other: bool(_telling_columns(other, fitting, rules)))
+                + _without(chosen, lambda other: bool(_telling_columns(other, fitting, target, rules)))
             )
     return chosen
 
 
-def _telling_columns(features: Features, items: Sequence[Item], rules: Sequence[str]) -> dict[str, str]:
+def _telling_columns(features: Features, items: Sequence[Item], target: Target, rules: Sequence[str]) -> dict[str, str]:
     """Columns that give the label by their values, and how."""
     table = features(items) if isinstance(features, TableColumns) else pd.DataFrame()
     labels = _labels(items)
-    found = {name: label_in(values.tolist(), labels, name, rules) for name, values in pd.DataFrame(table).items()}
+    found = {
+        name: target.label_in(values.tolist(), labels, str(name), rules) for name, values in pd.DataFrame(table).items()
+    }
     return {str(name): why for name, why in found.items() if why}
 
 
