@@ -42,7 +42,7 @@ def cohort(tmp_path_factory) -> Path:
         rows = list(csv.DictReader(file))
     for index, row in enumerate(rows):
         row |= {"MMSE": 30 - index % 9, "ward": "east", "same": 1, "rare": index if index < 5 else "", "score": -9}
-        row["score"] = "" if index == 7 else 100 - index + index % 4
+        row["score"] = -9 if index == 7 else 100 - index + index % 4
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
@@ -108,6 +108,7 @@ def test_the_page_says_who_it_is_about_and_what_was_left_out(told, in_browser):
     assert "24 subjects (24 scans" in page and "128 components" in page and "6 columns" in page
     assert "was trained on 2 of these subjects" in page
     assert "- ward: text" in page and "- rare: given for 5 subjects" in page
+    assert '- score -9 (1) count as "not given"' in page
     assert "| score | 23 |" in page and "r without age and sex" in page
     assert len(pd.read_csv(told / "regressors.csv")) == 6
     assert (told / "figures" / "latent_components.png").stat().st_size > 10_000

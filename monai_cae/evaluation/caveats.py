@@ -40,6 +40,27 @@ def dead_classifier(labels: ArrayLike, probabilities: ArrayLike, threshold: floa
     return found
 
 
+def equal_numbers(labels: ArrayLike, predicted: ArrayLike, name: str) -> list[str]:
+    """Detect a network with one predicted number for all subjects.
+
+    Args:
+        labels: The true numbers, shape `(n,)`.
+        predicted: shape `(n,)`.
+        name: Of the number.
+    """
+    truth, found = np.asarray(labels, np.float64), np.asarray(predicted, np.float64)
+    if len(truth) < 2 or np.ptp(found) > SAME * max(float(np.std(truth)), 1e-12):
+        return []
+    return [f"NOTHING LEARNED: all subjects have the same predicted {name}."]
+
+
+def no_better_than_mean(r2: float) -> list[str]:
+    """Detect predictions that are no nearer than one number for all. Args: r2: Of them; nan where there is none."""
+    if not r2 <= 0:
+        return []
+    return [f"NO BETTER THAN THE MEAN: R2 is {r2:.3g}; the mean of these subjects for all has 0."]
+
+
 def out_of_reach(slope: float) -> list[str]:
     """Detect probabilities that say almost nothing about how likely AD is.
 

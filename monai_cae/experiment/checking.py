@@ -57,7 +57,7 @@ _CHECKED: dict[str, tuple[list[str], dict[str, Any]]] = {
         },
     ),
     BASELINES: (
-        ["$monai_cae.training.check_models(@models, @only, @sets.training + @sets.validation, @target)"],
+        ["$monai_cae.training.check_models(@models, @only, @sets.training + @sets.validation, @target, @sets.rules)"],
         {"fitting#share": 0},
     ),
 }

@@ -49,15 +49,17 @@ def drawings(summary: Mapping[str, Any], results: Results) -> dict[str, Figure]:
     if not results.trials.empty:
         coded["search"] = _search(summary["selection"], results, note)
     if not results.target.binary:
+        averaged = tests
         if results.target.number:  # one dot for each subject
             ours = ours.groupby("subject", as_index=False)[["label", results.target.column]].mean()
+            averaged += f", mean of {summary['repeats']} repeats' predictions" if summary["repeats"] > 1 else ""
         labels, predicted = (ours[name].to_numpy() for name in ("label", results.target.column))
         about, own = tests, coded
         if not results.sample_scores.empty:
             own["samples"] = _samples(results, about, note)
         for name, draw in results.target.figures().items():
             try:
-                own[f"target_{name}"] = draw(labels, predicted, DEFAULT_THRESHOLD, note, about)
+                own[f"target_{name}"] = draw(labels, predicted, DEFAULT_THRESHOLD, note, averaged)
             except Exception as error:  # whatever a user's figure raises
                 tell_undrawn(f"target_{name}", error)
         return own | (_of_number(results, note, about) if results.target.number else {})

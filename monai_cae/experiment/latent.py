@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from monai_cae import DISCLAIMER
 from monai_cae.data import Cohort, hashed_subjects
 from monai_cae.data.cohort.numbers import number_columns
-from monai_cae.data.cohort.tasks import read_codes
+from monai_cae.data.cohort.tasks import read_codes, told_codes
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation.correlations import FEWEST, FOLDS, correlations, regressors
 from monai_cae.evaluation.image_figures import Pictures
@@ -95,7 +95,8 @@ def report_latent(
     people = {scan.subject for scan in scans}
     if len(people) < FEWEST:
         raise MonaiCaeError(f"only {len(people)} subjects: {FEWEST} are the fewest for correlations; add some")
-    columns, left_out = number_columns(scans, read_codes(missing_codes), FEWEST)
+    missing = read_codes(missing_codes)
+    columns, left_out = number_columns(scans, missing, FEWEST)
     if columns.empty:
         why = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         raise MonaiCaeError(f"the table has no column of numbers to correlate with ({why or 'it has none'})")
@@ -111,6 +112,7 @@ def report_latent(
             frame.to_csv(temporary, index=False, float_format="%.5g")
     ordered = table.dropna(subset="pearson_p").sort_values(["pearson_p", "component"], kind="stable")
     seen = sum(digest in set(trained_on) for digest in hashed_subjects(items_of(cohort)))
+    notes = [line for name in columns for line in told_codes(name, [scan.row.get(name, "") for scan in scans], missing)]
     facts = {
         "subjects": len(codes),
         "scans": len(scans),
@@ -134,11 +136,14 @@ def report_latent(
         tests=len(table),
         level=LEVEL,
         left_out=left_out,
+        notes=notes,
         drawn=drawn,
         p_value=p_value,
     )
     write_text(output / "latent.md", page)
     write_text(output / "latent.html", short_page(page, output, "latent", cohort.synthetic))
+    for line in notes:
+        say(f"note: {line}")
     _tell(facts, predicted, table, output, data_kind(cohort.synthetic))
     return facts
 

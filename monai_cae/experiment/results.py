@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,15 @@ import numpy as np
 import pandas as pd
 
 from monai_cae.evaluation import mean_and_sd
-from monai_cae.evaluation.caveats import dead_classifier, out_of_reach, worse_than_mean_image
+from monai_cae.evaluation.caveats import (
+    dead_classifier,
+    equal_numbers,
+    no_better_than_mean,
+    out_of_reach,
+    worse_than_mean_image,
+)
 from monai_cae.evaluation.certainty import conformal_sets, selective_accuracy
 from monai_cae.evaluation.numbers import compare_numbers
-from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.evaluation.reconstruction_baselines import AUTOENCODER
 from monai_cae.evaluation.scores import LABELS
 from monai_cae.evaluation.subgroups import subgroup_table
@@ -202,7 +207,7 @@ def _caveats(
     return [
         *_of_sets(results, record["repeat"].nunique(), seen_before),
         *(_of_classifier(record, scores) if target.binary else ()),
-        *(_of_number(record, target) if target.number else ()),
+        *(_of_number(record, scores, target) if target.number else ()),
         *worse_than_mean_image(*reconstruction.loc[[AUTOENCODER, "mean image"], "psnr"]),
         *(_of_others(record) if target.binary else ()),
     ]
@@ -248,11 +253,11 @@ def _of_classifier(record: pd.DataFrame, scores: pd.DataFrame) -> list[str]:
     return found + out_of_reach(scores.loc[(NETWORK, "calibration_slope"), "mean"])
 
 
-def _of_number(record: pd.DataFrame, target: Target) -> list[str]:
-    """What the target says of each subject's mean prediction."""
-    ours = record[record["method"] == NETWORK].groupby("subject")[["label", target.column]].mean()
-    labels, predicted = ours.to_numpy(dtype=np.float64).T
-    return target.caveats(labels, predicted, DEFAULT_THRESHOLD)
+def _of_number(record: pd.DataFrame, scores: pd.DataFrame, target: Target) -> list[str]:
+    """Of the test sets, and of the R2 that stands in the table."""
+    ours = record[record["method"] == NETWORK]
+    equal = _in_sets(ours, lambda rows: equal_numbers(rows["label"], rows[target.column], target.name))
+    return equal + no_better_than_mean(float(scores.loc[(NETWORK, "r2"), "mean"]))
 
 
 def _of_others(record: pd.DataFrame) -> list[str]:
@@ -264,12 +269,12 @@ def _of_others(record: pd.DataFrame) -> list[str]:
 
 def _dead(ours: pd.DataFrame) -> list[str]:
     """What `dead_classifier` says of the test sets, and of how many."""
+    return _in_sets(ours, lambda rows: dead_classifier(rows["label"], rows["probability"], rows["threshold"].iloc[0]))
+
+
+def _in_sets(ours: pd.DataFrame, told: Callable[[pd.DataFrame], list[str]]) -> list[str]:
     sets = [rows for _, rows in ours.groupby(["repeat", "fold"])]
-    said = Counter(
-        sentence
-        for rows in sets
-        for sentence in dead_classifier(rows["label"], rows["probability"], rows["threshold"].iloc[0])
-    )
+    said = Counter(sentence for rows in sets for sentence in told(rows))
     where = f" This holds in {{}} of {len(sets)} test sets." if len(sets) > 1 else ""
     return [sentence + where.format(times) for sentence, times in said.items()]
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from monai_cae.data import Cohort, Scan
+from monai_cae.data.cohort.covariates import label_in
 from monai_cae.data.cohort.selection import select_measured
 from monai_cae.data.texts import shown
 from monai_cae.errors import MonaiCaeError
@@ -165,6 +166,10 @@ class Target(ABC):
         """
         return {self.column: list(predicted)}
 
+    def written(self, value: float) -> str:
+        """A prediction or a label as tables have it: six decimals; below 1, of a number in any unit, seven digits."""
+        return f"{value:.6f}" if self.binary or abs(value) >= 1 else f"{value:.7g}"
+
     def told(self, columns: Mapping[str, Sequence[Any]], threshold: float) -> str:
         """A one-line summary of predictions.
 
@@ -192,6 +197,12 @@ class Target(ABC):
             raise MonaiCaeError(f"{name}: number is for what is not binary, and has the column predicted")
         if self.binary and self.column != "probability":
             raise MonaiCaeError(f"{name}: binary is for patients and controls; other classes are numbers, 0 and 1")
+
+    def label_in(
+        self, values: Sequence[float | None], labels: Sequence[float], name: str, rules: Sequence[str] = ()
+    ) -> str:
+        """In which way a column of the table is the label under another name, see `covariates.label_in`."""
+        return label_in(values, labels, name, rules)
 
     def without_label(self, columns: Sequence[str]) -> list[str]:
         """Those columns of the table that do not give the label."""

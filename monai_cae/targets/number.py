@@ -21,11 +21,12 @@ from torch import nn
 from monai_cae.data import Cohort, Scan
 from monai_cae.data.cohort.selection import select_measured
 from monai_cae.data.cohort.tables import ROLES, SHOWN
-from monai_cae.data.cohort.tasks import parse, read_codes
+from monai_cae.data.cohort.tasks import parse, read_codes, told_codes
+from monai_cae.data.scan import Note
 from monai_cae.data.texts import listed, shown
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import number_figures
-from monai_cae.evaluation.caveats import SAME
+from monai_cae.evaluation.caveats import equal_numbers, no_better_than_mean
 from monai_cae.evaluation.numbers import NUMBER_HEADLINE, NUMBER_LABELS, number_scores
 from monai_cae.evaluation.pooled import DEFAULT_THRESHOLD
 from monai_cae.targets.base import Numbers, Target
@@ -89,9 +90,8 @@ class Number(Target):
         """
         if rules:
             raise MonaiCaeError(f"cohort#{min(rules)} is about classes, and the target is {self.name}: leave it out")
-        missing = read_codes(missing_codes)
-        read = self._reader(scans)
-        values = [read(scan, missing) for scan in scans]
+        missing, column = read_codes(missing_codes), self._found(scans)
+        values = [self._cell(scan, column, missing) if column else scan.age for scan in scans]
         known = [
             dataclasses.replace(scan, label=value)
             for scan, value in zip(scans, values, strict=True)
@@ -105,9 +105,12 @@ class Number(Target):
             )
         cohort = select_measured(known, lambda scan: scan.label, name=self.name, sessions=sessions)
         left_out = {f"scans without {self.name}": lacking} if lacking else {}
-        return dataclasses.replace(cohort, left_out={**left_out, **cohort.left_out})
+        told = told_codes(column, [scan.row.get(column, "") for scan in scans], missing) if column else []
+        notes = (*cohort.notes, *map(Note, told))
+        return dataclasses.replace(cohort, left_out={**left_out, **cohort.left_out}, notes=notes)
 
-    def _reader(self, scans: Sequence[Scan]) -> Callable[[Scan, frozenset[float]], float | None]:
+    def _found(self, scans: Sequence[Scan]) -> str:
+        """The column as the table writes it; "" for the scans' ages in years."""
         wanted = self._column.lower()
         columns = list(dict.fromkeys(name for scan in scans for name in scan.row))
         found = next((name for name in columns if name.strip().lower() == wanted), None)
@@ -116,24 +119,23 @@ class Number(Target):
             and (found is None or wanted == "age")
             and any(scan.age is not None for scan in scans)
         ):
-            return lambda scan, missing: scan.age
+            return ""
         if found is None:
             by_lower = {name.lower(): name for name in columns}
             near = [by_lower[name] for name in difflib.get_close_matches(wanted, by_lower, n=3, cutoff=0.7)]
             hint = f"did you mean {' or '.join(near)}?" if near else f"there are {listed(columns, SHOWN) or 'none'}"
             raise MonaiCaeError(f"the table has no column {self._column} for the target: {hint}")
+        return found
 
-        def cell(scan: Scan, missing: frozenset[float]) -> float | None:
-            text = scan.row.get(found, "")
-            value = parse(text, missing)
-            if isinstance(value, str) or (value is not None and not math.isfinite(value)):
-                raise MonaiCaeError(
-                    f"the target {found} is text: {scan.name} has {shown(text)}; choose a column of numbers, or "
-                    "correct the table"
-                )
-            return value
-
-        return cell
+    def _cell(self, scan: Scan, column: str, missing: frozenset[float]) -> float | None:
+        text = scan.row.get(column, "")
+        value = parse(text, missing)
+        if isinstance(value, str) or (value is not None and not math.isfinite(value)):
+            raise MonaiCaeError(
+                f"the target {column} is text: {scan.name} has {shown(text)}; choose a column of numbers, or "
+                "correct the table"
+            )
+        return value
 
     def fitted(self, labels: Sequence[float]) -> Number:
         """The same, in units of the training set's mean and SD.
@@ -185,13 +187,8 @@ class Number(Target):
 
     def caveats(self, labels: Numbers, predicted: Numbers, threshold: float) -> list[str]:
         """Equal predictions, or predictions that are worse than one number for all."""
-        spread = float(np.std(labels))
-        if len(labels) > 1 and np.ptp(predicted) <= SAME * max(spread, 1e-12):
-            return [f"NOTHING LEARNED: all subjects have the same predicted {self.name}."]
         r2 = number_scores(labels, predicted)["r2"]
-        if r2 <= 0:
-            return [f"NO BETTER THAN THE MEAN: R2 is {r2:.2f}; the mean of these subjects for all has 0."]
-        return []
+        return equal_numbers(labels, predicted, self.name) or no_better_than_mean(r2)
 
 
 class SquaredError(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from monai_cae.data import inference_items, labelled_items, with_covariates
 from monai_cae.errors import MonaiCaeError
+from monai_cae.targets import Number
 
 ITEMS = [
     {"image": "a", "subject": "A", "label": 0, "age": 83.0, "sex": "F", "Educ": 2.0},
@@ -55,6 +57,47 @@ def test_covariates_that_cannot_be(scales, message):
         with_covariates(ITEMS, scales)
 
 
+def people(**columns: object) -> list[dict]:
+    """20 controls, then 20 patients, whose age and MMSE say little of the class."""
+    told = {"age": lambda i: 60.0 + i % 17, "MMSE": lambda i: 30.0 - i % 9, "label": lambda i: int(i >= 20)} | columns
+    return [{"image": f"{i}", "subject": f"S{i}", **{name: make(i) for name, make in told.items()}} for i in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "columns", "rules", "why"),
+    [
+        # the target in months, cut to whole years; its inverse; the other way round, with blanks
+        (Number("Months"), "age", {"label": lambda i: 12 * i + i % 12, "age": lambda i: 60.0 + i}, (), "another unit"),
+        (Number("eTIV"), "ASF", {"label": lambda i: 1200 + i, "ASF": lambda i: 1755 / (1200 + i)}, (), "another unit"),
+        (Number("Lost"), "MMSE", {"label": lambda i: i, "MMSE": lambda i: 30.0 - i if i % 3 else None}, (), "all 26"),
+        (Number("Lost"), "MMSE", {"label": lambda i: 0.0 + i // 2 + i % 5}, (), ""),
+        (None, "Educ", {"Educ": lambda i: 5.0 - 2 * (i >= 20)}, (), "one value in all patients and another in all con"),
+        (None, "Educ", {"Educ": lambda i: 5.0 - 2 * (i >= 21)}, (), ""),
+        (None, "MMSE", {"MMSE": lambda i: 30.0 - i}, ("MMSE < 11", "not (MMSE < 11)"), "as their rule asks for it"),
+        (None, "age^2", {"age": lambda i: 50.0 + i}, ("AgeAtEntry > 69", "CDR == 0"), "as their rule asks for it"),
+        (None, "MMSE", {"MMSE": lambda i: 30.0 - i}, ("CDR > 0", "CDR == 0"), ""),  # a strong sign is not the label
+        (None, "age", {}, ("CDR > 0 and Age > 60", "CDR == 0 and Age > 60"), ""),
+    ],
+)  # fmt: skip
+def test_the_label_under_another_name_is_no_covariate(target, name, columns, rules, why):
+    items = people(**columns)
+    if why:
+        with pytest.raises(MonaiCaeError, match=f"covariates: {re.escape(name)} .*{why}.*: leave it out"):
+            with_covariates(items[:5], {name: [1, 1]}, target, items, rules)
+        return
+    assert len(with_covariates(items[:5], {name: [1, 1]}, target, items, rules)) == 5
+
+
+def test_blank_covariates_and_what_may_be_codes_are_told_once(capsys):
+    items = people(Educ=lambda i: None if i % 4 == 0 else 99.0 if i == 1 else 1.0 + i % 5)
+    for _ in range(2):
+        with_covariates(items[:5], {"Educ": [3, 2], "age": [60, 8]}, everyone=items)
+    assert capsys.readouterr().out.splitlines() == [
+        "note: covariates: 10 of 40 scans have no Educ, and count as 3 there",
+        'note: covariates: Educ 99 may mean "not given": if so, add 99 to the numbers of --missing-codes',
+    ]
+
+
 def test_new_scans_get_the_row_whose_whole_id_begins_their_name(tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("ID,M/F,Age,CDR\nS1,F,67,0\nS10,M,83,0\n")
@@ -81,10 +124,19 @@ def subjects(items):
     return {item["subject"] for item in items}
 
 
-@pytest.mark.parametrize(("share", "patients", "controls"), [(0.1, 1, 3), (0.25, 3, 8), (0.5, 5, 15), (1.0, 10, 30)])
+@pytest.mark.parametrize(("share", "patients", "controls"), [(0.1, 1, 3), (0.25, 3, 7), (0.5, 5, 15), (1.0, 10, 30)])
 def test_share_is_of_each_class(share, patients, controls):
     counts = Counter(item["label"] for item in labelled_items(PEOPLE, share=share, seed=3))
     assert counts == {1: patients, 0: controls}
+
+
+def test_a_share_of_many_small_strata_is_no_larger_share():
+    """Of 20 numbers in quarters of five, a quarter is 5 subjects: two of each quarter would be 8."""
+    numbers = [{"subject": f"S{n:02d}", "label": float(n), "image": str(n)} for n in range(20)]
+    for share, expected in ((0.05, 4), (0.25, 5), (0.5, 10), (0.75, 15), (1.0, 20)):
+        kept = labelled_items(numbers, share=share, seed=1, target=Number("MMSE"))
+        quarters = Counter(int(item["label"]) // 5 for item in kept)
+        assert len(kept) == expected and max(quarters.values()) - min(quarters.values()) <= 1
 
 
 def test_larger_shares_have_everybody_of_smaller_ones():

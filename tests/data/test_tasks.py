@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from monai_cae.data.cohort.tasks import Rule, Task, make_task
+from monai_cae.data.cohort.tasks import Rule, Task, make_task, recorded_rules
 from monai_cae.errors import MonaiCaeError
 
 ROW = {"CDR": "0.5", "Age": "70", "M/F": "F", "DX": "MCI", "MMSE": "N/A"}
@@ -69,6 +69,21 @@ ROWS = [{"CDR": value} for value in ("0", "0.5", "1", "2", "", "N/A")]
 )
 def test_labels_and_a_blank_is_never_negative(options, labels):
     assert make_task(**options).labels(ROWS, "abcdef") == labels
+
+
+@pytest.mark.parametrize(
+    ("changed", "rules"),
+    [
+        ({"task": "ad"}, ("CDR >= 1", "CDR == 0")),
+        ({"positive": "MMSE < 24"}, ("MMSE < 24", "not (MMSE < 24)")),
+        ({"task": "ad", "positive": "MMSE < 24"}, ("", "")),  # of an earlier version, which ignored one of them
+        ({"task": ["ad"]}, ("", "")),
+    ],
+)
+def test_rules_are_those_that_a_datalist_records(changed, rules):
+    recorded = {"task": "paper", "positive": "", "negative": "", "label_column": "", "seed": 3}
+    assert recorded_rules({**recorded, **changed}) == rules
+    assert recorded_rules({}) == ("", "")
 
 
 def test_rules_that_overlap_are_refused():

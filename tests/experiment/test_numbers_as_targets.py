@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from tiny import mistake, write_discs
 
 from monai_cae.cli import main
-from monai_cae.data import load_cohort, split_cohort
+from monai_cae.data import SliceExtraction, load_cohort, load_sets, split_cohort
 from monai_cae.data.cohort.selection import CohortSettings
 from monai_cae.data.layouts import read_scans
 from monai_cae.networks import trained_with
@@ -248,6 +248,23 @@ def test_a_column_that_is_no_target_is_refused(tmp_path, column, make, message):
     assert message in mistake(selected, root, Number("CDRSUM"))
 
 
+def test_what_counts_as_not_given_is_told_and_what_may_mean_it(tmp_path, capsys):
+    """A change of -1 or -4 is a number, which ADNI's codes take away; 999 is learned as one unless it is a code."""
+    change = {0: -1, 1: -4, 2: -1, 3: -2, 4: "", 5: 999}
+    root = write_people(tmp_path / "people", Change=lambda i, cdr: change.get(i, i % 7))
+    cohort = selected(root, Number("change"))
+    assert [note.text for note in cohort.notes] == [
+        'Change -4 (1), -1 (2) count as "not given": where they are numbers, take them out of --missing-codes',
+        'Change 999 may mean "not given": if so, add 999 to the numbers of --missing-codes',
+    ]
+    load_sets(root, tmp_path / "datalist.json", extraction=SliceExtraction(slice_index=11), target=Number("change"))
+    said = capsys.readouterr().out
+    assert 'note: Change -4 (1), -1 (2) count as "not given"' in said and "left out: 4 scans without change" in said
+    cohort = selected(root, Number("Change"), missing_codes="999")
+    assert {-1, -2, -4} < {scan.label for scan in cohort.scans} and len(cohort.scans) == 22
+    assert selected(root, Number("age")).notes == ()
+
+
 def test_fewer_than_twenty_subjects_and_settings_of_classes_are_refused(tmp_path):
     root = write_people(tmp_path / "people", 22, CDRSUM=lambda i, cdr: i if i < 19 else "")
     cohort = selected(root, Number("cdrsum"))
@@ -282,6 +299,16 @@ def test_a_covariate_or_baseline_that_is_the_target_itself_is_not_taken(run_bund
     given = {"target": age, "stages#classifier": {"network_def#number": False}, "repeats": 1}
     said = mistake(run_bundle, "experiment.yaml", people, tmp_path / "out", **given)
     assert "the network gives logits, and the target is a number: set network_def#number to true" in said, network
+    years = write_people(tmp_path / "years", Years=lambda i, cdr: 60 + i)  # as Age has them
+    copied = {"_target_": "monai_cae.targets.Number", "column": "Years"}
+    for setting, value, who in (
+        ("stages#classifier", {"covariates": {"age": [70, 8]}}, "covariates: age is"),
+        ("baselines", ["table_ridge"], "table_ridge has the column age, which is"),
+    ):
+        said = mistake(
+            run_bundle, "experiment.yaml", years, tmp_path / "out", target=copied, repeats=1, **{setting: value}
+        )
+        assert f"{who} what is predicted, in another unit or other steps, in all" in said
     assert not (tmp_path / "out" / "experiment.json").exists()
 
 

@@ -21,8 +21,8 @@ from monai_cae.experiment.figures import drawings
 from monai_cae.experiment.methods import descriptions
 from monai_cae.experiment.plan import Part, Plan
 from monai_cae.experiment.record import pool
-from monai_cae.experiment.results import compute
-from monai_cae.targets import Diagnosis
+from monai_cae.experiment.results import Results, compute
+from monai_cae.targets import Diagnosis, Number
 
 HEAD = {"network_def#pooling": 1, "network_def#hidden": []}
 VARIANTS = {
@@ -393,6 +393,39 @@ def test_leak_and_dead_classifier_are_doubts(tmp_path):
         _caveats(table, [evaluated], scores, coded.iloc[::-1].set_axis(coded.index), seen_before=0, target=Diagnosis())
     )
     assert "SEEN BEFORE" not in said and "MEAN IMAGE" not in said
+
+
+def test_the_doubt_about_numbers_has_the_r2_of_the_table():
+    """The mean of several repeats' predictions is nearer than each of them is: it has an R2 above 0 here."""
+    from monai_cae.evaluation.numbers import number_scores, summarise_numbers
+    from monai_cae.experiment.results import _caveats
+
+    rng, labels = np.random.default_rng(0), np.arange(40.0)
+    rows = [
+        pd.DataFrame({"method": "network", "subject": [f"S{n}" for n in range(40)], "repeat": repeat, "fold": 1,
+                      "label": labels, "predicted": labels + rng.normal(0, 14, 40)})
+        for repeat in range(5)
+    ]  # fmt: skip
+    rows[4]["predicted"] = 3.5
+    table = pd.concat(rows, ignore_index=True)
+    mean = table.groupby("subject")[["label", "predicted"]].mean()
+    each = [number_scores(one["label"], one["predicted"])["r2"] for one in rows]
+    assert number_scores(mean["label"], mean["predicted"])["r2"] > 0 > np.mean(each)
+    evaluated = {"steps": {"network": {"results": {"evaluate": {"leaks": 0, "scans_left_out": 0}}}}}
+    summary = summarise_numbers(table, np.random.default_rng(0), resamples=50, permutations=50)
+    scores = pd.concat({"network": summary}, names=["method"])
+    coded = pd.DataFrame({"psnr": [18.0, 15.0]}, index=["autoencoder", "mean image"])
+    assert _caveats(table, [evaluated], scores, coded, 0, Number("MMSE")) == [
+        "NOTHING LEARNED: all subjects have the same predicted MMSE. This holds in 1 of 5 test sets.",
+        f"NO BETTER THAN THE MEAN: R2 is {np.mean(each):.3g}; the mean of these subjects for all has 0.",
+    ]
+    nothing, coded = pd.DataFrame(), coded.assign(code_size=1, per_pixel=0.1)
+    results = Results(Number("MMSE"), table, scores, nothing, nothing, coded, nothing, None, 28, {}, [], {})
+    drawn = drawings({"synthetic": False, "leaks": 0, "repeats": 5}, results)
+    titles = [text.get_text() for name in ("target_scatter", "target_bland_altman") for text in drawn[name].texts]
+    assert [line for title in titles for line in title.splitlines() if "subjects" in line] == [
+        "40 test subjects, mean of 5 repeats' predictions"
+    ] * 2
 
 
 def test_subjects_called_na_007_and_null_stay_in_the_record(tmp_path):

@@ -7,13 +7,15 @@ import io
 import logging
 import sys
 
+import pandas as pd
 import pytest
 import torch
 from ignite.engine import Engine
+from sklearn.dummy import DummyRegressor
 
 from monai_cae.errors import MonaiCaeError
-from monai_cae.targets import Diagnosis
-from monai_cae.training import PredictionProgress, PredictionTable, print_predictions
+from monai_cae.targets import Diagnosis, Number
+from monai_cae.training import Baselines, PredictionProgress, PredictionTable, TableColumns, print_predictions
 
 BATCHES = [
     {"file": ["a.nii", "b.nii"], "pred": torch.tensor([[0.25], [0.75]])},
@@ -45,6 +47,21 @@ def test_table_holds_every_batch_and_a_second_run_starts_anew(tmp_path):
         engine.state.epoch = engine.state.iteration = 0
     assert table.column("probability") == [0.25, 0.75, 0.5] and table.column("prediction") == [0, 1, 1]
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["predictions.csv"]
+
+
+def test_numbers_of_a_small_unit_keep_their_digits_in_all_tables(tmp_path):
+    """Diffusivities in m2/s: with six decimals all of them are 0.000001, and every error is 0."""
+    labels, predicted = [7.06287e-10, 6.93395e-10, 0.0, 1234.5], [7.1234567e-10, 6.5e-10, -2.5e-11, 1234.25]
+    batch = {"subject": list("abcd"), "label": torch.tensor(labels), "pred": torch.tensor(predicted)[:, None]}
+    evaluator(PredictionTable(tmp_path / "network.csv", ["subject", "label"], Number("MD"))).run([batch])
+    table = pd.read_csv(tmp_path / "network.csv")
+    assert table["label"].tolist() == labels and table["predicted"].tolist() == pytest.approx(predicted, rel=1e-6)
+    items = [{"subject": name, "label": torch.tensor(label)} for name, label in zip("abcd", labels, strict=True)]
+    model = {"features": TableColumns([]), "regressor": DummyRegressor()}
+    Baselines({"mean": model}, "", items[:3], items, str(tmp_path), Number("MD")).run()
+    other = pd.read_csv(tmp_path / "baselines" / "mean.csv")
+    assert other["label"].tolist() == labels  # the same as the network's, or they can't be compared
+    assert other["predicted"].tolist() == pytest.approx([sum(labels[:3]) / 3] * 4, rel=1e-6)
 
 
 @pytest.mark.parametrize(("threshold", "expected"), [(0.2, [1, 1, 1]), (0.5, [0, 1, 1]), (0.8, [0, 0, 0])])

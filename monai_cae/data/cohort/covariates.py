@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from monai_cae.data.cohort.persons import loose, split_session, subject_of
 from monai_cae.data.cohort.pseudonyms import hash_subject, names_of
 from monai_cae.data.cohort.selection import Labels, PatientsAndControls
-from monai_cae.data.cohort.tables import read_table
+from monai_cae.data.cohort.tables import ROLES, read_table
+from monai_cae.data.cohort.tasks import perhaps_codes
 from monai_cae.data.scan import Scan
 from monai_cae.errors import MonaiCaeError
+from monai_cae.terminal import say
 
 Item = dict[str, Any]
 Scales = Mapping[str, Sequence[float]]
@@ -25,9 +28,18 @@ _SQUARE = "^2"
 _SHOWN = 5
 _AN_ID = re.compile(r"sub-[a-z0-9]+|OAS[13]_?\d{4}", re.IGNORECASE)
 _LARGEST = 1e30  # beyond, a product of two has no float32
+_told: set[str] = set()  # an experiment would say it in every part
+_ENOUGH = 15  # scans; fewer may have the label's order by chance
+_COPY = 0.995  # of a correlation: the same number in another unit, rounded, or with other steps
 
 
-def with_covariates(items: Sequence[Item], covariates: Scales, target: Labels | None = None) -> list[Item]:
+def with_covariates(
+    items: Sequence[Item],
+    covariates: Scales,
+    target: Labels | None = None,
+    everyone: Sequence[Item] = (),
+    rules: Sequence[str] = (),
+) -> list[Item]:
     """Items of a datalist with their `covariates` as a list of numbers, `(value - centre) / scale`; unchanged without.
 
     Args:
@@ -35,14 +47,65 @@ def with_covariates(items: Sequence[Item], covariates: Scales, target: Labels | 
         covariates: name -> (centre, scale), both fixed, so nothing is fitted to any subject. A missing value
             counts as the centre. `NAME^2` is the square of the scaled value of the column NAME.
         target: what is predicted; by default the diagnosis.
+        everyone: the items of all sets, in which a column may be the label under another name, see `label_in`.
+        rules: of the classes.
 
     Raises:
-        MonaiCaeError: an invalid centre or scale, a column that gives the label, or a column that no item has.
+        MonaiCaeError: an invalid centre or scale, a column that gives the label, by its name or by its values, or a
+            column that no item has.
     """
     _require(covariates, lambda: iter(items), target)
     if not covariates:
         return list(items)
+    for name in covariates:
+        values = [_value(item, name) for item in everyone]
+        if why := label_in(values, [item["label"] for item in everyone], name, rules):
+            raise MonaiCaeError(f"covariates: {name} {why}: leave it out")
+        _tell_blanks(name, values, covariates[name][0])
     return [{**item, "covariates": _scaled(item, covariates)} for item in items]
+
+
+def _tell_blanks(name: str, values: Sequence[float | None], centre: float) -> None:
+    """Once: how many scans are taken to be average, and which numbers may be codes for that."""
+    blank = sum(value is None for value in values)
+    what = f"{blank} of {len(values)} scans have no {name.removesuffix(_SQUARE)}, and count as {centre:g} there"
+    for line in filter(None, (what * bool(blank), perhaps_codes(name.removesuffix(_SQUARE), values))):
+        if line not in _told:
+            _told.add(line)
+            say(f"note: covariates: {line}")
+
+
+def label_in(values: Sequence[float | None], labels: Sequence[float], name: str, rules: Sequence[str] = ()) -> str:
+    """In which way a column of the table is the label under another name; "" where it is not.
+
+    Args:
+        values: of the column, None or nan for a blank.
+        labels: as many: two classes, or numbers.
+        name: of the column.
+        rules: of the classes. A column that they name, such as MMSE in "MMSE < 24", may part the classes; others do
+            so if they have two values.
+    """
+    known = [pair for pair in zip(values, labels, strict=True) if pair[0] is not None and np.isfinite(pair[0])]
+    if len(known) < _ENOUGH:
+        return ""
+    column, label = np.array(known, dtype=np.float64).T
+    if np.ptp(column) == 0 or np.ptp(label) == 0:
+        return ""
+    if len(np.unique(label)) > 2:
+        same = max(abs(test(column, label).statistic) for test in (stats.pearsonr, stats.spearmanr))
+        told = f"is what is predicted, in another unit or other steps, in all {len(known)} scans that have it"
+        return told if same >= _COPY else ""
+    low, high = (column[label == one] for one in (label.min(), label.max()))
+    apart = low.max() < high.min() or high.max() < low.min()
+    if apart and len(np.unique(column)) == 2:
+        return f"has one value in all patients and another in all controls of the {len(known)} scans that have it"
+    bare = name.removesuffix(_SQUARE)
+    asked = any(_asks(rule, alias) for alias in {bare, *ROLES.get(bare, ())} for rule in rules)
+    return "tells the classes of all scans apart, as their rule asks for it" if apart and asked else ""
+
+
+def _asks(rule: str, column: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(column)}(?!\w)", rule, re.IGNORECASE) is not None
 
 
 def _require(covariates: Scales, rows: Callable[[], Iterator[Item]], target: Labels | None) -> None:

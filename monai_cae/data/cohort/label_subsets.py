@@ -27,8 +27,8 @@ def labelled_items(
 
     Args:
         items: with `subject` and `label`.
-        share: keep this share of each class's (or stratum's) subjects, at least one; a larger share includes every
-            smaller one, so a learning curve adds subjects and exchanges none.
+        share: keep this share of the subjects, as far as that goes of each class (or stratum), and of each at least
+            one; a larger share includes every smaller one, so a learning curve adds subjects and exchanges none.
         permute_labels: permute the subjects' labels at random, with one constraint: patients and controls get label 1
             equally often, so the new labels can't resemble the true ones by chance. A score above chance is then luck,
             or a leak.
@@ -44,10 +44,13 @@ def labelled_items(
     label = {item["subject"]: item["label"] for item in items}
     strata = dict(zip(label, target.strata([*label.values()]), strict=True))
     order = np.random.default_rng(seed).permutation(sorted(label))
-    kept = set()
+    places: dict[str, tuple[float, int]] = {}
     for stratum in set(strata.values()):
         members = [str(subject) for subject in order if strata[subject] == stratum]
-        kept.update(members[: max(1, math.ceil(share * len(members)))])
+        # its first one before all seconds, then all strata evenly
+        places |= {one: (number / len(members), number) for number, one in enumerate(members)}
+    ordered = sorted((str(subject) for subject in order), key=places.__getitem__)
+    kept = set(ordered[: max(len(set(strata.values())), math.ceil(share * len(ordered)))])
     if permute_labels and target.classes:
         label = _dealt_out(label, seed)
     elif permute_labels:

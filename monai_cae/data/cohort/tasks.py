@@ -102,14 +102,7 @@ class Task:
     def _codes(self, column: str, rows: Sequence[Row], labels: Sequence[int | None]) -> str:
         """A warning of values that made patients or controls, and may be codes: far above all others of the column."""
         labelled = (row for row, label in zip(rows, labels, strict=True) if label is not None)
-        numbers = {value for row in labelled if isinstance(value := parse(row.get(column, ""), self.missing), float)}
-        codes = sorted(value for value in numbers if _UNKNOWN.fullmatch(f"{value:g}"))
-        while codes and codes[0] <= 2 * max(numbers - set(codes), default=codes[0]):
-            codes = codes[1:]
-        if not codes:
-            return ""
-        listed = ", ".join(f"{code:g}" for code in codes)
-        return f'{column} {listed} may mean "not given": if so, add {listed} to the numbers of --missing-codes'
+        return perhaps_codes(column, [parse(row.get(column, ""), self.missing) for row in labelled])
 
     def _rules(self, rows: Sequence[Row]) -> tuple[Rule, Rule]:
         columns = list(dict.fromkeys(column for row in rows for column in row))  # not every row has all of them
@@ -125,6 +118,32 @@ def _counted(cells: Iterable[str]) -> str:
             return f"{min(numbers):g} to {max(numbers):g}"
     shown = [f"{cell[:40]} ({count})" for cell, count in counts[:MOST_VALUES]]
     return ", ".join(shown) + (f" and {len(counts) - MOST_VALUES} other values" if len(counts) > MOST_VALUES else "")
+
+
+def perhaps_codes(column: str, values: Iterable[Value]) -> str:
+    """A warning of numbers that may be codes, far above all others of the column; "" where there are none."""
+    numbers = {value for value in values if isinstance(value, float)}
+    codes = sorted(value for value in numbers if _UNKNOWN.fullmatch(f"{value:g}"))
+    while codes and codes[0] <= 2 * max(numbers - set(codes), default=codes[0]):
+        codes = codes[1:]
+    if not codes:
+        return ""
+    listed = ", ".join(f"{code:g}" for code in codes)
+    return f'{column} {listed} may mean "not given": if so, add {listed} to the numbers of --missing-codes'
+
+
+def told_codes(column: str, cells: Iterable[str], missing: frozenset[float]) -> list[str]:
+    """Which numbers of a column count as "not given", and which may mean it.
+
+    Args:
+        column: its name.
+        cells: its texts.
+        missing: see `read_codes`.
+    """
+    counts = Counter(value for cell in cells if isinstance(value := parse(cell), float))
+    dropped = ", ".join(f"{value:g} ({counts[value]})" for value in sorted(counts) if value in missing)
+    told = f'{column} {dropped} count as "not given": where they are numbers, take them out of --missing-codes'
+    return list(filter(None, [told * bool(dropped), perhaps_codes(column, counts.keys() - missing)]))
 
 
 def read_codes(codes: Any) -> frozenset[float]:
@@ -175,10 +194,14 @@ def make_task(
 
 
 def recorded_rules(recorded: Mapping[str, Any]) -> tuple[str, str]:
-    """The rules of patients and of controls as a datalist records them; "" where it does not."""
-    if not all(name in recorded for name in RULES):
+    """The rules of patients and of controls as a datalist records them; "" where it does not, or two that exclude each
+    other, as earlier versions did."""
+    if not all(isinstance(recorded.get(name), str) for name in RULES):
         return "", ""
-    task = make_task(**{name: recorded[name] for name in RULES})
+    try:
+        task = make_task(**{name: recorded[name] for name in RULES})
+    except MonaiCaeError:
+        return "", ""
     return task.positive, task.controls
 
 

@@ -12,9 +12,10 @@ from typing import Any
 from monai_cae.data.cohort.pseudonyms import hidden, pseudonym, with_pseudonyms
 from monai_cae.data.cohort.selection import Cohort, CohortSettings, Labels, PatientsAndControls, load_usable_cohort
 from monai_cae.data.cohort.tables import ROLES
+from monai_cae.data.cohort.tasks import recorded_rules
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction
 from monai_cae.data.images.frames import Frame
-from monai_cae.data.images.scan_quality import bad_scans, from_record, recorded
+from monai_cae.data.images.scan_quality import LEFT_OUT, bad_scans, from_record, recorded
 from monai_cae.data.layouts import Layout, read_scans
 from monai_cae.data.path_safety import below, require_inside
 from monai_cae.data.scan import BadScan
@@ -44,6 +45,7 @@ class Sets:
         hashed: subjects have pseudonyms, see `monai_cae.data.cohort.pseudonyms`.
         bad_scans: those that were left out as they can't be used, before the split or from these sets.
         unwritten: content of the datalist, where it is not on the disk yet.
+        rules: of patients and of controls, as the datalist records them; "" where it does not, or has numbers.
     """
 
     training: list[Item]
@@ -53,6 +55,12 @@ class Sets:
     hashed: bool = False
     bad_scans: tuple[BadScan, ...] = ()
     unwritten: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    rules: tuple[str, str] = ("", "")
+
+    @property
+    def everyone(self) -> list[Item]:
+        """The items of all three sets."""
+        return [*self.training, *self.validation, *self.test]
 
     def write(self, datalist: str | Path) -> None:
         """Write the datalist, atomically, unless these sets come from one that is on the disk."""
@@ -142,6 +150,9 @@ def load_sets(
             raise MonaiCaeError(_in_groups(str(error), cohort_options.keys())) from error
         for note in chosen.notes:
             say(f"note: {note.line(names=not hash_ids)}")
+        for why, count in chosen.left_out.items():
+            if why != LEFT_OUT:  # which are named one by one
+                say(f"left out: {count} {why}")
         about: dict[str, Any] = {"made_from": made_from, "recipe": {**extraction.settings, **recipe_of(chosen, root)}}
         about |= {} if target.classes else {"labels": f"label = {target.name}"}
         unwritten = datalist_content(sets, root=root, synthetic=chosen.synthetic, **about)
@@ -337,7 +348,8 @@ def read_datalist(
     if hash_ids:
         bad = [hidden(scan, pseudonym(scan.subject)) for scan in bad]
     synthetic = bool(content.get("synthetic", False))
-    return Sets(training, validation, test, synthetic=synthetic, hashed=hash_ids, bad_scans=tuple(bad))
+    rules = recorded_rules(recorded) if target.classes else ("", "")
+    return Sets(training, validation, test, synthetic=synthetic, hashed=hash_ids, bad_scans=tuple(bad), rules=rules)
 
 
 def shareable(sets: Sets) -> dict[str, Any]:

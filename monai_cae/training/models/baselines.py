@@ -97,6 +97,7 @@ class Baselines:
         test: items of the test subjects.
         output_dir: its subfolder `baselines` gets a table per model: subject, label, and the target's columns.
         target: with two classes, or a number.
+        rules: see `monai_cae.data.with_covariates`.
 
     Attributes:
         models: those that are run.
@@ -105,7 +106,7 @@ class Baselines:
 
     Raises:
         MonaiCaeError: an unknown or impossible model, no checkpoint for a model of the encoder's code, a table's column
-            that nobody has, one class only, or another target.
+            that nobody has or that gives the label, one class only, or another target.
     """
 
     def __init__(
@@ -116,10 +117,11 @@ class Baselines:
         test: Dataset,
         output_dir: str,
         target: Target,
+        rules: Sequence[str] = (),
     ) -> None:
         target.require_scored(baselines=True)
         self.fitting, self.test = _items(fitting), _items(test)
-        self.models = check_models(models, only, self.fitting, target)
+        self.models = check_models(models, only, self.fitting, target, rules)
         self.folder = Path(output_dir, "baselines")
         self.target = target
         self.predicted: dict[str, NDArray[np.float64]] = {}
@@ -168,7 +170,7 @@ class Baselines:
             **self.target.columns(self.predicted[name].tolist(), DEFAULT_THRESHOLD, classes=False),
         }
         with replacing(self.path(name)) as temporary:
-            pd.DataFrame(table).to_csv(temporary, index=False, float_format="%.6f")
+            pd.DataFrame(table).to_csv(temporary, index=False, float_format=self.target.written)
 
 
 def fitting_items(*sets: Sequence[Item]) -> list[Item]:
@@ -209,16 +211,20 @@ def report_baselines(run: TrackedRun, baselines: Baselines, synthetic: bool, lea
 
 
 def check_models(
-    models: Mapping[str, Mapping[str, Any]], only: str | Sequence[str], fitting: Sequence[Item], target: Target
+    models: Mapping[str, Mapping[str, Any]],
+    only: str | Sequence[str],
+    fitting: Sequence[Item],
+    target: Target,
+    rules: Sequence[str] = (),
 ) -> dict[str, Mapping[str, Any]]:
     """The models that are to be run, looked at as far as that needs neither images nor an autoencoder.
 
     Args:
-        models, only, target: see `Baselines`; without names, all models of the target's kind.
+        models, only, target, rules: see `Baselines`; without names, all models of the target's kind.
         fitting: items of the fitting subjects; their images are not looked at.
 
     Raises:
-        MonaiCaeError: an unknown or impossible model, or a table's column that nobody has.
+        MonaiCaeError: an unknown or impossible model, or a table's column that nobody has, or that gives the label.
     """
     chosen = _chosen(models, only, _kind(target))
     for name, model in chosen.items():
@@ -228,7 +234,23 @@ def check_models(
                 "has: add it to the table and make the datalist again"
                 + _without(chosen, lambda other: bool(_empty_columns(other, fitting)))
             )
+        if telling := _telling_columns(model["features"], fitting, target, rules):
+            column, why = next(iter(telling.items()))
+            raise MonaiCaeError(
+                f"{name} has the column {column}, which {why}: take it out of features"
+                + _without(chosen, lambda other: bool(_telling_columns(other, fitting, target, rules)))
+            )
     return chosen
+
+
+def _telling_columns(features: Features, items: Sequence[Item], target: Target, rules: Sequence[str]) -> dict[str, str]:
+    """Columns that give the label by their values, and how."""
+    table = features(items) if isinstance(features, TableColumns) else pd.DataFrame()
+    labels = _labels(items)
+    found = {
+        name: target.label_in(values.tolist(), labels, str(name), rules) for name, values in pd.DataFrame(table).items()
+    }
+    return {str(name): why for name, why in found.items() if why}
 
 
 def _empty_columns(features: Features, items: Sequence[Item]) -> list[str]:

@@ -124,7 +124,7 @@ class PredictionTable:
         output: Any = engine.state.output
         batch: Any = engine.state.batch
         predicted = torch.as_tensor(output["pred"]).detach().flatten().tolist()
-        found = {key: _column(batch[key]) for key in self.keys if key in batch}
+        found = {key: self._column(batch[key]) for key in self.keys if key in batch}
         found |= self.target.columns(predicted, self.threshold, self.classes)
         if self._votes is not None:
             ends = torch.cat([self._votes.amin(dim=1), self._votes.amax(dim=1)])[:, None]
@@ -139,6 +139,12 @@ class PredictionTable:
             }
         for name, values in found.items():
             self.columns.setdefault(name, []).extend(values)
+
+    def _column(self, values: Any) -> list[Any]:
+        if not isinstance(values, torch.Tensor):
+            return list(values)
+        numbers = values.flatten().tolist()
+        return [int(one) if float(one).is_integer() else float(self.target.written(one)) for one in numbers]
 
     def _listen(self, together: Any, given: tuple[torch.Tensor, ...], mean: torch.Tensor) -> None:
         self._votes = given[0].detach().float()
@@ -183,7 +189,9 @@ class PredictionTable:
     def _write(self, engine: Engine) -> None:
         self.seconds = time.perf_counter() - self._started
         rows = self.rows
-        shown = {one: [None if value is None else f"{value:.6f}" for value in rows[one]] for one in self._numbers}
+        shown = {
+            one: [None if value is None else self.target.written(value) for value in rows[one]] for one in self._numbers
+        }
         texts = {**rows, **shown}
         with replacing(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -315,9 +323,3 @@ def _check_place(path: Path) -> None:
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         reason = "is not a folder" if not folder.is_dir() else "is read-only"
         raise MonaiCaeError(f"can't write {path} ({folder} {reason}): choose another --output_dir")
-
-
-def _column(values: Any) -> list[Any]:
-    if isinstance(values, torch.Tensor):
-        return [int(value) if float(value).is_integer() else round(value, 6) for value in values.flatten().tolist()]
-    return list(values)

@@ -138,7 +138,7 @@ class SampleTable:
         if self.table.withhold:
             frame.loc[np.repeat(self.table.marked, len(self.samples)), self.table.target.column] = np.nan
         with replacing(self.path) as temporary:
-            written(frame).to_csv(temporary, index=False, float_format="%.6f")
+            written(frame).to_csv(temporary, index=False, float_format=self.table.target.written)
 
     def _remove(self) -> None:
         self._votes = None
