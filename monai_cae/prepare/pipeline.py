@@ -19,7 +19,7 @@ from monai_cae.files import replacing
 from monai_cae.prepare.bias import bias_field
 from monai_cae.prepare.brain import find_brain, require_weights
 from monai_cae.prepare.grids import load_sitk, one_thread, resampled, turned_back
-from monai_cae.prepare.intensity import scaled
+from monai_cae.prepare.intensity import from_zero, scaled
 from monai_cae.prepare.quality import Verdict, judge, measure
 from monai_cae.prepare.raw import RawScan
 from monai_cae.prepare.recognition import in_place, stripped_brain
@@ -122,8 +122,10 @@ def _prepared(scan: RawScan, settings: PrepareSettings, mask: RawScan | None) ->
         else:
             brain, note = _found_brain(voxels, affine, settings, scan.name)
             notes += note
-        if not voxels[brain].max() > max(0, voxels[brain].min()):
+        if not voxels[brain].max() > voxels[brain].min():
             raise MonaiCaeError(f"{scan.name} has no contrast in the brain's mask: give the T1w scan itself")
+        voxels, shifted = from_zero(voxels, brain, scan.name)
+        notes += shifted
     with clock("bias"):
         field_of_bias = bias_field(voxels, brain, affine, settings) if settings.bias else np.float32(1)
         corrected: NDArray[np.float32] = np.divide(voxels, field_of_bias, dtype=np.float32)
@@ -209,7 +211,7 @@ def _checked(scan: RawScan) -> View:
     for size, mm, plane in zip(view.shape, spacing, ("sagittal", "coronal", "axial"), strict=True):
         if size == 1:
             raise MonaiCaeError(f"{scan.name} is one {plane} slice: give the whole T1w volume")
-        if mm > MOST_SPACING_MM:
+        if round(float(mm), 3) > MOST_SPACING_MM:  # the sines of an oblique affine are rounded
             raise MonaiCaeError(
                 f"{scan.name} has {plane} slices of {mm:.3g} mm: at most {MOST_SPACING_MM:g} mm can be registered"
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_cae.data.images.frames import times
 from monai_cae.data.images.volumes import find_volume, read_slices
 from monai_cae.errors import MonaiCaeError
 
@@ -66,6 +67,11 @@ def read_raw(path: str | Path, orientation: str = "", name: str = "") -> RawScan
     if layout.others and not orientation:
         notes.append(
             f"its qform says {layout.others}, its sform {layout.codes}, which was taken: find out which is right"
+        )
+    if layout.pixdim != layout.spacing:
+        notes.append(
+            f"its pixdim says voxels of {times(layout.pixdim)} mm, its affine {times(layout.spacing)}, which was "
+            "taken: find out which is right"
         )
     if orientation:
         affine = oriented_affine(layout.shape, layout.spacing, orientation)

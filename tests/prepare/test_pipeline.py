@@ -19,6 +19,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare import PrepareSettings, RawScan, brain, prepare_scan, write_transform
 from monai_cae.prepare.bias import bias_field
 from monai_cae.prepare.grids import matrix_of
+from monai_cae.prepare.intensity import from_zero
 from monai_cae.prepare.pipeline import given_brain
 
 sitk = pytest.importorskip("SimpleITK")
@@ -157,6 +158,43 @@ REFUSED = {
 def test_what_is_no_volume_of_a_head_is_refused(voxels, spacing, message):
     with pytest.raises(MonaiCaeError, match=message):
         prepare_scan(RawScan(voxels, np.diag([*spacing, 1.0]), "it"))
+
+
+def test_slices_of_five_mm_are_taken_at_any_angle():
+    affine = np.eye(4)
+    affine[:3, :3] = (Rotation.from_euler("xyz", (21, 10, 5), degrees=True).as_matrix() * 5).astype(np.float32)
+    assert np.linalg.norm(affine[:3, :3], axis=0).max() > 5  # by a rounding
+    ball = np.linalg.norm(np.indices(SHAPE) - 20, axis=0) < 11
+    with pytest.raises(MonaiCaeError, match="no contrast"):  # as far as it gets
+        prepare_scan(RawScan(np.ones(SHAPE, np.float32), affine, "it"), mask=RawScan(ball.astype("f4"), affine, "mask"))
+
+
+def darkness(head):
+    """A head of 100 to 700 in air, its brain alone, and the mask."""
+    brain = head.brain
+    return head.voxels.astype(np.float32), np.where(brain, head.voxels, 0).astype(np.float32), brain
+
+
+@pytest.mark.parametrize(("slope", "shift"), [(1, 900), (1, 250), (0.004, -1), (1e-12, -3e-10), (1, -32768)])
+def test_a_scan_whose_dark_is_not_0_is_the_same_scan(head, slope, shift):
+    for voxels in darkness(head)[:2]:
+        plain, notes = from_zero(voxels, head.brain, "it")
+        assert plain is voxels and notes == []
+        moved, notes = from_zero((voxels.astype(float) * slope + shift).astype(np.float32), head.brain, "it")
+        off = np.abs(moved / np.float32(slope) - voxels)[head.brain]
+        assert off.max() < 0.03 * voxels[head.brain].max()  # the air's noise
+        assert len(notes) == 1 and "was taken for 0, and subtracted" in notes[0]
+
+
+def test_a_brain_that_was_normalised_by_itself_is_refused(head):
+    _, stripped, brain = darkness(head)
+    values = stripped[brain]
+    z_scores = np.where(brain, (stripped - values.mean()) / values.std(), 0).astype(np.float32)
+    marked = np.where(brain, stripped, -1000).astype(np.float32)  # outside, nothing was measured
+    for voxels in (z_scores, marked, np.pad(z_scores, 40)):
+        inside = np.pad(brain, 40) if voxels.shape != brain.shape else brain
+        with pytest.raises(MonaiCaeError, match="nothing tells its 0: give the scan as it was before"):
+            prepare_scan(RawScan(voxels, head.affine, "it"), COARSE, RawScan(inside.astype("f4"), head.affine, "mask"))
 
 
 def test_a_scan_that_does_not_record_its_orientation_is_refused():

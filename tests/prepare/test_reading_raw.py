@@ -35,6 +35,19 @@ def test_two_orientations_that_disagree_are_told(tmp_path):
     assert read_raw(tmp_path / "a.nii", orientation="RAS").notes == ("read as RAS, as asked",)
 
 
+def test_an_affine_and_a_pixdim_that_disagree_are_told(tmp_path):
+    image = nib.Nifti1Image(VOXELS, np.diag([1, 2, 3, 1]))
+    image.set_qform(None, 0)
+    content = bytearray(image.to_bytes())
+    content[80:92] = np.ones(3, "<f4").tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    scan = read_raw(tmp_path / "a.nii")
+    assert scan.spacing == (1, 2, 3)
+    assert scan.notes == (
+        "its pixdim says voxels of 1 x 1 x 1 mm, its affine 1 x 2 x 3, which was taken: find out which is right",
+    )
+
+
 def test_an_analyze_file_records_no_orientation(tmp_path):
     image = nib.AnalyzeImage(VOXELS, None)
     image.header.set_zooms((1, 2, 3))

@@ -18,6 +18,7 @@ from tiny import write_pair
 
 from monai_cae.data.cohort.pseudonyms import pseudonym
 from monai_cae.data.layouts import Asked
+from monai_cae.data.layouts.reading import find_images
 from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare.sources import Sources, Wanted, find_sources
 
@@ -44,6 +45,20 @@ def test_one_file_is_named_after_itself_or_as_asked(tmp_path):
     path = nifti(tmp_path / "Head_1.nii.gz")
     assert names(find_sources(path)) == ["sub-Head1"]
     assert names(find_sources(path, Wanted(subject="sub-7"))) == ["sub-7"]
+
+
+@pytest.mark.parametrize(("header", "voxels"), [("A.HDR", "A.IMG"), ("a.hdr", "a.img")])
+def test_either_file_of_a_pair_is_the_scan(tmp_path, header, voxels):
+    nib.save(nib.Nifti1Pair(np.ones((6, 7, 8), np.int16), np.eye(4)), tmp_path / "a.hdr")
+    (tmp_path / "a.img").rename(tmp_path / voxels)
+    (tmp_path / "a.hdr").rename(tmp_path / header)
+    for given in (header, voxels):
+        (scan,) = find_sources(tmp_path / given).scans
+        assert scan.path == tmp_path / header and scan.shown == header and scan.read().voxels.max() == 1
+        assert find_images(tmp_path / given) == [tmp_path / header]
+    (tmp_path / header).unlink()
+    with pytest.raises(MonaiCaeError, match=f"{header} is missing next to {voxels}: copy the scan again"):
+        find_sources(tmp_path / voxels)
 
 
 def test_a_folder_is_named_after_its_files_and_sessions_are_found(tmp_path):
