@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from monai_cae.data.heads import synthetic_heads
@@ -19,7 +20,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare import PrepareSettings, RawScan, brain, prepare_scan, write_transform
 from monai_cae.prepare.bias import bias_field
 from monai_cae.prepare.grids import matrix_of
-from monai_cae.prepare.intensity import from_zero
+from monai_cae.prepare.intensity import from_zero, without_spikes
 from monai_cae.prepare.pipeline import given_brain
 
 sitk = pytest.importorskip("SimpleITK")
@@ -186,6 +187,18 @@ def test_a_scan_whose_dark_is_not_0_is_the_same_scan(head, slope, shift):
         assert len(notes) == 1 and "was taken for 0, and subtracted" in notes[0]
 
 
+@pytest.mark.parametrize("spike", [1e6, -1e6, 1e14])
+def test_a_spike_is_cut_and_told(head, spike):
+    voxels, _, brain = darkness(head)
+    assert without_spikes(voxels, brain) == (voxels, [])
+    where, top = tuple(np.argwhere(brain)[2000]), np.percentile(voxels[brain], 99.5)
+    spoilt = voxels.copy()
+    spoilt[where] = spike
+    cut, notes = without_spikes(spoilt, brain)
+    assert cut[where] == pytest.approx(np.sign(spike) * 10 * top, rel=0.01) and (cut != voxels).sum() == 1
+    assert len(notes) == 1 and notes[0].startswith("1 voxels more than 10 times as bright as the brain were cut to ")
+
+
 def test_a_brain_that_was_normalised_by_itself_is_refused(head):
     _, stripped, brain = darkness(head)
     values = stripped[brain]
@@ -210,6 +223,15 @@ def test_a_mask_may_be_stored_along_other_axes_than_its_scan(scan, mask, head, c
     other = replace(mask, voxels=np.asarray(image.dataobj), affine=image.affine)
     view = closest_view(scan.voxels.shape, scan.affine)
     np.testing.assert_array_equal(given_brain(other, scan, view), view.turned(head.brain))
+
+
+def test_a_mask_of_probabilities_is_cut_at_a_half(scan, mask, head):
+    view = closest_view(scan.voxels.shape, scan.affine)
+    soft = gaussian_filter(mask.voxels, 1)
+    found = given_brain(replace(mask, voxels=soft), scan, view)
+    assert dice(found, view.turned(head.brain)) > 0.99 and (soft > 0).sum() > 1.3 * head.brain.sum()
+    labels = mask.voxels * np.float32(2) + 40 * (soft > 0.9)
+    np.testing.assert_array_equal(given_brain(replace(mask, voxels=labels), scan, view), view.turned(labels > 0))
 
 
 def test_masks_that_are_no_brain_of_this_head_are_refused(scan, mask):

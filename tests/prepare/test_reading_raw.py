@@ -72,9 +72,10 @@ def test_an_impossible_orientation_is_refused(orientation):
 
 def test_voxels_that_are_not_finite_become_dark_and_are_counted(tmp_path):
     voxels = VOXELS.copy()
-    voxels[0, 0, :2] = np.nan, np.inf
+    voxels[0, 0, :3] = np.nan, np.inf, -1e30
     scan = read_raw(save(tmp_path / "a.nii", voxels))
-    assert scan.voxels[0, 0].tolist() == [0, 0, 2, 3] and scan.notes == ("2 voxels that are not finite were set to 0",)
+    assert scan.voxels[0, 0].tolist() == [0, 0, 0, 3]
+    assert scan.notes == ("3 voxels that are not finite, or beyond 1e+15, were set to 0",)
     with pytest.raises(MonaiCaeError, match="no finite voxel"):
         read_raw(save(tmp_path / "b.nii", np.full_like(VOXELS, np.nan)))
 
