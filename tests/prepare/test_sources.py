@@ -20,6 +20,8 @@ from monai_cae.data.cohort.pseudonyms import pseudonym
 from monai_cae.data.layouts import Asked
 from monai_cae.data.layouts.reading import find_images
 from monai_cae.errors import MonaiCaeError
+from monai_cae.prepare import PrepareSettings
+from monai_cae.prepare.derivative import recipe_of
 from monai_cae.prepare.sources import Sources, Wanted, find_sources
 
 
@@ -109,6 +111,17 @@ def test_names_in_other_letters_need_a_pattern(tmp_path):
     with pytest.raises(MonaiCaeError, match=r"letters that a BIDS label can't have.*--subject-pattern"):
         find_sources(tmp_path)
     assert names(find_sources(tmp_path, asked(subject_pattern=r"(\d+)"))) == ["sub-1", "sub-2"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    nifti(tmp_path / "a.nii")
+    os.mkfifo(tmp_path / "b.nii")
+    os.mkfifo(tmp_path / "notes")
+    found = find_sources(tmp_path)
+    assert names(found) == ["sub-a", "sub-b"]
+    assert recipe_of(found.scans[0], PrepareSettings())["input_sha256"]
+    with pytest.raises(MonaiCaeError, match="sub-b is a folder, a pipe or a device: give an image file"):
+        recipe_of(found.scans[1], PrepareSettings())
 
 
 def test_masks_beside_the_scans_are_no_scans(tmp_path):
