@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_cae.data.images.frames import times
-from monai_cae.data.images.readers import LARGEST_VALUE
-from monai_cae.data.images.volumes import find_volume, read_slices
+from monai_cae.data.images.volumes import LARGEST_VALUE, find_volume, read_slices
 from monai_cae.errors import MonaiCaeError
 
 

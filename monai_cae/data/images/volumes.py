@@ -29,12 +29,15 @@ from monai_cae.errors import MonaiCaeError
 
 # What a file can make this read. A volume of 1024 x 1024 x 1024 passes, as 7 T and whole-body scans may have. The
 # pixels bound the memory: a few copies of 4 million numbers of 8 bytes; test_reader_fuzz.py measures it. The
-# voxels bound the time: nothing is inflated beyond the last of them.
+# voxels bound the time: at most 1 MiB is inflated beyond the last of them, for the checksum.
 MAX_SLICE_PIXELS = 2048 * 2048
 MAX_PART_VOXELS = 512**3  # of several slices together
 MAX_VOXELS = 1024**3
 MAX_OFFSET_BYTES = 64 << 20  # of headers and their extensions before the voxels: skipped, never kept
 MAX_MAT_BYTES = 64 << 10  # SPM's two 4 x 4 matrices take 400
+
+# Beyond these a slice's brightest value is a broken scale's: squares and sums of float32 would overflow or vanish.
+LEAST_VALUE, LARGEST_VALUE = 1e-15, 1e15
 
 _SNIFFED = 352  # an Analyze or NIfTI-1 header and the four bytes that announce extensions
 _NIFTI2 = 544  # the same of NIfTI-2
