@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow.parquet as pq
 
-from monai_cae.data.layouts.base import IMAGE_SUFFIXES
+from monai_cae.data.layouts.base import IMAGE_SUFFIXES, header_of
 from monai_cae.data.layouts.reading import chosen, images_in
 from monai_cae.errors import MonaiCaeError
 
@@ -66,10 +66,10 @@ def list_scans(given: str, column: str = "") -> Iterator[Listed]:
     elif Path(given).is_dir():
         found = map(_known, images_in(Path(given).absolute()))
     elif Path(given).exists():
-        found = [_known(_header(str(Path(given).absolute())))]
+        found = [_known(header_of(str(Path(given).absolute())))]
     elif glob.has_magic(given):
         names = glob.iglob(str(Path(given).absolute()), recursive=True)  # noqa: PTH207  # Path's takes no absolute one
-        found = map(_known, chosen(_once(map(_header, names))))
+        found = map(_known, chosen(_once(map(header_of, names))))
     else:
         raise MonaiCaeError(f"no scan at {given}: give a folder, a glob, a table of paths or an address")
     empty = True
@@ -129,13 +129,6 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _header(path: str) -> str:
-    """Of a pair, the header stands for both."""
-    if path[-4:].lower() == ".img":
-        return path[:-4] + (".HDR" if path[-4:].isupper() else ".hdr")
-    return path
-
-
 def voxels_of(header: str) -> str:
     """Of a pair the other file, else the same."""
     end = {".hdr": ".img", ".HDR": ".IMG"}.get(header[-4:])
@@ -166,7 +159,7 @@ def _remote(address: str) -> Iterator[Listed]:
     except Exception as error:
         raise MonaiCaeError(f"can't list {address} ({_line(error)}): correct the address") from error
     files = {fs.unstrip_protocol(name): one for name, one in sorted(found.items()) if one.get("type") != "directory"}
-    names = sorted({*map(_header, files)}) if glob.has_magic(path) else files
+    names = sorted({*map(header_of, files)}) if glob.has_magic(path) else files
     for name in chosen(names):
         known = files.get(voxels_of(name), {})
         yield Listed(name, known.get("size"), _time(known))
@@ -191,7 +184,7 @@ def _of_table(table: str, column: str) -> Iterator[str]:
     folder = (table if "://" in table else str(Path(table).absolute())).rpartition("/")[0]
     found: dict[str, str] = {}  # a scan may be spelt in several ways
     for row, text in enumerate(paths, start=1):
-        path = _header(str(text).strip().removeprefix("file://"))
+        path = header_of(str(text).strip().removeprefix("file://"))
         if not path.lower().endswith(IMAGE_SUFFIXES):
             raise MonaiCaeError(f"row {row} of {table} has {path!r} in {name}, not a .nii, .nii.gz or .hdr/.img")
         path = path if "://" in path or path.startswith("/") else f"{folder}/{path}"

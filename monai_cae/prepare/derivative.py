@@ -116,6 +116,8 @@ def recipe_of(source: Source, settings: PrepareSettings) -> dict[str, Any]:
             path = Path(str(source.path))
             other = path.with_suffix(".IMG" if path.suffix.isupper() else ".img")
             files = [path, other] if path.suffix.lower() == ".hdr" and other.is_file() else [path]
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise MonaiCaeError(f"{source.name} is a folder, a pipe or a device: give an image file")
             print_ = " ".join(map(sha256_of, files))
         mask = sha256_of(source.mask) if source.mask else None
     except OSError as error:

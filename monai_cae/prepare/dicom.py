@@ -109,8 +109,10 @@ class Series:
 def is_dicom(path: Path) -> bool:
     """Whether a file begins as DICOM files do; False where it can't be read."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
-            return path.is_file() and file.read(132)[128:] == b"DICM"
+            return file.read(132)[128:] == b"DICM"
     except OSError:
         return False
 

@@ -19,7 +19,7 @@ from monai_cae.files import replacing
 from monai_cae.prepare.bias import bias_field
 from monai_cae.prepare.brain import find_brain, require_weights
 from monai_cae.prepare.grids import load_sitk, one_thread, resampled, turned_back
-from monai_cae.prepare.intensity import scaled
+from monai_cae.prepare.intensity import from_zero, scaled, without_spikes
 from monai_cae.prepare.quality import Verdict, judge, measure
 from monai_cae.prepare.raw import RawScan
 from monai_cae.prepare.recognition import in_place, stripped_brain
@@ -88,8 +88,8 @@ def prepare_scan(scan: RawScan, settings: PrepareSettings | None = None, mask: R
     Args:
         scan: the whole head, or a brain that another tool has stripped, in any orientation.
         settings: defaults if None.
-        mask: the brain on the same head, by another tool; voxels above 0. It need not have the scan's grid: where it
-            differs, it is carried over by the two affines.
+        mask: the brain on the same head, by another tool; voxels above 0, of probabilities above 0.5. It need not have
+            the scan's grid: where it differs, it is carried over by the two affines.
 
     Returns:
         The image with its verdict. A doubtful or failed one is returned too, so that a page can show it.
@@ -122,8 +122,9 @@ def _prepared(scan: RawScan, settings: PrepareSettings, mask: RawScan | None) ->
         else:
             brain, note = _found_brain(voxels, affine, settings, scan.name)
             notes += note
-        if not voxels[brain].max() > max(0, voxels[brain].min()):
-            raise MonaiCaeError(f"{scan.name} has no contrast in the brain's mask: give the T1w scan itself")
+        voxels, shifted = from_zero(voxels, brain, scan.name)
+        voxels, cut = without_spikes(voxels, brain)
+        notes += shifted + cut
     with clock("bias"):
         field_of_bias = bias_field(voxels, brain, affine, settings) if settings.bias else np.float32(1)
         corrected: NDArray[np.float32] = np.divide(voxels, field_of_bias, dtype=np.float32)
@@ -163,7 +164,7 @@ def given_brain(mask: RawScan, scan: RawScan, view: View) -> NDArray[np.bool_]:
     Raises:
         MonaiCaeError: the mask is empty, or it is not one of a brain on this head.
     """
-    values = mask.voxels > 0
+    values = mask.voxels > (0.5 if mask.voxels.max() <= 1 else 0)
     if not values.any():
         raise MonaiCaeError(f"the mask {mask.name} is empty: give the brain of {scan.name}")
     same = mask.voxels.shape == scan.voxels.shape and (
@@ -209,7 +210,7 @@ def _checked(scan: RawScan) -> View:
     for size, mm, plane in zip(view.shape, spacing, ("sagittal", "coronal", "axial"), strict=True):
         if size == 1:
             raise MonaiCaeError(f"{scan.name} is one {plane} slice: give the whole T1w volume")
-        if mm > MOST_SPACING_MM:
+        if round(float(mm), 3) > MOST_SPACING_MM:  # the sines of an oblique affine are rounded
             raise MonaiCaeError(
                 f"{scan.name} has {plane} slices of {mm:.3g} mm: at most {MOST_SPACING_MM:g} mm can be registered"
             )

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_cae.data.images.volumes import find_volume, read_slices
+from monai_cae.data.images.frames import times
+from monai_cae.data.images.volumes import LARGEST_VALUE, find_volume, read_slices
 from monai_cae.errors import MonaiCaeError
 
 
@@ -17,7 +18,7 @@ class RawScan:
     """One volume in memory.
 
     Attributes:
-        voxels: three-dimensional, float32, in any order of axes; NaN and infinite voxels are 0.
+        voxels: three-dimensional, float32, in any order of axes; NaN, infinite and absurd voxels are 0.
         affine: voxels to mm, RAS+, shape (4, 4).
         name: what messages call it; never an identity.
         source: the file or folder that it was read from; "" where it never was a file.
@@ -54,18 +55,24 @@ def read_raw(path: str | Path, orientation: str = "", name: str = "") -> RawScan
     """
     volume = find_volume(str(path))
     layout = volume.layout
-    voxels = read_slices(volume, 2, 0, layout.shape[2]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        voxels = read_slices(volume, 2, 0, layout.shape[2]).astype(np.float32)
     notes = []
-    broken = ~np.isfinite(voxels)
+    broken = ~(np.abs(voxels) <= LARGEST_VALUE)
     if broken.all():
-        raise MonaiCaeError(f"{path} has no finite voxel: copy it again")
+        raise MonaiCaeError(f"{path} has no finite voxel below {LARGEST_VALUE:g}: copy it again")
     if broken.any():
         voxels[broken] = 0
-        notes.append(f"{int(broken.sum())} voxels that are not finite were set to 0")
+        notes.append(f"{int(broken.sum())} voxels that are not finite, or beyond {LARGEST_VALUE:g}, were set to 0")
     affine = layout.stored.affine.copy()
     if layout.others and not orientation:
         notes.append(
             f"its qform says {layout.others}, its sform {layout.codes}, which was taken: find out which is right"
+        )
+    if layout.pixdim != layout.spacing:
+        notes.append(
+            f"its pixdim says voxels of {times(layout.pixdim)} mm, its affine {times(layout.spacing)}, which was "
+            "taken: find out which is right"
         )
     if orientation:
         affine = oriented_affine(layout.shape, layout.spacing, orientation)

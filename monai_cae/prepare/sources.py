@@ -14,7 +14,7 @@ from monai_cae.data.cohort.matching import match, other_formats
 from monai_cae.data.cohort.persons import loose, name_persons, split_session, subject_of
 from monai_cae.data.cohort.pseudonyms import pseudonym
 from monai_cae.data.cohort.tables import SUFFIXES, find_table
-from monai_cae.data.layouts.base import IMAGE_SUFFIXES, Asked, walk
+from monai_cae.data.layouts.base import IMAGE_SUFFIXES, Asked, header_of, walk
 from monai_cae.data.layouts.bids import description
 from monai_cae.data.layouts.derivative import TOOL
 from monai_cae.data.scan import Note, Scan
@@ -175,7 +175,9 @@ def _found(root: Path, wanted: Wanted) -> Found:
     if root.is_file():
         if is_dicom(root):
             return _dicom([root], root.parent, wanted)
-        file = root.with_suffix(".hdr") if root.suffix.lower() == ".img" else root
+        file = Path(header_of(str(root)))
+        if not file.is_file():
+            raise MonaiCaeError(f"{file.name} is missing next to {root.name}: copy the scan again")
         if not file.name.lower().endswith(IMAGE_SUFFIXES):
             raise MonaiCaeError(f"{root.name} is no DICOM, .nii, .nii.gz or .hdr/.img file{other_formats([root])}")
         return Found("one scan", {file.name: file}, named={file.name: subject_of(file)})
@@ -339,7 +341,7 @@ def _renamed(scans: Sequence[Source], owners: Sequence[str]) -> list[Note]:
 
 
 def _below(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path != root else path.name
+    return path.relative_to(root).as_posix() if root.is_dir() else path.name
 
 
 def _refuse_clashes(scans: Sequence[Source], subjects: Sequence[str], wanted: Wanted) -> None:

@@ -231,6 +231,20 @@ def test_a_datalist_records_how_slices_are_counted(bids, tmp_path):
     assert [scan["subject"] for scan in recipe["bad_scans"]] == ["sub-04"]
 
 
+def test_sizes_are_the_affines_where_pixdim_says_others(tmp_path):
+    image = nib.Nifti1Image(np.ones((6, 7, 8), np.int16), np.diag([2.0, 2, 3, 1]))
+    image.set_qform(None, 0)
+    content = bytearray(image.to_bytes())
+    content[80:92] = np.array([1, 1, 3], "<f4").tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    content[80:92] = np.array([2.0004, 2, 3], "<f4").tobytes()  # rounded
+    (tmp_path / "b.nii").write_bytes(content)
+    images = [str(tmp_path / name) for name in ("a.nii", "b.nii")]
+    lines = [line for line in frame_lines(images, SliceExtraction("axial", 4)) if "pixdim" in line]
+    assert len(lines) == 1 and "voxel sizes of 1 scans (2 x 2 x 3 mm against 1 x 1 x 3 mm (1)); the affine" in lines[0]
+    assert [frame.spacing for frame in frames_of(images, SliceExtraction("axial", 4))] == [(2, 2, 3)] * 2
+
+
 @pytest.mark.parametrize(("codes", "told"), [((2, 1), True), ((2, 0), False), ((0, 1), False)])
 @pytest.mark.parametrize("turn", [np.diag([-1.0, -1, 1, 1]), np.eye(4)[[1, 2, 0, 3]]])
 def test_an_sform_and_a_qform_that_disagree_are_told(tmp_path, codes, told, turn):

@@ -470,6 +470,23 @@ def test_broken_files_are_named_through_load_image_too(tmp_path, noise, refused,
     assert isinstance(caught.value.__cause__, MonaiCaeError)
 
 
+@pytest.mark.parametrize("extra", [b"", b"more"])
+@pytest.mark.parametrize("place", [600, 9000])
+def test_a_voxel_that_a_packed_file_has_lost_is_found_where_all_are_read(tmp_path, noise, refused, place, extra):
+    path = save(tmp_path / "a.nii", noise())
+    packed = bytearray(gzip.compress(path.read_bytes() + extra, compresslevel=0))  # as it is, so that all else is right
+    (tmp_path / "a.nii.gz").write_bytes(packed)
+    volume = find_volume(str(tmp_path / "a.nii.gz"))
+    np.testing.assert_array_equal(read_slices(volume, 2, 0, SHAPE[2]), nib.load(path).dataobj)
+    packed[place] ^= 1
+    (tmp_path / "a.nii.gz").write_bytes(packed)
+    with refused("a.nii.gz is truncated or broken .*data check.*: copy it again"):
+        read_slices(volume, 2, 0, SHAPE[2])
+    (tmp_path / "a.nii.gz").write_bytes(packed[:-6])
+    with refused("a.nii.gz is truncated or broken .*: copy it again"):
+        read_slices(volume, 2, 0, SHAPE[2])
+
+
 @pytest.mark.parametrize("name", ["a.hdr", "a.nii"])
 def test_truncated_file_is_refused_even_where_the_slice_is_there(tmp_path, noise, refused, name):
     path = save(tmp_path / name, noise(), nib.Nifti1Image if name == "a.nii" else nib.AnalyzeImage)

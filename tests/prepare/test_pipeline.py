@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from monai_cae.data.heads import synthetic_heads
@@ -19,6 +20,7 @@ from monai_cae.errors import MonaiCaeError
 from monai_cae.prepare import PrepareSettings, RawScan, brain, prepare_scan, write_transform
 from monai_cae.prepare.bias import bias_field
 from monai_cae.prepare.grids import matrix_of
+from monai_cae.prepare.intensity import from_zero, without_spikes
 from monai_cae.prepare.pipeline import given_brain
 
 sitk = pytest.importorskip("SimpleITK")
@@ -159,6 +161,55 @@ def test_what_is_no_volume_of_a_head_is_refused(voxels, spacing, message):
         prepare_scan(RawScan(voxels, np.diag([*spacing, 1.0]), "it"))
 
 
+def test_slices_of_five_mm_are_taken_at_any_angle():
+    affine = np.eye(4)
+    affine[:3, :3] = (Rotation.from_euler("xyz", (21, 10, 5), degrees=True).as_matrix() * 5).astype(np.float32)
+    assert np.linalg.norm(affine[:3, :3], axis=0).max() > 5  # by a rounding
+    ball = np.linalg.norm(np.indices(SHAPE) - 20, axis=0) < 11
+    with pytest.raises(MonaiCaeError, match="no contrast"):  # as far as it gets
+        prepare_scan(RawScan(np.ones(SHAPE, np.float32), affine, "it"), mask=RawScan(ball.astype("f4"), affine, "mask"))
+
+
+def darkness(head):
+    """A head of 100 to 700 in air, its brain alone, and the mask."""
+    brain = head.brain
+    return head.voxels.astype(np.float32), np.where(brain, head.voxels, 0).astype(np.float32), brain
+
+
+@pytest.mark.parametrize(("slope", "shift"), [(1, 900), (1, 250), (0.004, -1), (1e-12, -3e-10), (1, -32768)])
+def test_a_scan_whose_dark_is_not_0_is_the_same_scan(head, slope, shift):
+    for voxels in darkness(head)[:2]:
+        plain, notes = from_zero(voxels, head.brain, "it")
+        assert plain is voxels and notes == []
+        moved, notes = from_zero((voxels.astype(float) * slope + shift).astype(np.float32), head.brain, "it")
+        off = np.abs(moved / np.float32(slope) - voxels)[head.brain]
+        assert off.max() < 0.03 * voxels[head.brain].max()  # the air's noise
+        assert len(notes) == 1 and "was taken for 0, and subtracted" in notes[0]
+
+
+@pytest.mark.parametrize("spike", [1e6, -1e6, 1e14])
+def test_a_spike_is_cut_and_told(head, spike):
+    voxels, _, brain = darkness(head)
+    assert without_spikes(voxels, brain) == (voxels, [])
+    where, top = tuple(np.argwhere(brain)[2000]), np.percentile(voxels[brain], 99.5)
+    spoilt = voxels.copy()
+    spoilt[where] = spike
+    cut, notes = without_spikes(spoilt, brain)
+    assert cut[where] == pytest.approx(np.sign(spike) * 10 * top, rel=0.01) and (cut != voxels).sum() == 1
+    assert len(notes) == 1 and notes[0].startswith("1 voxels more than 10 times as bright as the brain were cut to ")
+
+
+def test_a_brain_that_was_normalised_by_itself_is_refused(head):
+    _, stripped, brain = darkness(head)
+    values = stripped[brain]
+    z_scores = np.where(brain, (stripped - values.mean()) / values.std(), 0).astype(np.float32)
+    marked = np.where(brain, stripped, -1000).astype(np.float32)  # outside, nothing was measured
+    for voxels in (z_scores, marked, np.pad(z_scores, 40)):
+        inside = np.pad(brain, 40) if voxels.shape != brain.shape else brain
+        with pytest.raises(MonaiCaeError, match="nothing tells its 0: give the scan as it was before"):
+            prepare_scan(RawScan(voxels, head.affine, "it"), COARSE, RawScan(inside.astype("f4"), head.affine, "mask"))
+
+
 def test_a_scan_that_does_not_record_its_orientation_is_refused():
     with pytest.raises(MonaiCaeError, match="it does not record its orientation: say with --orientation"):
         prepare_scan(RawScan(GREY, np.diag([3.0, 3, 3, 1]), "it", oriented=False))
@@ -172,6 +223,15 @@ def test_a_mask_may_be_stored_along_other_axes_than_its_scan(scan, mask, head, c
     other = replace(mask, voxels=np.asarray(image.dataobj), affine=image.affine)
     view = closest_view(scan.voxels.shape, scan.affine)
     np.testing.assert_array_equal(given_brain(other, scan, view), view.turned(head.brain))
+
+
+def test_a_mask_of_probabilities_is_cut_at_a_half(scan, mask, head):
+    view = closest_view(scan.voxels.shape, scan.affine)
+    soft = gaussian_filter(mask.voxels, 1)
+    found = given_brain(replace(mask, voxels=soft), scan, view)
+    assert dice(found, view.turned(head.brain)) > 0.99 and (soft > 0).sum() > 1.3 * head.brain.sum()
+    labels = mask.voxels * np.float32(2) + 40 * (soft > 0.9)
+    np.testing.assert_array_equal(given_brain(replace(mask, voxels=labels), scan, view), view.turned(labels > 0))
 
 
 def test_masks_that_are_no_brain_of_this_head_are_refused(scan, mask):

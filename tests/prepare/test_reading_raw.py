@@ -35,6 +35,19 @@ def test_two_orientations_that_disagree_are_told(tmp_path):
     assert read_raw(tmp_path / "a.nii", orientation="RAS").notes == ("read as RAS, as asked",)
 
 
+def test_an_affine_and_a_pixdim_that_disagree_are_told(tmp_path):
+    image = nib.Nifti1Image(VOXELS, np.diag([1, 2, 3, 1]))
+    image.set_qform(None, 0)
+    content = bytearray(image.to_bytes())
+    content[80:92] = np.ones(3, "<f4").tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    scan = read_raw(tmp_path / "a.nii")
+    assert scan.spacing == (1, 2, 3)
+    assert scan.notes == (
+        "its pixdim says voxels of 1 x 1 x 1 mm, its affine 1 x 2 x 3, which was taken: find out which is right",
+    )
+
+
 def test_an_analyze_file_records_no_orientation(tmp_path):
     image = nib.AnalyzeImage(VOXELS, None)
     image.header.set_zooms((1, 2, 3))
@@ -59,9 +72,10 @@ def test_an_impossible_orientation_is_refused(orientation):
 
 def test_voxels_that_are_not_finite_become_dark_and_are_counted(tmp_path):
     voxels = VOXELS.copy()
-    voxels[0, 0, :2] = np.nan, np.inf
+    voxels[0, 0, :3] = np.nan, np.inf, -1e30
     scan = read_raw(save(tmp_path / "a.nii", voxels))
-    assert scan.voxels[0, 0].tolist() == [0, 0, 2, 3] and scan.notes == ("2 voxels that are not finite were set to 0",)
+    assert scan.voxels[0, 0].tolist() == [0, 0, 0, 3]
+    assert scan.notes == ("3 voxels that are not finite, or beyond 1e+15, were set to 0",)
     with pytest.raises(MonaiCaeError, match="no finite voxel"):
         read_raw(save(tmp_path / "b.nii", np.full_like(VOXELS, np.nan)))
 

@@ -18,7 +18,10 @@ from tiny import write_pair
 
 from monai_cae.data.cohort.pseudonyms import pseudonym
 from monai_cae.data.layouts import Asked
+from monai_cae.data.layouts.reading import find_images
 from monai_cae.errors import MonaiCaeError
+from monai_cae.prepare import PrepareSettings
+from monai_cae.prepare.derivative import recipe_of
 from monai_cae.prepare.sources import Sources, Wanted, find_sources
 
 
@@ -44,6 +47,20 @@ def test_one_file_is_named_after_itself_or_as_asked(tmp_path):
     path = nifti(tmp_path / "Head_1.nii.gz")
     assert names(find_sources(path)) == ["sub-Head1"]
     assert names(find_sources(path, Wanted(subject="sub-7"))) == ["sub-7"]
+
+
+@pytest.mark.parametrize(("header", "voxels"), [("A.HDR", "A.IMG"), ("a.hdr", "a.img")])
+def test_either_file_of_a_pair_is_the_scan(tmp_path, header, voxels):
+    nib.save(nib.Nifti1Pair(np.ones((6, 7, 8), np.int16), np.eye(4)), tmp_path / "a.hdr")
+    (tmp_path / "a.img").rename(tmp_path / voxels)
+    (tmp_path / "a.hdr").rename(tmp_path / header)
+    for given in (header, voxels):
+        (scan,) = find_sources(tmp_path / given).scans
+        assert scan.path == tmp_path / header and scan.shown == header and scan.read().voxels.max() == 1
+        assert find_images(tmp_path / given) == [tmp_path / header]
+    (tmp_path / header).unlink()
+    with pytest.raises(MonaiCaeError, match=f"{header} is missing next to {voxels}: copy the scan again"):
+        find_sources(tmp_path / voxels)
 
 
 def test_a_folder_is_named_after_its_files_and_sessions_are_found(tmp_path):
@@ -94,6 +111,17 @@ def test_names_in_other_letters_need_a_pattern(tmp_path):
     with pytest.raises(MonaiCaeError, match=r"letters that a BIDS label can't have.*--subject-pattern"):
         find_sources(tmp_path)
     assert names(find_sources(tmp_path, asked(subject_pattern=r"(\d+)"))) == ["sub-1", "sub-2"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    nifti(tmp_path / "a.nii")
+    os.mkfifo(tmp_path / "b.nii")
+    os.mkfifo(tmp_path / "notes")
+    found = find_sources(tmp_path)
+    assert names(found) == ["sub-a", "sub-b"]
+    assert recipe_of(found.scans[0], PrepareSettings())["input_sha256"]
+    with pytest.raises(MonaiCaeError, match="sub-b is a folder, a pipe or a device: give an image file"):
+        recipe_of(found.scans[1], PrepareSettings())
 
 
 def test_masks_beside_the_scans_are_no_scans(tmp_path):

@@ -176,7 +176,7 @@ def frame_lines(images: Iterable[str], extraction: Extraction, *, training: Fram
             f"{'' if whole or usual.shape[extraction.axis] == 1 else f'{extraction.name} {lies}'}register the scans to "
             f"{where}{'' if training or whole else ', or choose another --slice_index'}"
         )
-    lines += _contradictions(images) if axes == "anatomical" else []
+    lines += _contradictions(images, axes)
     lines += _spacing_lines(frames, usual, extraction)
     return [*lines, *_orientation_lines(frames, axes, training), *_place_lines(frames, usual, extraction)]
 
@@ -200,16 +200,22 @@ def _spacing_lines(frames: Sequence[Frame], usual: Frame, extraction: Extraction
     ]
 
 
-def _contradictions(images: Iterable[str]) -> list[str]:
-    layouts = [layout for image in images if (layout := _layout_of(image)) and layout.others]
-    if not layouts:
-        return []
-    pairs = Counter(f"{layout.codes} against {layout.others}" for layout in layouts)
-    listed = ", ".join(f"{pair} ({count})" for pair, count in pairs.most_common(3))
-    return [
-        f"sform and qform disagree on the directions of {len(layouts)} scans ({listed}); the sform is used: look at "
-        "them in a viewer, and correct the wrong one"
-    ]
+def _contradictions(images: Iterable[str], axes: str) -> list[str]:
+    layouts = [layout for image in images if (layout := _layout_of(image))]
+    turned = [f"{one.codes} against {one.others}" for one in layouts if one.others and axes == "anatomical"]
+    sized = [f"{_mm(one.spacing)} against {_mm(one.pixdim)}" for one in layouts if one.spacing != one.pixdim]
+    lines = []
+    for who, what, found, used in (
+        ("sform and qform", "directions", turned, "sform"),
+        ("affine and pixdim", "voxel sizes", sized, "affine"),
+    ):
+        listed = ", ".join(f"{pair} ({count})" for pair, count in Counter(found).most_common(3))
+        if found:
+            lines.append(
+                f"{who} disagree on the {what} of {len(found)} scans ({listed}); the {used} is used: look at them in a "
+                "viewer, and correct the wrong one"
+            )
+    return lines
 
 
 def _layout_of(image: str) -> Layout | None:

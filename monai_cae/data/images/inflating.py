@@ -32,6 +32,11 @@ class InflatedFile:
         self._begun = False  # the stream has had a byte
         self._position = 0
 
+    @property
+    def position(self) -> int:
+        """Of the content: the byte behind what was read last."""
+        return self._position
+
     def close(self) -> None:
         self._file.close()
 
@@ -48,6 +53,16 @@ class InflatedFile:
             view[filled : filled + len(found)] = np.frombuffer(found, np.uint8)
             filled += len(found)
         return filled
+
+    def check_sum(self) -> None:
+        """Where the stream ends soon behind what was read last, hold it against its checksum; errors: see the class."""
+        left = _SKIPPED  # a byte that is spoilt may have made the content longer
+        while left > 0 and not self._stream.eof:
+            self._packed = self._packed or self._file.read(_PIECE) or b""
+            if not self._packed:
+                raise EOFError("the file ends before its checksum")
+            left -= len(self._stream.decompress(self._packed, left))
+            self._packed = self._stream.unconsumed_tail
 
     def _inflated(self, most: int) -> bytes:
         """The next bytes, some of those that are wanted at least; none at the end."""

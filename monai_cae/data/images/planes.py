@@ -57,6 +57,15 @@ def closest_view(shape: tuple[int, int, int], affine: NDArray[np.float64]) -> Vi
     return View((shape[x], shape[y], shape[z]), turned, (x, y, z), (a, b, c))
 
 
+def spacing_of(
+    pixdim: tuple[float, float, float], affine: NDArray[np.float64], shape: tuple[int, int, int]
+) -> tuple[float, float, float]:
+    """The affine's sizes where they are others than pixdim's by more than is rounded; of one slice none is."""
+    x, y, z = (round(float(size), 3) for size in np.linalg.norm(affine[:3, :3], axis=0))
+    alike = np.isclose(pixdim, (x, y, z), rtol=0.01) | (np.array(shape) == 1)
+    return pixdim if alike.all() else (x, y, z)
+
+
 def plane_axis(plane: str) -> int:
     """0, 1 or 2; MonaiCaeError where the plane is unknown."""
     if plane not in PLANES:

@@ -20,7 +20,7 @@ from monai_cae.data.images.cuts import NAMES, Cut, moved, origin, read_beside, r
 from monai_cae.data.images.extraction import PAPER_SLICE, Extraction, SliceExtraction
 from monai_cae.data.images.planes import View
 from monai_cae.data.images.slice_cache import kept, read_kept
-from monai_cae.data.images.volumes import Volume, each_slice, find_volume
+from monai_cae.data.images.volumes import LARGEST_VALUE, LEAST_VALUE, Volume, each_slice, find_volume
 from monai_cae.errors import MonaiCaeError
 
 # Where pydicom is installed, every LoadImage of MONAI looks for its GPU decoder, and says that there is none.
@@ -28,9 +28,6 @@ warnings.filterwarnings("ignore", "NvImgCodecPydicomReader: nvImageCodec decoder
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 PART = "part"  # in the metadata of what this reader gives: what it is, in words
-
-# Beyond these a slice's brightest value is a broken scale's: squares and sums of float32 would overflow or vanish.
-LEAST_VALUE, LARGEST_VALUE = 1e-15, 1e15
 
 # The metadata of a slice without a recorded orientation, in the words of NIfTI's header: `SelectSlice` looks at them.
 UNORIENTED = {"qform_code": 0, "sform_code": 0}

@@ -23,18 +23,21 @@ from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 
 from monai_cae.data.images.inflating import InflatedFile
-from monai_cae.data.images.planes import View, closest_view
+from monai_cae.data.images.planes import View, closest_view, spacing_of
 from monai_cae.data.images.stored_files import READING, beginning, first_line, pointer, size_of
 from monai_cae.errors import MonaiCaeError
 
 # What a file can make this read. A volume of 1024 x 1024 x 1024 passes, as 7 T and whole-body scans may have. The
 # pixels bound the memory: a few copies of 4 million numbers of 8 bytes; test_reader_fuzz.py measures it. The
-# voxels bound the time: nothing is inflated beyond the last of them.
+# voxels bound the time: at most 1 MiB is inflated beyond the last of them, for the checksum.
 MAX_SLICE_PIXELS = 2048 * 2048
 MAX_PART_VOXELS = 512**3  # of several slices together
 MAX_VOXELS = 1024**3
 MAX_OFFSET_BYTES = 64 << 20  # of headers and their extensions before the voxels: skipped, never kept
 MAX_MAT_BYTES = 64 << 10  # SPM's two 4 x 4 matrices take 400
+
+# Beyond these a slice's brightest value is a broken scale's: squares and sums of float32 would overflow or vanish.
+LEAST_VALUE, LARGEST_VALUE = 1e-15, 1e15
 
 _SNIFFED = 352  # an Analyze or NIfTI-1 header and the four bytes that announce extensions
 _NIFTI2 = 544  # the same of NIfTI-2
@@ -43,6 +46,7 @@ _GZIP = b"\x1f\x8b"
 _DISPLAY = ("cal_max", "cal_min")
 _TEXTS = ("data_type", "db_name", "extents", "session_error", "regular", "descrip", "aux_file")
 _DEFLATE_RATIO = 1032  # what a byte can inflate to at most: 258 bytes for two bits
+_BROKEN = (OSError, EOFError, zlib.error, ValueError, OverflowError)
 _ReadAt = Callable[[int, Any], int]  # fills a buffer with the bytes from a place on; gives their number
 
 
@@ -55,11 +59,12 @@ class Layout(NamedTuple):
         offset: of the first voxel, in bytes.
         end: bytes that the file, inflated, has at least.
         scaling: slope and intercept.
-        spacing: size of a voxel in mm.
+        spacing: size of a voxel in mm, by the affine.
         stored: the volume by the axes of the file.
         anatomical: turned into the closest RAS+; the same as `stored` where the orientation is not known.
         codes: directions of the stored axes, such as "LPS"; "" where the header records no orientation.
         others: what NIfTI's qform says instead, where the sform, which is used, says `codes`; else "".
+        pixdim: the sizes that the header gives beside its affine; the same as `spacing` unless they contradict.
     """
 
     shape: tuple[int, int, int]
@@ -72,6 +77,7 @@ class Layout(NamedTuple):
     anatomical: View
     codes: str
     others: str = ""
+    pixdim: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def view(self, axes: str) -> View:
         """Args: axes: "anatomical" or "stored"."""
@@ -138,9 +144,9 @@ def read_slices(volume: Volume, axis: int, start: int, stop: int, step: int = 1)
     """
     layout = volume.layout
     pixels, wanted = math.prod(layout.shape) // layout.shape[axis], range(start, stop, step)
-    if pixels > MAX_SLICE_PIXELS or pixels * len(wanted) > MAX_PART_VOXELS:
-        most = MAX_SLICE_PIXELS if pixels > MAX_SLICE_PIXELS else MAX_PART_VOXELS
-        raise MonaiCaeError(f"{volume.voxels} has slices of {pixels} pixels: at most {most} are read at once")
+    for what, count, most in ("pixels", pixels, MAX_SLICE_PIXELS), ("voxels", pixels * len(wanted), MAX_PART_VOXELS):
+        if count > most:
+            raise MonaiCaeError(f"{volume.voxels} has slices of {count} {what}: at most {most} are read at once")
     with _opened(volume) as read_at:
         return _scaled(_read(read_at, layout, axis, wanted), layout)
 
@@ -169,11 +175,17 @@ class _opened:  # as a function of contextlib's would be, which costs a twentiet
         return lambda position, buffer: os.preadv(descriptor, (buffer,), position)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if self.volume.packed:
-            self._inflated.close()
-        else:
-            os.close(self._descriptor)
-        if isinstance(error, (OSError, EOFError, zlib.error, ValueError, OverflowError)):
+        try:
+            if self.volume.packed and error is None and self._inflated.position >= self.volume.layout.end:
+                self._inflated.check_sum()
+        except _BROKEN as found:
+            error = found
+        finally:
+            if self.volume.packed:
+                self._inflated.close()
+            else:
+                os.close(self._descriptor)
+        if isinstance(error, _BROKEN):
             raise self._told(error) from error
 
     def _told(self, error: Exception) -> MonaiCaeError:
@@ -302,17 +314,19 @@ def _parse(kept: int, image_class: type[Any], mat: bytes = b"") -> Layout | str:
     if refused:
         return refused
     stored, known = View(shape, affine), closest_view(shape, affine) if _is_oriented(image.header, mat) else None
+    pixdim = (sizes[0], sizes[1], sizes[2])
     return Layout(
         shape=shape,
         dtype=proxy.dtype,
         offset=int(proxy.offset),
         end=int(proxy.offset) + math.prod(map(int, image.shape)) * proxy.dtype.itemsize,
         scaling=(proxy.slope, proxy.inter),
-        spacing=(sizes[0], sizes[1], sizes[2]),
+        spacing=spacing_of(pixdim, affine, shape) if known else pixdim,
         stored=stored,
         anatomical=stored if known is None or known.as_stored else known,
         codes="".join(aff2axcodes(affine)) if known else "",
         others=_contradicted(image.header, affine) if known else "",
+        pixdim=pixdim,
     )
 
 

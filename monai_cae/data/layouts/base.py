@@ -132,6 +132,13 @@ def subfolders(root: Path, prefix: str = "") -> list[Path]:
     return [path for path in entries(root) if path.name.startswith(prefix) and path.is_dir()] if root.is_dir() else []
 
 
+def header_of(path: str) -> str:
+    """Of a pair, the header stands for both."""
+    if path[-4:].lower() == ".img":
+        return path[:-4] + (".HDR" if path[-4:].isupper() else ".hdr")
+    return path
+
+
 def add_image(images: dict[str, Path], name: str, path: Path) -> None:
     """Give a scan its image; MonaiCaeError where it has one."""
     if name in images:

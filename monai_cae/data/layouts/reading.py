@@ -13,7 +13,7 @@ from monai_cae.data.cohort.matching import match, nearest, other_formats
 from monai_cae.data.cohort.persons import loose
 from monai_cae.data.cohort.tables import Table
 from monai_cae.data.images.planes import plane_axis
-from monai_cae.data.layouts.base import IMAGE_SUFFIXES, Asked, Images, Layout, walk
+from monai_cae.data.layouts.base import IMAGE_SUFFIXES, Asked, Images, Layout, header_of, walk
 from monai_cae.data.layouts.bids import Bids
 from monai_cae.data.layouts.caps import Caps
 from monai_cae.data.layouts.datalist import Datalist
@@ -183,8 +183,7 @@ def find_images(path: str | Path) -> list[Path]:
         return sorted(map(Path, images_in(path)))
     if not path.is_file():
         raise MonaiCaeError(f"no image at {path}: give a volume or a folder with --dataset_dir")
-    if path.suffix.lower() == ".img":
-        path = path.with_suffix(".hdr")
+    path = Path(header_of(str(path)))
     if not path.name.lower().endswith(IMAGE_SUFFIXES) or not path.is_file():
         raise MonaiCaeError(f"{path} is not a .nii, .nii.gz or .hdr/.img image")
     return [path]
