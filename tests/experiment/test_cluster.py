@@ -147,6 +147,7 @@ def test_what_a_job_of_an_array_has_begun_is_finished_by_workers(
     assert not [path.name for path in output.rglob(".*") if path.name != ".lock"]
 
 
+@pytest.mark.slow
 def test_a_worker_tests_a_network_on_a_cohort_as_this_process_does(
     whole, cluster, tracking_uri, tmp_path, capsys, monkeypatch
 ):

@@ -236,7 +236,10 @@ def short_folder():
         yield Path(folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+SLOW = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGINT)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, *SLOW])
 def test_killing_loses_the_scan_in_work_and_nothing_else(tmp_path, short_folder, number):
     scans, out, go = write_scans(tmp_path / "in", 500, WAIT, 500), tmp_path / "out", tmp_path / "go"
     (tmp_path / "run.py").write_text(_RUN)
