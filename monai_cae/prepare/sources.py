@@ -27,6 +27,11 @@ from monai_cae.prepare.series import choose_series
 from monai_cae.prepare.studies import Found, read_study
 
 # letters that Unicode does not take apart
+# Ends of names: BIDS's, BraTS's, and those of folders that were made by hand.
+_T1W = re.compile(r"(?:^|[_. -])(?:t1w?|mp-?rage)$", re.IGNORECASE)
+_OTHER_CONTRAST = re.compile(
+    r"(?:^|[_. -])(?:t1(?:ce?|gd|map)|t2(?:w|star)?|flair|pdw?|dwi|adc|bold|swi|seg|labels?)$", re.IGNORECASE
+)
 _LATIN = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D",
      "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i"}
@@ -211,14 +216,16 @@ def _folder(files: Sequence[Path], root: Path, asked: Asked) -> Found:
     stems = {path: _stem(path) for path in files}
     scans = [path for path in files if not is_mask(stems[path])] or files
     notes = [Note(f"{len(files) - len(scans)} images are masks by their names")] if len(scans) < len(files) else []
-    names, by_folder = {path: stems[path] for path in scans}, False
+    scans, passed_over = _t1w_alone(scans, stems)
+    notes += [Note(f"{passed_over} images are no T1w scans by their names")] if passed_over else []
+    names, by_folder = {path: _T1W.sub("", stems[path]) or stems[path] for path in scans}, False
     if len(set(names.values())) < len(scans):
         names, by_folder = {path: path.parent.relative_to(root).as_posix().replace("/", "_") for path in scans}, True
         if len(set(names.values())) < len(scans):
             twice = next(name for name, count in Counter(names.values()).items() if count > 1)
             raise MonaiCaeError(f"several images in {root / twice}: leave one scan in each folder, or give BIDS")
         notes.append(Note("scans are named after their folders", tuple(list(names.values())[:3])))
-    split = {path: (name, "") if by_folder else _written(path, name) for path, name in names.items()}
+    split = {path: (name, "") if by_folder else _written(name) for path, name in names.items()}
     if asked.subject_pattern:
         split = {path: (path.relative_to(root).with_name(stems[path]).as_posix(), "") for path in scans}
     written = [Scan(subject=subject, session=session, image=path) for path, (subject, session) in split.items()]
@@ -228,13 +235,23 @@ def _folder(files: Sequence[Path], root: Path, asked: Asked) -> Found:
     return Found("a folder of scans", found, named=named, notes=[*notes, *guessed])
 
 
+def _t1w_alone(scans: Sequence[Path], stems: Mapping[Path, str]) -> tuple[list[Path], int]:
+    """Without what is named after another contrast, where some lies beside its T1w scan, as p1_FLAIR beside p1_T1w
+    or p1, and T2 beside T1; and how many are passed over."""
+    others = {path for path in scans if _OTHER_CONTRAST.search(stems[path])}
+    t1w = {(path.parent, _T1W.sub("", stems[path])) for path in scans if path not in others}
+    if not any((path.parent, _OTHER_CONTRAST.sub("", stems[path])) in t1w for path in others):
+        return list(scans), 0
+    return [path for path in scans if path not in others], len(others)
+
+
 def _stem(path: Path) -> str:
     return path.name[: -len(next(end for end in IMAGE_SUFFIXES if path.name.lower().endswith(end)))]
 
 
-def _written(path: Path, name: str) -> tuple[str, str]:
+def _written(name: str) -> tuple[str, str]:
     """Subject and session as BIDS or OASIS write them; of other names nothing is cut yet."""
-    found = subject_of(path)
+    found = subject_of(f"{name}.nii")
     return (name, "") if found == split_session(name) else found
 
 

@@ -132,6 +132,26 @@ def test_masks_beside_the_scans_are_no_scans(tmp_path):
     assert [scan.mask.name for scan in found.scans] == ["P1_mask.nii.gz", "P2_brain_mask.nii.gz"]
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (["P1_T1w", "P1_T2w", "P1_FLAIR", "P2_T1w", "P3_T2w"], ["sub-P1", "sub-P2"]),
+        (["P1", "P1_seg", "P2"], ["sub-P1", "sub-P2"]),
+        (["A/T1", "A/flair", "B/T1", "B/t1ce"], ["sub-A", "sub-B"]),
+        (["site_pd", "other_T2"], ["sub-otherT2", "sub-sitepd"]),  # nothing says what else they are
+    ],
+)
+def test_other_contrasts_beside_the_t1w_scans_are_passed_over(tmp_path, files, expected):
+    for name in files:
+        nifti(tmp_path / f"{name}.nii.gz")
+    found = find_sources(tmp_path)
+    assert names(found) == expected
+    notes = [note.text for note in found.notes if "no T1w scans by their names" in note.text]
+    assert notes == [f"{len(files) - len(expected)} images are no T1w scans by their names"] * (
+        len(files) > len(expected)
+    )
+
+
 def test_bids_gives_one_image_a_session_and_its_rows(tmp_path):
     for session, run in (("1", "1"), ("1", "2"), ("2", "1")):
         nifti(tmp_path / "sub-01" / f"ses-{session}" / "anat" / f"sub-01_ses-{session}_run-{run}_T1w.nii.gz", int(run))
