@@ -29,6 +29,7 @@ from monai_cae.prepare.studies import Found, read_study
 # letters that Unicode does not take apart
 # Ends of names: BIDS's, BraTS's, and those of folders that were made by hand.
 _T1W = re.compile(r"(?:^|[_. -])(?:t1w?|mp-?rage)$", re.IGNORECASE)
+_TIME = re.compile(r"(?:^|[_. -])t[3-9]$", re.IGNORECASE)  # beside it, t1 and t2 are points in time
 _OTHER_CONTRAST = re.compile(
     r"(?:^|[_. -])(?:t1(?:ce?|gd|map)|t2(?:w|star)?|flair|pdw?|dwi|adc|bold|swi|seg|labels?)$", re.IGNORECASE
 )
@@ -216,9 +217,13 @@ def _folder(files: Sequence[Path], root: Path, asked: Asked) -> Found:
     stems = {path: _stem(path) for path in files}
     scans = [path for path in files if not is_mask(stems[path])] or files
     notes = [Note(f"{len(files) - len(scans)} images are masks by their names")] if len(scans) < len(files) else []
-    scans, passed_over = _t1w_alone(scans, stems)
-    notes += [Note(f"{passed_over} images are no T1w scans by their names")] if passed_over else []
-    names, by_folder = {path: _T1W.sub("", stems[path]) or stems[path] for path in scans}, False
+    times = any(_TIME.search(stem) for stem in stems.values())
+    t1w = scans if times else _t1w_alone(scans, stems)
+    others = tuple(stems[path] for path in scans if path not in set(t1w))
+    notes += [Note(f"{len(others)} images are no T1w scans by their names", others[:3])] if others else []
+    scans = t1w
+    names = {path: stems[path] if times else _T1W.sub("", stems[path]) or stems[path] for path in scans}
+    by_folder = False
     if len(set(names.values())) < len(scans):
         names, by_folder = {path: path.parent.relative_to(root).as_posix().replace("/", "_") for path in scans}, True
         if len(set(names.values())) < len(scans):
@@ -235,14 +240,13 @@ def _folder(files: Sequence[Path], root: Path, asked: Asked) -> Found:
     return Found("a folder of scans", found, named=named, notes=[*notes, *guessed])
 
 
-def _t1w_alone(scans: Sequence[Path], stems: Mapping[Path, str]) -> tuple[list[Path], int]:
-    """Without what is named after another contrast, where some lies beside its T1w scan, as p1_FLAIR beside p1_T1w
-    or p1, and T2 beside T1; and how many are passed over."""
+def _t1w_alone(scans: Sequence[Path], stems: Mapping[Path, str]) -> Sequence[Path]:
+    """Without what is named after another contrast, where some lies beside its T1w scan, as p1_FLAIR beside p1_T1w or
+    p1, and T2 beside T1."""
     others = {path for path in scans if _OTHER_CONTRAST.search(stems[path])}
     t1w = {(path.parent, _T1W.sub("", stems[path])) for path in scans if path not in others}
-    if not any((path.parent, _OTHER_CONTRAST.sub("", stems[path])) in t1w for path in others):
-        return list(scans), 0
-    return [path for path in scans if path not in others], len(others)
+    beside = any((path.parent, _OTHER_CONTRAST.sub("", stems[path])) in t1w for path in others)
+    return [path for path in scans if path not in others] if beside else scans
 
 
 def _stem(path: Path) -> str:

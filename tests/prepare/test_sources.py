@@ -138,12 +138,17 @@ def test_masks_beside_the_scans_are_no_scans(tmp_path):
         (["P1_T1w", "P1_T2w", "P1_FLAIR", "P2_T1w", "P3_T2w"], ["sub-P1", "sub-P2"]),
         (["P1", "P1_seg", "P2"], ["sub-P1", "sub-P2"]),
         (["A/T1", "A/flair", "B/T1", "B/t1ce"], ["sub-A", "sub-B"]),
+        ([f"P{n}_t{time}" for n in (1, 2, 3) for time in (1, 2, 3)], []),  # points in time
         (["site_pd", "other_T2"], ["sub-otherT2", "sub-sitepd"]),  # nothing says what else they are
     ],
 )
 def test_other_contrasts_beside_the_t1w_scans_are_passed_over(tmp_path, files, expected):
     for name in files:
         nifti(tmp_path / f"{name}.nii.gz")
+    if not expected:
+        with pytest.raises(MonaiCaeError, match="one subject or two"):
+            find_sources(tmp_path)
+        return
     found = find_sources(tmp_path)
     assert names(found) == expected
     notes = [note.text for note in found.notes if "no T1w scans by their names" in note.text]
