@@ -10,7 +10,8 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,15 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> None:
     from mlflow import MlflowClient
     from monai.bundle import ComponentLocator
 
+    from monai_cae.data import phantom
     from monai_cae.tracking import limits, store
 
     limits.LOCAL_SECONDS = 600  # that the machine is busy does not mean that a database can't be written
     draw_little()
     look = cache(ComponentLocator()._find_classes_or_functions)  # through MONAI's hundreds of modules, for each config
     ComponentLocator._find_classes_or_functions = lambda _, names: look(tuple(names))
+    whole = cache(partial(phantom._load_anatomy, volumes=True))
+    phantom._load_anatomy = lambda volumes=False: whole() if volumes else replace(whole(), medial=None)
     check, empty = store._check, tmp_path_factory.mktemp("mlflow") / "empty.db"
 
     def copied(database: Path) -> None:

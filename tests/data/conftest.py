@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -89,14 +88,6 @@ def refused() -> Callable[[str], AbstractContextManager[None]]:
 @pytest.fixture(scope="module")
 def anatomy() -> phantom._Anatomy:
     return phantom._load_anatomy(volumes=True)
-
-
-@pytest.fixture(scope="module")
-def anatomy_is_loaded_once(anatomy: phantom._Anatomy) -> Iterator[None]:
-    default = replace(anatomy, medial=None)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phantom, "_load_anatomy", lambda volumes=False: anatomy if volumes else default)
-        yield
 
 
 @pytest.fixture

@@ -20,14 +20,6 @@ from monai_cae.errors import MonaiCaeError
 pytest.importorskip("nilearn")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _anatomy_is_loaded_once():
-    anatomy = phantom._load_anatomy()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phantom, "_load_anatomy", lambda volumes=False: anatomy)
-        yield
-
-
 @pytest.fixture(scope="module")
 def heads():
     return list(synthetic_heads(4, 1, spacing_mm=4.0))

@@ -20,7 +20,6 @@ from monai_cae.data.phantom import is_synthetic, synthetic_brains
 from monai_cae.data.template import COMMISSURE, MNI_PER_T88
 
 pytest.importorskip("nilearn")
-pytestmark = pytest.mark.usefixtures("anatomy_is_loaded_once")
 
 SEED, SUBJECTS = 5, 6
 

@@ -13,7 +13,6 @@ from monai_cae.data.phantom import is_synthetic, write_phantom
 from monai_cae.errors import MonaiCaeError
 
 pytest.importorskip("nilearn")
-pytestmark = pytest.mark.usefixtures("anatomy_is_loaded_once")
 
 SEED = 3
 HEADER = "ID,M/F,Hand,Age,Educ,eTIV,nWBV,ASF,Delay,MMSE,CDR,SES"
