@@ -63,6 +63,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def quick(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What takes the same time in every run of a bundle takes it once."""
     from drawing import draw_little
+    from filelock import FileLock
     from mlflow import MlflowClient
     from monai.bundle import ComponentLocator
 
@@ -75,12 +76,14 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> None:
     ComponentLocator._find_classes_or_functions = lambda _, names: look(tuple(names))
     whole = cache(partial(phantom._load_anatomy, volumes=True))
     phantom._load_anatomy = lambda volumes=False: whole() if volumes else replace(whole(), medial=None)
-    check, empty = store._check, tmp_path_factory.mktemp("mlflow") / "empty.db"
+    folder = tmp_path_factory.getbasetemp()
+    check, empty = store._check, (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "empty.db"
 
     def copied(database: Path) -> None:
         check(database)
-        if not empty.exists():  # MLflow writes all versions of its tables, one after the other
-            MlflowClient(f"sqlite:///{empty}")
+        with FileLock(f"{empty}.lock"):
+            if not empty.exists():  # MLflow writes all versions of its tables, one after the other
+                MlflowClient(f"sqlite:///{empty}")
         if database.parent.is_dir() and not database.exists():
             shutil.copyfile(empty, database)
 
