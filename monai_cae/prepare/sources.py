@@ -218,19 +218,20 @@ def _folder(files: Sequence[Path], root: Path, asked: Asked) -> Found:
     scans = [path for path in files if not is_mask(stems[path])] or files
     notes = [Note(f"{len(files) - len(scans)} images are masks by their names")] if len(scans) < len(files) else []
     times = any(_TIME.search(stem) for stem in stems.values())
-    t1w = scans if times else _t1w_alone(scans, stems)
-    others = tuple(stems[path] for path in scans if path not in set(t1w))
-    notes += [Note(f"{len(others)} images are no T1w scans by their names", others[:3])] if others else []
-    scans = t1w
-    names = {path: stems[path] if times else _T1W.sub("", stems[path]) or stems[path] for path in scans}
-    by_folder = False
+    others = set() if times else _other_contrasts(scans, stems)
+    if others:
+        examples = tuple(stems[path] for path in scans if path in others)[:3]
+        notes.append(Note(f"{len(others)} images are no T1w scans by their names", examples))
+        scans = [path for path in scans if path not in others]
+    names, by_folder = {path: stems[path] for path in scans}, False
     if len(set(names.values())) < len(scans):
         names, by_folder = {path: path.parent.relative_to(root).as_posix().replace("/", "_") for path in scans}, True
         if len(set(names.values())) < len(scans):
             twice = next(name for name, count in Counter(names.values()).items() if count > 1)
             raise MonaiCaeError(f"several images in {root / twice}: leave one scan in each folder, or give BIDS")
         notes.append(Note("scans are named after their folders", tuple(list(names.values())[:3])))
-    split = {path: (name, "") if by_folder else _written(name) for path, name in names.items()}
+    owners = {path: name if times else _T1W.sub("", name) or name for path, name in names.items()}
+    split = {path: (name, "") if by_folder else _written(name) for path, name in owners.items()}
     if asked.subject_pattern:
         split = {path: (path.relative_to(root).with_name(stems[path]).as_posix(), "") for path in scans}
     written = [Scan(subject=subject, session=session, image=path) for path, (subject, session) in split.items()]
@@ -240,13 +241,12 @@ def _folder(files: Sequence[Path], root: Path, asked: Asked) -> Found:
     return Found("a folder of scans", found, named=named, notes=[*notes, *guessed])
 
 
-def _t1w_alone(scans: Sequence[Path], stems: Mapping[Path, str]) -> Sequence[Path]:
-    """Without what is named after another contrast, where some lies beside its T1w scan, as p1_FLAIR beside p1_T1w or
-    p1, and T2 beside T1."""
+def _other_contrasts(scans: Sequence[Path], stems: Mapping[Path, str]) -> set[Path]:
+    """What is named after another contrast than T1w, where some of it lies beside its T1w scan, as p1_FLAIR beside
+    p1_T1w or p1, and T2 beside T1."""
     others = {path for path in scans if _OTHER_CONTRAST.search(stems[path])}
     t1w = {(path.parent, _T1W.sub("", stems[path])) for path in scans if path not in others}
-    beside = any((path.parent, _OTHER_CONTRAST.sub("", stems[path])) in t1w for path in others)
-    return [path for path in scans if path not in others] if beside else scans
+    return others if any((path.parent, _OTHER_CONTRAST.sub("", stems[path])) in t1w for path in others) else set()
 
 
 def _stem(path: Path) -> str:

@@ -157,6 +157,15 @@ def test_other_contrasts_beside_the_t1w_scans_are_passed_over(tmp_path, files, e
     )
 
 
+def test_masks_and_rows_may_have_the_name_with_the_contrast_or_without(tmp_path):
+    for name in ("P1_T1w", "P1_T1w_mask", "P2_T1w", "P2_mask"):
+        nifti(tmp_path / f"{name}.nii.gz")
+    (tmp_path / "t.csv").write_text("ID,Age\nP1_T1w,70\nP2,71\n")
+    found = find_sources(tmp_path, Wanted(mask=tmp_path))
+    assert [scan.mask.name for scan in found.scans] == ["P1_T1w_mask.nii.gz", "P2_mask.nii.gz"]
+    assert [scan.row.age for scan in found.scans] == [70, 71]
+
+
 def test_bids_gives_one_image_a_session_and_its_rows(tmp_path):
     for session, run in (("1", "1"), ("1", "2"), ("2", "1")):
         nifti(tmp_path / "sub-01" / f"ses-{session}" / "anat" / f"sub-01_ses-{session}_run-{run}_T1w.nii.gz", int(run))
