@@ -255,13 +255,15 @@ def test_results_do_not_go_into_the_data(experiment, discs, refused, run_bundle,
     assert sorted(discs.iterdir()) == before
 
 
-def test_an_unfinished_experiment_is_not_resumed_with_another_label(experiment, discs):
+@pytest.mark.parametrize("finished", [True, False])
+def test_an_experiment_is_not_resumed_with_another_label(experiment, discs, finished):
     table, summary = discs / "oasis_cross-sectional.csv", experiment / "summary.json"
     text, told = table.read_bytes(), summary.read_bytes()
     row = next(line for line in text.splitlines() if line.startswith(b"OAS1_0003_MR1"))
     try:
         table.write_bytes(text.replace(row, row.replace(b",0,N/A", b",0.5,N/A")))
-        summary.unlink()
+        if not finished:
+            summary.unlink()
         said = mistake(main, ["run", str(discs), str(experiment), *SETTINGS, "--resume", "true"])
     finally:
         table.write_bytes(text)

@@ -22,7 +22,7 @@ from monai_cae.experiment.results import compute
 from monai_cae.experiment.running import begun, check_cluster, engine_for, run_steps
 from monai_cae.experiment.searching import report_search
 from monai_cae.experiment.selecting import report_selection, selection_of
-from monai_cae.experiment.sets import check_parts, given_datalists
+from monai_cae.experiment.sets import check_parts, given_datalists, refuse_changed
 from monai_cae.experiment.share import planned, refuse_other_settings, run_share, share_of
 from monai_cae.experiment.status import STATE
 from monai_cae.experiment.wording import readable
@@ -126,6 +126,7 @@ def run_experiment(
             refuse_other_settings(plan, parts)
             finished = _finished(plan, parts)
             if finished:
+                refuse_changed(plan, parts[0])
                 print(f"the experiment is finished in {output}: nothing is left to do\n")
                 print(f"  page               {output / PAGE}\n  summary            {output / 'summary.json'}")
                 return finished

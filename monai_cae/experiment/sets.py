@@ -97,6 +97,15 @@ def check_parts(plan: Plan, parts: Sequence[Part], overwrite: bool, target: Targ
     return unwritten
 
 
+def refuse_changed(plan: Plan, part: Part) -> None:
+    """Raise MonaiCaeError where the cohort of a finished part is there and no longer what its results were made from."""
+    if Path(str(plan.shared["dataset_dir"])).exists():
+        step, checked = next(plan.steps(part)), {"_checked": ["@sets"], "sets#compare": True}
+        settings = {**step.stages[STAGES[0]], "datalist": str(plan.datalist_of(part)), **checked}
+        with redirect_stdout(StringIO()):
+            evaluate(plan, step, STAGES[0], settings, "_checked")
+
+
 def _of_sources(plan: Plan, part: Part) -> Settings:
     """What the audit of a part has to know of the networks from elsewhere that any of its steps starts from."""
     elsewhere: set[Path] = set()
