@@ -11,6 +11,7 @@ _DARKEST = 1e-3  # of a voxel in the brain: 0 means outside
 _MOST_OFF = 0.1  # of the brain's range, by which dark may differ from 0: noise, and what interpolation overshoots
 _SPIKE = 10  # times the brain's brightest: fat near a coil has a few
 _BRIGHT = 99.5  # percentile of the brain
+_DARK = 0.25  # of the brain's brightest: air and bone are darker
 _MOST_GAP = 0.5  # of it, between the background and the darkest of the brain, which is fluid
 
 
@@ -29,13 +30,21 @@ def from_zero(
 
     Raises:
         MonaiCaeError: all of the brain has one value; the darkest voxels are not 0, and not the background's either, as
-            of a brain that was normalised by itself: where its 0 was can't be known.
+            of a brain that was normalised by itself, or are 0 only where nothing was measured: where its 0 was can't
+            be known.
     """
     fluid, top = (float(value) for value in np.percentile(voxels[brain], (1, _BRIGHT)))
     if not top > fluid:
         raise MonaiCaeError(f"{name} has no contrast in the brain's mask: give the T1w scan itself")
     low = min(float(np.percentile(voxels[::2, ::2, ::2], 1)), fluid)
     if abs(low) <= _MOST_OFF * (top - low):
+        around = voxels[~brain & (voxels != 0)]  # of a head, and not of its padding
+        darkest = float(np.percentile(around, 1)) if around.size > brain.sum() else 0.0
+        if darkest > _DARK * top:
+            raise MonaiCaeError(
+                f"{name} has {darkest:.3g} where the head is darkest, {top:.3g} where the brain is brightest, and 0 only "
+                "around it, so that nothing tells its 0: give the scan as it was before a value was added to it"
+            )
         return voxels, []
     background = float(np.median(voxels[:: voxels.shape[0] - 1, :: voxels.shape[1] - 1, :: voxels.shape[2] - 1]))
     if background - low > _MOST_OFF * (top - low) or fluid - background > _MOST_GAP * (top - background):

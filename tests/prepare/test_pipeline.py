@@ -199,6 +199,16 @@ def test_a_spike_is_cut_and_told(head, spike):
     assert len(notes) == 1 and notes[0].startswith("1 voxels more than 10 times as bright as the brain were cut to ")
 
 
+def test_zeros_around_a_head_do_not_hide_that_its_0_is_elsewhere(head):
+    voxels, _, brain = darkness(head)
+    air = np.clip(voxels, 0.01 * voxels.max(), None)
+    inside = np.pad(brain, 10)
+    plain = np.pad(air, 10)
+    assert from_zero(plain, inside, "it") == (plain, [])
+    with pytest.raises(MonaiCaeError, match="0 only around it, so that nothing tells its 0"):
+        from_zero(np.pad(air + voxels.max(), 10), inside, "it")
+
+
 def test_a_brain_that_was_normalised_by_itself_is_refused(head):
     _, stripped, brain = darkness(head)
     values = stripped[brain]
