@@ -77,11 +77,13 @@ def _settings(by_stage: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _value(value: Any) -> str:
-    """A setting as people write it: an empty group is none, a part of a network is named by its class."""
+    """A setting as people write it: an empty group is none, a part of a network is named by its class and by what it has
+    of its own, not what refers to other settings."""
     if isinstance(value, Mapping):
-        members = ", ".join(f"{name} {_value(one)}" for name, one in value.items() if name != "_target_")
+        own = [name for name, one in value.items() if name != "_target_" and not str(one).startswith(("@", "$"))]
+        members = ", ".join(f"{name} {_value(value[name])}" for name in own)
         kind = str(value.get("_target_", "")).rpartition(".")[2]
-        return f"{kind}({members})" if kind or members else "none"
+        return f"{kind}({members})" if members else kind or "none"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_value, value))}]" if value else "none"
     if isinstance(value, bool):

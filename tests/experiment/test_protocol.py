@@ -153,8 +153,16 @@ def test_trainings_have_the_precision_that_is_given_and_tests_that_of_prediction
 
 def test_a_part_of_a_network_is_told_by_its_class(tmp_path):
     encoder = {"_target_": "monai_cae.networks.VGG16Encoder", "weights": ""}
-    variants = {"vgg": {"classifier": {"network_def#encoder": encoder}, "train": {"learn": "finetune" * 200}}}
-    told = descriptions(Plan(str(CONFIGS), tmp_path, {}, {}, variants, [], {}))["vgg"]
+    inner = {"_target_": "monai_cae.networks.ConvEncoder", "channels": "@channels"}  # what it has, the settings tell
+    code = {"_target_": "monai_cae.networks.DenseEncoder", "network": inner, "size": "$@sizes(2)", "latent_size": 64}
+    variants = {
+        "vgg": {"classifier": {"network_def#encoder": encoder}, "train": {"learn": "finetune" * 200}},
+        "dense": {"pretrain": {"network_def#encoder": code}},
+    }
+    described = descriptions(Plan(str(CONFIGS), tmp_path, {}, {}, variants, [], {}))
+    told = described["vgg"]
+    dense = "`network_def#encoder` DenseEncoder(network ConvEncoder, latent_size 64)"
+    assert described["dense"] == f"the network with {dense} (pretrain)"
     assert told.startswith("the network with `network_def#encoder` VGG16Encoder(weights none) (train, evaluate); ")
     assert told.endswith(" ...") and len(told) < 450
 
