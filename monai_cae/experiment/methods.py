@@ -77,8 +77,8 @@ def _settings(by_stage: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _value(value: Any) -> str:
-    """A setting as people write it: an empty group is none, a part of a network is named by its class and by what it has
-    of its own, not what refers to other settings."""
+    """A setting as people write it: an empty group is none, a part of a network is named by its class and by what it
+    has of its own, not what refers to other settings."""
     if isinstance(value, Mapping):
         own = [name for name, one in value.items() if name != "_target_" and not str(one).startswith(("@", "$"))]
         members = ", ".join(f"{name} {_value(value[name])}" for name in own)

@@ -98,7 +98,7 @@ def check_parts(plan: Plan, parts: Sequence[Part], overwrite: bool, target: Targ
 
 
 def refuse_changed(plan: Plan, part: Part) -> None:
-    """Raise MonaiCaeError where the cohort of a finished part is there and no longer what its results were made from."""
+    """Raise MonaiCaeError where the cohort of a finished part is there, and not what its results were made from."""
     if Path(str(plan.shared["dataset_dir"])).exists():
         step, checked = next(plan.steps(part)), {"_checked": ["@sets"], "sets#compare": True}
         settings = {**step.stages[STAGES[0]], "datalist": str(plan.datalist_of(part)), **checked}

@@ -42,8 +42,8 @@ def from_zero(
         darkest = float(np.percentile(around, 1)) if around.size > brain.sum() else 0.0
         if darkest > _DARK * top:
             raise MonaiCaeError(
-                f"{name} has {darkest:.3g} where the head is darkest, {top:.3g} where the brain is brightest, and 0 only "
-                "around it, so that nothing tells its 0: give the scan as it was before a value was added to it"
+                f"{name} has {darkest:.3g} where the head is darkest, {top:.3g} where the brain is brightest, and 0 "
+                "only around it, so that nothing tells its 0: give the scan as it was before a value was added to it"
             )
         return voxels, []
     background = float(np.median(voxels[:: voxels.shape[0] - 1, :: voxels.shape[1] - 1, :: voxels.shape[2] - 1]))
