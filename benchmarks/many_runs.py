@@ -54,7 +54,7 @@ def write_cohort(root: Path) -> None:
             image = nib.Nifti1Image(rng.integers(0, 4096, (176, 208, 1), dtype=np.int16), np.eye(4))
             nib.save(image, root / f"{name}.nii.gz")
             table.writerow(
-                [name, "FM"[number % 2], 60 + number % 30, 1 + number % 5, number % 2 / 2, 0.7 + number % 9 / 100]
+                [name, "FM"[number // 2 % 2], 60 + number % 30, 1 + number % 5, number % 2 / 2, 0.7 + number % 9 / 100]
             )
 
 
