@@ -104,6 +104,8 @@ def status_lines(status: Status) -> list[str]:
     for title, one in zip(["running", *[""] * len(status.running)], status.running, strict=False):
         since = f", for {duration(status.since)}" if len(status.running) == 1 else ""
         lines.append(f"  {title:<10}{_named(*one)}{since}")
+    if status.state == "running" and status.planned and not status.left:
+        lines.append("  running   the comparison of all methods, and the page")
     if status.left:
         estimate = "" if status.estimate is None else f"; to the end about {duration(status.estimate)}"
         lines.append(f"  left      {len(left)} step{'s' * (len(left) != 1)}{estimate}")

@@ -423,6 +423,9 @@ def test_status_tells_what_is_done_runs_and_is_left(run, copy, capsys):
     assert main(["status", str(run)]) == 0
     printed = capsys.readouterr().out
     assert "finished" in printed and "8 of 8 steps" in printed and str(run / "report.html") in printed
+    with only_writer(copy):
+        assert main(["status", str(copy)]) == 0
+    assert "  running   the comparison of all methods, and the page\n" in capsys.readouterr().out
     path = copy / "repeat_2" / "steps.json"
     steps = json.loads(path.read_text())
     seconds = {"pretrain": 10, "network": 20, "scratch": 30, "baselines": 40}
