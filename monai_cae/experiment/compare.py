@@ -337,7 +337,7 @@ def _check_agreement(first: Predictions, other: Predictions) -> None:
     if len(different):
         raise MonaiCaeError(
             f"{first.given} and {other.given} give {len(different)} subjects different labels, the first is "
-            f"{different[0]}"
+            f"{different[0]}: both must be tested by one rule for patients and controls, or of one number"
         )
     keys = [one.table.set_index(["subject", *SPLITS]).index for one in (first, other)]
     apart = sorted(keys[0].symmetric_difference(keys[1]))

@@ -178,7 +178,7 @@ BAD = {
     "lacks 2 that": GOOD[2:],
     "the first is S00": GOOD[2:],
     "has 1 that": pd.concat([GOOD, GOOD[:1].assign(subject="T01")]),
-    "give 1 subjects different labels, the first is S00": GOOD.assign(label=[1, *GOOD["label"][1:]]),
+    "different labels, the first is S00: both must be tested by one rule": GOOD.assign(label=[1, *GOOD["label"][1:]]),
     "tested 24 subjects in different repeats or folds, the first is S00": GOOD.assign(fold=2),
     "tested 1 subjects in different repeats or folds, the first is S03": pd.concat(
         [GOOD.drop(3), GOOD[3:4].assign(fold=2)]
