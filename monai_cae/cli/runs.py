@@ -302,7 +302,7 @@ def _of_experiment() -> Iterator[tuple[str, str, str]]:
 def compare(options: argparse.Namespace) -> None:
     if len(options.runs) < 2:
         raise MonaiCaeError("give two or more runs, folders or files to compare")
-    if options.train_subjects < 0:
+    if not options.train_subjects >= 0:
         raise MonaiCaeError(f"--train_subjects must be a number of subjects, not {options.train_subjects:g}")
     from monai_cae.experiment.compare import compare_predictions, comparison_lines, write_comparison
     from monai_cae.experiment.load_runs import read_predictions
