@@ -214,6 +214,8 @@ def _caveats(
             "PLACE UNSURE: the volumes of the network's training do not record where they lie, as OASIS-1's, and these "
             "do: the slice may lie some millimetres off, and left and right may be exchanged."
         )
+    if audit["other_voxels"]:
+        found.append(f"OTHER VOXELS: {audit['other_voxels']}; the network sees these brains larger or smaller.")
     alike = [one["message"] for one in audit["findings"] if one["check"] == ALIKE]
     if alike:
         found.append(f"NAMES ALIKE: {alike[0]} (earlier training is the network's); audit.html has all {len(alike)}.")
