@@ -742,3 +742,14 @@ def test_booleans_of_the_command_line_are_no_texts(discs, tmp_path):
     assert get("allow_leaks") is False and get("encode_once") is False and get("augment") is True
     assert get("train#augmentation") is not None
     assert get("train#optimizer").defaults["amsgrad"] is False
+
+
+def test_null_of_the_command_line_is_no_text(discs, tmp_path):
+    """As `monai-cae settings` and the remarks write it."""
+    given = {"figures#explanations": "null", "figures#decoder#scans": "null", "layout": "null"}
+    options = {"dataset_dir": str(discs), "output_dir": str(tmp_path / "out"), "device": "cpu", **given}
+    workflow = ConfigWorkflow(str(CONFIGS / "evaluate.json"), **options)
+    workflow.initialize()
+    get = workflow.parser.get_parsed_content
+    assert get("figures#explanations") is None and get("layout") is None
+    assert workflow.parser["figures#decoder#scans"] is None

@@ -239,6 +239,15 @@ def test_left_out_of_another_is_not_removed(experiment, discs, tmp_path):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
+@pytest.mark.parametrize("command", ["latent", "drift"])
+def test_what_an_overlay_asks_for_is_not_the_models(started, monkeypatch, tmp_path, command):
+    """A model of an earlier version has other items than the configs that are shipped now: they are no settings."""
+    model = {"pretrained": "a.pt", "dataset#data": "$@sets.test", "target#_target_": "Old", "image_size": 16}
+    monkeypatch.setattr("monai_cae.sharing.settings.autoencoder_settings", lambda *_, **__: model)
+    called = started(command, "MODEL", tmp_path, tmp_path / "out")
+    assert called[3:8] == ["--pretrained", "a.pt", "--image_size", "16", "--dataset_dir"]
+
+
 @pytest.mark.parametrize("command", ["run", "predict", "latent", "drift", "pretrain.json", "parquet"])
 def test_results_do_not_go_into_the_data(experiment, discs, refused, run_bundle, command):
     """They would be read with it: `several tables in ...`. Below it they do no harm."""

@@ -110,6 +110,10 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def summary_of(output: Path) -> dict:
+    return json.loads((output / "summary.json").read_text())
+
+
 def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -376,6 +380,8 @@ def test_a_package_is_tested_like_its_run(model, others, evaluated, tmp_path, ca
 def test_several_scans_of_a_subject_are_one_prediction(model, others, tmp_path):
     root = tmp_path / "cohort"
     shutil.copytree(others, root)
+    one, other = sorted(root.rglob("*_gfc.img"))[:2]
+    shutil.copy(one, other)
     table = root / "oasis_cross-sectional.csv"
     head, first, *rows = table.read_text().splitlines()
     name = first.split(",")[0]
@@ -390,6 +396,8 @@ def test_several_scans_of_a_subject_are_one_prediction(model, others, tmp_path):
     assert main([*command, "--cohort#sessions", "all"]) == 0
     assert len(rows_of(tmp_path / "out" / "predictions_scans.csv")) == 23
     assert len(rows_of(tmp_path / "out" / "predictions.csv")) == 22
+    (twice,) = [one for one in summary_of(tmp_path / "out")["caveats"] if one.startswith("COUNTED TWICE: ")]
+    assert f"subjects {one.name[:9]} and {other.name[:9]} have the same pixels" in twice
 
 
 def test_what_is_not_known_of_the_training_is_a_caveat(refused, model, others, tmp_path, monkeypatch):

@@ -156,7 +156,7 @@ def test_without_what_the_training_looked_like_nobody_is_told(run, package, scan
                  "--slice_index", "11", "--channels", "[4,8]"]) == 0  # fmt: skip
     assert "is about another autoencoder" in capsys.readouterr().out
     assert main(["predict", str(run), str(scans), str(tmp_path / "d"), "--unlike_limit", "0"]) == 0
-    assert "not looked for" in capsys.readouterr().out
+    assert "unlike the training's" not in capsys.readouterr().out
 
 
 def test_too_few_scans_are_told(run_bundle, discs, tmp_path, capsys):
@@ -191,6 +191,8 @@ def test_drift_tells_by_a_column_who_is_unlike_the_training(package, discs, tmp_
     page = (out / "drift.md").read_text()
     assert "| east | 12 |" in page and "Kruskal and Wallis" in page and "16 scans are of subjects" in page
     assert {path.name for path in (out / "figures").iterdir()} == {"drift.png", "strangers.png"}
+    asked = ["drift", str(package), str(cohort), str(tmp_path / "b"), "--unlike_limit", "0"]
+    assert mistake(main, asked) == "drift counts the scans above unlike_limit: give a percentile such as 95, not 0"
     assert "the table has no column site" in mistake(
         main, ["drift", str(package), str(cohort), str(tmp_path / "b"), "--by", "site"]
     )

@@ -180,6 +180,8 @@ def _with_autoencoder(options: argparse.Namespace, overlay: str) -> None:
     given = as_settings(options.settings, ("config_file", "pretrained", "dataset_dir", "output_dir"))
     found = autoencoder_settings(options.model, trust=options.trust)
     files = [str(bundle_folder() / "configs" / name) for name in ("evaluate.json", overlay)]
+    asked = {name.lstrip("+") for name in safe_load(Path(files[1]).read_text(encoding="utf-8"))}
+    found = {name: value for name, value in found.items() if name not in asked}  # of a model of an earlier version
     places = _places(dataset_dir=options.cohort, output_dir=options.out)
     _bundle("run", "--config_file", str(files), *_options(found), *places, *given)
 
@@ -300,7 +302,7 @@ def _of_experiment() -> Iterator[tuple[str, str, str]]:
 def compare(options: argparse.Namespace) -> None:
     if len(options.runs) < 2:
         raise MonaiCaeError("give two or more runs, folders or files to compare")
-    if options.train_subjects < 0:
+    if not options.train_subjects >= 0:
         raise MonaiCaeError(f"--train_subjects must be a number of subjects, not {options.train_subjects:g}")
     from monai_cae.experiment.compare import compare_predictions, comparison_lines, write_comparison
     from monai_cae.experiment.load_runs import read_predictions

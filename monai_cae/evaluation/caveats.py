@@ -11,7 +11,7 @@ from scipy import stats
 from monai_cae.evaluation.metrics import checked_scores, predicted_classes
 
 STRANGERS_P = 0.01
-SAME = 1e-6  # probabilities are written with six decimals
+SAME = 1e-6  # of a probability
 SLOPES = (0.1, 10.0)  # of calibration; beyond them a predicted 0.99 means less than 0.62, or 0.55 more than 0.88
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ADVICE = "choose another --out"
+_ROUNDED = 1e-3  # of the labels' range
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ def compare_predictions(
     if len({one.number for one in compared}) > 1:
         ours, theirs = (next(one.given for one in compared if one.number == number) for number in (True, False))
         raise MonaiCaeError(f"{ours} predicts a number, and {theirs} classes: compare methods with one target")
-    for other in others:
-        _check_agreement(first, other)
+    others = [_agreeing(first, other) for other in others]
+    compared = [first, *others]
     people = first.table.drop_duplicates("subject")
     test_sets = first.table.groupby(list(SPLITS)).size()
     scores = {
@@ -323,7 +324,8 @@ def _named_apart(compared: Sequence[Predictions]) -> list[Predictions]:
     return [Predictions(one.given, one.given, one.origin, one.table, one.synthetic, one.leaks) for one in compared]
 
 
-def _check_agreement(first: Predictions, other: Predictions) -> None:
+def _agreeing(first: Predictions, other: Predictions) -> Predictions:
+    """The other with the first's labels, which may be rounded otherwise; an error where they don't fit together."""
     mine, theirs = (one.table.drop_duplicates("subject").set_index("subject")["label"] for one in (first, other))
     lacking, extra = sorted(mine.index.difference(theirs.index)), sorted(theirs.index.difference(mine.index))
     if lacking or extra:
@@ -333,11 +335,11 @@ def _check_agreement(first: Predictions, other: Predictions) -> None:
             if who
         ]
         raise MonaiCaeError(f"not the same subjects: {other.given} {' and '.join(parts)}")
-    different = mine[mine != theirs[mine.index]].index
+    different = mine.index[(mine - theirs[mine.index]).abs() > _ROUNDED * np.ptp(mine)]
     if len(different):
         raise MonaiCaeError(
             f"{first.given} and {other.given} give {len(different)} subjects different labels, the first is "
-            f"{different[0]}"
+            f"{different[0]}: both must be tested by one rule for patients and controls, or of one number"
         )
     keys = [one.table.set_index(["subject", *SPLITS]).index for one in (first, other)]
     apart = sorted(keys[0].symmetric_difference(keys[1]))
@@ -347,3 +349,4 @@ def _check_agreement(first: Predictions, other: Predictions) -> None:
             f"{first.given} and {other.given} tested {people} subjects in different repeats or folds, the first is "
             f"{apart[0][0]}: both must come from the same splits"
         )
+    return replace(other, table=other.table.assign(label=other.table["subject"].map(mine)))

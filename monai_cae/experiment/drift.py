@@ -70,6 +70,8 @@ def report_drift(
     there = [name for name in _FILES if (output / name).is_file()]
     if there and not overwrite:
         raise MonaiCaeError(f"{output} has {there[0]}: choose another --output_dir, or give --overwrite true")
+    if not strangers.limit:
+        raise MonaiCaeError("drift counts the scans above unlike_limit: give a percentile such as 95, not 0")
     if isinstance(reference, str):
         raise MonaiCaeError(
             f"what the autoencoder's training looked like is {reference}: run pretrain.json of this version, with "

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from monai_cae import DISCLAIMER
 from monai_cae.data import Sets, recorded_rules
-from monai_cae.data.splits.audit import ALIKE, PRETRAINING
+from monai_cae.data.splits.audit import ALIKE, PRETRAINING, TWICE
 from monai_cae.data.splits.datalists import read_content
 from monai_cae.errors import MonaiCaeError
 from monai_cae.evaluation import result_figures
@@ -214,9 +214,14 @@ def _caveats(
             "PLACE UNSURE: the volumes of the network's training do not record where they lie, as OASIS-1's, and these "
             "do: the slice may lie some millimetres off, and left and right may be exchanged."
         )
+    if audit["other_voxels"]:
+        found.append(f"OTHER VOXELS: {audit['other_voxels']}; the network sees these brains larger or smaller.")
     alike = [one["message"] for one in audit["findings"] if one["check"] == ALIKE]
     if alike:
         found.append(f"NAMES ALIKE: {alike[0]} (earlier training is the network's); audit.html has all {len(alike)}.")
+    twice = [one["message"] for one in audit["findings"] if one["check"] in TWICE and not one["leak"]]
+    if twice:
+        found.append(f"COUNTED TWICE: {twice[0]}; audit.html has all {len(twice)}. Intervals are too narrow.")
     if any(own.rules) and own.rules != rules:
         found.append(
             f"OTHER LABELS: the network learned {own.rules[0]} against {own.rules[1]}, and is tested on {rules[0]} "

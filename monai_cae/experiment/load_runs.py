@@ -25,7 +25,7 @@ FILE = "predictions.csv"
 SPLITS = ("repeat", "fold")
 _NEEDED = ("subject", "label", "probability")
 _OF_A_NUMBER = "predicted"  # in place of the probability
-_ROUNDING = 1e-6  # probabilities have six decimals in predictions.csv
+_ROUNDING = 1e-6  # tables from elsewhere may have six decimals
 
 
 @dataclass(frozen=True)

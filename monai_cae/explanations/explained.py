@@ -72,7 +72,7 @@ class Explained:
         seed: chooses them, and draws what the tests need.
 
     Raises:
-        MonaiCaeError: an unknown method, or a setting that is no number above 0.
+        MonaiCaeError: an unknown method, or a setting that is no number, or too small.
     """
 
     def __init__(
@@ -86,15 +86,16 @@ class Explained:
         names = ("occlusion", *METHODS)
         if not (callable(method) or method in names):
             raise MonaiCaeError(f"method must be one of {', '.join(names)}, or a function of your own, not {method!r}")
-        for name, value in (("patch", patch), ("passes", passes), ("scans", scans)):
-            if name == "passes" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value < float("inf"):
-                raise MonaiCaeError(f"{name} of explanations must be a number from 1 on, not {value!r}")
+        given = {"patch": patch, "passes": 1 if passes is None else passes, "scans": scans, "seed": seed}
+        for name, value in given.items():
+            kinds, kind = ((int, float), "number") if name == "patch" else ((int,), "whole number")
+            least = 0 if name == "seed" else 1
+            if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value < float("inf"):
+                raise MonaiCaeError(f"{name} of explanations must be a {kind} from {least} on, not {value!r}")
         self.method = method
         self.patch = patch
-        self.passes = None if passes is None else int(passes)
-        self.scans = int(scans)
+        self.passes = passes
+        self.scans = scans
         self.seed = seed
 
     def __call__(self, outcome: Outcome) -> dict[str, Figure | pd.DataFrame | dict[str, NDArray[Any]]]:
@@ -138,8 +139,8 @@ class Explained:
         cases = Cases(self._some(outcome, rng), outcome.target, outcome.threshold)
         images = torch.stack([image_of(outcome.dataset, index) for index in cases.rows.index])
         images = images.to(next(outcome.network.parameters()).device)
-        drawn = np.flatnonzero(cases.rows["drawn"])
-        reference, score = images[drawn].mean(dim=0, keepdim=True), Score(outcome.network, outcome.infer)
+        drawn, score = np.flatnonzero(cases.rows["drawn"]), Score(outcome.network, outcome.infer)
+        reference = _mean_image(outcome).to(images.device)
         place, samples = _box(reference), int(getattr(outcome.extraction, "samples", 1))
         subjects = [Subject(score, one[None], reference, place, samples) for one in images]
         tested = sorted(rng.permutation(drawn)[:TESTED])
@@ -206,6 +207,13 @@ def _far_off(rows: pd.DataFrame, outcome: Outcome, most: int) -> set[int]:
 def image_of(dataset: Any, index: int) -> torch.Tensor:
     """One image, shape `(C, H, W[, D])`, on the CPU."""
     return torch.as_tensor(dataset[index]["image"]).float()
+
+
+def _mean_image(outcome: Outcome) -> torch.Tensor:
+    """Of all test scans, however few are explained: shape `(1, C, H, W[, D])`."""
+    count = len(outcome.predictions)
+    total = sum(image_of(outcome.dataset, index).double() for index in range(count))
+    return (torch.as_tensor(total) / count).float()[None]
 
 
 def _box(reference: torch.Tensor) -> tuple[slice, ...]:

@@ -167,8 +167,11 @@ class Target(ABC):
         return {self.column: list(predicted)}
 
     def written(self, value: float) -> str:
-        """A prediction or a label as tables have it: six decimals; below 1, of a number in any unit, seven digits."""
-        return f"{value:.6f}" if self.binary or abs(value) >= 1 else f"{value:.7g}"
+        """A prediction or a label as tables have it: probabilities with all that float32 has, as many are near 1; of
+        numbers six decimals, and seven digits below 1, as they may have any unit."""
+        if self.binary:
+            return f"{value:.9g}"
+        return f"{value:.6f}" if abs(value) >= 1 else f"{value:.7g}"
 
     def told(self, columns: Mapping[str, Sequence[Any]], threshold: float) -> str:
         """A one-line summary of predictions.

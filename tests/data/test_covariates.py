@@ -88,6 +88,14 @@ def test_the_label_under_another_name_is_no_covariate(target, name, columns, rul
     assert len(with_covariates(items[:5], {name: [1, 1]}, target, items, rules)) == 5
 
 
+def test_a_cohort_to_test_on_may_have_one_value_for_each_class(capsys):
+    """All its patients are men: the network has not learned that from it."""
+    items = people(sex=lambda i: "FM"[i >= 20], Educ=lambda i: 5.0 - 2 * (i >= 20) if i else None)
+    found = with_covariates(items, {"sex": [0, 1], "Educ": [3, 1]}, everyone=items, tested=True)
+    assert [item["covariates"].tolist() for item in found] == [[0, 0], *[[0, 2]] * 19, *[[1, 0]] * 20]
+    assert "1 of 40 scans have no Educ" in capsys.readouterr().out
+
+
 def test_blank_covariates_and_what_may_be_codes_are_told_once(capsys):
     items = people(Educ=lambda i: None if i % 4 == 0 else 99.0 if i == 1 else 1.0 + i % 5)
     for _ in range(2):

@@ -10,7 +10,7 @@ import pytest
 
 from monai_cae.cli import main
 from monai_cae.data import SliceExtraction, load_sets, usable_images
-from monai_cae.data.images.frames import Frame, common_frame, frame_lines, frames_of, from_record
+from monai_cae.data.images.frames import Frame, common_frame, frame_lines, frames_of, from_record, other_voxels
 from monai_cae.data.images.scan_quality import find_bad
 from monai_cae.errors import MonaiCaeError
 
@@ -258,3 +258,19 @@ def test_an_sform_and_a_qform_that_disagree_are_told(tmp_path, codes, told, turn
     other = "".join(nib.aff2axcodes(turn))
     assert len(lines) == told
     assert all(f"1 scans (RAS against {other} (1)); the sform is used" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "told"),
+    [
+        ((220, 260, 176), (0.8, 0.8, 1.0), "1 of 2 scans have voxels such as 0.8 x 0.8 x 1 mm, those"),
+        ((176, 208, 88), (1.0, 1.0, 2.0), ""),  # across an axial slice nothing is seen of it
+        ((176, 208, 176), (1.02, 1.0, 1.0), ""),
+    ],
+)  # fmt: skip
+def test_voxels_of_another_size_than_the_trainings_are_told(shape, spacing, told):
+    training = Frame("RAS", (176, 208, 176), (1.0, 1.0, 1.0), 17.5)
+    frames = [training, training._replace(shape=shape, spacing=spacing)]
+    found = other_voxels(frames, SliceExtraction(), training)
+    assert found == (told and f"{told} of the training 1 mm")
+    assert other_voxels(frames, SliceExtraction(), None) == ""

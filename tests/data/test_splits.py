@@ -584,6 +584,20 @@ def test_settings_reach_cohort_and_split(tmp_path, discs):
     assert again == turned
 
 
+def test_a_datalist_that_an_interrupted_test_left_is_made_again(tmp_path, discs, refused):
+    """By another rule, or after the table has changed; that of a training in the same folder stays."""
+    about = {"extraction": SliceExtraction("axial", 3), "everyone": True}
+    datalist = tmp_path / "datalist.json"
+    labels = {item["subject"]: item["label"] for item in load_sets(discs, datalist, **about).test}
+    turned = load_sets(discs, datalist, **about, cohort={"positive": "CDR == 0"}).test
+    assert {item["subject"]: 1 - item["label"] for item in turned} == labels and len(labels) == 20
+    assert json.loads(datalist.read_text(encoding="utf-8"))["made_from"]["positive"] == "CDR == 0"
+    trained = load_sets(discs, tmp_path / "trained.json", extraction=SliceExtraction("axial", 3))
+    with refused("was made with positive none, not CDR == 0"):
+        load_sets(discs, tmp_path / "trained.json", **about, cohort={"positive": "CDR == 0"})
+    assert load_sets(discs, tmp_path / "trained.json", extraction=SliceExtraction("axial", 3)) == trained
+
+
 def test_all_sessions_of_a_subject_are_in_one_set(tmp_path, write_discs):
     rows = [(f"OAS1_{n:04d}_MR{m}", "F", 60 + n, n % 2) for n in range(1, 13) for m in (1, 2)]
     root = write_discs(tmp_path / "discs", rows, SHAPE)

@@ -48,6 +48,23 @@ def written(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "comparison.csv").set_index("score")
 
 
+def test_labels_may_be_rounded_otherwise(tmp_path, capsys):
+    """A number of 10 to 90: with four decimals the same, with none another one."""
+    rng = np.random.default_rng(0)
+    content = pd.DataFrame({"subject": [f"S{n:02d}" for n in range(24)], "label": rng.uniform(10, 90, 24)})
+    first = content.assign(predicted=content["label"] + rng.normal(size=24))
+    given = [write(tmp_path / "first.csv", first)]
+    for digits in (4, 0):
+        other = content.assign(label=content["label"].round(digits), predicted=rng.uniform(10, 90, 24))
+        given.append(write(tmp_path / f"{digits}.csv", other))
+    assert main(["compare", *given[:2]]) == 0
+    error = (first["predicted"] - first["label"]).abs().mean()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  first   ")]
+    assert float(line.split()[1]) == pytest.approx(error, abs=0.005)
+    assert main(["compare", given[0], given[2]]) == 1
+    assert "different labels" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("drawn")
 def test_scores_and_tests_are_what_other_libraries_say(two, tmp_path, capsys, in_browser):
     assert main(["compare", *two, "--out", str(tmp_path / "out")]) == 0
@@ -178,7 +195,7 @@ BAD = {
     "lacks 2 that": GOOD[2:],
     "the first is S00": GOOD[2:],
     "has 1 that": pd.concat([GOOD, GOOD[:1].assign(subject="T01")]),
-    "give 1 subjects different labels, the first is S00": GOOD.assign(label=[1, *GOOD["label"][1:]]),
+    "different labels, the first is S00: both must be tested by one rule": GOOD.assign(label=[1, *GOOD["label"][1:]]),
     "tested 24 subjects in different repeats or folds, the first is S00": GOOD.assign(fold=2),
     "tested 1 subjects in different repeats or folds, the first is S03": pd.concat(
         [GOOD.drop(3), GOOD[3:4].assign(fold=2)]

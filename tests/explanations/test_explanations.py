@@ -231,6 +231,15 @@ def test_who_is_misclassified_is_explained_beside_those_chosen_by_label_alone(nu
     assert f"({len(cases) - len(drawn)} of them as they were {told})" in shown[""].get_suptitle().replace("\n", " ")
 
 
+def test_a_map_compares_with_the_mean_of_all_test_scans_however_few_are_explained():
+    """Of a network that adds up its pixels the gradient's map adds up to how much more the scan has than the mean."""
+    images = cohort(6)
+    made = Explained("gradient", scans=1).maps(outcome_of(Linear(torch.ones(SIDE, SIDE)), images, SliceExtraction()))
+    (index,) = made.cases.rows.index
+    assert float(made.maps[0].sum()) == pytest.approx(float((images[index] - images.mean(0)).sum()), rel=0.02)
+    assert abs(float(made.maps[0].sum())) > 0.1
+
+
 @pytest.mark.parametrize(("side", "words"), [(SIDE, 18), (SIDE // 4, 18)])
 def test_failed_fits_into_its_map(side, words, tmp_path):
     tile = Mapped(np.ones((4 * side, side)), np.ones((4 * side, side)), "a\nb")  # wide and low
@@ -318,7 +327,8 @@ def test_what_can_not_be_explained_is_said_in_one_line(trained, method, network,
     assert len(str(raised.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize("given", [{"method": "ocluson"}, {"passes": 0}, {"patch": float("nan")}, {"scans": True}])
+@pytest.mark.parametrize("given", [{"method": "ocluson"}, {"passes": 0}, {"patch": float("nan")}, {"scans": True},
+                                   {"scans": 1.5}, {"seed": -1}])  # fmt: skip
 def test_wrong_settings_are_refused(given):
     with pytest.raises(MonaiCaeError, match=f"{next(iter(given))}.* must be"):
         Explained(**given)

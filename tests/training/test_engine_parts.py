@@ -188,8 +188,8 @@ def test_prediction_table_has_a_row_per_case(tmp_path):
     with (tmp_path / "new" / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert rows == [
-        {"subject": "A, B", "label": "1", "probability": "0.500000", "prediction": "1"},
-        {"subject": "Ünal", "label": "0", "probability": "0.250000", "prediction": "0"},
+        {"subject": "A, B", "label": "1", "probability": "0.5", "prediction": "1"},
+        {"subject": "Ünal", "label": "0", "probability": "0.25", "prediction": "0"},
     ]
 
 

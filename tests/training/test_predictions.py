@@ -7,11 +7,13 @@ import io
 import logging
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from ignite.engine import Engine
 from sklearn.dummy import DummyRegressor
+from sklearn.metrics import roc_auc_score
 
 from monai_cae.errors import MonaiCaeError
 from monai_cae.targets import Diagnosis, Number
@@ -21,7 +23,7 @@ BATCHES = [
     {"file": ["a.nii", "b.nii"], "pred": torch.tensor([[0.25], [0.75]])},
     {"file": ["c.nii"], "pred": torch.tensor([[0.5]])},
 ]
-ROWS = "file,probability,prediction\r\na.nii,0.250000,0\r\nb.nii,0.750000,1\r\nc.nii,0.500000,1\r\n"
+ROWS = "file,probability,prediction\r\na.nii,0.25,0\r\nb.nii,0.75,1\r\nc.nii,0.5,1\r\n"
 
 
 def evaluator(*handlers, broken_at: int = 0) -> Engine:
@@ -62,6 +64,16 @@ def test_numbers_of_a_small_unit_keep_their_digits_in_all_tables(tmp_path):
     other = pd.read_csv(tmp_path / "baselines" / "mean.csv")
     assert other["label"].tolist() == labels  # the same as the network's, or they can't be compared
     assert other["predicted"].tolist() == pytest.approx([sum(labels[:3]) / 3] * 4, rel=1e-6)
+
+
+def test_probabilities_near_0_and_1_keep_their_order(tmp_path):
+    """With six decimals the patients would be 1.000000 and the control too, and the AUC 0.75 in place of 1."""
+    certain = torch.sigmoid(torch.tensor([-25.0, 14.5, 15.0, 16.0]))
+    batch = {"subject": list("abcd"), "label": torch.tensor([0, 0, 1, 1]), "pred": certain[:, None]}
+    evaluator(PredictionTable(tmp_path / "p.csv", ["subject", "label"], Diagnosis())).run([batch])
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert table["probability"].astype(np.float32).tolist() == certain.tolist()
+    assert roc_auc_score(table["label"], table["probability"]) == 1
 
 
 @pytest.mark.parametrize(("threshold", "expected"), [(0.2, [1, 1, 1]), (0.5, [0, 1, 1]), (0.8, [0, 0, 0])])

@@ -39,6 +39,7 @@ def with_covariates(
     target: Labels | None = None,
     everyone: Sequence[Item] = (),
     rules: Sequence[str] = (),
+    tested: bool = False,
 ) -> list[Item]:
     """Items of a datalist with their `covariates` as a list of numbers, `(value - centre) / scale`; unchanged without.
 
@@ -49,6 +50,7 @@ def with_covariates(
         target: what is predicted; by default the diagnosis.
         everyone: the items of all sets, in which a column may be the label under another name, see `label_in`.
         rules: of the classes.
+        tested: a finished network is tested on them, so that a column may be the label under another name.
 
     Raises:
         MonaiCaeError: an invalid centre or scale, a column that gives the label, by its name or by its values, or a
@@ -59,7 +61,7 @@ def with_covariates(
         return list(items)
     for name in covariates:
         values = [_value(item, name) for item in everyone]
-        if why := label_in(values, [item["label"] for item in everyone], name, rules):
+        if not tested and (why := label_in(values, [item["label"] for item in everyone], name, rules)):
             raise MonaiCaeError(f"covariates: {name} {why}: leave it out")
         _tell_blanks(name, values, covariates[name][0])
     return [{**item, "covariates": _scaled(item, covariates)} for item in items]

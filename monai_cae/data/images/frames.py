@@ -24,6 +24,7 @@ MOST_MM = 5.0  # from the wanted plane: lateral ventricles look different from t
 MOST_DEGREES = 10.0
 LEAST_SHARE = 0.8  # of the field of view that other volumes have, along each axis; less may lack some of the brain
 PLACE_MM = 0.1  # within which most headers must agree to be a frame: a rounded affine does less
+OTHER_SIZE = 0.05  # of a voxel: a brain looks that much larger or smaller
 MIXED = "mixed"
 _Point = tuple[float, float, float]
 
@@ -198,6 +199,23 @@ def _spacing_lines(frames: Sequence[Frame], usual: Frame, extraction: Extraction
         f"{others.total()} of {len(frames)} volumes have voxels of another size than {_mm(usual.spacing)}: {listed}; "
         "resample them to one size"
     ]
+
+
+def other_voxels(frames: Sequence[Frame], extraction: Extraction, training: Frame | None) -> str:
+    """How many scans a network sees larger or smaller than those of its training; "" for none, and cubes of a grid."""
+    if training is None or extraction.grid is not None:
+        return ""
+    seen = [axis for axis in range(3) if extraction.whole or axis != extraction.axis]
+
+    def differs(frame: Frame, axis: int) -> bool:
+        single = 1 in (frame.shape[axis], training.shape[axis])  # whose thickness is not seen
+        return not single and abs(frame.spacing[axis] / training.spacing[axis] - 1) > OTHER_SIZE
+
+    others = Counter(frame.spacing for frame in frames if any(differs(frame, axis) for axis in seen))
+    if not others:
+        return ""
+    sizes = _mm(others.most_common(1)[0][0]), _mm(training.spacing)
+    return f"{others.total()} of {len(frames)} scans have voxels such as {sizes[0]}, those of the training {sizes[1]}"
 
 
 def _contradictions(images: Iterable[str], axes: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from monai_cae.data.cohort.pseudonyms import hash_subject, names_of, with_pseudonyms
 from monai_cae.data.cohort.selection import Labels
 from monai_cae.data.images.extraction import Extraction
-from monai_cae.data.images.frames import Frame, frames_of
+from monai_cae.data.images.frames import Frame, frames_of, other_voxels
 from monai_cae.data.images.readers import read_image
 from monai_cae.data.splits.audit import PRETRAINING, audit_datalist
 from monai_cae.data.splits.datalists import SETS, Item, checked_item, read_content, recorded_folder
@@ -93,6 +93,7 @@ def audit_external(
 
     Returns:
         The audit as plain data; "images_of_training" counts those that were compared, and those that were not there;
+        "other_voxels" says how many look larger or smaller than the training's;
         "unplaced" is true where the training's volumes do not say where they lie, and some of these do.
 
     Raises:
@@ -128,6 +129,7 @@ def audit_external(
         **audit.to_dict(),
         "images_of_training": {"compared": len(seen), "missing": missing},
         "unplaced": unplaced,
+        "other_voxels": other_voxels(frames, extraction, training),
     }
 
 

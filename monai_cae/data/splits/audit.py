@@ -35,6 +35,7 @@ _Progress = Callable[[Iterable[Any]], Iterable[Any]]
 
 PRETRAINING = "Test subject in pretraining"  # the check of that name
 ALIKE = "Names that may be one subject"
+TWICE = ("Same file", "Same pixels")  # leaks between sets; within one an image that counts twice
 EARLIER = "earlier training"  # where images are that a checkpoint has seen
 WARN_P = 0.01  # of chance differences between sets, one in a hundred is reported
 
@@ -234,7 +235,7 @@ def _check_files(report: Report, everyone: list[_Member], name_files: bool) -> N
         message = f"the file of subject {group[0].subject} in {where}"
         found.append((len(names) > 1, message, [f"{m.set}: {m.path}" for m in group] if name_files else group))
     report.add(
-        "Same file",
+        TWICE[0],
         "one file under two names (symbolic or hard link) or listed twice; within one set a warning",
         found,
         threshold="same file on disk",
@@ -270,7 +271,7 @@ def _check_pixels(
     which, kind = extraction.name, extraction.kind
     also = "moved by a voxel" if volumes else "its neighbour 1 mm away" if kind == "slice" else "one that overlaps"
     report.add(
-        "Same pixels",
+        TWICE[1],
         f"the same values in {which} of two subjects, in any number format; within one set a warning",
         _same_pixels(everyone, digests) if wanted else (),
         threshold="all values equal",

@@ -108,7 +108,7 @@ def load_sets(
         write: write a new datalist at once; without, `Sets.write` does it when everything else has been checked.
         given: a datalist that is there was made elsewhere, and is taken whatever cohort, split and seed it records.
         target: what the labels are; by default patients and controls.
-        everyone: all subjects are for the test; nobody is trained on.
+        everyone: all subjects are for the test; nobody is trained on. A datalist of such a test is made again.
         compare: look whether the cohort's table still says of a datalist's subjects what it said when it was made.
 
     Raises:
@@ -140,7 +140,9 @@ def load_sets(
     frame = {"training": training, "allow_other_frame": allow_other_frame}
     Split(**split_options, seed=seed)
     unwritten: dict[str, Any] = {}
-    if not datalist.exists():
+    # of a test alone it decides nothing: one that an interrupted test left is made again
+    left = everyone and not given and datalist.exists() and (read_content(datalist).get("made_from") or {})
+    if not datalist.exists() or (left and left.get("everyone")):
         also: dict[str, Any] = {"layout": layout, "allow_outside": allow_outside, "on_bad_scan": on_bad_scan}
         try:
             chosen = load_usable_cohort(root, extraction, frame=frame, target=target, **also, **cohort_options)

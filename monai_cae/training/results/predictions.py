@@ -270,7 +270,7 @@ def print_predictions(
     print("".join(f"  ! {line}\n" for line in (*_strangers(table), *_seen(table), *caveats)), end="")
     if left_out:
         print(f"  LEFT OUT     {len(left_out)} of {scans + len(left_out)} scans that can't be used: {beside}")
-    if table.strangers is not None and table.unknown:
+    if table.strangers is not None and table.strangers.limit and table.unknown:
         print(f"  unlike the training's: {table.unknown}")
     print(f"  predictions  {table.path}")
     if (pictures := _draw_strangers(table)) is not None:

@@ -55,6 +55,7 @@ _TRUE_OR_FALSE = (
     "deterministic", "permute_labels", "resume", "overwrite", "single_slice",
 )  # fmt: skip
 _WORDS = {"keep": KEEP, "cache": CACHES, "norm": tuple(NORMS), "schedule": SCHEDULES}
+_READ = {**BOOLEANS, "null": None}
 _PLAIN = (str, int, float, bool, torch.device)
 _LACKS = re.compile(r"module '(monai_cae[\w.]*)' has no attribute '(\w+)'")
 _OTHER_VERSION = (
@@ -89,11 +90,12 @@ def prepare(seed: int = 0, threads: int = 0, deterministic: bool = False) -> Non
 
 
 def _read_booleans(workflow: ConfigWorkflow) -> None:
-    """Make booleans of the texts true and false, as the command line hands over `--setting false`: any text is true."""
+    """Make booleans of the texts true and false, as the command line hands over `--setting false`: any text is true.
+    The text null is none."""
     _replace_booleans(workflow.parser.get())
     for item in workflow.parser.ref_resolver.items.values():
         if isinstance(item.config, str):
-            item.update_config(BOOLEANS.get(item.config, item.config))
+            item.update_config(_READ.get(item.config, item.config))
 
 
 def _replace_booleans(config: Any) -> None:
@@ -101,8 +103,8 @@ def _replace_booleans(config: Any) -> None:
     for key, value in list(entries):
         if isinstance(value, (dict, list)):
             _replace_booleans(value)
-        elif isinstance(value, str) and value in BOOLEANS:
-            config[key] = BOOLEANS[value]
+        elif isinstance(value, str) and value in _READ:
+            config[key] = _READ[value]
 
 
 def running_workflow() -> ConfigWorkflow | None:
