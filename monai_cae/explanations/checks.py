@@ -74,25 +74,26 @@ def check(
         seed: of whatever is random.
 
     Returns:
-        `weights`: the map must not outlast the weights; the network's modules get random numbers, the last first,
-        a quarter of them at a time. `labels`: nor may it be that of a network whose last layer is fitted to permuted
+        `weights`: the map must not outlast the weights, nor turned over, as the sign of a random output is chance; the
+        network's modules get random numbers, the last first, a quarter of them at a time. `labels`: nor may it be that of a network whose last layer is fitted to permuted
         labels. `deletion`, `insertion`: to replace what pushes up by the mean image, most first, must lower the output
         sooner than a random order, and the reverse raise it. `repeat`: of the same image with other noise the map must
         be the same.
     """
 
-    def of(network: nn.Module) -> float:
-        return float(np.nanmean([alike(one, method(subject.under(network), seed), subject)
-                                 for subject, one in zip(subjects, maps, strict=True)]))  # fmt: skip
+    def of(network: nn.Module) -> NDArray[np.float64]:
+        return np.array([alike(one, method(subject.under(network), seed), subject)
+                         for subject, one in zip(subjects, maps, strict=True)])  # fmt: skip
 
     checks = []
     network = subjects[0].score.network
     for level, changed in enumerate(randomised(network, seed), start=1):
         share = f"after the last {level} of {_LEVELS} parts of its weights" if level < _LEVELS else "after all weights"
         last = level == _LEVELS
-        checks.append(Check(f"weights {level}/{_LEVELS}", of(changed), ALIKE if last else math.inf, False, share))
+        size = float(np.nanmean(np.abs(of(changed))))
+        checks.append(Check(f"weights {level}/{_LEVELS}", size, ALIKE if last else math.inf, False, share))
     other = relabelled(subjects[0].score, images, labels, seed)
-    permuted = math.nan if other is None else of(other)
+    permuted = math.nan if other is None else float(np.nanmean(of(other)))
     checks.append(Check("labels", permuted, ALIKE, False, "with its last layer fitted to permuted labels"))
     beaten = [orders(subject, one, np.random.default_rng((seed, index)))
               for index, (subject, one) in enumerate(zip(subjects, maps, strict=True))]  # fmt: skip

@@ -159,11 +159,14 @@ def test_a_map_that_does_not_depend_on_the_network_or_on_the_image_fails(trained
     def dice(subject: Subject, seed: int) -> torch.Tensor:
         return torch.rand(subject.image[0].shape, generator=torch.Generator().manual_seed(seed))
 
+    def turned(subject: Subject, seed: int) -> torch.Tensor:  # by chance, as the sign of a random network's output
+        return edges(subject, seed) * (1 if subject.score.network is trained else -1)
+
     failed = {}
-    for method in (edges, dice, Occlusion(4)):
+    for method in (edges, turned, dice, Occlusion(4)):
         checks = check(method, subjects, [method(one, 0) for one in subjects], images, labels, 0)
         failed[getattr(method, "__name__", "occlusion")] = {one.test for one in checks if one.passed is False}
-    assert failed["edges"] >= {"weights 4/4", "labels"}
+    assert failed["edges"] >= {"weights 4/4", "labels"} and "weights 4/4" in failed["turned"]
     assert failed["dice"] >= {"deletion", "insertion", "repeat"}
     assert not failed["occlusion"]
 
