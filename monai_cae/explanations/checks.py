@@ -75,10 +75,10 @@ def check(
 
     Returns:
         `weights`: the map must not outlast the weights, nor turned over, as the sign of a random output is chance; the
-        network's modules get random numbers, the last first, a quarter of them at a time. `labels`: nor may it be that of a network whose last layer is fitted to permuted
-        labels. `deletion`, `insertion`: to replace what pushes up by the mean image, most first, must lower the output
-        sooner than a random order, and the reverse raise it. `repeat`: of the same image with other noise the map must
-        be the same.
+        network's modules get random numbers, the last first, a quarter of them at a time. `labels`: nor may it be that
+        of a network whose last layer is fitted to permuted labels. `deletion`, `insertion`: to replace what pushes up
+        by the mean image, most first, must lower the output sooner than a random order, and the reverse raise it.
+        `repeat`: of the same image with other noise the map must be the same.
     """
 
     def of(network: nn.Module) -> NDArray[np.float64]:
