@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import statistics
 import tempfile
 import time
@@ -26,6 +25,7 @@ import numpy as np
 import yaml
 from report import Row, finish
 
+from monai_cae.experiment.status import read_status
 from monai_cae.folders import bundle_folder
 
 SUBJECTS, RECIPES, FOLDS, INNER, TRIALS = 138, 20, 10, 3, 50
@@ -68,9 +68,9 @@ def run(root: Path, output: Path, **options: Any) -> tuple[float, float, dict[st
     )  # fmt: skip
     took = time.perf_counter() - started, time.process_time() - worked
     steps: dict[str, list[float]] = {}
-    for record in output.rglob("steps.json"):
-        for name, step in json.loads(record.read_text(encoding="utf-8")).items():
-            steps.setdefault(name, []).append(step["seconds"])
+    for done in read_status(output).done.values():
+        for name, seconds in done.items():
+            steps.setdefault(name, []).append(seconds)
     return (*took, steps)
 
 

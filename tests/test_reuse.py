@@ -15,6 +15,7 @@ import label
 import monai.bundle
 import pytest
 import torch
+from runs import rows_of
 from tiny import CONFIGS, TINY, write_discs
 
 from monai_cae import cli
@@ -159,9 +160,9 @@ def test_recipe_9_predicts_in_label(run, trained, discs, tmp_path, monkeypatch):
         slice_index=11,
         device="cpu",
     )
-    (row,) = (tmp_path / "out" / "predictions.csv").read_text().splitlines()[1:]
+    (row,) = rows_of(tmp_path / "out" / "predictions.csv")
     shutil.copytree(trained, tmp_path / "apps" / "cae_classification")
     config = tmp_path / "apps" / "cae_classification" / "configs" / "inference.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "slice_index": 11}))
     found = run("9", APPS=tmp_path / "apps", SCAN=scan)
-    assert f",{found['probability']:.6f}," in row
+    assert found["probability"] == pytest.approx(float(row["probability"]), abs=1e-6)
