@@ -62,15 +62,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session", autouse=True)
 def quick(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What takes the same time in every run of a bundle takes it once."""
+    import patient  # noqa: F401
     from drawing import draw_little
     from filelock import FileLock
     from mlflow import MlflowClient
     from monai.bundle import ComponentLocator
 
     from monai_cae.data import phantom
-    from monai_cae.tracking import limits, store
+    from monai_cae.tracking import store
 
-    limits.LOCAL_SECONDS = 600  # that the machine is busy does not mean that a database can't be written
     draw_little()
     look = cache(ComponentLocator()._find_classes_or_functions)  # through MONAI's hundreds of modules, for each config
     ComponentLocator._find_classes_or_functions = lambda _, names: look(tuple(names))

@@ -27,7 +27,7 @@ def cluster():
 
     nowhere = "127.0.0.1:0"
     with (
-        dask.config.set({"distributed.worker.daemon": False}),
+        dask.config.set({"distributed.worker.daemon": False, "distributed.worker.preload": ["patient"]}),
         LocalCluster(
             n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address=nowhere, silence_logs=50
         ) as cluster,
