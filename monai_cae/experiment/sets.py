@@ -100,7 +100,7 @@ def check_parts(plan: Plan, parts: Sequence[Part], overwrite: bool, target: Targ
 def refuse_changed(plan: Plan, part: Part) -> None:
     """Raise MonaiCaeError where the cohort of a finished part is there, and not what its results were made from."""
     if Path(str(plan.shared["dataset_dir"])).exists():
-        step, checked = next(plan.steps(part)), {"_checked": ["@sets"], "sets#compare": True}
+        step, checked = next(plan.steps(part)), {"_checked": ["@sets"], "sets#compare": True, "sets#read": False}
         settings = {**step.stages[STAGES[0]], "datalist": str(plan.datalist_of(part)), **checked}
         with redirect_stdout(StringIO()):
             evaluate(plan, step, STAGES[0], settings, "_checked")

@@ -88,6 +88,7 @@ def load_sets(
     target: Labels | None = None,
     everyone: bool = False,
     compare: bool = True,
+    read: bool = True,
 ) -> Sets:
     """The three sets, read from the datalist; where there is none yet, it is made from the cohort first.
 
@@ -110,6 +111,7 @@ def load_sets(
         target: what the labels are; by default patients and controls.
         everyone: all subjects are for the test; nobody is trained on. A datalist of such a test is made again.
         compare: look whether the cohort's table still says of a datalist's subjects what it said when it was made.
+        read: look whether every scan of a datalist that is there can be read and used.
 
     Raises:
         MonaiCaeError: an unknown option, a datalist of other settings, subjects or labels, a subject in two sets, bad
@@ -166,6 +168,8 @@ def load_sets(
     if compare and not unwritten and not given:
         asked = CohortSettings(plane=extraction.plane, layout=layout, allow_outside=allow_outside, **cohort_options)
         _refuse_changed(datalist, root, asked, made_from, target)
+    if not read and not unwritten:
+        return found
     found = usable_sets(found, datalist, extraction, on_bad_scan=on_bad_scan, frame=frame, target=target)
     if write and unwritten:
         write_content(datalist, unwritten)
