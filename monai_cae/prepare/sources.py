@@ -26,13 +26,13 @@ from monai_cae.prepare.raw import RawScan, read_raw
 from monai_cae.prepare.series import choose_series
 from monai_cae.prepare.studies import Found, read_study
 
-# letters that Unicode does not take apart
 # Ends of names: BIDS's, BraTS's, and those of folders that were made by hand.
 _T1W = re.compile(r"(?:^|[_. -])(?:t1w?|mp-?rage)$", re.IGNORECASE)
 _TIME = re.compile(r"(?:^|[_. -])t[3-9]$", re.IGNORECASE)  # beside it, t1 and t2 are points in time
 _OTHER_CONTRAST = re.compile(
     r"(?:^|[_. -])(?:t1(?:ce?|gd|map)|t2(?:w|star)?|flair|pdw?|dwi|adc|bold|swi|seg|labels?)$", re.IGNORECASE
 )
+# letters that Unicode does not take apart
 _LATIN = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D",
      "ð": "d", "Ð": "D", "þ": "th", "Þ": "Th", "ı": "i"}
